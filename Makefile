@@ -1,0 +1,46 @@
+PYTHON ?= python3.11
+BIN := .venv/bin
+ZOO := mixed-0 sequential-0 random-0 linear-0 quadratic-0 cubic-0
+
+.PHONY: install demo test test-slow lint notebooks zoo lock clean
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+# The main job: locate the retrospective heads of a shipped model and test what they cause.
+demo: install
+	$(BIN)/interp study retrospective --ckpt zoo:mixed-0 --out demo
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+# Train what is missing of the shipped checkpoints: `make -j2 zoo` uses two cores. Resumes what was interrupted.
+zoo: $(ZOO:%=training/zoo/%/model.safetensors)
+
+training/zoo/%-0/model.safetensors: | install
+	$(BIN)/interp train --preset tiny --seed 0 --resume --out $(@D) \
+		--curriculum $(if $(filter linear quadratic cubic,$*),single:$*,$*)
+
+# Re-execute the notebooks from their percent sources.
+notebooks: install
+	$(BIN)/jupytext --to ipynb --execute notebooks/*.py
+
+# Pin every package to what is installed now.
+lock: install
+	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
+
+clean:
+	rm -rf .venv demo

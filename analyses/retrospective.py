@@ -1,0 +1,124 @@
+"""Do retrospective heads make this model learn in context?
+
+1. Learn: error curves against least squares and the no-context optimum.
+2. Locate: heads whose attention from y_i to x_i exceeds one half, on the classes the model was trained on.
+3. Remove: the found set and each of its heads, against layer-matched random sets, on prompts that did not choose them.
+4. Say: a verdict that follows from the tables by rule (`interp.verdict`).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from interp.ablation import Ablation, ablate
+from interp.heads import HeadSet, all_heads, show
+from interp.plots import plot_ablation, plot_ablation_curves, plot_error_curves, plot_scores, save_figure
+from interp.scores import HeadScores, score
+from interp.stats import Match
+from interp.verdict import ATTENDS, verdict
+from training.checkpoint import Checkpoint
+from training.evaluate import error_curves
+from training.output import write_table
+
+QUESTION = "Do retrospective heads make this model learn in context?"
+
+
+@dataclass(frozen=True)
+class RetrospectiveStudy:
+    """The answer for one model.
+
+    Attributes:
+        checkpoint: the model.
+        curves: error by number of examples (`training.evaluate.error_curves`).
+        scores: retrospective scores on the test prompts.
+        found: the heads above one half on the selection prompts; empty if there are none.
+        ablation: of the found set and of each of its heads; None if nothing was found.
+        sentences: the verdict.
+    """
+
+    checkpoint: Checkpoint
+    curves: pd.DataFrame
+    scores: HeadScores
+    found: HeadSet
+    ablation: Ablation | None
+    sentences: tuple[str, ...]
+
+
+def study(
+    checkpoint: Checkpoint,
+    *,
+    n_prompts: int = 1024,
+    n_controls: int = 200,
+    matches: tuple[Match, ...] = ("layer", "size"),
+    seed: int = 0,
+) -> RetrospectiveStudy:
+    """Run the study on one model.
+
+    Args:
+        checkpoint: a loaded run.
+        n_prompts: per class and stream.
+        n_controls: null sets per matching and head set.
+        matches: how null sets are matched, see `interp.ablation.ablate`.
+        seed: of prompts, null sets and resampling.
+    """
+    classes = checkpoint.evaluated_classes
+    curves = error_curves(checkpoint, classes, n_prompts=n_prompts, seed=seed)
+    selection = score(checkpoint, checkpoint.trained_classes, n_prompts=n_prompts, seed=seed, stream="selection")
+    mean = selection.mean(checkpoint.trained_classes)
+    found = tuple(head for head in all_heads(*mean.shape) if mean[head] > ATTENDS)
+    scores = score(checkpoint, classes, n_prompts=n_prompts, seed=seed)
+    if not found:
+        highest = max(all_heads(*mean.shape), key=lambda head: mean[head])
+        nothing = (
+            f"No head scores above {ATTENDS} (the highest is {highest} with {mean[highest]:.2f}): nothing to remove."
+        )
+        return RetrospectiveStudy(checkpoint, curves, scores, found, None, (nothing,))
+    sets = list(dict.fromkeys([found, *((head,) for head in found)]))
+    ablation = ablate(checkpoint, sets, classes, n_prompts=n_prompts, n_controls=n_controls, matches=matches, seed=seed)
+    lowest = {show(heads): min(float(mean[head]) for head in heads) for heads in sets}
+    located = ", ".join(f"{head} ({mean[head]:.2f})" for head in found)
+    first = f"Heads with a retrospective score above {ATTENDS} (chance {selection.chance:.3f}): {located}."
+    return RetrospectiveStudy(checkpoint, curves, scores, found, ablation, (first, *verdict(ablation.table, lowest)))
+
+
+def write(result: RetrospectiveStudy, directory: Path) -> None:
+    """Tables (CSV), figures (PNG) and a summary (Markdown)."""
+    write_table(result.curves, directory / "error_curves.csv")
+    write_table(result.scores.table(), directory / "scores.csv")
+    save_figure(plot_error_curves(result.curves), directory / "error_curves.png")
+    save_figure(plot_scores(result.scores), directory / "scores.png")
+    figures = ["error_curves", "scores"]
+    if result.ablation is not None:
+        write_table(result.ablation.table, directory / "ablation.csv")
+        write_table(result.ablation.null, directory / "ablation_null.csv")
+        write_table(result.ablation.curves, directory / "ablation_curves.csv")
+        found = show(result.found)
+        save_figure(plot_ablation(result.ablation, found), directory / "ablation.png")
+        save_figure(plot_ablation_curves(result.ablation, found), directory / "ablation_curves.png")
+        figures += ["ablation_curves", "ablation"]
+    (directory / "summary.md").write_text(summary(result, figures))
+
+
+def summary(result: RetrospectiveStudy, figures: list[str]) -> str:
+    """The study on one page of Markdown, figures beside it."""
+    config = result.checkpoint.config
+    lines = [
+        f"# {QUESTION}",
+        "",
+        f"Model: `{result.checkpoint.name}`, step {result.checkpoint.step} of the {config.curriculum} curriculum, "
+        f"seeds {config.seeds.init} (initialisation), {config.seeds.data} (data), {config.seeds.task} (task choice). "
+        "One model is one piece of evidence: a claim about a curriculum needs several seeds.",
+        "",
+        *(f"- {sentence}" for sentence in result.sentences),
+        "",
+        *(f"![{name}]({name}.png)" for name in figures),
+    ]
+    if result.ablation is not None:
+        lines += [
+            "",
+            f"{result.ablation.n_prompts} prompts per class, seed {result.ablation.seed}; heads were chosen on "
+            "other prompts than they were tested on. Tables: `scores.csv`, `error_curves.csv`, `ablation.csv`, "
+            "`ablation_null.csv`, `ablation_curves.csv`.",
+        ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,48 @@
+"""Opens models: locates attention heads by what they attend to, and tests what they cause.
+
+>>> from interp import load, hooked
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from interp.ablation import ablate
+    from interp.heads import Head, parse_heads
+    from interp.hooked import hooked
+    from interp.scores import score
+    from training.checkpoint import load
+
+# Resolved on first use, so that `import interp` and `interp --help` import no torch.
+_HOMES = {
+    "Head": "interp.heads",
+    "ablate": "interp.ablation",
+    "hooked": "interp.hooked",
+    "load": "training.checkpoint",
+    "parse_heads": "interp.heads",
+    "score": "interp.scores",
+}
+
+__all__ = ["Head", "ablate", "hooked", "load", "parse_heads", "score"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'interp' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Importing the submodule interp.hooked must not hide the function interp.hooked."""
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

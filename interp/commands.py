@@ -1,0 +1,180 @@
+"""The commands of the interp package: score, ablate. Heavy imports wait until a command runs."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from training import options
+from training.commands import check_classes, check_device, check_prompts, check_seed
+from training.errors import UserError, one_of
+
+if TYPE_CHECKING:
+    from interp.ablation import Ablation
+    from interp.scores import HeadScores
+
+VERDICTS = 3  # sets; beyond that a table is easier to read than sentences
+
+
+def score(
+    ckpt: options.Ckpt,
+    kind: Annotated[
+        str,
+        typer.Option("--score", help="retrospective (all pairs) or paper (the published six-pair number)."),
+    ] = "retrospective",
+    classes: options.Classes = None,
+    prompts: options.Prompts = options.DEFAULT_PROMPTS,
+    seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    json: options.Json = False,
+    out: options.Out = None,
+) -> None:
+    """Score every head by how much y_i attends to its own x_i.
+
+    \b
+    Example:
+      interp score --ckpt zoo:mixed-0 --out results
+    """
+    from interp.scores import score as score_heads
+    from training import output
+    from training.checkpoint import load
+
+    check_prompts(prompts)
+    check_seed(seed)
+    checkpoint = load(ckpt, check_device(device))
+    names = check_classes(classes, checkpoint.evaluated_classes)
+    if out:
+        output.prepare_directory(out)
+    scores = score_heads(checkpoint, names, kind=kind, n_prompts=prompts, seed=seed)
+    if out:
+        from interp.plots import plot_scores, save_figure
+
+        output.write_table(scores.table(), out / "scores.csv")
+        save_figure(plot_scores(scores), out / "scores.png")
+    if json:
+        about = {"checkpoint": ckpt, "step": checkpoint.step, "seed": seed, "prompts": prompts, "score": kind}
+        output.print_json(about | {"chance": scores.chance, "scores": scores.values})
+        return
+    print_scores(scores, f"{ckpt}, step {checkpoint.step}", prompts, seed)
+
+
+def print_scores(scores: "HeadScores", title: str, prompts: int, seed: int) -> None:
+    """The ten heads with the highest mean score."""
+    from interp.heads import all_heads
+    from training.output import interval, print_table
+
+    names = list(scores.values)
+    mean = scores.mean(names)
+    ranked = sorted(all_heads(*mean.shape), key=lambda head: -mean[head])[:10]
+    rows = []
+    for head in ranked:
+        cells = (interval(scores.values[n][head], scores.ci_low[n][head], scores.ci_high[n][head]) for n in names)
+        rows.append([str(head), *cells])
+    caption = f"chance {scores.chance:.3f}; mean [95 % interval] over {prompts} prompts, seed {seed}; the ten highest"
+    print_table(f"{title}: {scores.kind.name} score ({scores.kind.definition})", ["head", *names], rows, caption)
+
+
+def ablate(
+    ckpt: options.Ckpt,
+    heads: Annotated[
+        str,
+        typer.Option("--heads", metavar="HEADS", help="0.3,1.2 | top:K | above:SCORE | layer:L | all | each."),
+    ],
+    mode: Annotated[
+        str,
+        typer.Option("--mode", metavar="NAME,NAME", help="What removed heads write: zero, mean, resample."),
+    ] = "zero,mean,resample",
+    controls: Annotated[
+        int,
+        typer.Option("--controls", metavar="N", help="Random sets per matching; all, if there are no more."),
+    ] = 200,
+    classes: options.Classes = None,
+    prompts: options.Prompts = options.DEFAULT_PROMPTS,
+    seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    json: options.Json = False,
+    out: options.Out = None,
+) -> None:
+    """Remove heads and compare the damage with that of random sets from the same layers.
+
+    top:K and above:SCORE choose by retrospective score (mean over the trained classes) on prompts of their own.
+
+    \b
+    Examples:
+      interp ablate --ckpt zoo:mixed-0 --heads above:0.5
+      interp ablate --ckpt runs/mixed-0@200 --heads 0.3,1.2 --mode mean --controls 50
+    """
+    from interp.ablation import ablate as ablate_heads
+    from interp.heads import parse_heads, show
+    from interp.interventions import MODES
+    from interp.scores import score as score_heads
+    from training import output
+    from training.checkpoint import load
+
+    modes = [name.strip() for name in mode.split(",")]
+    for name in modes:
+        if name not in MODES:
+            raise one_of("--mode", name, MODES)
+    check_prompts(prompts)
+    check_seed(seed)
+    if controls < 0:
+        raise UserError(f"--controls {controls}: must not be negative")
+    checkpoint = load(ckpt, check_device(device))
+    names = check_classes(classes, checkpoint.evaluated_classes)
+    if out:
+        output.prepare_directory(out)
+    trained = checkpoint.trained_classes
+    scores = score_heads(checkpoint, trained, n_prompts=prompts, seed=seed, stream="selection").mean(trained)
+    sets = parse_heads(heads, *scores.shape, scores=scores.tolist)
+    result = ablate_heads(checkpoint, sets, names, modes=modes, n_prompts=prompts, n_controls=controls, seed=seed)
+    if out:
+        from interp.plots import plot_ablation, save_figure
+
+        output.write_table(result.table, out / "ablation.csv")
+        output.write_table(result.null, out / "ablation_null.csv")
+        output.write_table(result.curves, out / "ablation_curves.csv")
+        for one in sets:
+            save_figure(plot_ablation(result, show(one)), out / f"ablation_{show(one).replace(',', '_')}.png")
+    if json:
+        about = {
+            "checkpoint": ckpt,
+            "step": checkpoint.step,
+            "seed": seed,
+            "prompts": prompts,
+            "controls": controls,
+        }
+        about |= {
+            "selection_stream": "selection",
+            "test_stream": "test",
+            "heads": [show(one) for one in sets],
+        }
+        output.print_json(about | {"results": output.records(result.table)})
+        return
+    lowest = {show(one): min(float(scores[head]) for head in one) for one in sets}
+    print_ablation(result, f"{ckpt}, step {checkpoint.step}", lowest)
+
+
+def print_ablation(result: "Ablation", title: str, scores: dict[str, float]) -> None:
+    """The table and, unless there are many sets, the verdict in words."""
+    from interp.verdict import verdict
+    from training.output import interval, number, print_table, records
+
+    rows = [
+        [
+            f"{row['heads']} {row['function_class']} {row['mode']}",
+            f"{row['nmse_before']:.3f} -> {row['nmse_after']:.3f}",
+            interval(row["effect"], row["ci_low"], row["ci_high"]),
+            number(row["control_effect"]),
+            f"{row['n_controls']}{' (all)' if row['exact'] else ''}",
+            *(number(row[column]) for column in ("p_value", "p_holm", "size_p_value")),
+        ]
+        for row in records(result.table)
+    ]
+    header = ["heads, class, mode", "NMSE", "effect", "null", "sets", "p", "p Holm", "p any layer"]
+    caption = (
+        "effect: share of the way from the intact model to the no-context optimum, last quarter of the points; "
+        f"null: mean effect of layer-matched sets; {result.n_prompts} prompts, seed {result.seed}"
+    )
+    print_table(title, header, rows, caption)
+    if len(scores) <= VERDICTS:
+        for line in verdict(result.table, scores):
+            typer.echo(line)

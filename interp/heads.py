@@ -1,0 +1,135 @@
+"""Heads by name: `4.1` is head 1 of layer 4, both counted from 0 (the paper counts from 1)."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from training.errors import UserError
+
+SYNTAX = "LAYER.HEAD such as 0.3, a list 0.3,1.2, top:K, above:SCORE, layer:L, all, each"
+
+
+class Head(NamedTuple):
+    """One attention head.
+
+    >>> str(Head(4, 1)), Head(4, 1) < Head(5, 0)
+    ('4.1', True)
+    """
+
+    layer: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.layer}.{self.number}"
+
+
+HeadSet = tuple[Head, ...]
+"""Heads in ascending order, each once."""
+
+
+def all_heads(n_layers: int, n_heads: int) -> HeadSet:
+    return tuple(Head(layer, number) for layer in range(n_layers) for number in range(n_heads))
+
+
+def head_set(heads: Iterable[Head]) -> HeadSet:
+    return tuple(sorted(set(heads)))
+
+
+def show(heads: HeadSet) -> str:
+    """A set as it is written on the command line.
+
+    >>> show((Head(0, 3), Head(1, 2)))
+    '0.3,1.2'
+    """
+    return ",".join(str(head) for head in heads)
+
+
+def parse_heads(
+    text: str, n_layers: int, n_heads: int, scores: Callable[[], Sequence[Sequence[float]]] | None = None
+) -> list[HeadSet]:
+    """The head sets that `--heads` names; `each` gives one set per head, everything else gives one set.
+
+    Args:
+        text: see `SYNTAX`.
+        n_layers: of the model.
+        n_heads: per layer.
+        scores: gives [layer][head] when `top:K` or `above:SCORE` needs it.
+
+    Raises:
+        UserError: malformed, or no such head.
+
+    >>> [show(heads) for heads in parse_heads("1.2,0.3", 2, 4)]
+    ['0.3,1.2']
+    """
+    everything = all_heads(n_layers, n_heads)
+    kind, colon, argument = text.partition(":")
+    if text == "all":
+        return [everything]
+    if text == "each":
+        return [(head,) for head in everything]
+    if kind == "layer" and colon:
+        layer = whole(argument, text)
+        check_head(Head(layer, 0), text, n_layers, n_heads)
+        return [tuple(head for head in everything if head.layer == layer)]
+    if kind == "top" and colon:
+        return [top_heads(whole(argument, text), text, everything, scores)]
+    if kind == "above" and colon:
+        return [heads_above(threshold(argument, text), text, everything, scores)]
+    heads = [parse_head(name.strip(), text) for name in text.split(",")]
+    for head in heads:
+        check_head(head, text, n_layers, n_heads)
+    if len(set(heads)) < len(heads):
+        raise UserError(f"--heads {text}: a head is named twice")
+    return [head_set(heads)]
+
+
+def parse_head(name: str, text: str) -> Head:
+    layer, _, number = name.partition(".")
+    if not (layer.isdecimal() and number.isdecimal()):
+        raise UserError(f"--heads {text}: '{name}' is not a head (valid: {SYNTAX})")
+    return Head(int(layer), int(number))
+
+
+def check_head(head: Head, text: str, n_layers: int, n_heads: int) -> None:
+    if head.layer >= n_layers or head.number >= n_heads:
+        raise UserError(
+            f"--heads {text}: there is no head {head}; "
+            f"this model has layers 0-{n_layers - 1} with heads 0-{n_heads - 1}"
+        )
+
+
+def top_heads(count: int, text: str, heads: HeadSet, scores: Callable[[], Sequence[Sequence[float]]] | None) -> HeadSet:
+    if not 1 <= count <= len(heads):
+        raise UserError(f"--heads {text}: this model has {len(heads)} heads, so K is 1 to {len(heads)}")
+    table = scores_or_fail(text, scores)
+    return head_set(sorted(heads, key=lambda head: (-table[head.layer][head.number], head))[:count])
+
+
+def heads_above(
+    minimum: float, text: str, heads: HeadSet, scores: Callable[[], Sequence[Sequence[float]]] | None
+) -> HeadSet:
+    table = scores_or_fail(text, scores)
+    found = tuple(head for head in heads if table[head.layer][head.number] > minimum)
+    if not found:
+        best = max(heads, key=lambda head: table[head.layer][head.number])
+        highest = table[best.layer][best.number]
+        raise UserError(f"--heads {text}: no head scores that high (the highest is {best} with {highest:.3f})")
+    return found
+
+
+def scores_or_fail(text: str, scores: Callable[[], Sequence[Sequence[float]]] | None) -> Sequence[Sequence[float]]:
+    if scores is None:
+        raise ValueError(f"'{text}' chooses heads by score: pass scores")
+    return scores()
+
+
+def whole(argument: str, text: str) -> int:
+    if not argument.isdecimal():
+        raise UserError(f"--heads {text}: '{argument}' is not a whole number")
+    return int(argument)
+
+
+def threshold(argument: str, text: str) -> float:
+    try:
+        return float(argument)
+    except ValueError:
+        raise UserError(f"--heads {text}: '{argument}' is not a number") from None

@@ -1,0 +1,150 @@
+"""One figure per result type; each takes a result and returns matplotlib axes, and changes no global style."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from interp.ablation import Ablation
+from interp.scores import HeadScores
+
+PREDICTORS = {
+    "model": ("model", "#1b6ca8", "-"),
+    "least_squares": ("least squares", "#c8553d", "--"),
+    "ridge": ("ridge, best penalty", "#e0a458", "--"),
+    "no_context": ("no-context optimum", "#666666", ":"),
+}
+MODES = {"zero": "#c8553d", "mean": "#3f7d58", "resample": "#7a5195"}
+INTACT, NULL, GREY = "#1b6ca8", "#b9c0c7", "#666666"
+
+
+def plot_scores(scores: HeadScores) -> list[Axes]:
+    """Heat map [layer x head] of every class, one shared scale from 0 to the score's maximum."""
+    n_layers, n_heads = next(iter(scores.values.values())).shape
+    axes = row_of_axes(len(scores.values), width=0.45 * n_heads + 0.7, height=0.45 * n_layers + 1.3)
+    for ax, (name, values) in zip(axes, scores.values.items(), strict=True):
+        sns.heatmap(
+            pd.DataFrame(values),
+            ax=ax,
+            vmin=0,
+            vmax=scores.kind.best,
+            cmap="mako_r",
+            square=True,
+            annot=n_layers * n_heads <= 48,
+            fmt=".2f",
+            annot_kws={"size": 6.5},
+            cbar=ax is axes[-1],
+            cbar_kws={"shrink": 0.8},
+            linewidths=0.5,
+        )
+        ax.set(title=name, xlabel="head", ylabel="layer" if ax is axes[0] else "")
+        ax.tick_params(length=0)
+    title = f"{scores.kind.name} score (chance {scores.chance:.3f}, maximum {scores.kind.best:g})"
+    axes[0].figure.suptitle(title, fontsize=10)
+    return axes
+
+
+def plot_error_curves(curves: pd.DataFrame) -> list[Axes]:
+    """Error by number of in-context examples, one panel per class, with 95 % bands and the reference predictors."""
+    names = list(curves["function_class"].unique())
+    axes = row_of_axes(len(names), width=2.9, height=2.7)
+    for ax, name in zip(axes, names, strict=True):
+        for predictor, (label, colour, style) in PREDICTORS.items():
+            curve = curves.query("function_class == @name and predictor == @predictor")
+            ax.plot(
+                curve["examples"],
+                curve["error"],
+                style,
+                color=colour,
+                label=label,
+                lw=2 if predictor == "model" else 1.2,
+            )
+            if predictor == "model":
+                ax.fill_between(curve["examples"], curve["ci_low"], curve["ci_high"], color=colour, alpha=0.2, lw=0)
+        top = 1.6 * curves.query("function_class == @name and predictor == 'zero'")["error"].mean()
+        ax.set(title=name, xlabel="in-context examples", ylim=(0, top))
+    units = {"nmse": "MSE / E[y²]", "paper": "MSE / n_dims"}[curves["units"].iloc[0]]
+    axes[0].set_ylabel(units)
+    axes[-1].legend(frameon=False, fontsize=7, loc="upper right")
+    return axes
+
+
+def plot_ablation_curves(result: Ablation, heads: str) -> list[Axes]:
+    """Error by number of in-context examples with and without one head set, one panel per class."""
+    curves = result.curves
+    names = list(curves["function_class"].unique())
+    axes = row_of_axes(len(names), width=2.9, height=2.7)
+    for ax, name in zip(axes, names, strict=True):
+        of_class = curves.query("function_class == @name")
+        for mode, colour, style, label in (
+            ("intact", INTACT, "-", "intact"),
+            ("no_context", GREY, ":", "no-context optimum"),
+        ):
+            curve = of_class.query("mode == @mode")
+            ax.plot(
+                curve["examples"],
+                curve["nmse"],
+                style,
+                color=colour,
+                lw=2 if mode == "intact" else 1.2,
+                label=label,
+            )
+        for mode, curve in of_class[of_class["heads"] == heads].groupby("mode", sort=False):
+            ax.plot(
+                curve["examples"],
+                curve["nmse"],
+                color=MODES[str(mode)],
+                lw=1.2,
+                label=f"without {heads}: {mode}",
+            )
+        ax.set(title=name, xlabel="in-context examples", ylim=(0, None))
+    axes[0].set_ylabel("MSE / E[y²]")
+    axes[-1].legend(frameon=False, fontsize=7)
+    return axes
+
+
+def plot_ablation(result: Ablation, heads: str) -> list[Axes]:
+    """A set's effect with its interval, per class and mode, against the effects of its null sets (dots)."""
+    table, null = (frame.query("heads == @heads") for frame in (result.table, result.null))
+    names, modes = list(table["function_class"].unique()), list(table["mode"].unique())
+    axes = row_of_axes(len(names), width=2.9, height=2.7)
+    rng = np.random.default_rng(0)  # sideways jitter only
+    for ax, name in zip(axes, names, strict=True):
+        for x, mode in enumerate(modes):
+            cell = null.query("function_class == @name and mode == @mode and match == 'layer'")["effect"]
+            ax.plot(
+                x + rng.uniform(-0.22, 0.22, len(cell)),
+                cell,
+                ".",
+                color=NULL,
+                ms=5,
+                label="layer-matched sets",
+            )
+            row = table.query("function_class == @name and mode == @mode").iloc[0]
+            spread = [[row["effect"] - row["ci_low"]], [row["ci_high"] - row["effect"]]]
+            ax.errorbar([x], [row["effect"]], yerr=spread, fmt="o", color=MODES[mode], capsize=3, ms=6)
+        for level in (0, 1):
+            ax.axhline(level, color=GREY, lw=0.8, ls=":", zorder=0)
+        ax.set(title=name, xticks=range(len(modes)), xticklabels=modes, xlim=(-0.6, len(modes) - 0.4))
+    axes[0].set_ylabel("share of the in-context gain lost")
+    axes[0].figure.suptitle(f"removing {heads} (colour) against layer-matched head sets (grey)", fontsize=10)
+    return axes
+
+
+def row_of_axes(n: int, *, width: float, height: float) -> list[Axes]:
+    """Panels side by side on a figure of its own, drawn without a display."""
+    figure = Figure(figsize=(width * n + 0.6, height), layout="constrained", dpi=160)
+    axes = list(figure.subplots(1, n, squeeze=False, sharey=False)[0])
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.title.set_fontsize(10)
+    return axes
+
+
+def save_figure(axes: list[Axes], path: Path) -> None:
+    """Write the figure of these axes as PNG."""
+    FigureCanvasAgg(axes[0].get_figure(root=True)).print_png(path)

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+import torch
+
+from training.checkpoint import Checkpoint
+from training.config import ModelConfig, RunConfig, from_preset
+from training.transformer import Transformer
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(1)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(1)
+
+
+@pytest.fixture
+def quick_config() -> RunConfig:
+    """A run of a second: the tiny preset, smaller still."""
+    return from_preset("tiny", "mixed", 0, QUICK)
+
+
+QUICK = [
+    "model.n_layers=2",
+    "model.n_heads=2",
+    "model.d_model=16",
+    "recipe.steps=60",
+    "recipe.batch_size=8",
+    "recipe.warmup_steps=5",
+    "record.eval_every=25",
+    "record.eval_prompts=16",
+    "record.save_every=10",
+    "record.snapshots=4",
+]
+
+
+@pytest.fixture
+def quick_settings() -> list[str]:
+    return [argument for setting in QUICK for argument in ("--set", setting)]
+
+
+@pytest.fixture
+def random_checkpoint(tmp_path) -> Checkpoint:
+    """An untrained model with the tiny preset's prompts and init std 0.3, so that every head does something."""
+    config = from_preset("tiny", "mixed", 0, ["model.init_std=0.3"])
+    model = Transformer(config.model, torch.Generator().manual_seed(3))
+    for name, parameter in model.named_parameters():
+        if ".b_" in name:
+            parameter.data.normal_(0, 0.1, generator=torch.Generator().manual_seed(len(name)))
+    return Checkpoint("random", tmp_path, config, 0, model.requires_grad_(False))
+
+
+def small_model(n_layers: int, n_heads: int, d_model: int, n_dims: int, seed: int = 0) -> Transformer:
+    config = ModelConfig(n_layers, n_heads, d_model, n_dims, n_ctx=24, init_std=0.3)
+    return Transformer(config, torch.Generator().manual_seed(seed)).requires_grad_(False)

@@ -1,0 +1,127 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from training import trainer
+from training.checkpoint import load, read_history, read_resume, snapshot_steps
+from training.config import from_preset
+from training.errors import CheckError
+from training.trainer import new_state, train, training_prompts
+
+
+def weights(directory):
+    return (directory / "model.safetensors").read_bytes()
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(quick_config, tmp_path):
+    train(quick_config, tmp_path / "a")
+    train(quick_config, tmp_path / "b")
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    other = from_preset("tiny", "mixed", 1, ["recipe.steps=1"])
+    assert other.seeds != quick_config.seeds
+
+
+def test_a_killed_run_resumed_equals_the_run_that_was_never_killed(quick_config, quick_settings, tmp_path):
+    train(quick_config, tmp_path / "whole")
+    command = [sys.executable, "-m", "interp", "train", "--out", str(tmp_path / "killed"), *quick_settings]
+    slow = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(command, env=slow, stderr=subprocess.DEVNULL)
+    state = tmp_path / "killed" / "resume" / "state.safetensors"
+    deadline = time.monotonic() + 60
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
+    step_before = read_resume(tmp_path / "killed")[1]["step"]
+    assert 0 < step_before < 60
+
+    finished = subprocess.run([*command, "--resume"], env=slow, capture_output=True, text=True, check=True)
+    assert f"resumed at step {step_before}" in finished.stderr
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+    assert snapshot_steps(tmp_path / "killed") == snapshot_steps(tmp_path / "whole")
+    histories = [
+        [{key: row[key] for key in row if key != "seconds"} for row in read_history(tmp_path / name)]
+        for name in ("killed", "whole")
+    ]
+    assert histories[0] == histories[1]
+
+
+@pytest.mark.parametrize("at", [10, 30, 50])
+def test_resuming_from_any_save_gives_the_same_weights(quick_config, tmp_path, monkeypatch, at):
+    train(quick_config, tmp_path / "whole")
+    save = trainer.save
+
+    def save_and_stop(state, directory):
+        save(state, directory)
+        if state.step == at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(trainer, "save", save_and_stop)
+        train(quick_config, tmp_path / "cut")
+    assert train(quick_config, tmp_path / "cut", resume=True) == at
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+
+
+def test_history_counts_prompts_and_records_every_class(quick_config, tmp_path):
+    train(quick_config, tmp_path)
+    rows = read_history(tmp_path)
+    assert [(row["step"], row["function_class"]) for row in rows] == [
+        (step, name) for step in (0, 25, 50, 60) for name in ("linear", "quadratic", "cubic")
+    ]
+    assert sum(row["prompts_seen"] for row in rows[-3:]) == 60 * 8
+    assert rows[0]["train_loss"] is None
+    assert rows[3]["train_loss"] > 0
+    assert snapshot_steps(tmp_path) == [0, 3, 14, 60]
+    assert json.loads((tmp_path / "config.json").read_text())["format_version"] == 1
+    assert read_resume(tmp_path) is None
+
+
+def test_a_snapshot_is_the_model_at_that_step(quick_config, tmp_path):
+    train(quick_config, tmp_path)
+    initial = new_state(quick_config, "cpu").model
+    assert torch.equal(load(f"{tmp_path}@0").model.embed.W_E, initial.embed.W_E)
+    assert load(f"{tmp_path}@14").step == 14
+    assert torch.equal(load(f"{tmp_path}@60").model.embed.W_E, load(tmp_path).model.embed.W_E)
+
+
+def test_divergence_stops_the_run_and_keeps_the_last_good_state(quick_config, tmp_path, monkeypatch):
+    step = trainer.training_step
+
+    def step_that_breaks(state, *rest):
+        step(state, *rest)
+        if state.step == 33:
+            state.model.unembed.b_U.data.fill_(torch.nan)
+
+    with monkeypatch.context() as patch, pytest.raises(CheckError, match="diverged by step"):
+        patch.setattr(trainer, "training_step", step_that_breaks)
+        train(quick_config, tmp_path / "broken")
+    assert load(tmp_path / "broken").step == 30
+    assert train(quick_config, tmp_path / "broken", resume=True) == 30
+    train(quick_config, tmp_path / "whole")
+    assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
+
+
+def test_training_learns_the_linear_class(tmp_path):
+    settings = ["recipe.steps=400", "model.n_layers=2", "model.n_heads=4", "model.d_model=32", "model.n_dims=1"]
+    train(from_preset("tiny", "single:linear", 0, [*settings, "record.eval_every=400"]), tmp_path)
+    first, last = (row["nmse_last"] for row in read_history(tmp_path) if row["function_class"] == "linear")
+    assert first > 0.8
+    assert last < 0.2
+
+
+def test_streams_are_separate(quick_config):
+    """Task choice and weights do not touch the data stream, and classes do not change what is drawn."""
+    prompts = [
+        training_prompts(quick_config, name, new_state(quick_config, "cpu").data) for name in ("linear", "cubic")
+    ]
+    assert torch.equal(prompts[0].xs, prompts[1].xs)
+    seeds = from_preset("tiny", "mixed", 0).seeds
+    assert len({seeds.init, seeds.data, seeds.task}) == 3
+    assert seeds != from_preset("tiny", "random", 0).seeds

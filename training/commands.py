@@ -1,0 +1,210 @@
+"""The commands of the training package: train, eval, zoo. Heavy imports wait until a command runs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from training import options
+from training.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def train(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The run's directory.")],
+    curriculum: Annotated[
+        str, typer.Option("--curriculum", help="mixed, sequential, random, or single:CLASS.")
+    ] = "mixed",
+    preset: Annotated[str, typer.Option("--preset", help="tiny, small or paper.")] = "tiny",
+    seed: Annotated[
+        int,
+        typer.Option("--seed", metavar="N", help="Gives initialisation, data and task choice a seed each."),
+    ] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Replace one value of the preset; may be repeated."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last save, if it has one.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the run that is already there.")] = False,
+    device: options.Device = "cpu",
+) -> None:
+    """Train one model under a curriculum of function classes.
+
+    \b
+    Examples:
+      interp train --preset tiny --curriculum mixed --seed 0 --out runs/mixed-0
+      interp train --curriculum single:linear --set recipe.lr=1e-3 --out runs/linear-0
+    """
+    from training import rundir
+    from training.checkpoint import delete_run
+    from training.config import from_preset
+    from training.output import prepare_directory
+    from training.trainer import train as train_run
+
+    config = from_preset(preset, curriculum, seed, settings or [])
+    check_seed(seed)
+    rundir.check(config, out, resume=resume, force=force)
+    if rundir.is_finished(config, out) and resume:
+        typer.echo(f"{out} is finished: {config.recipe.steps} steps", err=True)
+        return
+    prepare_directory(out)
+    if force and not resume:
+        delete_run(out)
+    started_at = train_run(config, out, device=check_device(device), resume=resume)
+    resumed = f", resumed at step {started_at}" if started_at else ""
+    typer.echo(f"trained {curriculum} for {config.recipe.steps} steps{resumed}: {out}", err=True)
+
+
+def evaluate(
+    ckpt: options.Ckpt,
+    classes: options.Classes = None,
+    prompts: options.Prompts = options.DEFAULT_PROMPTS,
+    units: Annotated[
+        str, typer.Option("--units", help="nmse (MSE / E[y²], zero predictor = 1) or paper (MSE / n_dims).")
+    ] = "nmse",
+    seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    json: options.Json = False,
+    out: options.Out = None,
+) -> None:
+    """Measure the error by number of in-context examples, beside the predictors that give it meaning.
+
+    \b
+    Example:
+      interp eval --ckpt zoo:mixed-0 --classes linear,quadratic --prompts 2048
+    """
+    from training import output
+    from training.checkpoint import load
+    from training.errors import one_of
+    from training.evaluate import error_curves
+
+    if units not in ("nmse", "paper"):
+        raise one_of("units", units, ("nmse", "paper"))
+    check_prompts(prompts)
+    check_seed(seed)
+    checkpoint = load(ckpt, check_device(device))
+    names = check_classes(classes, checkpoint.evaluated_classes)
+    if out:
+        output.prepare_directory(out)
+    curves = error_curves(checkpoint, names, n_prompts=prompts, seed=seed, units=units)
+    if out:
+        output.write_table(curves, out / "error_curves.csv")
+    if json:
+        document = {"checkpoint": ckpt, "step": checkpoint.step, "seed": seed, "prompts": prompts}
+        output.print_json(document | {"curves": output.records(curves)})
+        return
+    header, rows = curves_for_people(curves)
+    unit = "MSE / E[y²]" if units == "nmse" else "MSE / n_dims, the paper's unit"
+    output.print_table(
+        f"{ckpt}, step {checkpoint.step}: error ({unit}) after k in-context examples",
+        header,
+        rows,
+        f"mean [95 % interval] over {prompts} prompts, seed {seed}",
+    )
+
+
+def curves_for_people(curves: "pd.DataFrame") -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table: every class and predictor at five numbers of examples, the model with intervals."""
+    from training.output import interval, number, records
+
+    points = records(curves)
+    last = max(point["examples"] for point in points)
+    shown = sorted({round(share * last) for share in (0, 0.25, 0.5, 0.75, 1)})
+    rows: dict[str, list[str]] = {}
+    for p in points:
+        if p["examples"] in shown:
+            of_model = p["predictor"] == "model"
+            cell = interval(p["error"], p["ci_low"], p["ci_high"]) if of_model else number(p["error"])
+            rows.setdefault(f"{p['function_class']}, {p['predictor']}", []).append(cell)
+    header = ["class, predictor", *(f"k = {k}" for k in shown)]
+    return header, [[name, *cells] for name, cells in rows.items()]
+
+
+zoo = typer.Typer(help="The trained checkpoints that ship with the package.", no_args_is_help=True)
+
+
+@zoo.command("list")
+def zoo_list(json: options.Json = False) -> None:
+    """List the shipped checkpoints with their final errors.
+
+    \b
+    Example:
+      interp zoo list
+    """
+    from training import output
+    from training.checkpoint import read_config, read_history, zoo_names, zoo_path
+
+    entries = []
+    for name in zoo_names():
+        config, history = read_config(zoo_path(name)), read_history(zoo_path(name))
+        final = {row["function_class"]: row["nmse_last"] for row in history if row["step"] == config.recipe.steps}
+        entries.append({"name": name, "curriculum": config.curriculum, "steps": config.recipe.steps, "nmse": final})
+    if json:
+        output.print_json({"zoo": entries})
+        return
+    header = ["name", "curriculum", "steps", "error at the last point (NMSE)"]
+    rows = [
+        [
+            f"zoo:{e['name']}",
+            e["curriculum"],
+            str(e["steps"]),
+            ", ".join(f"{k} {v:.3f}" for k, v in e["nmse"].items()),
+        ]
+        for e in entries
+    ]
+    output.print_table("shipped checkpoints", header, rows)
+
+
+@zoo.command("path")
+def zoo_where(name: Annotated[str, typer.Argument(help="As in `interp zoo list`, without zoo:.")]) -> None:
+    """Print the directory of a shipped checkpoint.
+
+    \b
+    Example:
+      interp zoo path mixed-0
+    """
+    from training.checkpoint import zoo_path
+
+    typer.echo(zoo_path(name))
+
+
+def check_prompts(prompts: int) -> None:
+    if prompts < 2:
+        raise UserError(f"--prompts {prompts}: at least 2 prompts are needed")
+
+
+def check_seed(seed: int) -> None:
+    if seed < 0:
+        raise UserError(f"--seed {seed}: must not be negative")
+
+
+def check_classes(classes: str | None, default: tuple[str, ...]) -> list[str]:
+    """The function classes named on the command line, or the default ones.
+
+    Raises:
+        UserError: unknown or repeated class.
+    """
+    from training.function_classes import function_class
+
+    names = list(default) if classes is None else [name.strip() for name in classes.split(",")]
+    if len(set(names)) < len(names):
+        raise UserError(f"--classes {classes}: a class is named twice")
+    return [function_class(name).name for name in names]
+
+
+def check_device(device: str) -> str:
+    """The device, if this machine has it.
+
+    Raises:
+        UserError: it has not, or there is no such device.
+    """
+    import torch
+
+    available = ["cpu"]
+    if torch.cuda.is_available():
+        available += ["cuda"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if device not in available:
+        raise UserError(f"--device {device}: not available here (valid: {', '.join(available)})")
+    return device

@@ -1,0 +1,33 @@
+"""Bootstrap intervals over prompts: resample whole prompts, so that whatever is paired stays paired."""
+
+import numpy as np
+from jaxtyping import Float
+
+N_RESAMPLES = 2000
+COVERAGE = 0.95
+
+
+def resampled_means(
+    values: Float[np.ndarray, "prompt ..."], rng: np.random.Generator, n_resamples: int = N_RESAMPLES
+) -> Float[np.ndarray, "resample ..."]:
+    """The mean over prompts in each bootstrap resample; columns of one array are resampled together."""
+    n_prompts = len(values)
+    counts = rng.multinomial(n_prompts, np.full(n_prompts, 1 / n_prompts), size=n_resamples) / n_prompts
+    flat = counts @ values.reshape(n_prompts, -1)
+    return flat.reshape(n_resamples, *values.shape[1:])
+
+
+def percentile_interval(
+    resamples: Float[np.ndarray, "resample ..."],
+) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """The central 95 % of a bootstrap distribution: (low, high)."""
+    tail = 100 * (1 - COVERAGE) / 2
+    low, high = np.percentile(resamples, [tail, 100 - tail], axis=0)
+    return low, high
+
+
+def mean_interval(
+    values: Float[np.ndarray, "prompt ..."], rng: np.random.Generator
+) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """95 % interval for the mean over prompts."""
+    return percentile_interval(resampled_means(values, rng))

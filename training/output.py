@@ -1,0 +1,75 @@
+"""What commands print and write: tables for people, one JSON document for programs, CSV files for later."""
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from training.errors import UserError
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """One JSON document on stdout; NaN, which JSON has no word for, becomes null."""
+    print(json.dumps(plain(document)))
+
+
+def plain(value: Any) -> Any:
+    """The value in JSON's own types."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.generic | np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): item for key, item in row.items()} for row in table.to_dict("records")]
+
+
+def print_table(title: str, header: Iterable[str], rows: Iterable[Iterable[str]], caption: str = "") -> None:
+    """A table on stdout; the first column is text, the others are aligned to the right."""
+    table = Table(title=title, caption=caption or None, title_justify="left", caption_justify="left")
+    for number, column in enumerate(header):
+        table.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if Console().is_terminal else 120).print(table)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for people: three digits after the point unless it is tiny or huge; a dash when there is none."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:.{digits}f}" if abs(value) < 1e4 else f"{value:.3g}"
+
+
+def interval(value: float, low: float, high: float) -> str:
+    return f"{number(value)} [{number(low)}, {number(high)}]"
+
+
+def prepare_directory(directory: Path) -> Path:
+    """Create the directory and make sure that it can be written to.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write to '{directory}': {error.strerror}") from None
+    return directory
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    table.to_csv(path, index=False, float_format="%.8g")

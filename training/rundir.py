@@ -1,0 +1,55 @@
+"""May this run write into this directory? Nothing is ever overwritten without being asked to."""
+
+from pathlib import Path
+from typing import Any
+
+from training.checkpoint import CONFIG, WEIGHTS, read_config, read_resume, saved_step
+from training.config import RunConfig, to_dict
+from training.errors import UserError
+
+
+def check(config: RunConfig, directory: Path, *, resume: bool, force: bool) -> None:
+    """Refuse a directory that holds something else than this run is about to make.
+
+    Raises:
+        UserError: it holds another run, or a run while neither `resume` nor `force` was asked for, or other files.
+    """
+    if directory.is_file():
+        raise UserError(f"--out {directory} is a file; a directory is needed")
+    if not directory.exists() or not any(directory.iterdir()):
+        return
+    if not (directory / CONFIG).exists():
+        raise UserError(f"--out {directory} holds files that are not a run; choose an empty or new directory")
+    if resume and force:
+        raise UserError("--resume and --force exclude each other: one keeps the run, the other overwrites it")
+    if force:
+        return
+    if not resume:
+        raise UserError(f"--out {directory} already holds a run: go on with --resume or overwrite it with --force")
+    differing = differences(to_dict(read_config(directory)), to_dict(config))
+    if differing:
+        raise UserError(
+            f"--out {directory} holds a run with another {', '.join(differing)}: it cannot be resumed as this"
+        )
+
+
+def is_finished(config: RunConfig, directory: Path) -> bool:
+    """Whether the directory holds the last step's weights of this run."""
+    weights = directory / WEIGHTS
+    return weights.exists() and read_resume(directory) is None and saved_step(weights) == config.recipe.steps
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], where: str = "") -> list[str]:
+    """The keys at which two configurations differ.
+
+    >>> differences({"recipe": {"lr": 1}, "seed": 0}, {"recipe": {"lr": 2}, "seed": 0})
+    ['recipe.lr']
+    """
+    keys = []
+    for key in sorted(set(old) | set(new)):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            keys += differences(before, after, f"{where}{key}.")
+        elif before != after:
+            keys.append(where + key)
+    return keys
