@@ -200,7 +200,7 @@ def nmse(
     return (predicted - ys).square().double().cpu().numpy() / unit
 
 
-def mean_z(model: Transformer, tokens: Float[Tensor, "batch pos dim"]) -> list[Float[Tensor, "1 pos head d_head"]]:
+def mean_z(model: Transformer, tokens: Float[Tensor, "batch pos dim"]) -> list[Float[Tensor, "1 _ head d_head"]]:
     """Each layer's z averaged over prompts, position by position."""
     sums: list[Tensor] = []
     for chunk in tokens.split(CHUNK):
@@ -210,7 +210,7 @@ def mean_z(model: Transformer, tokens: Float[Tensor, "batch pos dim"]) -> list[F
 
 
 def references(
-    model: Transformer, tokens: Float[Tensor, "batch pos dim"], means: Sequence[Float[Tensor, "1 pos head d_head"]]
+    model: Transformer, tokens: Float[Tensor, "batch pos dim"], means: Sequence[Float[Tensor, "1 _ head d_head"]]
 ) -> list[Reference]:
     """By layer, what `interp.interventions` resolves its values against."""
     return [Reference(z, mean) for z, mean in zip(trace(model, tokens).z, means, strict=True)]

@@ -44,7 +44,7 @@ def check_ablation(
 
 
 def z_edits(
-    model: Transformer, heads: HeadSet, replacements: Sequence[Float[Tensor, "#batch #pos head d_head"]]
+    model: Transformer, heads: HeadSet, replacements: Sequence[Float[Tensor, "#batch _ head d_head"]]
 ) -> dict[str, Edit]:
     """The engine's intervention as edits of `hook_z`, for the model's own forward pass."""
     masks = head_masks(heads, model.config.n_heads, model.device)

@@ -28,7 +28,7 @@ class Trace(NamedTuple):
     """
 
     resid_pre: list[Float[Tensor, "batch pos d_model"]]
-    z: list[Float[Tensor, "batch pos head d_head"]]
+    z: list[Float[Tensor, "batch _ head d_head"]]
 
 
 @torch.no_grad()
@@ -50,7 +50,7 @@ def predict_with(
     model: Transformer,
     run: Trace,
     heads: HeadSet,
-    replacements: Sequence[Float[Tensor, "#batch #pos head d_head"]],
+    replacements: Sequence[Float[Tensor, "#batch _ head d_head"]],
 ) -> Float[Tensor, "batch point"]:
     """The predictions when `heads` write `replacements[layer]` instead of their z; the others react to it.
 
@@ -75,7 +75,7 @@ def replaced(
     z: Float[Tensor, "batch pos head d_head"],
     layer: int,
     removed: Mapping[int, Bool[Tensor, "head 1"]],
-    replacements: Sequence[Float[Tensor, "#batch #pos head d_head"]],
+    replacements: Sequence[Float[Tensor, "#batch _ head d_head"]],
 ) -> Float[Tensor, "batch pos head d_head"]:
     return torch.where(removed[layer], replacements[layer], z) if layer in removed else z
 

@@ -1,5 +1,6 @@
 """The same weights as a `transformer_lens.HookedTransformer`: the only module that names transformer_lens."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,9 @@ def hooked(source: str | Path | Checkpoint | Transformer, device: str = "cpu") -
     if isinstance(source, str | Path):
         source = load(source, device)
     model = source.model if isinstance(source, Checkpoint) else source
-    twin = HookedPromptTransformer(hooked_config(model.config, device))
+    with warnings.catch_warnings():  # this project pins the last series that has the class
+        warnings.filterwarnings("ignore", "HookedTransformer is deprecated", DeprecationWarning)
+        twin = HookedPromptTransformer(hooked_config(model.config, device))
     missing, unexpected = twin.load_state_dict(model.state_dict(), strict=False)
     parameters = dict(twin.named_parameters())
     if unexpected or any(name in parameters for name in missing):

@@ -21,6 +21,8 @@ from training.intervals import percentile_interval, resampled_means
 
 Match = Literal["layer", "size"]
 
+TIE = 1e-5  # the engine's tolerance
+
 
 @dataclass(frozen=True)
 class NullSets:
@@ -93,12 +95,14 @@ def draw_set(pools: Sequence[tuple[Sequence[Head], int]], rng: np.random.Generat
 def permutation_p(effect: float, null_effects: Float[np.ndarray, " set"]) -> float:
     """p = (k+1)/(n+1), k of n null sets having an effect at least as large; NaN without a null or an effect.
 
+    Effects that differ by rounding alone (`TIE`) count as equal, which can only make p larger.
+
     >>> permutation_p(0.9, np.array([0.1, 0.2, 0.95]))
     0.5
     """
     if not len(null_effects) or math.isnan(effect):
         return math.nan
-    return float((np.sum(null_effects >= effect) + 1) / (len(null_effects) + 1))
+    return float((np.sum(null_effects >= effect - TIE) + 1) / (len(null_effects) + 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -145,8 +149,8 @@ def paired_effects(
     """
     columns = np.column_stack([intact, no_context, ablated.T])
     resamples = resampled_means(columns, rng)
-    gap_low, _ = percentile_interval(resamples[:, 1] - resamples[:, 0])
-    if not gap_low > 0:
+    gap_low, _ = percentile_interval(resamples[:, 1:2] - resamples[:, :1])
+    if not gap_low[0] > 0:
         return [Effect(math.nan, math.nan, math.nan) for _ in ablated]
     low, high = percentile_interval(fraction_lost(resamples))
     value = fraction_lost(columns.mean(0)[None])[0]

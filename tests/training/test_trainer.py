@@ -62,9 +62,10 @@ def test_resuming_from_any_save_gives_the_same_weights(quick_config, tmp_path, m
         if state.step == at:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trainer, "save", save_and_stop)
+    monkeypatch.setattr(trainer, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
         train(quick_config, tmp_path / "cut")
+    monkeypatch.undo()
     assert train(quick_config, tmp_path / "cut", resume=True) == at
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
@@ -99,9 +100,10 @@ def test_divergence_stops_the_run_and_keeps_the_last_good_state(quick_config, tm
         if state.step == 33:
             state.model.unembed.b_U.data.fill_(torch.nan)
 
-    with monkeypatch.context() as patch, pytest.raises(CheckError, match="diverged by step"):
-        patch.setattr(trainer, "training_step", step_that_breaks)
+    monkeypatch.setattr(trainer, "training_step", step_that_breaks)
+    with pytest.raises(CheckError, match="diverged by step"):
         train(quick_config, tmp_path / "broken")
+    monkeypatch.undo()
     assert load(tmp_path / "broken").step == 30
     assert train(quick_config, tmp_path / "broken", resume=True) == 30
     train(quick_config, tmp_path / "whole")

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from interp.heads import Head, all_heads, head_set, parse_heads, show
+from training.errors import UserError
+
+SCORES = np.arange(24).reshape(3, 8) / 24
+
+
+def parse(text):
+    return [show(heads) for heads in parse_heads(text, 3, 8, SCORES.tolist)]
+
+
+@pytest.mark.parametrize(
+    ("text", "sets"),
+    [
+        ("0.3", ["0.3"]),
+        ("1.2, 0.3", ["0.3,1.2"]),
+        ("layer:1", ["1.0,1.1,1.2,1.3,1.4,1.5,1.6,1.7"]),
+        ("top:2", ["2.6,2.7"]),
+        ("above:0.9", ["2.6,2.7"]),
+        ("each", [str(head) for head in all_heads(3, 8)]),
+        ("all", [show(all_heads(3, 8))]),
+    ],
+)
+def test_head_sets_are_parsed(text, sets):
+    assert parse(text) == sets
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("9.0", r"there is no head 9\.0; this model has layers 0-2 with heads 0-7"),
+        ("0.8", r"no head 0\.8"),
+        ("layer:3", "layers 0-2"),
+        ("1-2", r"'1-2' is not a head \(valid: LAYER\.HEAD"),
+        ("", "'' is not a head"),
+        ("0.1,,0.2", "'' is not a head"),
+        ("0.1,0.1", "named twice"),
+        ("top:0", "K is 1 to 24"),
+        ("top:25", "K is 1 to 24"),
+        ("top:x", "'x' is not a whole number"),
+        ("above:high", "'high' is not a number"),
+        ("above:0.99", r"no head scores that high \(the highest is 2\.7 with 0\.958\)"),
+        ("layer:", "'' is not a whole number"),
+        ("-1.0", "'-1.0' is not a head"),
+        ("1.²", "is not a head"),
+    ],
+)
+def test_wrong_heads_are_refused_in_one_line(text, message):
+    with pytest.raises(UserError, match=message) as error:
+        parse(text)
+    assert "\n" not in str(error.value)
+
+
+@given(st.sets(st.sampled_from(all_heads(3, 8)), min_size=1))
+def test_what_is_shown_is_what_is_parsed(chosen):
+    heads = head_set(chosen)
+    assert parse_heads(show(heads), 3, 8) == [heads]
+
+
+@given(st.text(max_size=12))
+def test_any_text_is_parsed_or_refused(text):
+    try:
+        sets = parse_heads(text, 3, 8, SCORES.tolist)
+    except UserError:
+        return
+    assert all(head in all_heads(3, 8) for heads in sets for head in heads)
+
+
+def test_heads_sort_by_layer():
+    assert head_set([Head(1, 0), Head(0, 7), Head(1, 0)]) == (Head(0, 7), Head(1, 0))
