@@ -1,12 +1,9 @@
 """The commands of the analyses package: study. Heavy imports wait until a command runs."""
 
-from typing import Annotated
-
 import typer
 
 from training import options
-from training.commands import check_device, check_prompts, check_seed
-from training.errors import UserError
+from training.commands import check_device
 
 study = typer.Typer(help="Ask one question of a checkpoint: tables, figures and a verdict.", no_args_is_help=True)
 
@@ -19,10 +16,7 @@ def studies() -> None:
 @study.command()
 def retrospective(
     ckpt: options.Ckpt,
-    controls: Annotated[
-        int,
-        typer.Option("--controls", metavar="N", help="Random sets per matching; all, if there are no more."),
-    ] = 200,
+    controls: options.Controls = options.DEFAULT_CONTROLS,
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
@@ -40,10 +34,6 @@ def retrospective(
     from training import output
     from training.checkpoint import load
 
-    check_prompts(prompts)
-    check_seed(seed)
-    if controls < 0:
-        raise UserError(f"--controls {controls}: must not be negative")
     checkpoint = load(ckpt, check_device(device))
     if out:
         output.prepare_directory(out)

@@ -62,10 +62,10 @@ def study(
         matches: how null sets are matched, see `interp.ablation.ablate`.
         seed: of prompts, null sets and resampling.
     """
-    classes = checkpoint.evaluated_classes
+    classes = checkpoint.config.evaluated_classes
     curves = error_curves(checkpoint, classes, n_prompts=n_prompts, seed=seed)
-    selection = score(checkpoint, checkpoint.trained_classes, n_prompts=n_prompts, seed=seed, stream="selection")
-    mean = selection.mean(checkpoint.trained_classes)
+    selection = score(checkpoint, checkpoint.config.trained_classes, n_prompts=n_prompts, seed=seed, stream="selection")
+    mean = selection.mean(checkpoint.config.trained_classes)
     found = tuple(head for head in all_heads(*mean.shape) if mean[head] > ATTENDS)
     scores = score(checkpoint, classes, n_prompts=n_prompts, seed=seed)
     if not found:

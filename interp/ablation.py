@@ -106,7 +106,7 @@ def ablate(
     >>> list(result.table["mode"])
     ['zero', 'mean', 'resample']
     """
-    classes = list(classes or checkpoint.evaluated_classes)
+    classes = list(classes or checkpoint.config.evaluated_classes)
     values = {name: mode(name) for name in modes}
     nulls = draw_nulls(checkpoint, sets, matches, n_controls, seed)
     every_set = list(dict.fromkeys([*sets, *(null_set for null in nulls.values() for null_set in null.sets)]))

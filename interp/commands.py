@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from training import options
-from training.commands import check_classes, check_device, check_prompts, check_seed
-from training.errors import UserError, one_of
+from training.commands import check_classes, check_device
+from training.errors import one_of
 
 if TYPE_CHECKING:
     from interp.ablation import Ablation
@@ -38,10 +38,8 @@ def score(
     from training import output
     from training.checkpoint import load
 
-    check_prompts(prompts)
-    check_seed(seed)
     checkpoint = load(ckpt, check_device(device))
-    names = check_classes(classes, checkpoint.evaluated_classes)
+    names = check_classes(classes, checkpoint.config.evaluated_classes)
     if out:
         output.prepare_directory(out)
     scores = score_heads(checkpoint, names, kind=kind, n_prompts=prompts, seed=seed)
@@ -83,10 +81,7 @@ def ablate(
         str,
         typer.Option("--mode", metavar="NAME,NAME", help="What removed heads write: zero, mean, resample."),
     ] = "zero,mean,resample",
-    controls: Annotated[
-        int,
-        typer.Option("--controls", metavar="N", help="Random sets per matching; all, if there are no more."),
-    ] = 200,
+    controls: options.Controls = options.DEFAULT_CONTROLS,
     classes: options.Classes = None,
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
     seed: options.Seed = 0,
@@ -114,15 +109,11 @@ def ablate(
     for name in modes:
         if name not in MODES:
             raise one_of("--mode", name, MODES)
-    check_prompts(prompts)
-    check_seed(seed)
-    if controls < 0:
-        raise UserError(f"--controls {controls}: must not be negative")
     checkpoint = load(ckpt, check_device(device))
-    names = check_classes(classes, checkpoint.evaluated_classes)
+    names = check_classes(classes, checkpoint.config.evaluated_classes)
     if out:
         output.prepare_directory(out)
-    trained = checkpoint.trained_classes
+    trained = checkpoint.config.trained_classes
     scores = score_heads(checkpoint, trained, n_prompts=prompts, seed=seed, stream="selection").mean(trained)
     sets = parse_heads(heads, *scores.shape, scores=scores.tolist)
     result = ablate_heads(checkpoint, sets, names, modes=modes, n_prompts=prompts, n_controls=controls, seed=seed)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from interp.ablation import Ablation
 from interp.scores import HeadScores
+from training.output import records
 
 PREDICTORS = {
     "model": ("model", "#1b6ca8", "-"),
@@ -54,7 +55,7 @@ def plot_error_curves(curves: pd.DataFrame) -> list[Axes]:
     axes = row_of_axes(len(names), width=2.9, height=2.7)
     for ax, name in zip(axes, names, strict=True):
         for predictor, (label, colour, style) in PREDICTORS.items():
-            curve = curves.query("function_class == @name and predictor == @predictor")
+            curve = where(curves, function_class=name, predictor=predictor)
             ax.plot(
                 curve["examples"],
                 curve["error"],
@@ -65,7 +66,7 @@ def plot_error_curves(curves: pd.DataFrame) -> list[Axes]:
             )
             if predictor == "model":
                 ax.fill_between(curve["examples"], curve["ci_low"], curve["ci_high"], color=colour, alpha=0.2, lw=0)
-        top = 1.6 * curves.query("function_class == @name and predictor == 'zero'")["error"].mean()
+        top = 1.6 * where(curves, function_class=name, predictor="zero")["error"].mean()
         ax.set(title=name, xlabel="in-context examples", ylim=(0, top))
     units = {"nmse": "MSE / E[y²]", "paper": "MSE / n_dims"}[curves["units"].iloc[0]]
     axes[0].set_ylabel(units)
@@ -79,12 +80,12 @@ def plot_ablation_curves(result: Ablation, heads: str) -> list[Axes]:
     names = list(curves["function_class"].unique())
     axes = row_of_axes(len(names), width=2.9, height=2.7)
     for ax, name in zip(axes, names, strict=True):
-        of_class = curves.query("function_class == @name")
+        of_class = where(curves, function_class=name)
         for mode, colour, style, label in (
             ("intact", INTACT, "-", "intact"),
             ("no_context", GREY, ":", "no-context optimum"),
         ):
-            curve = of_class.query("mode == @mode")
+            curve = where(of_class, mode=mode)
             ax.plot(
                 curve["examples"],
                 curve["nmse"],
@@ -109,13 +110,13 @@ def plot_ablation_curves(result: Ablation, heads: str) -> list[Axes]:
 
 def plot_ablation(result: Ablation, heads: str) -> list[Axes]:
     """A set's effect with its interval, per class and mode, against the effects of its null sets (dots)."""
-    table, null = (frame.query("heads == @heads") for frame in (result.table, result.null))
+    table, null = where(result.table, heads=heads), where(result.null, heads=heads, match="layer")
     names, modes = list(table["function_class"].unique()), list(table["mode"].unique())
     axes = row_of_axes(len(names), width=2.9, height=2.7)
     rng = np.random.default_rng(0)  # sideways jitter only
     for ax, name in zip(axes, names, strict=True):
         for x, mode in enumerate(modes):
-            cell = null.query("function_class == @name and mode == @mode and match == 'layer'")["effect"]
+            cell = where(null, function_class=name, mode=mode)["effect"]
             ax.plot(
                 x + rng.uniform(-0.22, 0.22, len(cell)),
                 cell,
@@ -124,7 +125,7 @@ def plot_ablation(result: Ablation, heads: str) -> list[Axes]:
                 ms=5,
                 label="layer-matched sets",
             )
-            row = table.query("function_class == @name and mode == @mode").iloc[0]
+            (row,) = records(where(table, function_class=name, mode=mode))
             spread = [[row["effect"] - row["ci_low"]], [row["ci_high"] - row["effect"]]]
             ax.errorbar([x], [row["effect"]], yerr=spread, fmt="o", color=MODES[mode], capsize=3, ms=6)
         for level in (0, 1):
@@ -133,6 +134,13 @@ def plot_ablation(result: Ablation, heads: str) -> list[Axes]:
     axes[0].set_ylabel("share of the in-context gain lost")
     axes[0].figure.suptitle(f"removing {heads} (colour) against layer-matched head sets (grey)", fontsize=10)
     return axes
+
+
+def where(frame: pd.DataFrame, **values: str) -> pd.DataFrame:
+    """The rows whose columns have these values."""
+    for column, value in values.items():
+        frame = frame.loc[frame[column] == value]
+    return frame
 
 
 def row_of_axes(n: int, *, width: float, height: float) -> list[Axes]:

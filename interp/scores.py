@@ -129,7 +129,7 @@ def score(
         raise one_of("score", kind, SCORES)
     chosen = SCORES[kind]
     values, lows, highs = {}, {}, {}
-    for name in classes or checkpoint.evaluated_classes:
+    for name in classes or checkpoint.config.evaluated_classes:
         prompts = evaluation_prompts(checkpoint.config, name, n_prompts=n_prompts, seed=seed, stream=stream)
         by_prompt = chosen.value(own_attention(checkpoint.model, prompts.tokens)).double().numpy()
         values[name] = by_prompt.mean(0)

@@ -42,7 +42,7 @@ QUICK = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def quick_settings() -> list[str]:
     return [argument for setting in QUICK for argument in ("--set", setting)]
 

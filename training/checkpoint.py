@@ -27,7 +27,6 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from training.config import RunConfig, from_dict, to_dict
-from training.curriculum import evaluated_classes, trained_classes
 from training.errors import UserError, one_of
 from training.transformer import Transformer
 
@@ -58,16 +57,6 @@ class Checkpoint:
     config: RunConfig
     step: int
     model: Transformer
-
-    @property
-    def trained_classes(self) -> tuple[str, ...]:
-        """The function classes this run trained on."""
-        return trained_classes(self.config)
-
-    @property
-    def evaluated_classes(self) -> tuple[str, ...]:
-        """The function classes on which it is looked at unless others are named."""
-        return evaluated_classes(self.config)
 
 
 def load(name: str | Path, device: str = "cpu") -> Checkpoint:

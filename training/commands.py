@@ -44,7 +44,6 @@ def train(
     from training.trainer import train as train_run
 
     config = from_preset(preset, curriculum, seed, settings or [])
-    check_seed(seed)
     rundir.check(config, out, resume=resume, force=force)
     if rundir.is_finished(config, out) and resume:
         typer.echo(f"{out} is finished: {config.recipe.steps} steps", err=True)
@@ -82,10 +81,8 @@ def evaluate(
 
     if units not in ("nmse", "paper"):
         raise one_of("units", units, ("nmse", "paper"))
-    check_prompts(prompts)
-    check_seed(seed)
     checkpoint = load(ckpt, check_device(device))
-    names = check_classes(classes, checkpoint.evaluated_classes)
+    names = check_classes(classes, checkpoint.config.evaluated_classes)
     if out:
         output.prepare_directory(out)
     curves = error_curves(checkpoint, names, n_prompts=prompts, seed=seed, units=units)
@@ -168,16 +165,6 @@ def zoo_where(name: Annotated[str, typer.Argument(help="As in `interp zoo list`,
     from training.checkpoint import zoo_path
 
     typer.echo(zoo_path(name))
-
-
-def check_prompts(prompts: int) -> None:
-    if prompts < 2:
-        raise UserError(f"--prompts {prompts}: at least 2 prompts are needed")
-
-
-def check_seed(seed: int) -> None:
-    if seed < 0:
-        raise UserError(f"--seed {seed}: must not be negative")
 
 
 def check_classes(classes: str | None, default: tuple[str, ...]) -> list[str]:

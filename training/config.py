@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Literal, TypeVar
 
+from training.curriculum import Curriculum, parse_curriculum
 from training.errors import UserError, one_of
+from training.function_classes import WeightKind, function_classes
 
 Config = TypeVar("Config")
 
@@ -52,7 +54,7 @@ class DataConfig:
 
     classes: tuple[str, ...] = ("linear", "quadratic", "cubic")
     n_points: int = 100
-    weights: Literal["standard", "unit"] = "standard"
+    weights: WeightKind = "standard"
 
     def __post_init__(self) -> None:
         require_positive(self, "n_points")
@@ -133,6 +135,22 @@ class RunConfig:
                 f"data.n_points={self.data.n_points} needs model.n_ctx >= {2 * self.data.n_points} "
                 f"(given: {self.model.n_ctx})"
             )
+        function_classes(self.data.classes)
+        self.parsed_curriculum()
+
+    def parsed_curriculum(self) -> Curriculum:
+        """The rule by which steps choose function classes."""
+        return parse_curriculum(self.curriculum, self.data.classes, self.recipe.steps)
+
+    @property
+    def trained_classes(self) -> tuple[str, ...]:
+        """The function classes that the run trains on, in order."""
+        return self.parsed_curriculum().classes
+
+    @property
+    def evaluated_classes(self) -> tuple[str, ...]:
+        """The function classes on which the run is looked at unless others are named."""
+        return tuple(dict.fromkeys((*self.data.classes, *self.trained_classes)))
 
 
 def stream_seed(*names: object) -> int:

@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 
-from training.config import RunConfig
 from training.errors import UserError, one_of
 from training.function_classes import function_class
 
@@ -77,13 +76,3 @@ def parse_curriculum(name: str, classes: Sequence[str], steps: int) -> Curriculu
     if name not in ("mixed", "sequential", "random"):
         raise one_of("curriculum", name, CURRICULA)
     return Curriculum(name, tuple(function_class(c).name for c in classes), steps)  # type: ignore[arg-type]
-
-
-def trained_classes(config: RunConfig) -> tuple[str, ...]:
-    """The function classes that a run trains on, in order."""
-    return parse_curriculum(config.curriculum, config.data.classes, config.recipe.steps).classes
-
-
-def evaluated_classes(config: RunConfig) -> tuple[str, ...]:
-    """The function classes that a run is evaluated on: those of its preset and those it trains on."""
-    return tuple(dict.fromkeys((*config.data.classes, *trained_classes(config))))

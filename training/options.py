@@ -1,11 +1,25 @@
 """The command-line options that several commands share: one spelling, one help text, one default each."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 DEFAULT_PROMPTS = 1024
+DEFAULT_CONTROLS = 200
+
+
+def whole_number(at_least: int) -> Callable[[str | int], int]:
+    """A parser for an option that takes a whole number from `at_least` upwards."""
+
+    def parse(text: str | int) -> int:  # typer hands the default through as it is
+        if not str(text).lstrip("-").isdecimal() or int(text) < at_least:
+            raise typer.BadParameter(f"{text} (a whole number of at least {at_least} is needed)")
+        return int(text)
+
+    return parse
+
 
 Ckpt = Annotated[
     str,
@@ -23,8 +37,21 @@ Classes = Annotated[
         help="Function classes to test on (default: those of the run).",
     ),
 ]
-Prompts = Annotated[int, typer.Option("--prompts", metavar="N", help="Prompts per function class.")]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seeds everything that is drawn at random.")]
+Prompts = Annotated[
+    int, typer.Option("--prompts", metavar="N", parser=whole_number(2), help="Prompts per function class.")
+]
+Seed = Annotated[
+    int, typer.Option("--seed", metavar="N", parser=whole_number(0), help="Seeds everything that is drawn at random.")
+]
+Controls = Annotated[
+    int,
+    typer.Option(
+        "--controls",
+        metavar="N",
+        parser=whole_number(0),
+        help="Random sets per head set and matching; all, if there are no more.",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or cuda:N.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 Out = Annotated[

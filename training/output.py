@@ -41,7 +41,8 @@ def print_table(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]
         table.add_column(column, justify="right" if number else "left")
     for row in rows:
         table.add_row(*row)
-    Console(width=None if Console().is_terminal else 120).print(table)
+    width = None if Console().is_terminal else 120
+    Console(width=width, markup=False).print(table)  # no markup: E[y²] is not a style
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from training import checkpoint
 from training.config import RunConfig, stream_seed
-from training.curriculum import evaluated_classes, parse_curriculum
 from training.errors import CheckError
 from training.function_classes import function_class
 from training.optim import learning_rate, make_optimizer
@@ -70,11 +69,11 @@ def train(config: RunConfig, directory: Path, *, device: str = "cpu", resume: bo
         resume: go on from the last save, if there is one.
 
     Raises:
-        UserError: unknown function class or curriculum, or a damaged save.
+        UserError: the save to resume from is damaged.
         CheckError: the loss diverged; the last good state is kept.
     """
     recipe = config.recipe
-    curriculum = parse_curriculum(config.curriculum, config.data.classes, recipe.steps)
+    curriculum = config.parsed_curriculum()
     held_out = held_out_prompts(config, device)
     torch.set_num_threads(recipe.threads)
     state = (restore(config, directory, device) if resume else None) or new_state(config, device)
@@ -189,7 +188,7 @@ class Recorder:
 def held_out_prompts(config: RunConfig, device: str) -> dict[str, Prompts]:
     """Evaluation prompts for every class of interest, from a stream of their own."""
     prompts = {}
-    for name in evaluated_classes(config):
+    for name in config.evaluated_classes:
         generator = torch.Generator().manual_seed(stream_seed(config.seeds.data, "held out"))
         prompts[name] = sample_prompts(
             function_class(name),

@@ -12,7 +12,8 @@ def test_a_zoo_name_gives_a_hooked_transformer_that_takes_prompts():
 
     model = hooked("zoo:mixed-0")
     prompt = torch.randn(3, 32, 4, generator=torch.Generator().manual_seed(0))
-    logits, cache = model.run_with_cache(prompt)
+    _, cache = model.run_with_cache(prompt)
+    logits = model(prompt)
     assert isinstance(model, HookedTransformer)
     assert logits.shape == (3, 32, 1)
     assert cache["blocks.1.attn.hook_pattern"].shape == (3, 8, 32, 32)

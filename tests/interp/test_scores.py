@@ -21,7 +21,7 @@ def test_scores_of_a_literal_attention():
 
 def test_chance_is_the_score_of_uniform_attention(random_checkpoint):
     model = random_checkpoint.model
-    for block in model.blocks:
+    for block in model.layers:
         block.attn.W_Q.zero_()
         block.attn.b_Q.zero_()
     for kind in SCORES:

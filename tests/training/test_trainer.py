@@ -38,7 +38,9 @@ def test_a_killed_run_resumed_equals_the_run_that_was_never_killed(quick_config,
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
-    step_before = read_resume(tmp_path / "killed")[1]["step"]
+    saved = read_resume(tmp_path / "killed")
+    assert saved is not None
+    step_before = saved[1]["step"]
     assert 0 < step_before < 60
 
     finished = subprocess.run([*command, "--resume"], env=slow, capture_output=True, text=True, check=True)

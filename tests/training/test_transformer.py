@@ -59,7 +59,7 @@ def test_a_prompt_that_does_not_fit_is_refused(shape):
 
 def test_initialisation_is_gpt2s(generator):
     model = Transformer(ModelConfig(4, 4, 128, n_dims=20, n_ctx=100, init_std=0.1), generator)
-    block = model.blocks[1]
+    block = model.layers[1]
     for weight, std in (
         (block.attn.W_Q, 0.1),
         (block.mlp.W_in, 0.1),
@@ -82,5 +82,5 @@ def test_linear_read_in_is_torchs_default_with_its_bias_in_the_positions(generat
 
 
 def test_weights_follow_the_generator():
-    assert torch.equal(model_of(seed=1).blocks[0].attn.W_Q, model_of(seed=1).blocks[0].attn.W_Q)
-    assert not torch.equal(model_of(seed=1).blocks[0].attn.W_Q, model_of(seed=2).blocks[0].attn.W_Q)
+    assert torch.equal(model_of(seed=1).layers[0].attn.W_Q, model_of(seed=1).layers[0].attn.W_Q)
+    assert not torch.equal(model_of(seed=1).layers[0].attn.W_Q, model_of(seed=2).layers[0].attn.W_Q)

@@ -21,7 +21,7 @@ from scipy.linalg import hadamard
 
 from training.checkpoint import Checkpoint
 from training.config import from_preset
-from training.transformer import Transformer
+from training.transformer import MLP, Attention, Transformer
 
 N_POINTS = 16
 BIG = 1000.0
@@ -56,23 +56,23 @@ def write_positions(model: Transformer) -> None:
             put(y, QUERY_CODE[j], codes[i, j])
 
 
-def look_at_own_x(attention: torch.nn.Module, head: int) -> None:
+def look_at_own_x(attention: Attention, head: int) -> None:
     for j in range(16):
         attention.W_Q[head, plus(QUERY_CODE[j]), j] = SCALE * SHARP * 4  # times 1/sqrt(d_head) = 1/4
         attention.W_K[head, plus(KEY_CODE[j]), j] = SCALE
 
 
-def look_at_all_ys(attention: torch.nn.Module, head: int) -> None:
+def look_at_all_ys(attention: Attention, head: int) -> None:
     attention.W_Q[head, plus(PARITY), 0] = SCALE * 4 * 60
     attention.W_K[head, plus(PARITY), 0] = -SCALE
 
 
-def carry(attention: torch.nn.Module, head: int, source: int, target: int) -> None:
+def carry(attention: Attention, head: int, source: int, target: int) -> None:
     attention.W_V[head, plus(source), 0] = SCALE
     put(attention.W_O[head, 0], target, 1.0)
 
 
-def multiply(mlp: torch.nn.Module, a: int, b: int, target: int) -> None:
+def multiply(mlp: MLP, a: int, b: int, target: int) -> None:
     """target += a b, from four squaring units."""
     factor = 1 / (4 * EPSILON**2 * math.sqrt(2 / math.pi))
     for unit, (sign, of_b) in enumerate(((1, 1), (-1, 1), (1, -1), (-1, -1))):
@@ -91,7 +91,7 @@ def planted(tmp_path_factory) -> Checkpoint:
             parameter.zero_()
     put(model.embed.W_E[0], V, 1.0)
     write_positions(model)
-    first, second = model.blocks
+    first, second = model.layers
     for head in range(N_HEADS):
         first.attn.W_V[head, plus(V), 0] = second.attn.W_V[head, plus(V), 0] = SCALE
     look_at_own_x(first.attn, 1)

@@ -1,0 +1,357 @@
+"""The command line as its users meet it: a process, its two streams and its exit code."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from interp.cli import main
+from interp.scores import score
+from training.checkpoint import load, zoo_names, zoo_path
+
+COMMANDS = [["train"], ["eval"], ["score"], ["ablate"], ["zoo", "list"], ["zoo", "path"], ["study", "retrospective"]]
+
+
+def interp(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "interp", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.fixture
+def refused(monkeypatch, capfd):
+    """Runs a command in this process (twenty times as fast) and gives the one line with which it refuses."""
+
+    def run(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["interp", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capfd.readouterr()
+        assert stop.value.code == 2, err
+        assert out == ""
+        assert err.startswith("interp: ")
+        assert err.count("\n") == 1
+        return err
+
+    return run
+
+
+def test_help_is_fast_and_imports_nothing_heavy():
+    code = (
+        "import sys, time; start = time.perf_counter(); sys.argv = ['interp', '--help']\n"
+        "from interp.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "heavy = set('torch transformer_lens matplotlib pandas numpy scipy'.split()) & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    best = min(timed([sys.executable, "-c", code]) for _ in range(3))
+    assert best < 0.5
+
+
+def timed(command: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example_that_names_it(command):
+    done = interp(*command, "--help")
+    assert done.returncode == 0
+    assert "Example" in done.stdout
+    assert f"interp {' '.join(command)}" in done.stdout
+
+
+def test_no_command_prints_the_help():
+    assert "Which attention heads" in interp().stdout
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory, quick_settings):
+    directory = tmp_path_factory.mktemp("runs") / "quick"
+    done = interp("train", "--out", directory, *quick_settings)
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+def test_eval_score_and_ablate_work_on_a_run_and_its_snapshots(run_dir):
+    for step in ("", "@14"):
+        for command in (["eval"], ["score"], ["ablate", "--heads", "top:1", "--controls", 3]):
+            done = interp(*command, "--ckpt", f"{run_dir}{step}", "--prompts", 16, "--json")
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout)["step"] == (14 if step else 60)
+
+
+@pytest.mark.parametrize("curriculum", ["sequential", "random", "single:linear", "single:quadratic", "single:cubic"])
+def test_every_curriculum_trains(curriculum, tmp_path, quick_settings):
+    done = interp("train", "--curriculum", curriculum, "--out", tmp_path / "run", *quick_settings)
+    assert done.returncode == 0, done.stderr
+    assert load(tmp_path / "run").config.curriculum == curriculum
+
+
+def test_eval_prints_a_table_and_json_has_the_same_numbers():
+    table = interp("eval", "--ckpt", "zoo:mixed-0", "--prompts", 64, "--classes", "linear")
+    assert table.returncode == 0
+    document = json.loads(
+        interp("eval", "--ckpt", "zoo:mixed-0", "--prompts", 64, "--classes", "linear", "--json").stdout
+    )
+    last = {row["predictor"]: row["error"] for row in document["curves"] if row["examples"] == 15}
+    assert last["least_squares"] < 1e-6 < last["model"] < 0.2 < last["no_context"]
+    assert f"{last['model']:.3f}" in table.stdout
+    assert "MSE / E[y²]" in table.stdout
+
+
+def test_paper_units_are_mse_over_dims():
+    arguments = ("eval", "--ckpt", "zoo:mixed-0", "--prompts", 64, "--json")
+    ours, paper = (json.loads(interp(*arguments, *more).stdout)["curves"] for more in ((), ("--units", "paper")))
+    assert {row["units"] for row in paper} == {"paper"}
+    assert [row["error"] for row in paper] == pytest.approx([row["error"] / 4 for row in ours])  # E[y²] = 1, 4 dims
+
+
+def test_score_json_is_the_contract(tmp_path):
+    done = interp("score", "--ckpt", "zoo:mixed-0", "--prompts", 64, "--json", "--out", tmp_path)
+    document = json.loads(done.stdout)
+    ours = score(load("zoo:mixed-0"), n_prompts=64)
+    assert document["chance"] == pytest.approx(ours.chance)
+    for name, values in ours.values.items():
+        np.testing.assert_allclose(document["scores"][name], values, rtol=1e-6)
+    assert set(pd.read_csv(tmp_path / "scores.csv")["function_class"]) == set(ours.values)
+    assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_ablate_json_is_the_contract(tmp_path):
+    arguments = ("ablate", "--ckpt", "zoo:mixed-0", "--heads", "0.1", "--prompts", 64, "--controls", 3, "--json")
+    done = interp(*arguments, "--out", tmp_path)
+    document = json.loads(done.stdout)
+    assert document["heads"] == ["0.1"]
+    assert document["seed"] == 0
+    wanted = [
+        "heads",
+        "function_class",
+        "mode",
+        "nmse_before",
+        "nmse_after",
+        "effect",
+        "ci_low",
+        "ci_high",
+        "p_value",
+        "n_controls",
+    ]
+    assert len(document["results"]) == 9
+    for row in document["results"]:
+        assert set(wanted) <= set(row)
+        assert (row["n_controls"], row["p_value"]) == (3, 0.25)
+    assert len(pd.read_csv(tmp_path / "ablation_null.csv")) == 9 * 6
+    assert json.loads(interp(*arguments).stdout) == document
+
+
+def test_json_has_null_where_there_is_no_number():
+    arguments = ("ablate", "--ckpt", "zoo:mixed-0", "--heads", "layer:0", "--prompts", 16, "--mode", "mean", "--json")
+    document = json.loads(interp(*arguments, "--controls", 0, "--classes", "linear").stdout)
+    assert document["results"][0]["p_value"] is None
+
+
+def test_study_writes_tables_figures_and_a_summary(tmp_path):
+    done = interp(
+        "study", "retrospective", "--ckpt", "zoo:mixed-0", "--prompts", 64, "--controls", 2, "--out", tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    tables = {path.name for path in tmp_path.glob("*.csv")}
+    assert tables == {"error_curves.csv", "scores.csv", "ablation.csv", "ablation_null.csv", "ablation_curves.csv"}
+    assert len(list(tmp_path.glob("*.png"))) == 4
+    sentences = [line for line in done.stdout.splitlines() if line.startswith("- ")]
+    assert all(sentence in (tmp_path / "summary.md").read_text() for sentence in sentences)
+    assert "0.1" in sentences[0]
+
+
+def test_study_of_a_model_without_such_heads_says_so(tmp_path):
+    done = interp("study", "retrospective", "--ckpt", "zoo:cubic-0", "--prompts", 64, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "No head scores above 0.5" in done.stdout
+    assert not (tmp_path / "ablation.csv").exists()
+
+
+def test_zoo_list_and_path():
+    names = [entry["name"] for entry in json.loads(interp("zoo", "list", "--json").stdout)["zoo"]]
+    assert names == zoo_names()
+    assert interp("zoo", "path", "mixed-0").stdout.strip() == str(zoo_path("mixed-0"))
+
+
+CKPT = ("--ckpt", "zoo:mixed-0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("score", "--ckpt", "nowhere"), "no checkpoint directory 'nowhere' (shipped ones: "),
+        (("score", "--ckpt", "zoo:none"), "unknown zoo checkpoint 'none' (valid: cubic-0"),
+        (("score", "--ckpt", "zoo:mixed-0@7"), "unknown step '7' (valid: 3000)"),
+        (("score", "--ckpt", "zoo:mixed-0@last"), "'last' is not a step"),
+        (("score", "--ckpt", "."), "is not a checkpoint: it has no config.json"),
+        (("score",), "Missing option '--ckpt'"),
+        (("score", *CKPT, "--classes", "linear,sine"), "unknown function class 'sine' (valid: linear, quadratic"),
+        (("score", *CKPT, "--classes", "linear,linear"), "a class is named twice"),
+        (("score", *CKPT, "--score", "induction"), "unknown score 'induction' (valid: retrospective, paper)"),
+        (("score", *CKPT, "--prompts", 0), "'--prompts': 0 (a whole number of at least 2 is needed)"),
+        (("score", *CKPT, "--prompts", "many"), "'--prompts': many (a whole"),
+        (("score", *CKPT, "--seed", -1), "'--seed': -1 (a whole number of at least 0"),
+        (("score", *CKPT, "--device", "tpu"), "--device tpu: not available here (valid: cpu"),
+        (("score", *CKPT, "--bogus"), "No such option: --bogus"),
+        (("eval", *CKPT, "--units", "miles"), "unknown units 'miles' (valid: nmse, paper)"),
+        (("ablate", *CKPT, "--heads", "9.0"), "there is no head 9.0; this model has layers 0-2 with heads 0-7"),
+        (("ablate", *CKPT, "--heads", "banana"), "'banana' is not a head (valid: LAYER.HEAD such as 0.3"),
+        (
+            ("ablate", *CKPT, "--heads", "0.1", "--mode", "median"),
+            "unknown --mode 'median' (valid: zero, mean, resample)",
+        ),
+        (("ablate", *CKPT, "--heads", "0.1", "--controls", -1), "'--controls': -1 (a whole"),
+        (("ablate", *CKPT), "Missing option '--heads'"),
+        (("train", "--out", "x", "--curriculum", "spiral"), "unknown curriculum 'spiral' (valid: mixed, sequential"),
+        (("train", "--out", "x", "--curriculum", "single:sine"), "unknown function class 'sine'"),
+        (("train", "--out", "x", "--preset", "huge"), "unknown preset 'huge' (valid: paper, small, tiny)"),
+        (
+            ("train", "--out", "x", "--set", "recipe.speed=9"),
+            "unknown --set key 'recipe.speed' (valid: seeds.init, seeds.data, seeds.task, model.n_layers",
+        ),
+        (("train", "--out", "x", "--set", "recipe.lr=fast"), "recipe.lr='fast': a number is needed"),
+        (("train", "--out", "x", "--set", "recipe.steps=2.5"), "recipe.steps=2.5: a whole number is needed"),
+        (("train", "--out", "x", "--set", "recipe.lr=-1"), "recipe.lr=-1.0: must be above 0"),
+        (("train", "--out", "x", "--set", "lr"), "not of the form section.key=value"),
+        (("train", "--out", "x", "--set", "model.n_heads=5"), "model.d_model=64 is not a multiple of model.n_heads=5"),
+        (("train", "--out", "x", "--set", "data.n_points=99"), "data.n_points=99 needs model.n_ctx >= 198"),
+        (("train", "--out", "x", "--set", "data.classes=linear,sine"), "unknown function class 'sine'"),
+        (("study", "retrospective", "--ckpt", "nowhere"), "no checkpoint directory 'nowhere'"),
+        (("juggle",), "No such command 'juggle'"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_wrong_input_is_one_line_and_exit_2(arguments, message, tmp_path, monkeypatch, refused):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(*arguments)
+    assert not list(tmp_path.iterdir()), "a refused command left something behind"
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """A copy of a good checkpoint, to be damaged."""
+    directory = tmp_path / "broken"
+    shutil.copytree(zoo_path("mixed-0"), directory)
+    return directory
+
+
+def test_a_truncated_weights_file_is_refused(broken, refused):
+    path = broken / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "model.safetensors is damaged" in refused("score", "--ckpt", broken)
+    path.write_bytes(b"")
+    assert "model.safetensors is damaged" in refused("score", "--ckpt", broken)
+    path.unlink()
+    assert "no weights at" in refused("score", "--ckpt", broken)
+
+
+def test_weights_of_another_model_are_refused(broken, run_dir, refused):
+    shutil.copy(run_dir / "model.safetensors", broken)
+    assert "does not fit config.json" in refused("score", "--ckpt", broken)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda text: text[: len(text) // 2], "config.json is damaged"),
+        (lambda _: "[]", "has format version None; this program reads version 1"),
+        (lambda text: text.replace('"format_version": 1', '"format_version": 2'), "has format version 2"),
+        (lambda text: text.replace('"n_layers": 3', '"n_layers": "three"'), "model.n_layers='three': a whole number"),
+        (lambda text: text.replace('"n_layers": 3', '"depth": 3'), "unknown configuration key 'model.depth'"),
+    ],
+)
+def test_a_damaged_config_is_refused(broken, edit, message, refused):
+    path = broken / "config.json"
+    path.write_text(edit(path.read_text()))
+    assert message in refused("score", "--ckpt", broken)
+
+
+def test_weights_that_are_not_finite_are_refused(broken, refused):
+    import torch
+
+    from training.checkpoint import write_weights
+
+    checkpoint = load(broken)
+    checkpoint.model.unembed.b_U.fill_(torch.nan)
+    write_weights(broken / "model.safetensors", checkpoint.model, 3000)
+    assert "unembed.b_U holds values that are not finite" in refused("score", "--ckpt", broken)
+
+
+def test_an_output_directory_that_cannot_be_written_is_refused(tmp_path, quick_settings, refused):
+    (tmp_path / "file").write_text("")
+    under_a_file = tmp_path / "file" / "results"
+    assert "cannot write to" in refused("score", *CKPT, "--out", under_a_file)
+    assert "cannot write to" in refused("train", "--out", under_a_file, *quick_settings)
+    assert "is a file" in refused("train", "--out", tmp_path / "file", *quick_settings)
+
+
+def test_a_run_is_never_overwritten_unasked(run_dir, tmp_path, quick_settings, refused):
+    copy = tmp_path / "copy"
+    shutil.copytree(run_dir, copy)
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    assert "already holds a run: go on with --resume or overwrite it with --force" in refused(
+        "train", "--out", copy, *quick_settings
+    )
+    message = refused("train", "--out", copy, *quick_settings, "--seed", 1, "--resume")
+    assert "holds a run with another seeds.data, seeds.init, seeds.task" in message
+    assert "exclude each other" in refused("train", "--out", copy, *quick_settings, "--resume", "--force")
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+
+    assert "is finished" in interp("train", "--out", copy, *quick_settings, "--resume").stderr
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+    done = interp("train", "--out", copy, *quick_settings, "--seed", 1, "--force")
+    assert done.returncode == 0, done.stderr
+    assert (copy / "model.safetensors").read_bytes() != before[copy / "model.safetensors"]
+
+
+def test_files_that_are_not_a_run_are_never_deleted(tmp_path, quick_settings, refused):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert "holds files that are not a run" in refused("train", "--out", tmp_path, *quick_settings, "--force")
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_ctrl_c_ends_with_130_and_the_run_resumes(tmp_path, quick_settings):
+    out = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "interp",
+        "train",
+        "--out",
+        str(out),
+        *quick_settings,
+        "--set",
+        "recipe.steps=5000",
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while not (out / "resume" / "state.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+
+
+def test_a_failed_self_check_is_exit_1(broken):
+    """A head whose z is already zero cannot be shown to have been removed."""
+    from training.checkpoint import write_weights
+
+    checkpoint = load(broken)
+    attention = checkpoint.model.layers[0].attn
+    attention.W_V[2] = 0
+    attention.b_V[2] = 0
+    write_weights(broken / "model.safetensors", checkpoint.model, 3000)
+    done = interp("ablate", "--ckpt", broken, "--heads", "0.2", "--prompts", 16, "--json")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == "interp: self-check: zero ablation leaves what head 0.2 writes (z) as it was\n"
