@@ -30,6 +30,7 @@ def retrospective(
       interp study retrospective --ckpt zoo:mixed-0 --out demo
     """
     from analyses import retrospective as question
+    from interp.commands import print_ablation, print_curves, print_scores
     from interp.heads import show
     from training import output
     from training.checkpoint import load
@@ -56,7 +57,12 @@ def retrospective(
         results = output.records(result.ablation.table) if result.ablation else []
         output.print_json(about | {"scores": result.scores.values, "chance": result.scores.chance, "results": results})
         return
-    typer.echo(f"{question.QUESTION}  [{ckpt}, step {checkpoint.step}]\n")
+    title, caption = f"{ckpt}, step {checkpoint.step}", f"{prompts} prompts, seed {seed}"
+    print_curves(result.curves, title, caption)
+    print_scores(result.scores, title, caption)
+    if result.ablation:
+        print_ablation(result.ablation, title)
+    typer.echo(f"\n{question.QUESTION}\n")
     for sentence in result.sentences:
         typer.echo(f"- {sentence}")
     if out:

@@ -1,4 +1,4 @@
-"""The commands of the interp package: score, ablate. Heavy imports wait until a command runs."""
+"""The commands of the interp package: eval, score, ablate. Heavy imports wait until a command runs."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,10 +9,73 @@ from training.commands import check_classes, check_device
 from training.errors import one_of
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from interp.ablation import Ablation
     from interp.scores import HeadScores
 
 VERDICTS = 3  # sets; beyond that a table is easier to read than sentences
+
+
+def evaluate(
+    ckpt: options.Ckpt,
+    classes: options.Classes = None,
+    prompts: options.Prompts = options.DEFAULT_PROMPTS,
+    units: Annotated[
+        str, typer.Option("--units", help="nmse (MSE / E[y²], zero predictor = 1) or paper (MSE / n_dims).")
+    ] = "nmse",
+    seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    json: options.Json = False,
+    out: options.Out = None,
+) -> None:
+    """Measure the error by number of in-context examples, beside the predictors that give it meaning.
+
+    \b
+    Example:
+      interp eval --ckpt zoo:mixed-0 --classes linear,quadratic --prompts 2048
+    """
+    from training import output
+    from training.checkpoint import load
+    from training.evaluate import error_curves
+
+    if units not in ("nmse", "paper"):
+        raise one_of("units", units, ("nmse", "paper"))
+    checkpoint = load(ckpt, check_device(device))
+    names = check_classes(classes, checkpoint.config.evaluated_classes)
+    if out:
+        output.prepare_directory(out)
+    curves = error_curves(checkpoint, names, n_prompts=prompts, seed=seed, units=units)
+    if out:
+        from interp.plots import plot_error_curves, save_figure
+
+        output.write_table(curves, out / "error_curves.csv")
+        save_figure(plot_error_curves(curves), out / "error_curves.png")
+    if json:
+        document = {"checkpoint": ckpt, "step": checkpoint.step, "seed": seed, "prompts": prompts}
+        output.print_json(document | {"curves": output.records(curves)})
+        return
+    print_curves(curves, f"{ckpt}, step {checkpoint.step}", f"{prompts} prompts, seed {seed}")
+
+
+def print_curves(curves: "pd.DataFrame", title: str, caption: str) -> None:
+    """Every class and predictor at five numbers of examples, with the interval at the last."""
+    from training.output import number, print_table, records
+
+    points = records(curves)
+    last = max(point["examples"] for point in points)
+    shown = sorted({round(share * last) for share in (0, 0.25, 0.5, 0.75, 1)})
+    rows: dict[str, list[str]] = {}
+    for point in points:
+        cells = rows.setdefault(f"{point['function_class']}, {point['predictor']}", [])
+        if point["examples"] in shown:
+            cells.append(number(point["error"]))
+        if point["examples"] == last:
+            cells.append(f"[{number(point['ci_low'])}, {number(point['ci_high'])}]")
+    unit = {"nmse": "MSE / E[y²]", "paper": "MSE / n_dims, the paper's unit"}[points[0]["units"]]
+    header = ["class, predictor", *(f"k = {k}" for k in shown), f"95 % at k = {last}"]
+    table = [[name, *cells] for name, cells in rows.items()]
+    print_table(f"{title}: error ({unit}) after k in-context examples", header, table, caption)
 
 
 def score(
@@ -52,23 +115,23 @@ def score(
         about = {"checkpoint": ckpt, "step": checkpoint.step, "seed": seed, "prompts": prompts, "score": kind}
         output.print_json(about | {"chance": scores.chance, "scores": scores.values})
         return
-    print_scores(scores, f"{ckpt}, step {checkpoint.step}", prompts, seed)
+    print_scores(scores, f"{ckpt}, step {checkpoint.step}", f"{prompts} prompts, seed {seed}")
 
 
-def print_scores(scores: "HeadScores", title: str, prompts: int, seed: int) -> None:
-    """The ten heads with the highest mean score."""
+def print_scores(scores: "HeadScores", title: str, caption: str) -> None:
+    """The eight heads with the highest mean score."""
     from interp.heads import all_heads
     from training.output import interval, print_table
 
     names = list(scores.values)
     mean = scores.mean(names)
-    ranked = sorted(all_heads(*mean.shape), key=lambda head: -mean[head])[:10]
+    ranked = sorted(all_heads(*mean.shape), key=lambda head: -mean[head])[:8]
     rows = []
     for head in ranked:
         cells = (interval(scores.values[n][head], scores.ci_low[n][head], scores.ci_high[n][head]) for n in names)
         rows.append([str(head), *cells])
-    caption = f"chance {scores.chance:.3f}; mean [95 % interval] over {prompts} prompts, seed {seed}; the ten highest"
-    print_table(f"{title}: {scores.kind.name} score ({scores.kind.definition})", ["head", *names], rows, caption)
+    about = f"{title}: {scores.kind.name} score ({scores.kind.definition})"
+    print_table(about, ["head", *names], rows, f"chance {scores.chance:.3f}; the {len(rows)} highest; {caption}")
 
 
 def ablate(
@@ -102,6 +165,7 @@ def ablate(
     from interp.heads import parse_heads, show
     from interp.interventions import MODES
     from interp.scores import score as score_heads
+    from interp.verdict import verdict
     from training import output
     from training.checkpoint import load
 
@@ -141,12 +205,14 @@ def ablate(
         output.print_json(about | {"results": output.records(result.table)})
         return
     lowest = {show(one): min(float(scores[head]) for head in one) for one in sets}
-    print_ablation(result, f"{ckpt}, step {checkpoint.step}", lowest)
+    print_ablation(result, f"{ckpt}, step {checkpoint.step}")
+    if len(sets) <= VERDICTS:
+        for line in verdict(result.table, lowest):
+            typer.echo(line)
 
 
-def print_ablation(result: "Ablation", title: str, scores: dict[str, float]) -> None:
-    """The table and, unless there are many sets, the verdict in words."""
-    from interp.verdict import verdict
+def print_ablation(result: "Ablation", title: str) -> None:
+    """One row per set, class and mode."""
     from training.output import interval, number, print_table, records
 
     rows = [
@@ -166,6 +232,3 @@ def print_ablation(result: "Ablation", title: str, scores: dict[str, float]) -> 
         f"null: mean effect of layer-matched sets; {result.n_prompts} prompts, seed {result.seed}"
     )
     print_table(title, header, rows, caption)
-    if len(scores) <= VERDICTS:
-        for line in verdict(result.table, scores):
-            typer.echo(line)

@@ -26,7 +26,7 @@ INTACT, NULL, GREY = "#1b6ca8", "#b9c0c7", "#666666"
 def plot_scores(scores: HeadScores) -> list[Axes]:
     """Heat map [layer x head] of every class, one shared scale from 0 to the score's maximum."""
     n_layers, n_heads = next(iter(scores.values.values())).shape
-    axes = row_of_axes(len(scores.values), width=0.45 * n_heads + 0.7, height=0.45 * n_layers + 1.3)
+    axes = row_of_axes(len(scores.values), width=0.45 * n_heads + 0.7, height=0.45 * n_layers + 0.9)
     for ax, (name, values) in zip(axes, scores.values.items(), strict=True):
         sns.heatmap(
             pd.DataFrame(values),
@@ -45,7 +45,7 @@ def plot_scores(scores: HeadScores) -> list[Axes]:
         ax.set(title=name, xlabel="head", ylabel="layer" if ax is axes[0] else "")
         ax.tick_params(length=0)
     title = f"{scores.kind.name} score (chance {scores.chance:.3f}, maximum {scores.kind.best:g})"
-    axes[0].figure.suptitle(title, fontsize=10)
+    figure_of(axes).suptitle(title, fontsize=10)
     return axes
 
 
@@ -70,7 +70,7 @@ def plot_error_curves(curves: pd.DataFrame) -> list[Axes]:
         ax.set(title=name, xlabel="in-context examples", ylim=(0, top))
     units = {"nmse": "MSE / E[y²]", "paper": "MSE / n_dims"}[curves["units"].iloc[0]]
     axes[0].set_ylabel(units)
-    axes[-1].legend(frameon=False, fontsize=7, loc="upper right")
+    legend_beside(axes)
     return axes
 
 
@@ -104,7 +104,7 @@ def plot_ablation_curves(result: Ablation, heads: str) -> list[Axes]:
             )
         ax.set(title=name, xlabel="in-context examples", ylim=(0, None))
     axes[0].set_ylabel("MSE / E[y²]")
-    axes[-1].legend(frameon=False, fontsize=7)
+    legend_beside(axes)
     return axes
 
 
@@ -132,7 +132,7 @@ def plot_ablation(result: Ablation, heads: str) -> list[Axes]:
             ax.axhline(level, color=GREY, lw=0.8, ls=":", zorder=0)
         ax.set(title=name, xticks=range(len(modes)), xticklabels=modes, xlim=(-0.6, len(modes) - 0.4))
     axes[0].set_ylabel("share of the in-context gain lost")
-    axes[0].figure.suptitle(f"removing {heads} (colour) against layer-matched head sets (grey)", fontsize=10)
+    figure_of(axes).suptitle(f"removing {heads} (colour) against layer-matched head sets (grey)", fontsize=10)
     return axes
 
 
@@ -145,7 +145,7 @@ def where(frame: pd.DataFrame, **values: str) -> pd.DataFrame:
 
 def row_of_axes(n: int, *, width: float, height: float) -> list[Axes]:
     """Panels side by side on a figure of its own, drawn without a display."""
-    figure = Figure(figsize=(width * n + 0.6, height), layout="constrained", dpi=160)
+    figure = Figure(figsize=(width * n + 0.9, height), layout="constrained", dpi=160)
     axes = list(figure.subplots(1, n, squeeze=False, sharey=False)[0])
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
@@ -153,6 +153,18 @@ def row_of_axes(n: int, *, width: float, height: float) -> list[Axes]:
     return axes
 
 
+def legend_beside(axes: list[Axes]) -> None:
+    """One legend for all panels, to their right."""
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure_of(axes).legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
+
+
+def figure_of(axes: list[Axes]) -> Figure:
+    figure = axes[0].get_figure(root=True)
+    assert figure is not None
+    return figure
+
+
 def save_figure(axes: list[Axes], path: Path) -> None:
     """Write the figure of these axes as PNG."""
-    FigureCanvasAgg(axes[0].get_figure(root=True)).print_png(path)
+    FigureCanvasAgg(figure_of(axes)).print_png(path)

@@ -1,7 +1,7 @@
 """Ablation results in words, by rule: every sentence follows from the table and says what the test could not show.
 
-1. Size: an effect of at least `HALF` takes most of the in-context gain; one whose interval reaches down to `HARMLESS`
-   is none; the rest take a part.
+1. Size: an effect of at least `HALF` takes most of the in-context gain; one whose interval ends below `HARMLESS` is
+   none; one whose interval lies above 0 is a part; else it is unclear. What exceeds 1 is damage of another kind.
 2. Chance: p against layer-matched sets, after Holm, and the smallest p that their number allows.
 3. Agreement: zero, mean and resample agree when rule 1 puts them in the same class.
 4. Decoy: a set that attends (score above `ATTENDS`) but whose removal is harmless under every mode.
@@ -41,7 +41,9 @@ def size_of(row: Row) -> str:
         return "undefined"
     if row["effect"] >= HALF:
         return "most"
-    return "none" if row["ci_low"] <= HARMLESS else "part"
+    if row["ci_high"] <= HARMLESS:
+        return "none"
+    return "part" if row["ci_low"] > 0 else "unclear"
 
 
 def sentence(rows: list[Row], score: float) -> str:
@@ -51,7 +53,8 @@ def sentence(rows: list[Row], score: float) -> str:
     if "undefined" in sizes:
         return f"The intact model makes no use of the context on {name}: removing {heads} has no effect to measure."
     cost = f"{first['effect']:.2f} [{first['ci_low']:.2f}, {first['ci_high']:.2f}]"
-    text = f"Removing {heads} costs {cost} of the in-context gain on {name} ({first['mode']} ablation); "
+    text = f"Removing {heads} costs {cost} of the in-context gain on {name} ({first['mode']} ablation"
+    text += ", beyond 1 damage of another kind); " if first["ci_low"] > 1 else "); "
     text += f"{chance_phrase(first)}; {agreement_phrase(rows, sizes)}."
     if score > ATTENDS and set(sizes) == {"none"}:
         text += (
@@ -67,11 +70,11 @@ def chance_phrase(row: Row) -> str:
         return "no other set has as many heads in the same layers, so there is no p-value"
     text = f"{'all ' if row['exact'] else ''}{n} layer-matched set{'s' if n > 1 else ''} "
     text += f"cost {row['control_effect']:.2f} on average and {row['control_max']:.2f} at most "
-    text += f"(p = {row['p_value']:.2g}, after Holm {row['p_holm']:.2g}"
+    text += f"(p = {row['p_value']:.3g}, after Holm {row['p_holm']:.3g}"
     if row["smallest_p"] > SIGNIFICANT:
-        text += f"; so few sets allow no p below {row['smallest_p']:.2g}"
+        text += f"; so few sets allow no p below {row['smallest_p']:.3g}"
     if row["size_n_controls"]:
-        text += f"; against {row['size_n_controls']} sets from any layer p = {row['size_p_value']:.2g}"
+        text += f"; against {row['size_n_controls']} sets from any layer p = {row['size_p_value']:.3g}"
     return text + ")"
 
 

@@ -1,15 +1,12 @@
-"""The commands of the training package: train, eval, zoo. Heavy imports wait until a command runs."""
+"""The commands of the training package: train, zoo. Heavy imports wait until a command runs."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from training import options
 from training.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def train(
@@ -54,69 +51,6 @@ def train(
     started_at = train_run(config, out, device=check_device(device), resume=resume)
     resumed = f", resumed at step {started_at}" if started_at else ""
     typer.echo(f"trained {curriculum} for {config.recipe.steps} steps{resumed}: {out}", err=True)
-
-
-def evaluate(
-    ckpt: options.Ckpt,
-    classes: options.Classes = None,
-    prompts: options.Prompts = options.DEFAULT_PROMPTS,
-    units: Annotated[
-        str, typer.Option("--units", help="nmse (MSE / E[y²], zero predictor = 1) or paper (MSE / n_dims).")
-    ] = "nmse",
-    seed: options.Seed = 0,
-    device: options.Device = "cpu",
-    json: options.Json = False,
-    out: options.Out = None,
-) -> None:
-    """Measure the error by number of in-context examples, beside the predictors that give it meaning.
-
-    \b
-    Example:
-      interp eval --ckpt zoo:mixed-0 --classes linear,quadratic --prompts 2048
-    """
-    from training import output
-    from training.checkpoint import load
-    from training.errors import one_of
-    from training.evaluate import error_curves
-
-    if units not in ("nmse", "paper"):
-        raise one_of("units", units, ("nmse", "paper"))
-    checkpoint = load(ckpt, check_device(device))
-    names = check_classes(classes, checkpoint.config.evaluated_classes)
-    if out:
-        output.prepare_directory(out)
-    curves = error_curves(checkpoint, names, n_prompts=prompts, seed=seed, units=units)
-    if out:
-        output.write_table(curves, out / "error_curves.csv")
-    if json:
-        document = {"checkpoint": ckpt, "step": checkpoint.step, "seed": seed, "prompts": prompts}
-        output.print_json(document | {"curves": output.records(curves)})
-        return
-    header, rows = curves_for_people(curves)
-    unit = "MSE / E[y²]" if units == "nmse" else "MSE / n_dims, the paper's unit"
-    output.print_table(
-        f"{ckpt}, step {checkpoint.step}: error ({unit}) after k in-context examples",
-        header,
-        rows,
-        f"mean [95 % interval] over {prompts} prompts, seed {seed}",
-    )
-
-
-def curves_for_people(curves: "pd.DataFrame") -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a table: every class and predictor at five numbers of examples, the model with intervals."""
-    from training.output import interval, number, records
-
-    points = records(curves)
-    last = max(point["examples"] for point in points)
-    shown = sorted({round(share * last) for share in (0, 0.25, 0.5, 0.75, 1)})
-    rows: dict[str, list[str]] = {}
-    for p in points:
-        if p["examples"] in shown:
-            of_model = p["predictor"] == "model"
-            cell = interval(p["error"], p["ci_low"], p["ci_high"]) if of_model else number(p["error"])
-            rows.setdefault(f"{p['function_class']}, {p['predictor']}", []).append(cell)
-    header = ["class, predictor", *(f"k = {k}" for k in shown)]
-    return header, [[name, *cells] for name, cells in rows.items()]
 
 
 zoo = typer.Typer(help="The trained checkpoints that ship with the package.", no_args_is_help=True)
