@@ -2,7 +2,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 ZOO := mixed-0 sequential-0 random-0 linear-0 quadratic-0 cubic-0
 
-.PHONY: install demo test test-slow lint notebooks zoo lock clean
+.PHONY: install demo test test-slow lint notebooks figures zoo lock clean
 
 install: .venv/.installed
 
@@ -33,6 +33,10 @@ zoo: $(ZOO:%=training/zoo/%/model.safetensors)
 training/zoo/%-0/model.safetensors: | install
 	$(BIN)/interp train --preset tiny --seed 0 --resume --out $(@D) \
 		--curriculum $(if $(filter linear quadratic cubic,$*),single:$*,$*)
+
+# The figure in README.
+figures: demo
+	cp demo/ablation_curves.png analyses/figures/retrospective-mixed-0.png
 
 # Re-execute the notebooks from their percent sources.
 notebooks: install

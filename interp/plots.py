@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from interp.ablation import Ablation
 from interp.scores import HeadScores
@@ -20,6 +22,7 @@ PREDICTORS = {
     "no_context": ("no-context optimum", "#666666", ":"),
 }
 MODES = {"zero": "#c8553d", "mean": "#3f7d58", "resample": "#7a5195"}
+DPI = 120
 INTACT, NULL, GREY = "#1b6ca8", "#b9c0c7", "#666666"
 
 
@@ -47,6 +50,17 @@ def plot_scores(scores: HeadScores) -> list[Axes]:
     title = f"{scores.kind.name} score (chance {scores.chance:.3f}, maximum {scores.kind.best:g})"
     figure_of(axes).suptitle(title, fontsize=10)
     return axes
+
+
+def plot_pattern(pattern: Float[Tensor, "pos pos"], *, n_pairs: int) -> Axes:
+    """One head's attention in one prompt, rows query and columns key, over the first pairs."""
+    labels = [f"{token}{i}" for i in range(1, n_pairs + 1) for token in "xy"]
+    shown = pattern[: 2 * n_pairs, : 2 * n_pairs].cpu().numpy()
+    (ax,) = row_of_axes(1, width=0.3 * len(labels), height=0.3 * len(labels))
+    sns.heatmap(shown, ax=ax, vmin=0, vmax=1, cmap="mako_r", square=True, xticklabels=labels, yticklabels=labels)
+    ax.set(xlabel="key", ylabel="query")
+    ax.tick_params(length=0)
+    return ax
 
 
 def plot_error_curves(curves: pd.DataFrame) -> list[Axes]:
@@ -144,9 +158,9 @@ def where(frame: pd.DataFrame, **values: str) -> pd.DataFrame:
 
 
 def row_of_axes(n: int, *, width: float, height: float) -> list[Axes]:
-    """Panels side by side on a figure of its own, drawn without a display."""
-    figure = Figure(figsize=(width * n + 0.9, height), layout="constrained", dpi=160)
-    axes = list(figure.subplots(1, n, squeeze=False, sharey=False)[0])
+    """Panels side by side on a figure of its own."""
+    _, grid = plt.subplots(1, n, figsize=(width * n + 0.9, height), layout="constrained", dpi=DPI, squeeze=False)
+    axes = list(grid[0])
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.title.set_fontsize(10)
@@ -166,5 +180,7 @@ def figure_of(axes: list[Axes]) -> Figure:
 
 
 def save_figure(axes: list[Axes], path: Path) -> None:
-    """Write the figure of these axes as PNG."""
-    FigureCanvasAgg(figure_of(axes)).print_png(path)
+    """Write the figure of these axes as PNG and close it."""
+    figure = figure_of(axes)
+    figure.savefig(path)
+    plt.close(figure)

@@ -1,0 +1,88 @@
+"""What holds for the house as a whole."""
+
+import importlib
+import re
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+from jaxtyping import TypeCheckError
+from torch import zeros
+
+from interp.scores import y_to_own_x
+from training.checkpoint import read_config, read_history, zoo_names, zoo_path
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("training", "interp", "analyses")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_shapes_are_checked_at_run_time_in_tests(package):
+    """jaxtyping's import hook can be off without a word; then no shape in this suite is checked."""
+    assert "jaxtyping" in type(importlib.import_module(package).__loader__).__module__
+
+
+def test_a_wrong_shape_is_caught():
+    with pytest.raises(TypeCheckError):
+        y_to_own_x(zeros(2, 3, 4))
+
+
+def test_shapes_are_not_checked_for_users():
+    code = "import torch; from interp.scores import y_to_own_x; print(y_to_own_x(torch.zeros(1, 1, 4, 6)).shape)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "torch.Size" in done.stdout
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_package_is_this_checkouts(package):
+    """The names are common: another distribution could have put its own `training` in the environment."""
+    assert Path(str(importlib.import_module(package).__file__)).is_relative_to(ROOT)
+
+
+def test_importing_interp_imports_no_torch():
+    code = "import sys, interp; assert not {'torch', 'transformer_lens'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_command_line_and_training_never_import_transformer_lens():
+    code = (
+        "import sys, interp.commands, interp.ablation, interp.scores, interp.plots, analyses.retrospective\n"
+        "import training.trainer; assert 'transformer_lens' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_training_imports_little_at_run_time():
+    """So that it runs wherever there is torch: a cluster node, a borrowed GPU."""
+    code = "import sys, training.trainer; print(*{m.split('.')[0] for m in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split())
+    assert not imported & {"pandas", "matplotlib", "seaborn", "typer", "rich", "transformer_lens", "scipy", "pydantic"}
+
+
+def test_commands_are_registered_by_the_package_that_owns_them():
+    owners = {entry.name: entry.module for entry in entry_points(group="interp.commands")}
+    assert owners["train"] == "training.commands"
+    assert owners["score"] == owners["ablate"] == "interp.commands"
+    assert owners["study"] == "analyses.commands"
+
+
+def test_the_zoo_is_complete_small_and_reproducible():
+    assert set(zoo_names()) >= {f"{c}-0" for c in ("mixed", "sequential", "random", "linear", "quadratic", "cubic")}
+    files = [path for name in zoo_names() for path in zoo_path(name).iterdir() if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 8_000_000
+    seeds = [read_config(zoo_path(name)).seeds for name in zoo_names()]
+    assert len({seed for triple in seeds for seed in (triple.init, triple.data, triple.task)}) == 3 * len(seeds)
+    for name in zoo_names():
+        config = read_config(zoo_path(name))
+        assert read_history(zoo_path(name))[-1]["step"] == config.recipe.steps
+        assert not re.search("dirty", (zoo_path(name) / "config.json").read_text())
+
+
+def test_nothing_in_the_tree_names_a_machine():
+    paths = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    for path in (ROOT / p for p in paths if not p.endswith((".safetensors", ".png"))):
+        if path.exists() and path != Path(__file__):
+            assert not re.search(r"/(work|root|home)/\w", path.read_text()), path
