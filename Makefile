@@ -22,10 +22,10 @@ lint: install
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n auto
 
 # Train what is missing of the shipped checkpoints: `make -j2 zoo` uses two cores. Resumes what was interrupted.
 zoo: $(ZOO:%=training/zoo/%/model.safetensors)
@@ -44,7 +44,7 @@ notebooks: install
 
 # Pin every package to what is installed now.
 lock: install
-	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' > constraints.txt
 
 clean:
 	rm -rf .venv demo
