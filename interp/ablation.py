@@ -23,7 +23,7 @@ from interp.interventions import MODES, Reference, Value, mode
 from interp.stats import Match, NullSets, fraction_lost, holm, matched_sets, paired_effects, permutation_p
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
-from training.evaluate import evaluation_prompts, no_context_error, second_moment
+from training.evaluate import evaluation_prompts, no_context_error
 from training.transformer import Transformer
 
 CHUNK = 128  # prompts per pass: the activations of one chunk stay in the processor's cache
@@ -173,7 +173,7 @@ def class_errors(
     means = mean_z(model, other.tokens)
     check_ablation(model, test.tokens[:CHECKED], references(model, other.tokens[:CHECKED], means), tested_heads, values)
 
-    unit, n_points = second_moment(config, name), config.data.n_points
+    unit, n_points = config.second_moment(name), config.data.n_points
     tail = effect_points(n_points)
     intact = np.empty((n_prompts, n_points))
     ablated = {key: {heads: np.empty(n_prompts) for heads in every_set} for key in values}

@@ -229,7 +229,7 @@ def read_history(directory: Path) -> list[dict[str, Any]]:
 
 
 def forget_after(directory: Path, step: int) -> None:
-    """Drop history rows and snapshots that a resumed run will make again."""
+    """Drop history rows and snapshots that a resumed run will make again; -1 drops all of them."""
     rows = [row for row in read_history(directory) if row["step"] <= step]
     write_atomically(directory / HISTORY, "".join(json.dumps(row) + "\n" for row in rows).encode())
     for later in (s for s in snapshot_steps(directory) if s > step):

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from training.curriculum import Curriculum, parse_curriculum
 from training.errors import UserError, one_of
-from training.function_classes import WeightKind, function_classes
+from training.function_classes import WeightKind, function_class, function_classes
 
 Config = TypeVar("Config")
 
@@ -141,6 +141,10 @@ class RunConfig:
     def parsed_curriculum(self) -> Curriculum:
         """The rule by which steps choose function classes."""
         return parse_curriculum(self.curriculum, self.data.classes, self.recipe.steps)
+
+    def second_moment(self, name: str) -> float:
+        """E[y²] of a function class as this run draws it: the error of predicting zero, and the unit of NMSE."""
+        return function_class(name).second_moment(self.model.n_dims, self.data.weights)
 
     @property
     def trained_classes(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from training.baselines import best_ridge, least_squares
 from training.checkpoint import Checkpoint
@@ -33,14 +34,8 @@ def evaluation_prompts(config: RunConfig, name: str, *, n_prompts: int, seed: in
         stream: `selection`, `reference` and `test` share nothing; different classes share w and x, so that they can be
             compared pair by pair.
     """
-    return sample_prompts(
-        function_class(name),
-        torch.Generator().manual_seed(stream_seed("evaluation", stream, seed)),
-        n_prompts=n_prompts,
-        n_points=config.data.n_points,
-        n_dims=config.model.n_dims,
-        weights=config.data.weights,
-    )
+    generator = torch.Generator().manual_seed(stream_seed("evaluation", stream, seed))
+    return sample_prompts(config, name, generator, n_prompts)
 
 
 @torch.no_grad()
@@ -48,11 +43,6 @@ def predictions(model: Transformer, prompts: Prompts) -> Float[Tensor, "batch po
     """The model's prediction of every y, on the CPU."""
     chunks = [model.predict(tokens.to(model.device)).cpu() for tokens in prompts.tokens.split(CHUNK)]
     return torch.cat(chunks)
-
-
-def second_moment(config: RunConfig, name: str) -> float:
-    """E[y²] of a class as this run draws it: the error of predicting zero, and the unit of NMSE."""
-    return function_class(name).second_moment(config.model.n_dims, config.data.weights)
 
 
 def no_context_error(config: RunConfig, name: str, prompts: Prompts) -> Float[Tensor, "batch point"]:
@@ -70,9 +60,9 @@ def error_curves(
     `paper` = MSE / n_dims, in which only linear has the zero predictor at 1.
     """
     tables = []
-    for name in classes:
+    for name in tqdm(classes, desc="evaluate", unit="class", disable=None):
         prompts = evaluation_prompts(checkpoint.config, name, n_prompts=n_prompts, seed=seed)
-        unit = second_moment(checkpoint.config, name) if units == "nmse" else checkpoint.config.model.n_dims
+        unit = checkpoint.config.second_moment(name) if units == "nmse" else checkpoint.config.model.n_dims
         rng = np.random.default_rng(stream_seed("bootstrap", seed, name))
         for predictor, errors in squared_errors(checkpoint, name, prompts).items():
             scaled = errors.double().numpy() / unit

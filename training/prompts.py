@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from training.function_classes import FunctionClass, WeightKind
+from training.config import RunConfig
+from training.function_classes import function_class
 
 
 class Prompts(NamedTuple):
@@ -28,19 +29,18 @@ class Prompts(NamedTuple):
         return Prompts(self.xs.to(device), self.ys.to(device))
 
 
-def sample_prompts(
-    function_class: FunctionClass,
-    generator: torch.Generator,
-    *,
-    n_prompts: int,
-    n_points: int,
-    n_dims: int,
-    weights: WeightKind,
-) -> Prompts:
-    """Draw prompts with x ~ N(0, I). Equal generator states give every class the same w and x (as in paper.md 5)."""
-    w = function_class.sample_weights(generator, n_prompts, n_dims, weights)
-    xs = torch.randn(n_prompts, n_points, n_dims, generator=generator, device=generator.device)
-    return Prompts(xs, function_class.evaluate(xs, w))
+def sample_prompts(config: RunConfig, name: str, generator: torch.Generator, n_prompts: int) -> Prompts:
+    """Draw prompts of one function class as a run sees them, each with its own function, x ~ N(0, I).
+
+    Equal generator states give every class the same w and x, so that classes can be compared prompt by prompt.
+
+    Raises:
+        UserError: unknown function class.
+    """
+    drawn, n_dims = function_class(name), config.model.n_dims
+    w = drawn.sample_weights(generator, n_prompts, n_dims, config.data.weights)
+    xs = torch.randn(n_prompts, config.data.n_points, n_dims, generator=generator, device=generator.device)
+    return Prompts(xs, drawn.evaluate(xs, w))
 
 
 def to_prompt(xs: Float[Tensor, "batch point dim"], ys: Float[Tensor, "batch point"]) -> Float[Tensor, "batch pos dim"]:

@@ -16,8 +16,8 @@ def check(config: RunConfig, directory: Path, *, resume: bool, force: bool) -> N
     """
     if directory.is_file():
         raise UserError(f"--out {directory} is a file; a directory is needed")
-    if not directory.exists() or not any(directory.iterdir()):
-        return
+    if not directory.exists() or all(path.name.startswith(".") for path in directory.iterdir()):
+        return  # at most the temporary file of a run that was killed before it began
     if not (directory / CONFIG).exists():
         raise UserError(f"--out {directory} holds files that are not a run; choose an empty or new directory")
     if resume and force:

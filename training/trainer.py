@@ -9,6 +9,8 @@ was killed and resumed.
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,6 @@ from tqdm import tqdm
 from training import checkpoint
 from training.config import RunConfig, stream_seed
 from training.errors import CheckError
-from training.function_classes import function_class
 from training.optim import learning_rate, make_optimizer
 from training.prompts import Prompts, sample_prompts
 from training.transformer import Transformer
@@ -75,21 +76,35 @@ def train(config: RunConfig, directory: Path, *, device: str = "cpu", resume: bo
     recipe = config.recipe
     curriculum = config.parsed_curriculum()
     held_out = held_out_prompts(config, device)
-    torch.set_num_threads(recipe.threads)
     state = (restore(config, directory, device) if resume else None) or new_state(config, device)
+    checkpoint.forget_after(directory, state.step if state.step else -1)
     first_step = state.step
-    with tqdm(total=recipe.steps, initial=first_step, desc=config.curriculum, unit="step", disable=None) as bar:
-        recorder = Recorder(config, directory, held_out, bar, time.monotonic() - state.seconds)
+    bar = tqdm(total=recipe.steps, initial=first_step, desc=config.curriculum, unit="step", disable=None)
+    with cpu_threads(recipe.threads), bar:
+        snapshots = log_spaced_steps(recipe.steps, config.record.snapshots)
+        recorder = Recorder(config, directory, held_out, snapshots, bar, time.monotonic() - state.seconds)
         if state.step == 0:
             checkpoint.write_config(directory, config)
             recorder.record(state)
         while state.step < recipe.steps:
             name = curriculum.choose(state.step, state.task)
-            training_step(state, config, name, training_prompts(config, name, state.data).to(device))
+            prompts = sample_prompts(config, name, state.data, recipe.batch_size).to(device)
+            training_step(state, config, name, prompts)
             recorder.record(state)
     checkpoint.write_weights(directory / checkpoint.WEIGHTS, state.model, state.step)
     checkpoint.delete_resume(directory)
     return first_step
+
+
+@contextmanager
+def cpu_threads(number: int) -> Iterator[None]:
+    """Sums are split by thread, so the number of threads is part of what makes a run repeatable."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def new_state(config: RunConfig, device: str) -> TrainingState:
@@ -101,22 +116,10 @@ def new_state(config: RunConfig, device: str) -> TrainingState:
     return TrainingState(model, make_optimizer(model, config.recipe), data, task)
 
 
-def training_prompts(config: RunConfig, name: str, generator: torch.Generator) -> Prompts:
-    """One step's prompts, all of one function class, each with its own function."""
-    return sample_prompts(
-        function_class(name),
-        generator,
-        n_prompts=config.recipe.batch_size,
-        n_points=config.data.n_points,
-        n_dims=config.model.n_dims,
-        weights=config.data.weights,
-    )
-
-
 def training_step(state: TrainingState, config: RunConfig, name: str, prompts: Prompts) -> None:
     """One update on the squared error of every y, averaged over points and prompts (paper.md, section 3)."""
     recipe = config.recipe
-    second_moment = function_class(name).second_moment(config.model.n_dims, config.data.weights)
+    second_moment = config.second_moment(name)
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(recipe, state.step)
     mse = F.mse_loss(state.model.predict(prompts.tokens), prompts.ys)
@@ -136,12 +139,14 @@ class Recorder:
 
     Attributes:
         held_out: evaluation prompts by function class, the same ones throughout the run.
+        snapshots: the steps at which to keep the weights.
         started: the clock's reading at step 0, as if the run had never been interrupted.
     """
 
     config: RunConfig
     directory: Path
     held_out: dict[str, Prompts]
+    snapshots: set[int]
     bar: "tqdm[Any]"
     started: float
 
@@ -153,7 +158,7 @@ class Recorder:
             self.bar.update(state.step - self.bar.n)
         if state.step % record.eval_every == 0 or last:
             self.evaluate(state)
-        if state.step in log_spaced_steps(self.config.recipe.steps, record.snapshots):
+        if state.step in self.snapshots:
             checkpoint.write_weights(checkpoint.snapshot_path(self.directory, state.step), state.model, state.step)
         if state.step and state.step % record.save_every == 0 and not last:
             state.seconds = time.monotonic() - self.started
@@ -171,8 +176,8 @@ class Recorder:
     @torch.no_grad()
     def evaluation_row(self, state: TrainingState, name: str, seconds: float) -> dict[str, Any]:
         prompts = self.held_out[name]
-        second_moment = function_class(name).second_moment(self.config.model.n_dims, self.config.data.weights)
-        nmse = (state.model.predict(prompts.tokens) - prompts.ys).square().mean(0) / second_moment
+        squared_error = (state.model.predict(prompts.tokens) - prompts.ys).square()
+        nmse = squared_error.mean(0) / self.config.second_moment(name)
         total, count = state.losses.get(name, (0.0, 0))
         return {
             "step": state.step,
@@ -187,18 +192,11 @@ class Recorder:
 
 def held_out_prompts(config: RunConfig, device: str) -> dict[str, Prompts]:
     """Evaluation prompts for every class of interest, from a stream of their own."""
-    prompts = {}
-    for name in config.evaluated_classes:
-        generator = torch.Generator().manual_seed(stream_seed(config.seeds.data, "held out"))
-        prompts[name] = sample_prompts(
-            function_class(name),
-            generator,
-            n_prompts=config.record.eval_prompts,
-            n_points=config.data.n_points,
-            n_dims=config.model.n_dims,
-            weights=config.data.weights,
-        ).to(device)
-    return prompts
+    seed = stream_seed(config.seeds.data, "held out")
+    return {
+        name: sample_prompts(config, name, torch.Generator().manual_seed(seed), config.record.eval_prompts).to(device)
+        for name in config.evaluated_classes
+    }
 
 
 def look_at_losses(state: TrainingState) -> None:
@@ -262,7 +260,6 @@ def restore(config: RunConfig, directory: Path, device: str) -> TrainingState | 
     state.task.set_state(tensors["rng.task"])
     for name in COUNTERS:
         setattr(state, name, counters[name])
-    checkpoint.forget_after(directory, state.step)
     return state
 
 

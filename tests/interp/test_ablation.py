@@ -9,7 +9,7 @@ from interp.engine import trace
 from interp.heads import Head, all_heads, show
 from interp.verdict import verdict
 from training.errors import CheckError
-from training.evaluate import evaluation_prompts, no_context_error, predictions, second_moment
+from training.evaluate import evaluation_prompts, no_context_error, predictions
 from training.output import records
 
 SETS = [(Head(0, 1), Head(1, 2)), (Head(2, 3),)]
@@ -39,7 +39,7 @@ def test_numbers_are_those_of_a_plain_loop(trained, result):
     prompts, other = (
         evaluation_prompts(trained.config, "cubic", n_prompts=150, seed=0, stream=s) for s in ("test", "reference")
     )
-    unit = second_moment(trained.config, "cubic")
+    unit = trained.config.second_moment("cubic")
 
     def error(heads, mode):
         sites = [f"blocks.{layer}.attn.hook_z" for layer in range(3)]

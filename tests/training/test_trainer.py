@@ -12,7 +12,8 @@ from training import trainer
 from training.checkpoint import load, read_history, read_resume, snapshot_steps
 from training.config import from_preset
 from training.errors import CheckError
-from training.trainer import new_state, train, training_prompts
+from training.prompts import sample_prompts
+from training.trainer import new_state, train
 
 
 def weights(directory):
@@ -72,6 +73,31 @@ def test_resuming_from_any_save_gives_the_same_weights(quick_config, tmp_path, m
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
 
+def test_a_run_cut_before_its_first_save_starts_again_cleanly(quick_config, tmp_path, monkeypatch):
+    step = trainer.training_step
+
+    def step_and_stop(state, *rest):
+        step(state, *rest)
+        if state.step == 7:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "training_step", step_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(quick_config, tmp_path / "cut")
+    monkeypatch.undo()
+    assert train(quick_config, tmp_path / "cut", resume=True) == 0
+    train(quick_config, tmp_path / "whole")
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+    steps = [[row["step"] for row in read_history(tmp_path / name)] for name in ("cut", "whole")]
+    assert steps[0] == steps[1]
+
+
+def test_training_leaves_the_callers_threads_alone(quick_config, tmp_path):
+    torch.set_num_threads(2)
+    train(quick_config, tmp_path)
+    assert torch.get_num_threads() == 2
+
+
 def test_history_counts_prompts_and_records_every_class(quick_config, tmp_path):
     train(quick_config, tmp_path)
     rows = read_history(tmp_path)
@@ -123,7 +149,8 @@ def test_training_learns_the_linear_class(tmp_path):
 def test_streams_are_separate(quick_config):
     """Task choice and weights do not touch the data stream, and classes do not change what is drawn."""
     prompts = [
-        training_prompts(quick_config, name, new_state(quick_config, "cpu").data) for name in ("linear", "cubic")
+        sample_prompts(quick_config, name, new_state(quick_config, "cpu").data, n_prompts=8)
+        for name in ("linear", "cubic")
     ]
     assert torch.equal(prompts[0].xs, prompts[1].xs)
     seeds = from_preset("tiny", "mixed", 0).seeds
