@@ -1,8 +1,8 @@
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 ZOO := mixed-0 sequential-0 random-0 linear-0 quadratic-0 cubic-0
 
-.PHONY: install demo test test-slow lint notebooks figures zoo lock clean
+.PHONY: install demo test test-slow lint notebooks figures zoo $(ZOO:%=zoo-%) lock clean
 
 install: .venv/.installed
 
@@ -27,11 +27,11 @@ test: lint
 test-slow: install
 	$(BIN)/python -m pytest -m slow -n auto
 
-# Train what is missing of the shipped checkpoints: `make -j2 zoo` uses two cores. Resumes what was interrupted.
-zoo: $(ZOO:%=training/zoo/%/model.safetensors)
+# Train what is missing of the shipped checkpoints: `make -j2 zoo` uses two cores. Goes on with what was interrupted.
+zoo: $(ZOO:%=zoo-%)
 
-training/zoo/%-0/model.safetensors: | install
-	$(BIN)/interp train --preset tiny --seed 0 --resume --out $(@D) \
+$(ZOO:%=zoo-%): zoo-%-0: install
+	$(BIN)/interp train --preset tiny --seed 0 --resume --out training/zoo/$*-0 \
 		--curriculum $(if $(filter linear quadratic cubic,$*),single:$*,$*)
 
 # The figure in README.

@@ -306,6 +306,8 @@ def test_a_run_is_never_overwritten_unasked(run_dir, tmp_path, quick_settings, r
     message = refused("train", "--out", copy, *quick_settings, "--seed", 1, "--resume")
     assert "holds a run with another seeds.data, seeds.init, seeds.task" in message
     assert "exclude each other" in refused("train", "--out", copy, *quick_settings, "--resume", "--force")
+    for wrong in (["--device", "tpu"], ["--set", "recipe.lr=fast"], ["--curriculum", "spiral"], ["--seed", "x"]):
+        refused("train", "--out", copy, *quick_settings, "--force", *wrong)
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 
     assert "is finished" in interp("train", "--out", copy, *quick_settings, "--resume").stderr

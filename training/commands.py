@@ -15,10 +15,7 @@ def train(
         str, typer.Option("--curriculum", help="mixed, sequential, random, or single:CLASS.")
     ] = "mixed",
     preset: Annotated[str, typer.Option("--preset", help="tiny, small or paper.")] = "tiny",
-    seed: Annotated[
-        int,
-        typer.Option("--seed", metavar="N", help="Gives initialisation, data and task choice a seed each."),
-    ] = 0,
+    seed: options.Seed = 0,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Replace one value of the preset; may be repeated."),
@@ -28,6 +25,8 @@ def train(
     device: options.Device = "cpu",
 ) -> None:
     """Train one model under a curriculum of function classes.
+
+    The seed gives initialisation, data and task choice a stream each, different ones for every curriculum.
 
     \b
     Examples:
@@ -40,7 +39,7 @@ def train(
     from training.output import prepare_directory
     from training.trainer import train as train_run
 
-    config = from_preset(preset, curriculum, seed, settings or [])
+    config, device = from_preset(preset, curriculum, seed, settings or []), check_device(device)
     rundir.check(config, out, resume=resume, force=force)
     if rundir.is_finished(config, out) and resume:
         typer.echo(f"{out} is finished: {config.recipe.steps} steps", err=True)
@@ -48,7 +47,7 @@ def train(
     prepare_directory(out)
     if force and not resume:
         delete_run(out)
-    started_at = train_run(config, out, device=check_device(device), resume=resume)
+    started_at = train_run(config, out, device=device, resume=resume)
     resumed = f", resumed at step {started_at}" if started_at else ""
     typer.echo(f"trained {curriculum} for {config.recipe.steps} steps{resumed}: {out}", err=True)
 

@@ -1,0 +1,57 @@
+"""Checkpoints outlive HookedTransformer: the same weights load in transformer-lens 4, in an environment of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from interp.engine import read_sites
+from training.checkpoint import load, zoo_path
+from training.evaluate import evaluation_prompts
+
+CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
+SITES = ["blocks.0.attn.hook_pattern", "blocks.1.attn.hook_z", "blocks.2.hook_resid_mid"]
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from safetensors.torch import load_file, save_file
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
+
+checkpoint, prompts, out, *sites = sys.argv[1:]
+sizes = json.loads(Path(checkpoint, "config.json").read_text())["run"]["model"]
+config = {key: sizes[key] for key in ("n_layers", "n_heads", "d_model", "n_ctx")}
+config |= {"d_head": sizes["d_model"] // sizes["n_heads"], "d_mlp": 4 * sizes["d_model"], "d_vocab": sizes["n_dims"]}
+config |= {"d_vocab_out": 1, "act_fn": "gelu_new", "normalization_type": "LN", "eps": 1e-5}
+model = TransformerBridge.boot_native(config)
+weights = load_file(Path(checkpoint, "model.safetensors"))
+model.load_state_dict(convert_tl_checkpoint(weights, model.cfg), strict=True)
+output, cache = model.run_with_cache(load_file(prompts)["tokens"] @ weights["embed.W_E"])
+kept = {"output": output[..., 0]} | {site: cache[site] for site in sites}
+save_file({name: tensor.detach().contiguous() for name, tensor in kept.items()}, out)
+"""
+
+
+@pytest.mark.slow
+def test_a_checkpoint_gives_the_same_numbers_in_transformer_lens_4(tmp_path):
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    (torch_pin,) = [line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch==")]
+    install = [python, "-m", "pip", "install", "--quiet", torch_pin, "transformer-lens>=4.3,<5"]
+    subprocess.run(install, check=True, stderr=subprocess.DEVNULL)
+
+    checkpoint = load("zoo:mixed-0")
+    tokens = evaluation_prompts(checkpoint.config, "cubic", n_prompts=8, seed=0).tokens
+    save_file({"tokens": tokens}, tmp_path / "prompts.safetensors")
+    paths = [zoo_path("mixed-0"), tmp_path / "prompts.safetensors", tmp_path / "out.safetensors"]
+    subprocess.run([python, "-c", SCRIPT, *map(str, paths), *SITES], check=True)
+
+    theirs = load_file(tmp_path / "out.safetensors")
+    ours = {"output": checkpoint.model(tokens)} | read_sites(checkpoint.model, tokens, SITES)
+    for name, tensor in ours.items():
+        assert (tensor - theirs[name]).abs().max() <= 1e-5 * tensor.abs().max(), name
+    assert torch.isfinite(theirs["output"]).all()
