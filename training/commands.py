@@ -84,7 +84,8 @@ def zoo_list(json: options.Json = False) -> None:
         ]
         for e in entries
     ]
-    output.print_table("shipped checkpoints", header, rows)
+    caption = "on each run's own few held-out prompts, so noisy where y is heavy-tailed; `interp eval` has intervals"
+    output.print_table("shipped checkpoints", header, rows, caption)
 
 
 @zoo.command("path")

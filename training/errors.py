@@ -1,5 +1,7 @@
 """The two ways in which a command stops on purpose; the command line turns them into exit codes."""
 
+from collections.abc import Iterable
+
 
 class UserError(ValueError):
     """The input is wrong: the message is one line that names what was given and what is valid (exit 2)."""
@@ -9,11 +11,11 @@ class CheckError(RuntimeError):
     """The program or the run is not to be trusted: a self-check failed or training diverged (exit 1)."""
 
 
-def one_of(what: str, given: str, valid: object) -> UserError:
+def one_of(what: str, given: str, valid: Iterable[object]) -> UserError:
     """The error for a name that is not among the valid ones.
 
     >>> print(one_of("function class", "sine", ["linear", "cubic"]))
     unknown function class 'sine' (valid: linear, cubic)
     """
-    names = ", ".join(str(name) for name in valid)  # type: ignore[union-attr]
+    names = ", ".join(str(name) for name in valid)
     return UserError(f"unknown {what} '{given}' (valid: {names})")

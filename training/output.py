@@ -35,14 +35,16 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def print_table(title: str, header: Iterable[str], rows: Iterable[Iterable[str]], caption: str = "") -> None:
-    """A table on stdout; the first column is text, the others are aligned to the right."""
-    table = Table(title=title, caption=caption or None, title_justify="left", caption_justify="left")
-    for number, column in enumerate(header):
-        table.add_column(column, justify="right" if number else "left")
+    """A table on stdout between its title and its caption; the first column is text, the others align to the right."""
+    table = Table()
+    for place, column in enumerate(header):
+        table.add_column(column, justify="right" if place else "left")
     for row in rows:
         table.add_row(*row)
     width = None if Console().is_terminal else 120
-    Console(width=width, markup=False).print(table)  # no markup: E[y²] is not a style
+    console = Console(width=width, markup=False, highlight=False)  # no markup: E[y²] is not a style
+    for part in (title, table, caption):
+        console.print(part)
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -53,7 +55,8 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def interval(value: float, low: float, high: float) -> str:
-    return f"{number(value)} [{number(low)}, {number(high)}]"
+    """A number with its interval; a dash when there is none."""
+    return number(value) if not math.isfinite(value) else f"{number(value)} [{number(low)}, {number(high)}]"
 
 
 def prepare_directory(directory: Path) -> Path:
