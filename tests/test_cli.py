@@ -227,6 +227,7 @@ CKPT = ("--ckpt", "zoo:mixed-0")
         (("train", "--out", "x", "--set", "model.n_heads=5"), "model.d_model=64 is not a multiple of model.n_heads=5"),
         (("train", "--out", "x", "--set", "data.n_points=99"), "data.n_points=99 needs model.n_ctx >= 198"),
         (("train", "--out", "x", "--set", "data.classes=linear,sine"), "unknown function class 'sine'"),
+        (("train", "--out", "x", "--set", "data.classes=linear,linear"), "a class is named twice"),
         (("study", "retrospective", "--ckpt", "nowhere"), "no checkpoint directory 'nowhere'"),
         (("juggle",), "No such command 'juggle'"),
     ],

@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -76,19 +77,17 @@ def load(name: str | Path, device: str = "cpu") -> Checkpoint:
 
 def locate(name: str) -> tuple[Path, int | None]:
     """The directory and the snapshot step (None for the final weights) that a checkpoint's name stands for."""
-    base, at, step_text = name.rpartition("@")
-    if not at or "/" in step_text:
-        base, step_text = name, ""
-    if at and base != name and not step_text.isdecimal():
-        raise UserError(f"--ckpt {name}: '{step_text}' is not a step (for example {base}@200)")
-    if base.startswith("zoo:"):
-        directory = zoo_path(base.removeprefix("zoo:"))
-    else:
-        directory = Path(base)
-        if not directory.is_dir():
-            zoo = ", ".join(f"zoo:{zoo_name}" for zoo_name in zoo_names())
-            raise UserError(f"no checkpoint directory '{base}' (shipped ones: {zoo})")
-    return directory, int(step_text) if step_text else None
+    if Path(name).is_dir():
+        return Path(name), None
+    with_step = re.fullmatch(r"(.+)@([^/]*)", name)
+    base, step = with_step.groups() if with_step else (name, None)
+    if step is not None and not step.isdecimal():
+        raise UserError(f"--ckpt {name}: '{step}' is not a step (for example {base}@200)")
+    directory = zoo_path(base.removeprefix("zoo:")) if base.startswith("zoo:") else Path(base)
+    if not directory.is_dir():
+        shipped = ", ".join(f"zoo:{zoo_name}" for zoo_name in zoo_names())
+        raise UserError(f"no checkpoint directory '{base}' (shipped ones: {shipped})")
+    return directory, None if step is None else int(step)
 
 
 def zoo_root() -> Path:

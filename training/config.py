@@ -60,6 +60,8 @@ class DataConfig:
         require_positive(self, "n_points")
         if not self.classes:
             raise UserError("data.classes is empty: name at least one function class")
+        if len(set(self.classes)) < len(self.classes):
+            raise UserError(f"data.classes={','.join(self.classes)}: a class is named twice")
 
 
 @dataclass(frozen=True)
@@ -199,11 +201,16 @@ def replace_setting(values: dict[str, Any], setting: str) -> None:
     valid = settable_keys()
     if key not in valid:
         raise one_of("--set key", key, valid)
+    values.setdefault(section, {})[name] = parsed_value(text)
+
+
+def parsed_value(text: str) -> Any:
+    """The text as a TOML value, or as the bare word that it is (`data.weights=unit`)."""
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
-        value = text  # a bare word, as in data.weights=unit
-    values.setdefault(section, {})[name] = value
+        return text
+    return parsed["value"] if len(parsed) == 1 else text  # a line break may have begun a second key
 
 
 def settable_keys() -> list[str]:

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 class UserError(ValueError):
     """The input is wrong: the message is one line that names what was given and what is valid (exit 2)."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))  # what was given may hold line breaks
+
 
 class CheckError(RuntimeError):
     """The program or the run is not to be trusted: a self-check failed or training diverged (exit 1)."""

@@ -1,0 +1,53 @@
+import shutil
+
+import pytest
+import torch
+
+from training import checkpoint
+from training.checkpoint import load, read_history, write_atomically, zoo_path
+from training.errors import UserError
+
+
+def test_a_checkpoint_survives_writing_and_reading(random_checkpoint, tmp_path):
+    checkpoint.write_config(tmp_path, random_checkpoint.config)
+    checkpoint.write_weights(tmp_path / "model.safetensors", random_checkpoint.model, 17)
+    again = load(tmp_path)
+    assert (again.config, again.step) == (random_checkpoint.config, 17)
+    for name, tensor in random_checkpoint.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], tensor)
+
+
+def test_a_directory_may_have_an_at_sign_in_its_name(tmp_path):
+    shutil.copytree(zoo_path("mixed-0"), tmp_path / "mixed@home")
+    assert load(tmp_path / "mixed@home").step == 3000
+    assert load(f"{tmp_path}/mixed@home@3000").step == 3000
+    with pytest.raises(UserError, match=r"unknown step '7' \(valid: 3000\)"):
+        load(f"{tmp_path}/mixed@home@7")
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def full(_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_history_line_that_a_kill_cut_short_is_dropped(tmp_path):
+    (tmp_path / "history.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert read_history(tmp_path) == [{"step": 1}, {"step": 2}]
+    checkpoint.forget_after(tmp_path, 1)
+    assert (tmp_path / "history.jsonl").read_text() == '{"step": 1}\n'
+
+
+def test_nothing_in_a_checkpoint_is_a_pickle(tmp_path, quick_config):
+    from training.trainer import train
+
+    train(quick_config, tmp_path)
+    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".json", ".jsonl", ".safetensors"}
