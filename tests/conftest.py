@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from training.checkpoint import Checkpoint
-from training.config import ModelConfig, RunConfig, from_preset
+from training.config import RunConfig, from_preset
 from training.transformer import Transformer
 
 
@@ -56,8 +56,3 @@ def random_checkpoint(tmp_path) -> Checkpoint:
         if ".b_" in name:
             parameter.data.normal_(0, 0.1, generator=torch.Generator().manual_seed(len(name)))
     return Checkpoint("random", tmp_path, config, 0, model.requires_grad_(False))
-
-
-def small_model(n_layers: int, n_heads: int, d_model: int, n_dims: int, seed: int = 0) -> Transformer:
-    config = ModelConfig(n_layers, n_heads, d_model, n_dims, n_ctx=24, init_std=0.3)
-    return Transformer(config, torch.Generator().manual_seed(seed)).requires_grad_(False)

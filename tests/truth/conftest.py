@@ -30,7 +30,7 @@ EPSILON = 0.03  # inputs of the squaring units are this small, so that the fourt
 
 V, C, P, S, O, PARITY, CONSTANT = range(7)  # noqa: E741  # value, copy, product, sum, output
 KEY_CODE, QUERY_CODE = range(7, 23), range(23, 39)
-N_QUANTITIES, D_MODEL, N_HEADS = 39, 80, 5
+D_MODEL, N_HEADS = 80, 5  # room for 39 quantities and their mirror images
 SCALE = BIG * math.sqrt(2 / D_MODEL)  # what LayerNorm divides by
 
 
