@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from interp.ablation import Ablation, ablate
-from interp.heads import HeadSet, all_heads, show
+from interp.heads import HeadSet, heads_above, highest_head, show
 from interp.plots import plot_ablation, plot_ablation_curves, plot_error_curves, plot_scores, save_figure
 from interp.scores import HeadScores, score
 from interp.stats import Match
@@ -66,10 +66,10 @@ def study(
     curves = error_curves(checkpoint, classes, n_prompts=n_prompts, seed=seed)
     selection = score(checkpoint, checkpoint.config.trained_classes, n_prompts=n_prompts, seed=seed, stream="selection")
     mean = selection.mean(checkpoint.config.trained_classes)
-    found = tuple(head for head in all_heads(*mean.shape) if mean[head] > ATTENDS)
+    found = heads_above(ATTENDS, mean)
     scores = score(checkpoint, classes, n_prompts=n_prompts, seed=seed)
     if not found:
-        highest = max(all_heads(*mean.shape), key=lambda head: mean[head])
+        highest = highest_head(mean)
         nothing = (
             f"No head scores above {ATTENDS} (the highest is {highest} with {mean[highest]:.2f}): nothing to remove."
         )
@@ -90,9 +90,7 @@ def write(result: RetrospectiveStudy, directory: Path) -> None:
     save_figure(plot_scores(result.scores), directory / "scores.png")
     figures = ["error_curves", "scores"]
     if result.ablation is not None:
-        write_table(result.ablation.table, directory / "ablation.csv")
-        write_table(result.ablation.null, directory / "ablation_null.csv")
-        write_table(result.ablation.curves, directory / "ablation_curves.csv")
+        result.ablation.write(directory)
         found = show(result.found)
         save_figure(plot_ablation(result.ablation, found), directory / "ablation.png")
         save_figure(plot_ablation_curves(result.ablation, found), directory / "ablation_curves.png")

@@ -8,6 +8,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from interp.stats import Match, NullSets, fraction_lost, holm, matched_sets, pai
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.evaluate import evaluation_prompts, no_context_error
+from training.output import write_table
 from training.transformer import Transformer
 
 CHUNK = 128  # prompts per pass: the activations of one chunk stay in the processor's cache
@@ -55,6 +57,11 @@ class Ablation:
     curves: pd.DataFrame
     seed: int
     n_prompts: int
+
+    def write(self, directory: Path) -> None:
+        """The three tables as CSV files."""
+        for name, table in (("", self.table), ("_null", self.null), ("_curves", self.curves)):
+            write_table(table, directory / f"ablation{name}.csv")
 
 
 @dataclass(frozen=True)

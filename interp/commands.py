@@ -98,9 +98,11 @@ def score(
       interp score --ckpt zoo:mixed-0 --out results
     """
     from interp.scores import score as score_heads
+    from interp.scores import score_kind
     from training import output
     from training.checkpoint import load
 
+    score_kind(kind)  # refuses an unknown one before anything is computed
     checkpoint = load(ckpt, check_device(device))
     names = check_classes(classes, checkpoint.config.evaluated_classes)
     if out:
@@ -163,7 +165,7 @@ def ablate(
     """
     from interp.ablation import ablate as ablate_heads
     from interp.heads import parse_heads, show
-    from interp.interventions import MODES
+    from interp.interventions import mode as intervention
     from interp.scores import score as score_heads
     from interp.verdict import verdict
     from training import output
@@ -171,24 +173,22 @@ def ablate(
 
     modes = [name.strip() for name in mode.split(",")]
     for name in modes:
-        if name not in MODES:
-            raise one_of("--mode", name, MODES)
+        intervention(name)  # refuses an unknown one before anything is computed
     checkpoint = load(ckpt, check_device(device))
     names = check_classes(classes, checkpoint.config.evaluated_classes)
-    if out:
-        output.prepare_directory(out)
     trained = checkpoint.config.trained_classes
     scores = score_heads(checkpoint, trained, n_prompts=prompts, seed=seed, stream="selection").mean(trained)
     sets = parse_heads(heads, *scores.shape, scores=scores.tolist)
+    if out:
+        output.prepare_directory(out)
     result = ablate_heads(checkpoint, sets, names, modes=modes, n_prompts=prompts, n_controls=controls, seed=seed)
     if out:
         from interp.plots import plot_ablation, save_figure
 
-        output.write_table(result.table, out / "ablation.csv")
-        output.write_table(result.null, out / "ablation_null.csv")
-        output.write_table(result.curves, out / "ablation_curves.csv")
+        result.write(out)
         for one in sets:
-            save_figure(plot_ablation(result, show(one)), out / f"ablation_{show(one).replace(',', '_')}.png")
+            figure = "ablation.png" if len(sets) == 1 else f"ablation_{show(one)}.png"
+            save_figure(plot_ablation(result, show(one)), out / figure)
     if json:
         about = {
             "checkpoint": ckpt,

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from training.errors import UserError
 
 SYNTAX = "LAYER.HEAD such as 0.3, a list 0.3,1.2, top:K, above:SCORE, layer:L, all, each"
@@ -21,6 +23,9 @@ class Head(NamedTuple):
     def __str__(self) -> str:
         return f"{self.layer}.{self.number}"
 
+
+Scores = Sequence[Sequence[float]] | np.ndarray
+"""[layer][head]."""
 
 HeadSet = tuple[Head, ...]
 """Heads in ascending order, each once."""
@@ -43,9 +48,7 @@ def show(heads: HeadSet) -> str:
     return ",".join(str(head) for head in heads)
 
 
-def parse_heads(
-    text: str, n_layers: int, n_heads: int, scores: Callable[[], Sequence[Sequence[float]]] | None = None
-) -> list[HeadSet]:
+def parse_heads(text: str, n_layers: int, n_heads: int, scores: Callable[[], Scores] | None = None) -> list[HeadSet]:
     """The head sets that `--heads` names; `each` gives one set per head, everything else gives one set.
 
     Args:
@@ -73,7 +76,13 @@ def parse_heads(
     if kind == "top" and colon:
         return [top_heads(whole(argument, text), text, everything, scores)]
     if kind == "above" and colon:
-        return [heads_above(threshold(argument, text), text, everything, scores)]
+        table = scores_or_fail(text, scores)
+        found = heads_above(threshold(argument, text), table)
+        if not found:
+            best = highest_head(table)
+            highest = table[best.layer][best.number]
+            raise UserError(f"--heads {text}: no head scores that high (the highest is {best} with {highest:.3f})")
+        return [found]
     heads = [parse_head(name.strip(), text) for name in text.split(",")]
     for head in heads:
         check_head(head, text, n_layers, n_heads)
@@ -97,26 +106,29 @@ def check_head(head: Head, text: str, n_layers: int, n_heads: int) -> None:
         )
 
 
-def top_heads(count: int, text: str, heads: HeadSet, scores: Callable[[], Sequence[Sequence[float]]] | None) -> HeadSet:
+def top_heads(count: int, text: str, heads: HeadSet, scores: Callable[[], Scores] | None) -> HeadSet:
     if not 1 <= count <= len(heads):
         raise UserError(f"--heads {text}: this model has {len(heads)} heads, so K is 1 to {len(heads)}")
     table = scores_or_fail(text, scores)
     return head_set(sorted(heads, key=lambda head: (-table[head.layer][head.number], head))[:count])
 
 
-def heads_above(
-    minimum: float, text: str, heads: HeadSet, scores: Callable[[], Sequence[Sequence[float]]] | None
-) -> HeadSet:
-    table = scores_or_fail(text, scores)
-    found = tuple(head for head in heads if table[head.layer][head.number] > minimum)
-    if not found:
-        best = max(heads, key=lambda head: table[head.layer][head.number])
-        highest = table[best.layer][best.number]
-        raise UserError(f"--heads {text}: no head scores that high (the highest is {best} with {highest:.3f})")
-    return found
+def heads_above(minimum: float, scores: Scores) -> HeadSet:
+    """The heads whose score exceeds `minimum`.
+
+    >>> heads_above(0.5, [[0.1, 0.9], [0.6, 0.5]])
+    (Head(layer=0, number=1), Head(layer=1, number=0))
+    """
+    return tuple(head for head in all_heads(len(scores), len(scores[0])) if scores[head.layer][head.number] > minimum)
 
 
-def scores_or_fail(text: str, scores: Callable[[], Sequence[Sequence[float]]] | None) -> Sequence[Sequence[float]]:
+def highest_head(scores: Scores) -> Head:
+    """The head with the highest score."""
+    heads = all_heads(len(scores), len(scores[0]))
+    return max(heads, key=lambda head: scores[head.layer][head.number])
+
+
+def scores_or_fail(text: str, scores: Callable[[], Scores] | None) -> Scores:
     if scores is None:
         raise ValueError(f"'{text}' chooses heads by score: pass scores")
     return scores()

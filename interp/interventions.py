@@ -69,5 +69,5 @@ def mode(name: str) -> Value:
         UserError: there is none.
     """
     if name not in MODES:
-        raise one_of("mode", name, MODES)
+        raise one_of("--mode", name, MODES)
     return MODES[name]

@@ -146,7 +146,8 @@ def plot_ablation(result: Ablation, heads: str) -> list[Axes]:
             ax.axhline(level, color=GREY, lw=0.8, ls=":", zorder=0)
         ax.set(title=name, xticks=range(len(modes)), xticklabels=modes, xlim=(-0.6, len(modes) - 0.4))
     axes[0].set_ylabel("share of the in-context gain lost")
-    figure_of(axes).suptitle(f"removing {heads} (colour) against layer-matched head sets (grey)", fontsize=10)
+    named = heads if len(heads) <= 40 else f"{heads.count(',') + 1} heads"
+    figure_of(axes).suptitle(f"removing {named} (colour) against layer-matched head sets (grey)", fontsize=10)
     return axes
 
 

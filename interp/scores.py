@@ -56,6 +56,17 @@ SCORES = {
 }
 
 
+def score_kind(name: str) -> ScoreKind:
+    """The definition behind `--score NAME`.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in SCORES:
+        raise one_of("score", name, SCORES)
+    return SCORES[name]
+
+
 @dataclass(frozen=True)
 class HeadScores:
     """One score of every head on every class.
@@ -125,9 +136,7 @@ def score(
     >>> bool(score(load("zoo:mixed-0"), ["linear"], n_prompts=64).values["linear"].max() > 0.5)
     True
     """
-    if kind not in SCORES:
-        raise one_of("score", kind, SCORES)
-    chosen = SCORES[kind]
+    chosen = score_kind(kind)
     values, lows, highs = {}, {}, {}
     for name in classes or checkpoint.config.evaluated_classes:
         prompts = evaluation_prompts(checkpoint.config, name, n_prompts=n_prompts, seed=seed, stream=stream)

@@ -152,6 +152,14 @@ def test_ablate_json_is_the_contract(tmp_path):
     assert json.loads(interp(*arguments).stdout) == document
 
 
+def test_a_set_of_any_size_has_a_figure(tmp_path):
+    arguments = ("ablate", "--ckpt", "zoo:mixed-0", "--prompts", 16, "--mode", "mean", "--classes", "linear")
+    assert interp(*arguments, "--heads", "all", "--out", tmp_path / "all").returncode == 0
+    assert (tmp_path / "all" / "ablation.png").exists()
+    assert interp(*arguments, "--heads", "each", "--controls", 0, "--out", tmp_path / "each").returncode == 0
+    assert len(list((tmp_path / "each").glob("ablation_*.png"))) == 24
+
+
 def test_json_has_null_where_there_is_no_number():
     arguments = ("ablate", "--ckpt", "zoo:mixed-0", "--heads", "layer:0", "--prompts", 16, "--mode", "mean", "--json")
     document = json.loads(interp(*arguments, "--controls", 0, "--classes", "linear").stdout)
@@ -204,6 +212,9 @@ CKPT = ("--ckpt", "zoo:mixed-0")
         (("score", *CKPT, "--seed", -1), "'--seed': -1 (a whole number of at least 0"),
         (("score", *CKPT, "--device", "tpu"), "--device tpu: not available here (valid: cpu"),
         (("score", *CKPT, "--bogus"), "No such option: --bogus"),
+        (("score", *CKPT, "--score", "induction", "--out", "x"), "unknown score 'induction'"),
+        (("ablate", *CKPT, "--heads", "9.0", "--out", "x"), "there is no head 9.0"),
+        (("ablate", *CKPT, "--heads", "0.1", "--mode", "median", "--out", "x"), "unknown --mode 'median'"),
         (("eval", *CKPT, "--units", "miles"), "unknown units 'miles' (valid: nmse, paper)"),
         (("ablate", *CKPT, "--heads", "9.0"), "there is no head 9.0; this model has layers 0-2 with heads 0-7"),
         (("ablate", *CKPT, "--heads", "banana"), "'banana' is not a head (valid: LAYER.HEAD such as 0.3"),
