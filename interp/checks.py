@@ -10,7 +10,8 @@ from interp.engine import head_masks, predict_with, queries, trace
 from interp.heads import HeadSet, all_heads
 from interp.interventions import Reference, Value
 from training.errors import CheckError
-from training.transformer import X_TOKENS, Edit, Transformer
+from training.prompts import Positions
+from training.transformer import Edit, Transformer
 
 TOLERANCE = 1e-5  # relative: the engine against the model's own forward pass
 
@@ -39,23 +40,27 @@ def check_ablation(
             if torch.equal(before, after.expand_as(before)):
                 raise CheckError(f"self-check: {name} ablation leaves what head {layer}.{number} writes (z) as it was")
         engine = predict_with(model, run, heads, replacements)
-        plain = model(tokens[:, :-1], z_edits(model, heads, replacements))[:, X_TOKENS]
+        tokens = model.needed(tokens)
+        plain = model(tokens, z_edits(model, heads, replacements, tokens))[:, model.x_tokens(tokens)]
         require_equal(engine, plain, f"{name} ablation in the engine is not that of the forward pass")
 
 
 def z_edits(
-    model: Transformer, heads: HeadSet, replacements: Sequence[Float[Tensor, "#batch _ head d_head"]]
+    model: Transformer,
+    heads: HeadSet,
+    replacements: Sequence[Float[Tensor, "#batch _ head d_head"]],
+    tokens: Float[Tensor, "batch pos dim"],
 ) -> dict[str, Edit]:
     """The engine's intervention as edits of `hook_z`, for the model's own forward pass."""
     masks = head_masks(heads, model.config.n_heads, model.device)
     return {
-        f"blocks.{layer}.attn.hook_z": replace_heads(mask, replacements[layer], queries(model, layer))
+        f"blocks.{layer}.attn.hook_z": replace_heads(mask, replacements[layer], queries(model, layer, tokens))
         for layer, mask in masks.items()
     }
 
 
 def replace_heads(
-    mask: Bool[Tensor, "head 1"], replacement: Float[Tensor, "#batch #pos head d_head"], positions: slice
+    mask: Bool[Tensor, "head 1"], replacement: Float[Tensor, "#batch #pos head d_head"], positions: Positions
 ) -> Edit:
     def edit(z: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos head d_head"]:
         edited = z.clone()

@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.heads import HeadSet
-from training.transformer import X_TOKENS, Edit, Transformer
+from training.prompts import Positions
+from training.transformer import EVERY, Edit, Transformer
 
 
 class Trace(NamedTuple):
@@ -34,10 +35,10 @@ class Trace(NamedTuple):
 @torch.no_grad()
 def trace(model: Transformer, tokens: Float[Tensor, "batch pos dim"]) -> Trace:
     """Run the model up to the last layer's z and keep what interventions start from."""
-    resid = model.read_in(tokens[:, :-1])
+    resid = model.read_in(model.needed(tokens))
     run = Trace([], [])
     for layer, block in enumerate(model.layers):
-        z = block.mix(resid, queries=queries(model, layer))
+        z = block.mix(resid, queries=queries(model, layer, resid))
         run.resid_pre.append(resid)
         run.z.append(z)
         if layer < model.config.n_layers - 1:
@@ -66,7 +67,7 @@ def predict_with(
     resid, z = run.resid_pre[first], replaced(run.z[first], first, removed, replacements)
     for layer in range(first, last):
         resid = model.layers[layer].write(resid, z)
-        z = model.layers[layer + 1].mix(resid, queries=queries(model, layer + 1))
+        z = model.layers[layer + 1].mix(resid, queries=queries(model, layer + 1, resid))
         z = replaced(z, layer + 1, removed, replacements)
     return model.finish(resid, z)
 
@@ -88,9 +89,9 @@ def head_masks(heads: HeadSet, n_heads: int, device: torch.device) -> Mapping[in
     return masks
 
 
-def queries(model: Transformer, layer: int) -> slice:
+def queries(model: Transformer, layer: int, stream: Float[Tensor, "batch pos *rest"]) -> Positions:
     """The positions at which a layer's z is needed."""
-    return X_TOKENS if layer == model.config.n_layers - 1 else slice(None)
+    return model.x_tokens(stream) if layer == model.config.n_layers - 1 else EVERY
 
 
 def read_sites(

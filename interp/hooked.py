@@ -27,7 +27,7 @@ class HookedPromptTransformer(HookedTransformer):
 def hooked(source: str | Path | Checkpoint | Transformer, device: str = "cpu") -> HookedPromptTransformer:
     """A checkpoint (or a model in memory) as a HookedTransformer that takes prompts.
 
-    `model(prompt)` is [batch pos 1]; at the token x_i it is the prediction of y_i. `run_with_cache` and
+    `model(prompt)` is [batch pos 1]; at the token x_i it is the prediction of y_i (`model.layout` says where x tokens stand). `run_with_cache` and
     `run_with_hooks` work as in every TransformerLens notebook. Do not use the `_by_pos` sweeps of
     `transformer_lens.patching` on it: they take the number of positions from the last axis of the prompt.
 
@@ -44,7 +44,7 @@ def hooked(source: str | Path | Checkpoint | Transformer, device: str = "cpu") -
     model = source.model if isinstance(source, Checkpoint) else source
     with warnings.catch_warnings():  # this project pins the last series that has the class
         warnings.filterwarnings("ignore", "HookedTransformer is deprecated", DeprecationWarning)
-        twin = HookedPromptTransformer(hooked_config(model.config, device))
+        twin = HookedPromptTransformer(hooked_config(model.config, len(model.embed.W_E), device))
     missing, unexpected = twin.load_state_dict(model.state_dict(), strict=False)
     parameters = dict(twin.named_parameters())
     if unexpected or any(name in parameters for name in missing):
@@ -52,7 +52,7 @@ def hooked(source: str | Path | Checkpoint | Transformer, device: str = "cpu") -
     return twin.eval().requires_grad_(False)
 
 
-def hooked_config(config: ModelConfig, device: str) -> HookedTransformerConfig:
+def hooked_config(config: ModelConfig, n_coordinates: int, device: str) -> HookedTransformerConfig:
     return HookedTransformerConfig(
         n_layers=config.n_layers,
         n_heads=config.n_heads,
@@ -60,7 +60,7 @@ def hooked_config(config: ModelConfig, device: str) -> HookedTransformerConfig:
         d_head=config.d_head,
         d_mlp=4 * config.d_model,
         n_ctx=config.n_ctx,
-        d_vocab=config.n_dims,
+        d_vocab=n_coordinates,
         d_vocab_out=1,
         act_fn="gelu_new",
         eps=LN_EPS,

@@ -16,6 +16,7 @@ from training.config import stream_seed
 from training.errors import one_of
 from training.evaluate import CHUNK, evaluation_prompts
 from training.intervals import mean_interval
+from training.prompts import PLAIN, Layout
 from training.transformer import Transformer
 
 
@@ -38,13 +39,15 @@ class ScoreKind:
     def value(self, own_attention: Float[Tensor, "*lead point"]) -> Float[Tensor, "*lead"]:
         return self.best * own_attention[..., : self.n_pairs].mean(-1)
 
-    def chance(self, n_points: int) -> float:
-        """The value under uniform causal attention: y_i sees 2i tokens.
+    def chance(self, n_points: int, layout: Layout = PLAIN) -> float:
+        """The value under uniform causal attention: y_i sees itself and every token before it, 2i without instruction.
 
         >>> round(SCORES["paper"].chance(100), 3), round(SCORES["retrospective"].chance(100), 3)
         (0.102, 0.026)
         """
-        return self.value(1 / (2 * torch.arange(1, n_points + 1, dtype=torch.float64))).item()
+        n_tokens = layout.n_tokens(n_points)
+        seen = torch.arange(1, n_tokens + 1, dtype=torch.float64)[layout.y_tokens(n_tokens)]
+        return self.value(1 / seen).item()
 
 
 SCORES = {
@@ -143,7 +146,9 @@ def score(
         by_prompt = chosen.value(own_attention(checkpoint.model, prompts.tokens)).double().numpy()
         values[name] = by_prompt.mean(0)
         lows[name], highs[name] = mean_interval(by_prompt, np.random.default_rng(stream_seed("score", seed, name)))
-    return HeadScores(chosen, chosen.chance(checkpoint.config.data.n_points), values, lows, highs)
+    return HeadScores(
+        chosen, chosen.chance(checkpoint.config.data.n_points, checkpoint.config.layout), values, lows, highs
+    )
 
 
 def own_attention(
@@ -154,10 +159,13 @@ def own_attention(
     chunks = []
     for chunk in tokens.split(CHUNK):
         patterns = read_sites(model, chunk.to(model.device), sites)
-        chunks.append(torch.stack([y_to_own_x(patterns[site]) for site in sites], dim=1).cpu())
+        chunks.append(torch.stack([y_to_own_x(patterns[site], model.layout) for site in sites], dim=1).cpu())
     return torch.cat(chunks)
 
 
-def y_to_own_x(pattern: Float[Tensor, "batch head pos pos"]) -> Float[Tensor, "batch head point"]:
-    """Query y_i (odd positions), key x_i (the position before)."""
-    return pattern[:, :, 1::2, 0::2].diagonal(dim1=-2, dim2=-1)
+def y_to_own_x(
+    pattern: Float[Tensor, "batch head pos pos"], layout: Layout = PLAIN
+) -> Float[Tensor, "batch head point"]:
+    """Query y_i, key x_i: neighbours, unless an instruction stands between them."""
+    n_pos = pattern.shape[-1]
+    return pattern[:, :, layout.y_tokens(n_pos)][..., layout.x_tokens(n_pos)].diagonal(dim1=-2, dim2=-1)

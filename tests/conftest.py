@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from training.checkpoint import Checkpoint
-from training.config import RunConfig, from_preset
+from training.config import RunConfig
+from training.settings import from_preset
 from training.transformer import Transformer
 
 

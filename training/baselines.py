@@ -45,3 +45,12 @@ def best_ridge(prompts: Prompts) -> Float[Tensor, "batch point"]:
 def before(terms: Float[Tensor, "batch point *rest"]) -> Float[Tensor, "batch point *rest"]:
     """At every point the sum over the points before it."""
     return terms.cumsum(1) - terms
+
+
+def _later(prompts, **kw):
+    raise NotImplementedError
+
+
+single_index = lasso = nearest_neighbours = greedy_tree = lookup = prototype_bayes = transition_average = (
+    fitting_hypotheses
+) = sign_of_ridge = _later

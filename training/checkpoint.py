@@ -27,8 +27,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from training.config import RunConfig, from_dict, to_dict
+from training.config import RunConfig
 from training.errors import UserError, one_of
+from training.settings import from_dict, to_dict
 from training.transformer import Transformer
 
 FORMAT_VERSION = 1
@@ -69,7 +70,7 @@ def load(name: str | Path, device: str = "cpu") -> Checkpoint:
     directory, step = locate(str(name))
     config = read_config(directory)
     path = weights_path(directory, step)
-    model = Transformer(config.model)
+    model = Transformer(config.model, layout=config.layout)
     tensors, saved_step = read_weights(path)
     load_tensors(model, tensors, path)
     return Checkpoint(str(name), directory, config, saved_step, model.requires_grad_(False).eval().to(device))

@@ -35,8 +35,8 @@ def train(
     """
     from training import rundir
     from training.checkpoint import delete_run
-    from training.config import from_preset
     from training.output import prepare_directory
+    from training.settings import from_preset
     from training.trainer import train as train_run
 
     config, device = from_preset(preset, curriculum, seed, settings or []), check_device(device)

@@ -1,23 +1,18 @@
 """A run's configuration: frozen dataclasses, one per concern, read from TOML presets and saved as JSON.
 
-A preset file has one table per dataclass below. `--set recipe.lr=1e-3` replaces one value of it; names, types and
-ranges are checked, and an unknown name is an error.
+A preset file has one table per dataclass below (`training.settings` reads it).
 """
 
-import dataclasses
 import hashlib
-import tomllib
-import typing
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-from training.curriculum import Curriculum, parse_curriculum
-from training.errors import UserError, one_of
-from training.function_classes import WeightKind, function_class, function_classes
-
-Config = TypeVar("Config")
+from training.curriculum import Curriculum, Schedule, parse_curriculum
+from training.errors import UserError
+from training.function_classes import WeightKind, function_class
+from training.inputs import input_distribution
+from training.prompts import Layout
+from training.scales import Scale, no_context_moment, second_moment
 
 
 @dataclass(frozen=True)
@@ -48,20 +43,98 @@ class DataConfig:
 
     Attributes:
         classes: the function classes, in the order in which a curriculum introduces them.
+        inputs: the input distributions, in the order in which their curriculum introduces them.
+        rotation: seed of the rotation of skewed inputs: the same number is the same distribution.
         n_points: (x, y) pairs per prompt.
         weights: `standard` draws w ~ N(0, I) as the paper does, `unit` divides it by its norm, so that E[y²] = 1.
     """
 
     classes: tuple[str, ...] = ("linear", "quadratic", "cubic")
+    inputs: tuple[str, ...] = ("gaussian",)
+    rotation: int = 0
     n_points: int = 100
     weights: WeightKind = "standard"
 
     def __post_init__(self) -> None:
         require_positive(self, "n_points")
-        if not self.classes:
-            raise UserError("data.classes is empty: name at least one function class")
-        if len(set(self.classes)) < len(self.classes):
-            raise UserError(f"data.classes={','.join(self.classes)}: a class is named twice")
+        require_not_negative(self, "rotation")
+        require_names("data.classes", self.classes)
+        require_names("data.inputs", self.inputs)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How steps choose among function classes and input distributions, beyond the curriculum's name.
+
+    Attributes:
+        inputs: the curriculum over `data.inputs`.
+        inputs_within: it runs once over the whole `run`, or once within every `block` of function classes.
+        edges: last step of every block of function classes but the last; empty divides the run equally.
+        probabilities: for the curriculum `custom`: by block, the chance of every class.
+        batch: a step's prompts are all of `one` class and input distribution, or each draws its own (`mixed`).
+    """
+
+    inputs: Literal["mixed", "sequential", "random"] = "random"
+    inputs_within: Literal["run", "block"] = "run"
+    edges: tuple[int, ...] = ()
+    probabilities: tuple[tuple[float, ...], ...] = ()
+    batch: Literal["one", "mixed"] = "one"
+
+
+@dataclass(frozen=True)
+class GrowthConfig:
+    """Prompts that start short and narrow (Garg et al. 2022); a start of 0 has them full from the first step.
+
+    Attributes:
+        points: pairs at the start, `points_by` more every `points_every` steps.
+        dims: coordinates that are not 0 at the start, `dims_by` more every `dims_every` steps.
+    """
+
+    points: int = 0
+    points_by: int = 1
+    points_every: int = 1000
+    dims: int = 0
+    dims_by: int = 1
+    dims_every: int = 1000
+
+    def __post_init__(self) -> None:
+        require_not_negative(self, "points", "dims")
+        require_positive(self, "points_by", "points_every", "dims_by", "dims_every")
+
+    def points_at(self, step: int, n_points: int) -> int:
+        """
+        >>> GrowthConfig(points=5, points_by=2, points_every=10).points_at(25, 16)
+        9
+        """
+        return grown(self.points, self.points_by, self.points_every, step, n_points)
+
+    def dims_at(self, step: int, n_dims: int) -> int:
+        return grown(self.dims, self.dims_by, self.dims_every, step, n_dims)
+
+
+def grown(start: int, by: int, every: int, step: int, full: int) -> int:
+    return min(full, start + by * (step // every)) if start else full
+
+
+@dataclass(frozen=True)
+class InstructionConfig:
+    """Tokens that tell the model what the prompt is about (paper.md, section 10.2).
+
+    Attributes:
+        kind: `one_hot` tokens in input space, or a fixed random `vector` of the embedding space.
+        tokens: how many of them.
+        at: the token of the plain prompt in front of which they stand.
+        tells: the `class`, the distribution of the `inputs`, or `nothing` (always the same token).
+    """
+
+    kind: Literal["none", "one_hot", "vector"] = "none"
+    tokens: int = 1
+    at: int = 0
+    tells: Literal["class", "inputs", "nothing"] = "class"
+
+    def __post_init__(self) -> None:
+        require_positive(self, "tokens")
+        require_not_negative(self, "at")
 
 
 @dataclass(frozen=True)
@@ -71,19 +144,25 @@ class RecipeConfig:
     Attributes:
         schedule: `constant`, or `cosine` from lr down to 0; both after `warmup_steps` of linear rise.
         grad_clip: largest gradient norm; 0 does not clip.
-        loss: `raw` squared error as in the paper, or `normalised` by E[y²] of the class.
+        beta2: decay of Adam's second moments.
+        loss: `raw` squared error as in the paper, `normalised` by E[y²] of the class, or by its `no_context` optimum.
+        precision: of matrix products in training: `float32`, `tf32`, or `bf16`; the weights are always float32.
+        compile: whether torch.compile makes the step (worth it on a GPU; needs a C++ compiler on a CPU).
         threads: CPU threads; sums are split by thread, so weights repeat bit for bit only at the same number.
     """
 
     steps: int
     batch_size: int = 64
-    optimizer: Literal["adam", "adamw"] = "adam"
+    optimizer: Literal["adam", "adamw", "muon"] = "adam"
     lr: float = 1e-4
     schedule: Literal["constant", "cosine"] = "constant"
     warmup_steps: int = 0
     weight_decay: float = 0.0
+    beta2: float = 0.999
     grad_clip: float = 0.0
-    loss: Literal["raw", "normalised"] = "raw"
+    loss: Literal["raw", "normalised", "no_context"] = "raw"
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    compile: bool = False
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -129,29 +208,80 @@ class RunConfig:
     model: ModelConfig
     recipe: RecipeConfig
     data: DataConfig = field(default_factory=DataConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    growth: GrowthConfig = field(default_factory=GrowthConfig)
+    instruction: InstructionConfig = field(default_factory=InstructionConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
 
     def __post_init__(self) -> None:
-        if 2 * self.data.n_points > self.model.n_ctx:
+        needed = self.layout.n_tokens(self.data.n_points)
+        if needed > self.model.n_ctx:
             raise UserError(
-                f"data.n_points={self.data.n_points} needs model.n_ctx >= {2 * self.data.n_points} "
-                f"(given: {self.model.n_ctx})"
+                f"data.n_points={self.data.n_points} needs model.n_ctx >= {needed} (given: {self.model.n_ctx})"
             )
-        function_classes(self.data.classes)
-        self.parsed_curriculum()
+        for name in self.evaluated_classes:
+            if function_class(name).least_dims > self.model.n_dims:
+                raise UserError(
+                    f"{name} needs model.n_dims >= {function_class(name).least_dims} (given: {self.model.n_dims})"
+                )
+        for name in self.data.inputs:
+            input_distribution(name)
+        self.check_instruction()
+
+    def check_instruction(self) -> None:
+        if self.instruction.kind == "one_hot" and len(self.told_apart) > self.model.n_dims:
+            raise UserError(
+                f"instruction.kind=one_hot tells {len(self.told_apart)} things apart in model.n_dims={self.model.n_dims} "
+                "coordinates: use vector, or more dims"
+            )
+        first_points = self.growth.points_at(0, self.data.n_points)
+        if self.instruction.kind != "none" and self.instruction.at > 2 * first_points:
+            raise UserError(f"instruction.at={self.instruction.at}: prompts have only {2 * first_points} tokens")
+
+    @property
+    def told_apart(self) -> tuple[str, ...]:
+        """What the instruction tells apart, one coordinate or vector each."""
+        return {"class": self.evaluated_classes, "inputs": self.data.inputs, "nothing": ("",)}[self.instruction.tells]
+
+    @property
+    def layout(self) -> Layout:
+        """Where things stand in this run's prompts."""
+        if self.instruction.kind == "none":
+            return Layout()
+        n_vectors = len(self.told_apart) if self.instruction.kind == "vector" else 0
+        return Layout(self.instruction.tokens, self.instruction.at, n_vectors)
 
     def parsed_curriculum(self) -> Curriculum:
         """The rule by which steps choose function classes."""
-        return parse_curriculum(self.curriculum, self.data.classes, self.recipe.steps)
+        return parse_curriculum(
+            self.curriculum, self.data.classes, self.recipe.steps, self.schedule.edges, self.schedule.probabilities
+        )
 
-    def second_moment(self, name: str) -> float:
-        """E[y²] of a function class as this run draws it: the error of predicting zero, and the unit of NMSE."""
-        return function_class(name).second_moment(self.model.n_dims, self.data.weights)
+    def parsed_schedule(self) -> Schedule:
+        """The rule by which steps choose function classes and input distributions."""
+        return Schedule(
+            self.parsed_curriculum(), self.schedule.inputs, self.data.inputs, self.schedule.inputs_within == "block"
+        )
+
+    def scale(self, name: str, inputs: str | None = None) -> Scale:
+        """E[y²] of a function class as this run draws it, on an input distribution (default: its first)."""
+        return second_moment(*self.population(name, inputs))
+
+    def no_context_scale(self, name: str, inputs: str | None = None) -> Scale:
+        """The error of the no-context optimum on it."""
+        return no_context_moment(*self.population(name, inputs))
+
+    def population(self, name: str, inputs: str | None) -> tuple[str, str, int, WeightKind, int]:
+        return name, inputs or self.data.inputs[0], self.model.n_dims, self.data.weights, self.data.rotation
+
+    def second_moment(self, name: str, inputs: str | None = None) -> float:
+        """E[y²]: the error of predicting zero, and the unit of NMSE."""
+        return self.scale(name, inputs).value
 
     @property
     def trained_classes(self) -> tuple[str, ...]:
         """The function classes that the run trains on, in order."""
-        return self.parsed_curriculum().classes
+        return self.parsed_curriculum().reached
 
     @property
     def evaluated_classes(self) -> tuple[str, ...]:
@@ -169,105 +299,6 @@ def stream_seed(*names: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
-def preset_names() -> list[str]:
-    files = resources.files("training").joinpath("presets").iterdir()
-    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
-
-
-def from_preset(preset: str, curriculum: str, seed: int, settings: Sequence[str] = ()) -> RunConfig:
-    """The configuration of a run: a preset, a curriculum, a seed, and `section.key=value` replacements.
-
-    Raises:
-        UserError: unknown preset or key, malformed or invalid value.
-
-    >>> from_preset("tiny", "mixed", 0, ["recipe.lr=1e-4"]).recipe.lr
-    0.0001
-    """
-    if preset not in preset_names():
-        raise one_of("preset", preset, preset_names())
-    text = resources.files("training").joinpath("presets", f"{preset}.toml").read_text()
-    values = tomllib.loads(text)
-    values |= {"curriculum": curriculum, "seeds": dataclasses.asdict(Seeds.derive(seed, curriculum))}
-    for setting in settings:
-        replace_setting(values, setting)
-    return from_dict(RunConfig, values)
-
-
-def replace_setting(values: dict[str, Any], setting: str) -> None:
-    key, equals, text = setting.partition("=")
-    section, dot, name = key.partition(".")
-    if not equals or not dot or not text:
-        raise UserError(f"--set {setting}: not of the form section.key=value (for example recipe.lr=1e-3)")
-    valid = settable_keys()
-    if key not in valid:
-        raise one_of("--set key", key, valid)
-    values.setdefault(section, {})[name] = parsed_value(text)
-
-
-def parsed_value(text: str) -> Any:
-    """The text as a TOML value, or as the bare word that it is (`data.weights=unit`)."""
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    return parsed["value"] if len(parsed) == 1 else text  # a line break may have begun a second key
-
-
-def settable_keys() -> list[str]:
-    """Every `section.key` that a preset or `--set` can name."""
-    sections = {f.name: f.type for f in dataclasses.fields(RunConfig) if dataclasses.is_dataclass(f.type)}
-    return [f"{name}.{f.name}" for name, section in sections.items() for f in dataclasses.fields(section)]
-
-
-def to_dict(config: RunConfig) -> dict[str, Any]:
-    return dataclasses.asdict(config)
-
-
-def from_dict(cls: type[Config], values: Mapping[str, Any], where: str = "") -> Config:
-    """The dataclass with these values, strictly: every key known, every required key there, every type right.
-
-    Raises:
-        UserError: names the key (`recipe.lr`), the value and what is valid.
-    """
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for key in values:
-        if key not in fields:
-            raise one_of("configuration key", where + key, [where + name for name in fields])
-    for name, f in fields.items():
-        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if required and name not in values:
-            raise UserError(f"configuration key {where + name} is missing")
-    checked = {key: checked_value(fields[key].type, value, where + key) for key, value in values.items()}
-    return cls(**checked)
-
-
-def checked_value(kind: Any, value: Any, key: str) -> Any:
-    """The value as `kind`, which is a dataclass, a Literal, a tuple of words, int, float or str."""
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        if not isinstance(value, Mapping):
-            raise UserError(f"{key}={value!r}: a table of settings is needed")
-        return from_dict(kind, value, key + ".")
-    origin = typing.get_origin(kind)
-    if origin is Literal:
-        if value not in typing.get_args(kind):
-            raise one_of(key, str(value), typing.get_args(kind))
-        return value
-    if origin is tuple:
-        words = value.split(",") if isinstance(value, str) else value
-        if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
-            raise UserError(f"{key}={value!r}: a list of names is needed")
-        return tuple(words)
-    return checked_number(kind, value, key)
-
-
-def checked_number(kind: Any, value: Any, key: str) -> Any:
-    accepted = (int, float) if kind is float else (kind,)
-    if isinstance(value, bool) or not isinstance(value, accepted):
-        wanted = {int: "a whole number", float: "a number", str: "a word"}[kind]
-        raise UserError(f"{key}={value!r}: {wanted} is needed")
-    return kind(value)
-
-
 def require_positive(config: object, *names: str) -> None:
     for name in names:
         if not getattr(config, name) > 0:
@@ -278,6 +309,13 @@ def require_not_negative(config: object, *names: str) -> None:
     for name in names:
         if not getattr(config, name) >= 0:
             raise UserError(f"{section_of(config)}.{name}={getattr(config, name)}: must not be negative")
+
+
+def require_names(key: str, names: tuple[str, ...]) -> None:
+    if not names:
+        raise UserError(f"{key} is empty: name at least one")
+    if len(set(names)) < len(names):
+        raise UserError(f"{key}={','.join(names)}: {max(names, key=names.count)} is named twice")
 
 
 def section_of(config: object) -> str:

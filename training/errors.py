@@ -22,3 +22,15 @@ def one_of(what: str, given: str, valid: Iterable[object]) -> UserError:
     """
     names = ", ".join(str(name) for name in valid)
     return UserError(f"unknown {what} '{given}' (valid: {names})")
+
+
+def require(what: str, value: float, *, at_least: float | None = None, above: float | None = None) -> None:
+    """Refuse a parameter that is out of range.
+
+    Raises:
+        UserError: it is.
+    """
+    if at_least is not None and value < at_least:
+        raise UserError(f"{what}:{value}: must be at least {at_least}")
+    if above is not None and value <= above:
+        raise UserError(f"{what}:{value}: must be above {above}")

@@ -15,7 +15,8 @@ from training.checkpoint import Checkpoint
 from training.config import RunConfig, stream_seed
 from training.function_classes import function_class
 from training.intervals import mean_interval
-from training.prompts import Prompts, sample_prompts
+from training.prompts import Prompts
+from training.sampling import sample_prompts
 from training.transformer import Transformer
 
 Units = Literal["nmse", "paper"]

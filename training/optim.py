@@ -3,15 +3,51 @@
 import math
 
 import torch
+from torch import Tensor
 
 from training.config import RecipeConfig
 from training.transformer import Transformer
 
 
-def make_optimizer(model: Transformer, recipe: RecipeConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW over all parameters, in one fused kernel."""
-    cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-    return cls(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+class Optimizer:
+    """Adam or AdamW over all parameters, in one fused kernel, with a rate that is set before every step."""
+
+    def __init__(self, model: Transformer, recipe: RecipeConfig) -> None:
+        cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+        self.inner = cls(
+            model.parameters(),
+            lr=recipe.lr,
+            betas=(0.9, recipe.beta2),
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+
+    def set_rate(self, rate: float) -> None:
+        for group in self.inner.param_groups:
+            group["lr"] = rate
+
+    def zero_grad(self) -> None:
+        self.inner.zero_grad()
+
+    def step(self) -> None:
+        self.inner.step()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The moments, by parameter index and name."""
+        state = self.inner.state_dict()["state"]
+        return {f"{index}.{name}": tensor for index, moments in state.items() for name, tensor in moments.items()}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        document = self.inner.state_dict()
+        document["state"] = {}
+        for key, tensor in tensors.items():
+            index, name = key.split(".", 1)
+            document["state"].setdefault(int(index), {})[name] = tensor
+        self.inner.load_state_dict(document)
+
+
+def make_optimizer(model: Transformer, recipe: RecipeConfig) -> Optimizer:
+    return Optimizer(model, recipe)
 
 
 def learning_rate(recipe: RecipeConfig, step: int) -> float:

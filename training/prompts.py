@@ -1,13 +1,63 @@
-"""Prompts: (xs, ys) pairs drawn from a function class, and the token stream that the transformer reads."""
+"""Prompts and the token stream that the transformer reads: where each x, each y and each instruction token stands."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from einops import repeat
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from training.config import RunConfig
-from training.function_classes import function_class
+Positions = slice | Int[Tensor, " chosen"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things stand in the token stream x_1 y_1 x_2 y_2 … with instruction tokens put in front of token `at`.
+
+    Attributes:
+        n_instruction: instruction tokens in every prompt.
+        at: the place in the stream, counted without them, before which they stand; 0 is the front.
+        n_vectors: instruction vectors of the embedding space; each has an input coordinate and a row of W_E of its own.
+    """
+
+    n_instruction: int = 0
+    at: int = 0
+    n_vectors: int = 0
+
+    def x_tokens(self, n_pos: int) -> Positions:
+        """The positions of the x tokens, at which predictions are read, among the first `n_pos` tokens.
+
+        >>> Layout().x_tokens(6), Layout(n_instruction=1).x_tokens(7), Layout(1, at=2).x_tokens(7).tolist()
+        (slice(0, None, 2), slice(1, None, 2), [0, 3, 5])
+        """
+        return self.every_other(0, n_pos)
+
+    def y_tokens(self, n_pos: int) -> Positions:
+        """The positions of the y tokens."""
+        return self.every_other(1, n_pos)
+
+    def every_other(self, first: int, n_pos: int) -> Positions:
+        if self.at <= first:
+            return slice(first + self.n_instruction, None, 2)
+        stream = torch.arange(first, n_pos, 2)
+        shifted = torch.where(stream < self.at, stream, stream + self.n_instruction)
+        return shifted[shifted < n_pos]
+
+    def n_needed(self, n_pos: int) -> int:
+        """Tokens up to the last x token: what follows influences no prediction.
+
+        >>> Layout().n_needed(6), Layout(n_instruction=1).n_needed(7), Layout().n_needed(5)
+        (5, 6, 5)
+        """
+        x_tokens = self.x_tokens(n_pos)
+        return int(x_tokens[-1]) + 1 if isinstance(x_tokens, Tensor) else range(n_pos)[x_tokens][-1] + 1
+
+    def n_tokens(self, n_points: int) -> int:
+        return 2 * n_points + self.n_instruction
+
+
+PLAIN = Layout()
 
 
 class Prompts(NamedTuple):
@@ -16,31 +66,34 @@ class Prompts(NamedTuple):
     Attributes:
         xs: inputs [batch point dim].
         ys: their values [batch point].
+        layout: where they stand in the token stream.
+        instruction: the instruction tokens [batch n_instruction coordinate], if there are any; coordinates beyond
+            `dim` stand for the layout's instruction vectors.
     """
 
     xs: Float[Tensor, "batch point dim"]
     ys: Float[Tensor, "batch point"]
+    layout: Layout = PLAIN
+    instruction: Float[Tensor, "batch n_instruction coordinate"] | None = None
 
     @property
-    def tokens(self) -> Float[Tensor, "batch pos dim"]:
-        return to_prompt(self.xs, self.ys)
+    def tokens(self) -> Float[Tensor, "batch pos coordinate"]:
+        """What the transformer reads."""
+        stream = to_prompt(self.xs, self.ys)
+        if self.instruction is None:
+            return stream
+        if self.layout.n_vectors:
+            stream = torch.nn.functional.pad(stream, (0, self.layout.n_vectors))
+        before, after = stream[:, : self.layout.at], stream[:, self.layout.at :]
+        return torch.cat((before, self.instruction, after), dim=1)
 
     def to(self, device: torch.device | str) -> "Prompts":
-        return Prompts(self.xs.to(device), self.ys.to(device))
+        instruction = None if self.instruction is None else self.instruction.to(device)
+        return Prompts(self.xs.to(device), self.ys.to(device), self.layout, instruction)
 
-
-def sample_prompts(config: RunConfig, name: str, generator: torch.Generator, n_prompts: int) -> Prompts:
-    """Draw prompts of one function class as a run sees them, each with its own function, x ~ N(0, I).
-
-    Equal generator states give every class the same w and x, so that classes can be compared prompt by prompt.
-
-    Raises:
-        UserError: unknown function class.
-    """
-    drawn, n_dims = function_class(name), config.model.n_dims
-    w = drawn.sample_weights(generator, n_prompts, n_dims, config.data.weights)
-    xs = torch.randn(n_prompts, config.data.n_points, n_dims, generator=generator, device=generator.device)
-    return Prompts(xs, drawn.evaluate(xs, w))
+    def first(self, n_points: int) -> "Prompts":
+        """The same prompts, ended after `n_points` pairs."""
+        return self._replace(xs=self.xs[:, :n_points], ys=self.ys[:, :n_points])
 
 
 def to_prompt(xs: Float[Tensor, "batch point dim"], ys: Float[Tensor, "batch point"]) -> Float[Tensor, "batch pos dim"]:
@@ -52,3 +105,12 @@ def to_prompt(xs: Float[Tensor, "batch point dim"], ys: Float[Tensor, "batch poi
     y_tokens = torch.zeros_like(xs)
     y_tokens[:, :, 0] = ys
     return torch.stack((xs, y_tokens), dim=2).flatten(1, 2)
+
+
+def one_hot_instruction(
+    coordinate: int, n_coordinates: int, n_prompts: int, n_tokens: int
+) -> Float[Tensor, "batch n_instruction coordinate"]:
+    """The same instruction for every prompt: tokens that are 1 in one coordinate and 0 elsewhere."""
+    token = torch.zeros(n_coordinates)
+    token[coordinate] = 1
+    return repeat(token, "coordinate -> batch token coordinate", batch=n_prompts, token=n_tokens).contiguous()

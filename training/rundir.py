@@ -1,11 +1,16 @@
 """May this run write into this directory? Nothing is ever overwritten without being asked to."""
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from training.checkpoint import CONFIG, WEIGHTS, read_config, read_resume, saved_step
-from training.config import RunConfig, to_dict
+from training.config import RunConfig
 from training.errors import UserError
+from training.settings import to_dict
 
 
 def check(config: RunConfig, directory: Path, *, resume: bool, force: bool) -> None:
@@ -31,6 +36,27 @@ def check(config: RunConfig, directory: Path, *, resume: bool, force: bool) -> N
         raise UserError(
             f"--out {directory} holds a run with another {', '.join(differing)}: it cannot be resumed as this"
         )
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold the directory, which is made if need be, against every other process that would train in it.
+
+    The lock is the kernel's (flock on the directory): it leaves no file and ends with the process, however that ends.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"--out {directory} is in use: another process trains in it") from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def is_finished(config: RunConfig, directory: Path) -> bool:

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from training.config import ModelConfig
+from training.prompts import PLAIN, Layout, Positions
 
 LN_EPS = 1e-5
 
@@ -73,6 +74,8 @@ class Sites:
 
 
 UNTOUCHED = Sites({})
+EVERY = slice(None)
+"""All positions."""
 
 
 class LayerNorm(nn.Module):
@@ -112,7 +115,7 @@ class Attention(nn.Module):
         self,
         normalized: Float[Tensor, "batch pos d_model"],
         at: Sites = UNTOUCHED,
-        queries: slice = slice(None),
+        queries: Positions = EVERY,
     ) -> Float[Tensor, "batch query_pos head d_head"]:
         """z, each head's mix of values, at the query positions."""
         q = at("hook_q", project(normalized[:, queries], self.W_Q, self.b_Q))
@@ -122,7 +125,7 @@ class Attention(nn.Module):
         if at.wanted("hook_attn_scores", "hook_pattern"):
             z = self.open_attention(q, k, v, visible, at)
         else:
-            z = fused_attention(q, k, v, visible, is_causal=queries == slice(None))
+            z = fused_attention(q, k, v, visible, is_causal=queries is EVERY)
         return at("hook_z", z)
 
     def open_attention(
@@ -184,7 +187,7 @@ class Block(nn.Module):
         self,
         resid_pre: Float[Tensor, "batch pos d_model"],
         at: Sites = UNTOUCHED,
-        queries: slice = slice(None),
+        queries: Positions = EVERY,
     ) -> Float[Tensor, "batch query_pos head d_head"]:
         return self.attn(self.ln1(resid_pre, at.under("ln1.")), at.under("attn."), queries)
 
@@ -209,9 +212,9 @@ class Block(nn.Module):
 class Embed(nn.Module):
     """The read-in."""
 
-    def __init__(self, n_dims: int, d_model: int) -> None:
+    def __init__(self, n_coordinates: int, d_model: int) -> None:
         super().__init__()
-        self.W_E = nn.Parameter(torch.empty(n_dims, d_model))
+        self.W_E = nn.Parameter(torch.empty(n_coordinates, d_model))
 
 
 class PosEmbed(nn.Module):
@@ -237,16 +240,19 @@ class Transformer(nn.Module):
     Args:
         config: sizes and initialisation.
         generator: draws the initial weights; the same generator state gives the same weights.
+        layout: where in the token stream the predictions are read. Its instruction vectors are further rows of W_E,
+            drawn from N(0, I) and never trained.
 
     >>> model = Transformer(ModelConfig(n_layers=1, n_heads=2, d_model=8, n_dims=3, n_ctx=6), torch.Generator())
     >>> model(torch.zeros(5, 6, 3)).shape, model.predict(torch.zeros(5, 6, 3)).shape
     (torch.Size([5, 6]), torch.Size([5, 3]))
     """
 
-    def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
+    def __init__(self, config: ModelConfig, generator: torch.Generator | None = None, layout: Layout = PLAIN) -> None:
         super().__init__()
         self.config = config
-        self.embed = Embed(config.n_dims, config.d_model)
+        self.layout = layout
+        self.embed = Embed(config.n_dims + layout.n_vectors, config.d_model)
         self.pos_embed = PosEmbed(config.n_ctx, config.d_model)
         self.blocks = nn.ModuleList(Block(config.n_heads, config.d_model) for _ in range(config.n_layers))
         self.ln_final = LayerNorm(config.d_model)
@@ -278,36 +284,51 @@ class Transformer(nn.Module):
         return self.read_out(resid, at)
 
     def predict(self, prompt: Float[Tensor, "batch pos dim"]) -> Float[Tensor, "batch point"]:
-        """The predictions of y_1 … y_n, read at the x tokens: `forward(prompt)[:, ::2]` with less work.
+        """The predictions of y_1 … y_n: `forward(prompt)` at the x tokens, with less work.
 
         The last y token influences no prediction and the last layer's y tokens are read by nobody: both are skipped.
         """
-        n_used = prompt.shape[1] - 1 + prompt.shape[1] % 2
-        resid = self.read_in(prompt[:, :n_used])
+        resid = self.read_in(self.needed(prompt))
         for block in self.layers[:-1]:
             resid = block(resid)
-        return self.finish(resid, self.layers[-1].mix(resid, queries=X_TOKENS))
+        return self.finish(resid, self.layers[-1].mix(resid, queries=self.x_tokens(resid)))
 
     def finish(
         self, resid_pre: Float[Tensor, "batch pos d_model"], z: Float[Tensor, "batch point head d_head"]
     ) -> Float[Tensor, "batch point"]:
         """The predictions, from the last layer's resid_pre (all tokens) and z (x tokens)."""
-        return self.read_out(self.layers[-1].write(resid_pre[:, X_TOKENS], z))
+        return self.read_out(self.layers[-1].write(resid_pre[:, self.x_tokens(resid_pre)], z))
+
+    def needed(self, prompt: Float[Tensor, "batch pos dim"]) -> Float[Tensor, "batch needed dim"]:
+        """The tokens up to the last prediction."""
+        return prompt[:, : self.layout.n_needed(prompt.shape[1])]
+
+    def x_tokens(self, stream: Float[Tensor, "batch pos *rest"]) -> Positions:
+        """Where predictions are read in a prompt of this length."""
+        return self.layout.x_tokens(stream.shape[1])
 
     def read_in(
         self, prompt: Float[Tensor, "batch pos dim"], at: Sites = UNTOUCHED
     ) -> Float[Tensor, "batch pos d_model"]:
         config = self.config
-        if prompt.shape[2] != config.n_dims or prompt.shape[1] > config.n_ctx:
+        n_coordinates = len(self.embed.W_E)
+        if prompt.shape[2] != n_coordinates or prompt.shape[1] > config.n_ctx:
             raise ValueError(
                 f"prompt of {prompt.shape[1]} tokens x {prompt.shape[2]} dims: "
-                f"this model takes at most {config.n_ctx} tokens x {config.n_dims} dims"
+                f"this model takes at most {config.n_ctx} tokens x {n_coordinates} dims"
             )
-        embed = at("hook_embed", prompt @ self.embed.W_E)
+        embed = at("hook_embed", prompt @ self.read_in_matrix())
         pos_embed = self.pos_embed.W_pos[: prompt.shape[1]]
         if at.wanted("hook_pos_embed"):
             pos_embed = at("hook_pos_embed", pos_embed.expand_as(embed))
         return embed + pos_embed
+
+    def read_in_matrix(self) -> Float[Tensor, "dim d_model"]:
+        """W_E; its rows for instruction vectors carry no gradient."""
+        if not self.layout.n_vectors:
+            return self.embed.W_E
+        trained, fixed = self.embed.W_E.split((self.config.n_dims, self.layout.n_vectors))
+        return torch.cat((trained, fixed.detach()))
 
     def read_out(self, resid: Float[Tensor, "batch pos d_model"], at: Sites = UNTOUCHED) -> Float[Tensor, "batch pos"]:
         normalized = self.ln_final(resid, at.under("ln_final."))
@@ -321,10 +342,6 @@ class Transformer(nn.Module):
         return edits
 
 
-X_TOKENS = slice(0, None, 2)
-"""Where predictions are read: x_1 y_1 x_2 y_2 … has its x tokens at even positions."""
-
-
 def project(
     normalized: Float[Tensor, "batch pos d_model"],
     weight: Float[Tensor, "head d_model d_head"],
@@ -334,7 +351,7 @@ def project(
     return rearrange(flat, "batch pos (head d_head) -> batch pos head d_head", head=weight.shape[0])
 
 
-def causal_mask(n_pos: int, queries: slice, device: torch.device) -> Bool[Tensor, "query_pos key_pos"]:
+def causal_mask(n_pos: int, queries: Positions, device: torch.device) -> Bool[Tensor, "query_pos key_pos"]:
     """True where a query may look: at itself and at everything before it."""
     position = torch.arange(n_pos, device=device)
     return position[queries, None] >= position
@@ -362,7 +379,7 @@ def initialise(model: Transformer, generator: torch.Generator) -> None:
     Weight matrices and positions are N(0, init_std²); W_O and W_out, which write into the residual stream, are divided
     by sqrt(2 n_layers); biases are 0, LayerNorm gains 1. With `read_init = "linear"` the read-in and read-out are
     torch.nn.Linear's default instead (uniform within 1/sqrt(fan_in), biases too), as in the authors' code, and the
-    read-in bias is added to W_pos.
+    read-in bias is added to W_pos. Instruction vectors are N(0, I).
     """
     config = model.config
     residual_std = config.init_std / math.sqrt(2 * config.n_layers)
@@ -376,3 +393,5 @@ def initialise(model: Transformer, generator: torch.Generator) -> None:
         model.pos_embed.W_pos.add_(torch.empty(config.d_model).uniform_(-in_bound, in_bound, generator=generator))
         model.unembed.W_U.uniform_(-out_bound, out_bound, generator=generator)
         model.unembed.b_U.uniform_(-out_bound, out_bound, generator=generator)
+    if model.layout.n_vectors:
+        model.embed.W_E[config.n_dims :].normal_(0, 1, generator=generator)

@@ -6,9 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.config import RunConfig, Seeds, from_dict, from_preset, preset_names, to_dict
+from training.config import RunConfig, Seeds
 from training.errors import UserError
 from training.optim import learning_rate, make_optimizer
+from training.settings import from_dict, from_preset, preset_names, to_dict
 from training.transformer import Transformer
 
 

@@ -5,7 +5,8 @@ import torch
 from training.baselines import best_ridge, least_squares, ridge
 from training.checkpoint import load
 from training.evaluate import error_curves, evaluation_prompts, no_context_error, predictions
-from training.prompts import Prompts, sample_prompts
+from training.prompts import Prompts
+from training.sampling import sample_prompts
 
 
 @pytest.fixture

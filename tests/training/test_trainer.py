@@ -10,9 +10,9 @@ import torch
 
 from training import trainer
 from training.checkpoint import load, read_history, read_resume, snapshot_steps
-from training.config import from_preset
 from training.errors import CheckError
-from training.prompts import sample_prompts
+from training.sampling import sample_prompts
+from training.settings import from_preset
 from training.trainer import new_state, train
 
 

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from training.config import ModelConfig, from_preset
+from training.config import ModelConfig
+from training.settings import from_preset
 from training.transformer import Transformer, site_names
 
 

@@ -20,7 +20,7 @@ import torch
 from scipy.linalg import hadamard
 
 from training.checkpoint import Checkpoint
-from training.config import from_preset
+from training.settings import from_preset
 from training.transformer import MLP, Attention, Transformer
 
 N_POINTS = 16

@@ -1,4 +1,4 @@
-"""What is learned in context: scalar functions y = f(w·x) with a fresh direction w for every prompt.
+"""Sums of Hermite polynomials of one direction: the paper's linear, quadratic and cubic.
 
 arXiv 2404.03558 uses the sums of the first m normalised Hermite polynomials (paper.md, section 2): with t = w·x,
 
@@ -11,9 +11,8 @@ All moments below follow from the even moments of t, exactly:
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -22,72 +21,42 @@ from numpy.polynomial import Polynomial
 from numpy.polynomial.hermite_e import HermiteE
 from torch import Tensor
 
-from training.errors import one_of
-
-WeightKind = Literal["standard", "unit"]
-
-
-@runtime_checkable
-class FunctionClass(Protocol):
-    """A family of functions from which every prompt draws one."""
-
-    @property
-    def name(self) -> str: ...
-
-    def sample_weights(
-        self, generator: torch.Generator, n_prompts: int, n_dims: int, kind: WeightKind
-    ) -> Float[Tensor, "batch dim"]:
-        """One function per prompt."""
-        ...
-
-    def evaluate(
-        self, xs: Float[Tensor, "batch point dim"], weights: Float[Tensor, "batch dim"]
-    ) -> Float[Tensor, "batch point"]:
-        """y for every x."""
-        ...
-
-    def second_moment(self, n_dims: int, kind: WeightKind) -> float:
-        """E[y²] over x ~ N(0, I) and the weights: the error of predicting zero."""
-        ...
-
-    def no_context(self, xs: Float[Tensor, "batch point dim"], kind: WeightKind) -> Float[Tensor, "batch point"]:
-        """E[y given x], the best prediction without any example: the no-context optimum."""
-        ...
+from training.baselines import least_squares, single_index
+from training.function_classes.base import Baseline, FunctionOfX, WeightKind, directions, project
 
 
 @dataclass(frozen=True)
-class Hermite:
-    """The sum of the first `degree` normalised Hermite polynomials of w·x."""
+class Hermite(FunctionOfX):
+    """y = the sum of the first `degree` normalised Hermite polynomials of w·x."""
 
-    name: str
     degree: int
+
+    @property
+    def growth(self) -> float:  # type: ignore[override]
+        return self.degree
 
     @property
     def polynomial(self) -> Polynomial:
         """y as a polynomial in t = w·x, lowest power first.
 
-        >>> Hermite("quadratic", 2).polynomial.coef.round(3).tolist()  # (t + (t² - 1)/sqrt 2)/sqrt 2
+        >>> Hermite(2).polynomial.coef.round(3).tolist()  # (t + (t² - 1)/sqrt 2)/sqrt 2
         [-0.5, 0.707, 0.5]
         """
-        series = [0.0] + [1 / math.sqrt(self.degree * math.factorial(j)) for j in range(1, self.degree + 1)]
-        return HermiteE(series).convert(kind=Polynomial)
+        return hermite_sum(self.degree)
 
     def sample_weights(
         self, generator: torch.Generator, n_prompts: int, n_dims: int, kind: WeightKind
     ) -> Float[Tensor, "batch dim"]:
-        w = torch.randn(n_prompts, n_dims, generator=generator, device=generator.device)
-        return w if kind == "standard" else w / w.norm(dim=1, keepdim=True)
+        return directions(generator, n_prompts, n_dims, kind)
 
     def evaluate(
         self, xs: Float[Tensor, "batch point dim"], weights: Float[Tensor, "batch dim"]
     ) -> Float[Tensor, "batch point"]:
-        t = (xs @ weights[:, :, None]).squeeze(-1)
-        return horner(self.polynomial.coef, t)
+        return horner(self.polynomial.coef, project(xs, weights))
 
     def second_moment(self, n_dims: int, kind: WeightKind) -> float:
         """E[y²]; for standard weights at 20 dims: 20, 330.25 and 8933 for degree 1, 2 and 3."""
-        square = self.polynomial**2
-        even = square.coef[::2]
+        even = (self.polynomial**2).coef[::2]
         norm_moments = [chi2_moment(n_dims, k) if kind == "standard" else 1.0 for k in range(len(even))]
         return float(
             sum(c * double_factorial(2 * k - 1) * m for k, (c, m) in enumerate(zip(even, norm_moments, strict=True)))
@@ -99,6 +68,17 @@ class Hermite:
         shrink = [1.0 if kind == "standard" else chi2_moment(n_dims, k) for k in range(len(even))]
         moments = [c * double_factorial(2 * k - 1) / s for k, (c, s) in enumerate(zip(even, shrink, strict=True))]
         return horner(np.array(moments), xs.square().sum(-1))
+
+    def baseline(self, kind: WeightKind) -> Baseline:
+        if self.degree == 1:
+            return Baseline("least_squares", least_squares)
+        return Baseline("single_index", partial(single_index, polynomial=self.polynomial, unit=kind == "unit"))
+
+
+@cache
+def hermite_sum(degree: int) -> Polynomial:
+    series = [0.0] + [1 / math.sqrt(degree * math.factorial(j)) for j in range(1, degree + 1)]
+    return HermiteE(series).convert(kind=Polynomial)
 
 
 def horner(coefficients: np.ndarray, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -125,23 +105,3 @@ def double_factorial(n: int) -> int:
     [1, 1, 3, 15]
     """
     return math.prod(range(n, 0, -2))
-
-
-FUNCTION_CLASSES: dict[str, FunctionClass] = {
-    name: Hermite(name, degree) for degree, name in enumerate(("linear", "quadratic", "cubic", "quartic"), start=1)
-}
-
-
-def function_class(name: str) -> FunctionClass:
-    """The function class with this name.
-
-    Raises:
-        UserError: there is none.
-    """
-    if name not in FUNCTION_CLASSES:
-        raise one_of("function class", name, FUNCTION_CLASSES)
-    return FUNCTION_CLASSES[name]
-
-
-def function_classes(names: Sequence[str]) -> list[FunctionClass]:
-    return [function_class(name) for name in names]

@@ -1,0 +1,46 @@
+"""Things that a user calls by NAME or NAME:PARAMETER: function classes, input distributions, shifts."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import TypeVar
+
+from training.errors import UserError, one_of
+
+Thing = TypeVar("Thing")
+Families = Mapping[str, type[Thing] | Thing]
+"""A dataclass whose first field is the parameter, or a ready instance, which takes none."""
+
+
+def from_registry(what: str, spec: str, families: Families[Thing]) -> Thing:
+    """The thing that `spec` stands for.
+
+    Raises:
+        UserError: no such name, or the parameter is not one.
+    """
+    name, colon, text = spec.partition(":")
+    if name not in families:
+        raise one_of(what, name, families)
+    family = families[name]
+    fields = dataclasses.fields(family) if isinstance(family, type) else ()  # type: ignore[arg-type]
+    if colon and not fields:
+        raise UserError(f"{what} '{spec}': {name} takes no parameter")
+    if not isinstance(family, type):
+        return family
+    if not colon:
+        if fields and fields[0].default is dataclasses.MISSING:
+            raise UserError(f"{what} '{spec}' needs its {fields[0].name} (for example {name}:4)")
+        return family()
+    return family(parameter(what, spec, text, fields[0]))
+
+
+def parameter(what: str, spec: str, text: str, field: "dataclasses.Field[object]") -> int | float:
+    kind = int if field.type is int else float
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        wanted = "a whole number" if kind is int else "a number"
+        raise UserError(f"{what} '{spec}': its {field.name} has to be {wanted}") from None
+    return value

@@ -1,0 +1,133 @@
+"""Drawing prompts as a run sees them: a function class, an input distribution, perhaps a shift, perhaps short."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from training.config import RunConfig
+from training.errors import UserError
+from training.function_classes import function_class
+from training.function_classes.base import Weights
+from training.inputs import input_distribution
+from training.prompts import Prompts, one_hot_instruction
+from training.shifts import Shift, check_shift
+
+
+class Draw(NamedTuple):
+    """Functions and raw inputs, before y is known.
+
+    Attributes:
+        xs: raw inputs.
+        weights: one function per prompt.
+    """
+
+    xs: Float[Tensor, "batch point dim"]
+    weights: Weights
+
+
+def sample_prompts(
+    config: RunConfig,
+    name: str,
+    generator: torch.Generator,
+    n_prompts: int,
+    *,
+    inputs: str | None = None,
+    shift: str = "none",
+    n_points: int | None = None,
+    n_dims: int | None = None,
+) -> Prompts:
+    """Draw prompts of one function class as a run sees them, each with its own function.
+
+    Equal generator states give linear, quadratic, cubic and quartic the same w and x, so that they can be compared
+    prompt by prompt. Everything is drawn where the generator lives.
+
+    Args:
+        config: the run.
+        name: function class.
+        generator: draws everything.
+        n_prompts: batch.
+        inputs: input distribution; None is the run's first.
+        shift: a change of the whole prompt (`training.shifts`); query shifts go through `shifted_queries`.
+        n_points: pairs; None is the run's number.
+        n_dims: coordinates that are not 0; None is all.
+
+    Raises:
+        UserError: unknown function class, input distribution or shift.
+    """
+    drawn = function_class(name)
+    chosen = check_shift(shift, name, drawn)
+    xs, weights = draw(config, name, generator, n_prompts, inputs, n_points or config.data.n_points)
+    if n_dims is not None and n_dims < config.model.n_dims:
+        xs[..., n_dims:] = 0
+    xs, weights = chosen.inputs(xs, generator), scaled(chosen, weights, shift, name)
+    xs, ys = drawn.pairs(xs, weights, generator)
+    ys = chosen.outputs(ys, generator)
+    return Prompts(xs, ys, config.layout, instruction(config, name, inputs, n_prompts, xs.device))
+
+
+def draw(
+    config: RunConfig, name: str, generator: torch.Generator, n_prompts: int, inputs: str | None, n_points: int
+) -> Draw:
+    drawn, n_dims = function_class(name), config.model.n_dims
+    if drawn.least_dims > n_dims:
+        raise UserError(f"{name} needs model.n_dims >= {drawn.least_dims} (this run: {n_dims})")
+    weights = drawn.sample_weights(generator, n_prompts, n_dims, config.data.weights)
+    source = input_distribution(inputs or config.data.inputs[0])
+    return Draw(source.sample(generator, n_prompts, n_points, n_dims, config.data.rotation), weights)
+
+
+def scaled(shift: Shift, weights: Weights, spec: str, name: str) -> Weights:
+    if shift.reaches != "tensor":
+        return weights
+    if not isinstance(weights, Tensor) or not weights.is_floating_point():
+        raise UserError(f"shift '{spec}' does not apply to {name}, whose weights have no scale")
+    return shift.weights(weights)
+
+
+def shifted_queries(
+    config: RunConfig,
+    name: str,
+    generator: torch.Generator,
+    n_prompts: int,
+    *,
+    shift: str,
+    inputs: str | None = None,
+) -> dict[int, Prompts]:
+    """For every number of examples that the shift allows, prompts that end in a shifted query.
+
+    Examples and functions are the same ones throughout; the last pair of each value is the query and its answer.
+
+    Raises:
+        UserError: the shift does not apply to this class.
+    """
+    drawn = function_class(name)
+    chosen = check_shift(shift, name, drawn)
+    xs, weights = draw(config, name, generator, n_prompts, inputs, config.data.n_points)
+    examples = chosen.inputs(xs, generator)
+    prompts = {}
+    for k in range(xs.shape[1]):
+        if chosen.allows(k, xs.shape[2]):
+            query = chosen.query(examples[:, :k], xs[:, k], generator)
+            asked, ys = drawn.pairs(torch.cat((examples[:, :k], query[:, None]), dim=1), weights, generator)
+            prompts[k] = Prompts(asked, ys, config.layout, instruction(config, name, inputs, n_prompts, xs.device))
+    return prompts
+
+
+def instruction(
+    config: RunConfig, name: str, inputs: str | None, n_prompts: int, device: torch.device
+) -> Float[Tensor, "batch n_instruction coordinate"] | None:
+    """The instruction tokens that this run puts into a prompt.
+
+    Raises:
+        UserError: the run has no instruction for this class or these inputs.
+    """
+    if config.instruction.kind == "none":
+        return None
+    told = {"class": name, "inputs": inputs or config.data.inputs[0], "nothing": ""}[config.instruction.tells]
+    if told not in config.told_apart:
+        raise UserError(f"this run has no instruction for {told} (it has: {', '.join(config.told_apart)})")
+    n_dims, n_vectors = config.model.n_dims, config.layout.n_vectors
+    coordinate = config.told_apart.index(told) + (n_dims if n_vectors else 0)
+    return one_hot_instruction(coordinate, n_dims + n_vectors, n_prompts, config.layout.n_instruction).to(device)

@@ -1,0 +1,115 @@
+"""From what a user wrote to a configuration: TOML presets, `--set section.key=value`, and saved config.json.
+
+Names, types and ranges are checked, and an unknown name is an error.
+"""
+
+import dataclasses
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any, Literal, TypeVar
+
+from training.config import RunConfig, Seeds
+from training.errors import UserError, one_of
+
+Config = TypeVar("Config")
+
+
+def preset_names() -> list[str]:
+    files = resources.files("training").joinpath("presets").iterdir()
+    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+
+
+def from_preset(preset: str, curriculum: str, seed: int, settings: Sequence[str] = ()) -> RunConfig:
+    """The configuration of a run: a preset, a curriculum, a seed, and `section.key=value` replacements.
+
+    Raises:
+        UserError: unknown preset or key, malformed or invalid value.
+
+    >>> from_preset("tiny", "mixed", 0, ["recipe.lr=1e-4"]).recipe.lr
+    0.0001
+    """
+    if preset not in preset_names():
+        raise one_of("preset", preset, preset_names())
+    text = resources.files("training").joinpath("presets", f"{preset}.toml").read_text()
+    values = tomllib.loads(text)
+    values |= {"curriculum": curriculum, "seeds": dataclasses.asdict(Seeds.derive(seed, curriculum))}
+    for setting in settings:
+        replace_setting(values, setting)
+    return from_dict(RunConfig, values)
+
+
+def replace_setting(values: dict[str, Any], setting: str) -> None:
+    key, equals, text = setting.partition("=")
+    section, dot, name = key.partition(".")
+    if not equals or not dot or not text:
+        raise UserError(f"--set {setting}: not of the form section.key=value (for example recipe.lr=1e-3)")
+    valid = settable_keys()
+    if key not in valid:
+        raise one_of("--set key", key, valid)
+    values.setdefault(section, {})[name] = parsed_value(text)
+
+
+def parsed_value(text: str) -> Any:
+    """The text as a TOML value, or as the bare word that it is (`data.weights=unit`)."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return parsed["value"] if len(parsed) == 1 else text  # a line break may have begun a second key
+
+
+def settable_keys() -> list[str]:
+    """Every `section.key` that a preset or `--set` can name."""
+    sections = {f.name: f.type for f in dataclasses.fields(RunConfig) if dataclasses.is_dataclass(f.type)}
+    return [f"{name}.{f.name}" for name, section in sections.items() for f in dataclasses.fields(section)]
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls: type[Config], values: Mapping[str, Any], where: str = "") -> Config:
+    """The dataclass with these values, strictly: every key known, every required key there, every type right.
+
+    Raises:
+        UserError: names the key (`recipe.lr`), the value and what is valid.
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in fields:
+            raise one_of("configuration key", where + key, [where + name for name in fields])
+    for name, f in fields.items():
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise UserError(f"configuration key {where + name} is missing")
+    checked = {key: checked_value(fields[key].type, value, where + key) for key, value in values.items()}
+    return cls(**checked)
+
+
+def checked_value(kind: Any, value: Any, key: str) -> Any:
+    """The value as `kind`, which is a dataclass, a Literal, a tuple, int, float, bool or str."""
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{key}={value!r}: a table of settings is needed")
+        return from_dict(kind, value, key + ".")
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        if value not in typing.get_args(kind):
+            raise one_of(key, str(value), typing.get_args(kind))
+        return value
+    if origin is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list | tuple):
+            raise UserError(f"{key}={value!r}: a list is needed")
+        return tuple(checked_value(typing.get_args(kind)[0], item, key) for item in items)
+    return checked_number(kind, value, key)
+
+
+def checked_number(kind: Any, value: Any, key: str) -> Any:
+    accepted = (int, float) if kind is float else (kind,)
+    if isinstance(value, bool) != (kind is bool) or not isinstance(value, accepted):
+        wanted = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}[kind]
+        raise UserError(f"{key}={value!r}: {wanted} is needed")
+    return kind(value)

@@ -1,0 +1,226 @@
+"""Changes of the data at evaluation only: does what was learned hold where it was not trained? (Garg et al. 2022)
+
+A shift of the whole prompt changes raw inputs, weights or labels. A shift of the query leaves the examples as in
+training and changes only the x that is asked about, so every number of examples needs a pass of its own.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from einops import einsum
+from jaxtyping import Float
+from torch import Tensor
+
+from training.errors import UserError, require
+from training.function_classes import FunctionClass, FunctionOfX
+from training.registry import Families, from_registry
+
+
+@dataclass(frozen=True)
+class Shift:
+    """No change. Whole-prompt shifts override one of the first three methods, query shifts one of the last two.
+
+    Attributes:
+        query_only: whether only the asked x changes.
+        reaches: `any` class, or only a `function of x`, or only one whose weights are a single `tensor`.
+    """
+
+    query_only: ClassVar[bool] = False
+    reaches: ClassVar[Literal["any", "function of x", "tensor"]] = "function of x"
+
+    def inputs(
+        self, xs: Float[Tensor, "batch point dim"], generator: torch.Generator
+    ) -> Float[Tensor, "batch point dim"]:
+        del generator
+        return xs
+
+    def weights(self, weights: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *rest"]:
+        return weights
+
+    def outputs(self, ys: Float[Tensor, "batch point"], generator: torch.Generator) -> Float[Tensor, "batch point"]:
+        del generator
+        return ys
+
+    def query(
+        self,
+        examples: Float[Tensor, "batch point dim"],
+        query: Float[Tensor, "batch dim"],
+        generator: torch.Generator,
+    ) -> Float[Tensor, "batch dim"]:
+        """The x to ask about instead, after these examples."""
+        del examples, generator
+        return query
+
+    def allows(self, n_examples: int, n_dims: int) -> bool:
+        """Whether there is such a query after this many examples."""
+        del n_dims
+        return n_examples >= 0
+
+
+@dataclass(frozen=True)
+class ScaleX(Shift):
+    """Every x times `factor`."""
+
+    factor: float
+
+    def inputs(
+        self, xs: Float[Tensor, "batch point dim"], generator: torch.Generator
+    ) -> Float[Tensor, "batch point dim"]:
+        return self.factor * xs
+
+
+@dataclass(frozen=True)
+class ScaleW(Shift):
+    """The weights times `factor`."""
+
+    factor: float
+    reaches = "tensor"
+
+    def weights(self, weights: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *rest"]:
+        return self.factor * weights
+
+
+@dataclass(frozen=True)
+class Noise(Shift):
+    """Normal noise of standard deviation `std` on every y, examples and answer."""
+
+    std: float
+    reaches = "any"
+
+    def __post_init__(self) -> None:
+        require("noise", self.std, at_least=0)
+
+    def outputs(self, ys: Float[Tensor, "batch point"], generator: torch.Generator) -> Float[Tensor, "batch point"]:
+        return ys + self.std * torch.randn(ys.shape, generator=generator, device=generator.device)
+
+
+@dataclass(frozen=True)
+class HalfSubspace(Shift):
+    """Every x of a prompt in one random subspace of d/2 dimensions (d/2 rounded up), its length kept on average."""
+
+    def inputs(
+        self, xs: Float[Tensor, "batch point dim"], generator: torch.Generator
+    ) -> Float[Tensor, "batch point dim"]:
+        n_prompts, _, n_dims = xs.shape
+        n_kept = (n_dims + 1) // 2
+        spanning = torch.randn(n_prompts, n_dims, n_kept, generator=generator, device=generator.device)
+        basis = torch.linalg.qr(spanning).Q
+        return (n_dims / n_kept) ** 0.5 * (xs @ basis) @ basis.mT
+
+
+@dataclass(frozen=True)
+class RandomQuadrants(Shift):
+    """The examples' x all in one random quadrant of the prompt, the query anywhere."""
+
+    def inputs(
+        self, xs: Float[Tensor, "batch point dim"], generator: torch.Generator
+    ) -> Float[Tensor, "batch point dim"]:
+        draws = torch.rand(len(xs), 1, xs.shape[2], generator=generator, device=generator.device)
+        return xs.abs() * torch.where(draws < 0.5, -1.0, 1.0)
+
+    query_only = True
+
+    def query(
+        self,
+        examples: Float[Tensor, "batch point dim"],
+        query: Float[Tensor, "batch dim"],
+        generator: torch.Generator,
+    ) -> Float[Tensor, "batch dim"]:
+        draws = torch.rand(query.shape, generator=generator, device=generator.device)
+        return query.abs() * torch.where(draws < 0.5, -1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class OrthogonalQuery(Shift):
+    """A query orthogonal to every example, its length kept: nothing can be known about it. Only before d examples."""
+
+    query_only = True
+
+    def query(
+        self,
+        examples: Float[Tensor, "batch point dim"],
+        query: Float[Tensor, "batch dim"],
+        generator: torch.Generator,
+    ) -> Float[Tensor, "batch dim"]:
+        if not examples.shape[1]:
+            return query
+        basis = torch.linalg.qr(examples.mT).Q
+        seen = einsum(basis, basis, query, "batch i k, batch j k, batch j -> batch i")
+        rest = query - seen
+        return rest * query.norm(dim=1, keepdim=True) / rest.norm(dim=1, keepdim=True)
+
+    def allows(self, n_examples: int, n_dims: int) -> bool:
+        return n_examples < n_dims
+
+
+@dataclass(frozen=True)
+class RepeatedQuery(Shift):
+    """A query that is one of the examples, chosen at random."""
+
+    query_only = True
+
+    def query(
+        self,
+        examples: Float[Tensor, "batch point dim"],
+        query: Float[Tensor, "batch dim"],
+        generator: torch.Generator,
+    ) -> Float[Tensor, "batch dim"]:
+        chosen = torch.randint(examples.shape[1], (len(examples),), generator=generator, device=generator.device)
+        return examples[torch.arange(len(examples), device=examples.device), chosen]
+
+    def allows(self, n_examples: int, n_dims: int) -> bool:
+        return n_examples > 0
+
+
+@dataclass(frozen=True)
+class Beyond(Shift):
+    """A query `factor` times as long as in training, the examples as in training: extrapolation."""
+
+    factor: float = 3.0
+    query_only = True
+
+    def query(
+        self,
+        examples: Float[Tensor, "batch point dim"],
+        query: Float[Tensor, "batch dim"],
+        generator: torch.Generator,
+    ) -> Float[Tensor, "batch dim"]:
+        return self.factor * query
+
+
+SHIFTS: Families[Shift] = {
+    "none": Shift,
+    "scale_x": ScaleX,
+    "scale_w": ScaleW,
+    "noise": Noise,
+    "half_subspace": HalfSubspace,
+    "random_quadrants": RandomQuadrants,
+    "orthogonal_query": OrthogonalQuery,
+    "repeated_query": RepeatedQuery,
+    "beyond": Beyond,
+}
+
+
+def shift(spec: str) -> Shift:
+    """The shift called NAME or NAME:PARAMETER.
+
+    Raises:
+        UserError: there is none, or its parameter is missing or not valid.
+
+    >>> shift("scale_x:2")
+    ScaleX(factor=2.0)
+    """
+    return from_registry("shift", spec, SHIFTS)
+
+
+def check_shift(spec: str, name: str, drawn: FunctionClass) -> Shift:
+    """The shift, if it means something on this class.
+
+    Raises:
+        UserError: it does not, or there is none.
+    """
+    chosen = shift(spec)
+    if chosen.reaches != "any" and type(chosen) is not Shift and not isinstance(drawn, FunctionOfX):
+        raise UserError(f"shift '{spec}' does not apply to {name}, which is not a function of x")
+    return chosen
