@@ -26,6 +26,7 @@ from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.evaluate import evaluation_prompts, no_context_error
 from training.output import write_table
+from training.prompts import last_quarter
 from training.transformer import Transformer
 
 CHUNK = 128  # prompts per pass: the activations of one chunk stay in the processor's cache
@@ -155,11 +156,6 @@ def draw_nulls(
     }
 
 
-def effect_points(n_points: int) -> slice:
-    """The predictions over which effects are taken: the last quarter, where the context helps most."""
-    return slice(n_points - max(1, n_points // 4), n_points)
-
-
 def class_errors(
     checkpoint: Checkpoint,
     name: str,
@@ -181,7 +177,7 @@ def class_errors(
     check_ablation(model, test.tokens[:CHECKED], references(model, other.tokens[:CHECKED], means), tested_heads, values)
 
     unit, n_points = config.second_moment(name), config.data.n_points
-    tail = effect_points(n_points)
+    tail = last_quarter(n_points)
     intact = np.empty((n_prompts, n_points))
     ablated = {key: {heads: np.empty(n_prompts) for heads in every_set} for key in values}
     curves = {key: {heads: np.zeros(n_points) for heads in every_set} for key in values}
@@ -227,7 +223,7 @@ def judge(
     errors: ClassErrors, name: str, key: str, sets: Sequence[HeadSet], nulls: Nulls, seed: int
 ) -> tuple[Rows, Rows]:
     """Effects and p-values of the sets under test on one class under one mode, and the null effects behind them."""
-    tail = effect_points(errors.intact.shape[1])
+    tail = last_quarter(errors.intact.shape[1])
     intact, no_context = errors.intact[:, tail].mean(1), errors.no_context[:, tail].mean(1)
     ablated = errors.ablated[key]
     rng = np.random.default_rng(stream_seed("bootstrap", seed, name))

@@ -7,19 +7,37 @@ import typer
 from training import options
 from training.commands import check_classes, check_device
 from training.errors import one_of
+from training.names import BASELINE_NAMES, SHIFT_NAMES
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from interp.ablation import Ablation
     from interp.scores import HeadScores
+    from training.checkpoint import Checkpoint
 
 VERDICTS = 3  # sets; beyond that a table is easier to read than sentences
 
 
 def evaluate(
-    ckpt: options.Ckpt,
+    ckpt: options.Ckpts,
     classes: options.Classes = None,
+    inputs: Annotated[
+        str | None,
+        typer.Option("--inputs", metavar="NAME,NAME", help="Input distributions (default: those of the run)."),
+    ] = None,
+    shift: Annotated[
+        str,
+        typer.Option("--shift", metavar="NAME[:X]", help=f"A change of the data: {', '.join(SHIFT_NAMES)}."),
+    ] = "none",
+    baselines: Annotated[
+        str,
+        typer.Option(
+            "--baselines",
+            metavar="NAME,NAME",
+            help=f"Predictors beside each class's own: {', '.join(BASELINE_NAMES)}; or none.",
+        ),
+    ] = "least_squares,ridge",
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
     units: Annotated[
         str, typer.Option("--units", help="nmse (MSE / E[y²], zero predictor = 1) or paper (MSE / n_dims).")
@@ -32,49 +50,84 @@ def evaluate(
     """Measure the error by number of in-context examples, beside the predictors that give it meaning.
 
     \b
-    Example:
+    Examples:
       interp eval --ckpt zoo:mixed-0 --classes linear,quadratic --prompts 2048
+      interp eval --ckpt zoo:mixed-0 --ckpt zoo:linear-0 --classes linear --shift scale_x:2 --out results
     """
+    import pandas as pd
+
     from training import output
+    from training.baselines import baseline
     from training.checkpoint import load
     from training.evaluate import error_curves
+    from training.inputs import input_distribution
+    from training.shifts import check_shift
 
     if units not in ("nmse", "paper"):
         raise one_of("units", units, ("nmse", "paper"))
-    checkpoint = load(ckpt, check_device(device))
-    names = check_classes(classes, checkpoint.config.evaluated_classes)
+    chosen = [] if baselines == "none" else [name.strip() for name in baselines.split(",")]
+    for name in chosen:
+        baseline(name)
+    sources = None if inputs is None else [name.strip() for name in inputs.split(",")]
+    for source in sources or []:
+        input_distribution(source)
+    checkpoints = [load(name, check_device(device)) for name in ckpt]
+    names = [check_classes(classes, checkpoint.config.evaluated_classes) for checkpoint in checkpoints]
+    for name in {name for of_checkpoint in names for name in of_checkpoint}:
+        check_shift(shift, name)
     if out:
         output.prepare_directory(out)
-    curves = error_curves(checkpoint, names, n_prompts=prompts, seed=seed, units=units)
+    common = {"n_prompts": prompts, "seed": seed, "units": units, "inputs": sources, "shift": shift}
+    tables = [
+        error_curves(checkpoint, of_checkpoint, **common, baselines=chosen)
+        for checkpoint, of_checkpoint in zip(checkpoints, names, strict=True)
+    ]
+    curves = pd.concat(tables, ignore_index=True)
     if out:
         from interp.plots import plot_error_curves, save_figure
 
         output.write_table(curves, out / "error_curves.csv")
         save_figure(plot_error_curves(curves), out / "error_curves.png")
     if json:
-        document = {"checkpoint": ckpt, "step": checkpoint.step, "seed": seed, "prompts": prompts}
+        about = [{"checkpoint": one.name, "step": one.step} for one in checkpoints]
+        document = {"checkpoints": about, "seed": seed, "prompts": prompts, "shift": shift}
         output.print_json(document | {"curves": output.records(curves)})
         return
-    print_curves(curves, f"{ckpt}, step {checkpoint.step}", f"{prompts} prompts, seed {seed}")
+    shifted = "" if shift == "none" else f", shift {shift}"
+    titles = ", ".join(f"{one.name}, step {one.step}" for one in checkpoints)
+    print_curves(curves, titles + shifted, f"{prompts} prompts, seed {seed}{heavy_tails(checkpoints, curves)}")
+
+
+def heavy_tails(checkpoints: "list[Checkpoint]", curves: "pd.DataFrame") -> str:
+    """A warning where E[y²] does not exist."""
+    arms = curves[["function_class", "inputs"]].drop_duplicates().itertuples(index=False)
+    robust = [
+        f"{name} on {inputs}" for name, inputs in arms if checkpoints[0].config.scale(name, inputs).how == "robust"
+    ]
+    if not robust:
+        return ""
+    return f"; E[y²] is infinite for {', '.join(robust)}: the unit is a robust scale, means wander with the sample"
 
 
 def print_curves(curves: "pd.DataFrame", title: str, caption: str) -> None:
     """Every class and predictor at five numbers of examples, with the interval at the last."""
     from training.output import number, print_table, records
 
-    points = records(curves)
-    last = max(point["examples"] for point in points)
-    shown = sorted({round(share * last) for share in (0, 0.25, 0.5, 0.75, 1)})
-    rows: dict[str, list[str]] = {}
-    for point in points:
-        cells = rows.setdefault(f"{point['function_class']}, {point['predictor']}", [])
+    several = [name for name in ("inputs", "checkpoint") if curves[name].nunique() > 1]
+    last = int(curves["examples"].max())
+    shown = sorted({round(share * last) for share in (0, 0.25, 0.5, 0.75, 1)} & {*curves["examples"]})
+    last = shown[-1]
+    rows: dict[str, dict[int, str]] = {}
+    for point in records(curves):
+        who = [point["function_class"], *(point[column] for column in several), point["predictor"]]
+        cells = rows.setdefault(", ".join(who), {})
         if point["examples"] in shown:
-            cells.append(number(point["error"]))
+            cells[point["examples"]] = number(point["error"])
         if point["examples"] == last:
-            cells.append(f"[{number(point['ci_low'])}, {number(point['ci_high'])}]")
-    unit = {"nmse": "MSE / E[y²]", "paper": "MSE / n_dims, the paper's unit"}[points[0]["units"]]
-    header = ["class, predictor", *(f"k = {k}" for k in shown), f"95 % at k = {last}"]
-    table = [[name, *cells] for name, cells in rows.items()]
+            cells[last + 1] = f"[{number(point['ci_low'])}, {number(point['ci_high'])}]"
+    unit = {"nmse": "MSE / E[y²]", "paper": "MSE / n_dims, the paper's unit"}[curves["units"].iloc[0]]
+    header = [", ".join(["class", *several, "predictor"]), *(f"k = {k}" for k in shown), f"95 % at k = {last}"]
+    table = [[name, *(cells.get(k, "-") for k in [*shown, last + 1])] for name, cells in rows.items()]
     print_table(f"{title}: error ({unit}) after k in-context examples", header, table, caption)
 
 

@@ -27,7 +27,8 @@ class HookedPromptTransformer(HookedTransformer):
 def hooked(source: str | Path | Checkpoint | Transformer, device: str = "cpu") -> HookedPromptTransformer:
     """A checkpoint (or a model in memory) as a HookedTransformer that takes prompts.
 
-    `model(prompt)` is [batch pos 1]; at the token x_i it is the prediction of y_i (`model.layout` says where x tokens stand). `run_with_cache` and
+    `model(prompt)` is [batch pos 1]; at the token x_i it is the prediction of y_i (the compact model's
+    `layout` says where the x tokens stand). `run_with_cache` and
     `run_with_hooks` work as in every TransformerLens notebook. Do not use the `_by_pos` sweeps of
     `transformer_lens.patching` on it: they take the number of positions from the last axis of the prompt.
 

@@ -15,12 +15,9 @@ from interp.ablation import Ablation
 from interp.scores import HeadScores
 from training.output import records
 
-PREDICTORS = {
-    "model": ("model", "#1b6ca8", "-"),
-    "least_squares": ("least squares", "#c8553d", "--"),
-    "ridge": ("ridge, best penalty", "#e0a458", "--"),
-    "no_context": ("no-context optimum", "#666666", ":"),
-}
+BASELINE_STYLES = {"no_context": ("#666666", ":"), "least_squares": ("#c8553d", "--"), "ridge": ("#e0a458", "--")}
+OTHER_BASELINES = ("#3f7d58", "#7a5195", "#8d6e63", "#00838f", "#ad1457")
+LABELS = {"no_context": "no-context optimum", "ridge": "ridge, best penalty"}
 MODES = {"zero": "#c8553d", "mean": "#3f7d58", "resample": "#7a5195"}
 DPI = 120
 INTACT, NULL, GREY = "#1b6ca8", "#b9c0c7", "#666666"
@@ -64,28 +61,47 @@ def plot_pattern(pattern: Float[Tensor, "pos pos"], *, n_pairs: int) -> Axes:
 
 
 def plot_error_curves(curves: pd.DataFrame) -> list[Axes]:
-    """Error by number of in-context examples, one panel per class, with 95 % bands and the reference predictors."""
-    names = list(curves["function_class"].unique())
-    axes = row_of_axes(len(names), width=2.9, height=2.7)
-    for ax, name in zip(axes, names, strict=True):
-        for predictor, (label, colour, style) in PREDICTORS.items():
-            curve = where(curves, function_class=name, predictor=predictor)
-            ax.plot(
-                curve["examples"],
-                curve["error"],
-                style,
-                color=colour,
-                label=label,
-                lw=2 if predictor == "model" else 1.2,
-            )
-            if predictor == "model":
-                ax.fill_between(curve["examples"], curve["ci_low"], curve["ci_high"], color=colour, alpha=0.2, lw=0)
-        top = 1.6 * where(curves, function_class=name, predictor="zero")["error"].mean()
-        ax.set(title=name, xlabel="in-context examples", ylim=(0, top))
+    """Error by number of in-context examples, one panel per class and input distribution.
+
+    Every checkpoint's model has a line with its 95 % band; the reference predictors are those of the first checkpoint.
+    """
+    panels = curves[["function_class", "inputs"]].drop_duplicates().to_dict("records")
+    axes = row_of_axes(len(panels), width=2.9, height=2.7)
+    for ax, panel in zip(axes, panels, strict=True):
+        of_panel = where(curves, **{str(key): str(value) for key, value in panel.items()})
+        models = where(of_panel, predictor="model").groupby("checkpoint", sort=False)
+        colours = sns.color_palette("crest", len(models)) if len(models) > 1 else [INTACT]
+        for colour, (checkpoint, curve) in zip(colours, models, strict=True):
+            label = str(checkpoint) if len(models) > 1 else "model"
+            ax.plot(curve["examples"], curve["error"], color=colour, label=label, lw=2)
+            ax.fill_between(curve["examples"], curve["ci_low"], curve["ci_high"], color=colour, alpha=0.2, lw=0)
+        first = where(of_panel, checkpoint=of_panel["checkpoint"].iloc[0])
+        draw_baselines(ax, first)
+        title = panel["function_class"]
+        ax.set(
+            title=title if curves["inputs"].nunique() == 1 else f"{title}, {panel['inputs']}",
+            xlabel="in-context examples",
+            ylim=(0, 1.6 * where(first, predictor="zero")["error"].mean()),
+        )
+    shift = curves["shift"].iloc[0]
     units = {"nmse": "MSE / E[y²]", "paper": "MSE / n_dims"}[curves["units"].iloc[0]]
-    axes[0].set_ylabel(units)
+    axes[0].set_ylabel(units if shift == "none" else f"{units}, {shift}")
     legend_beside(axes)
     return axes
+
+
+def draw_baselines(ax: Axes, curves: pd.DataFrame) -> None:
+    """The reference predictors of one panel as thin lines."""
+    names = [name for name in curves["predictor"].unique() if name not in ("model", "zero")]
+    others = dict(zip((name for name in names if name not in BASELINE_STYLES), OTHER_BASELINES, strict=False))
+    for name in names:
+        colour, style = BASELINE_STYLES.get(name, (others.get(name, GREY), "-."))
+        curve = where(curves, predictor=name)
+        ax.plot(curve["examples"], curve["error"], style, color=colour, label=LABELS.get(name, words(name)), lw=1.2)
+
+
+def words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def plot_ablation_curves(result: Ablation, heads: str) -> list[Axes]:
@@ -170,7 +186,10 @@ def row_of_axes(n: int, *, width: float, height: float) -> list[Axes]:
 
 def legend_beside(axes: list[Axes]) -> None:
     """One legend for all panels, to their right."""
-    handles, labels = axes[0].get_legend_handles_labels()
+    entries = [entry for ax in axes for entry in zip(*ax.get_legend_handles_labels(), strict=True)]
+    by_label = {label: handle for handle, label in reversed(entries)}
+    labels = list(dict.fromkeys(label for _, label in entries))
+    handles = [by_label[label] for label in labels]
     figure_of(axes).legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
 
 

@@ -54,3 +54,7 @@ def _later(prompts, **kw):
 single_index = lasso = nearest_neighbours = greedy_tree = lookup = prototype_bayes = transition_average = (
     fitting_hypotheses
 ) = sign_of_ridge = _later
+
+
+def baseline(name):
+    return {"least_squares": least_squares, "ridge": best_ridge}[name]

@@ -29,10 +29,10 @@ from torch import Tensor
 
 from training.config import RunConfig
 from training.errors import UserError, one_of
-from training.settings import from_dict, to_dict
+from training.settings import differences, from_dict, to_dict
 from training.transformer import Transformer
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CONFIG, WEIGHTS, HISTORY, SNAPSHOTS, RESUME = (
     "config.json",
     "model.safetensors",
@@ -132,6 +132,25 @@ def read_config(directory: Path) -> RunConfig:
     Raises:
         UserError: it is missing, damaged, or of another format version.
     """
+    document = read_document(directory)
+    version, path = document.get("format_version"), directory / CONFIG
+    if version != FORMAT_VERSION:
+        older = isinstance(version, int) and version < FORMAT_VERSION
+        way = f": convert it with `interp upgrade --ckpt {directory}`" if older else ""
+        raise UserError(f"{path} has format version {version}; this program reads version {FORMAT_VERSION}{way}")
+    config = from_dict(RunConfig, document["run"])
+    missing = differences(to_dict(config), document["run"])
+    if missing:
+        raise UserError(f"{path} is damaged: it has no {missing[0]}")
+    return config
+
+
+def read_document(directory: Path) -> dict[str, Any]:
+    """config.json, whatever its format version.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
     path = directory / CONFIG
     try:
         document = json.loads(path.read_text())
@@ -139,13 +158,9 @@ def read_config(directory: Path) -> RunConfig:
         raise UserError(f"{directory} is not a checkpoint: it has no {CONFIG}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged: {first_line(error)}") from None
-    version = document.get("format_version") if isinstance(document, dict) else None
-    if version != FORMAT_VERSION:
-        raise UserError(f"{path} has format version {version}; this program reads version {FORMAT_VERSION}")
-    run = document.get("run")
-    if not isinstance(run, dict):
+    if not isinstance(document, dict) or not isinstance(document.get("run"), dict):
         raise UserError(f"{path} is damaged: it has no table 'run'")
-    return from_dict(RunConfig, run)
+    return document
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], int]:

@@ -1,21 +1,43 @@
-"""The commands of the training package: train, zoo. Heavy imports wait until a command runs."""
+"""The commands of the training package. Heavy imports wait until a command runs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from training import options
 from training.errors import UserError
+from training.names import CLASS_NAMES, INPUT_NAMES
+
+if TYPE_CHECKING:
+    from training.config import RunConfig
+    from training.many import Job
 
 
 def train(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The run's directory.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The run's directory; that of all runs of a set.")],
     curriculum: Annotated[
-        str, typer.Option("--curriculum", help="mixed, sequential, random, or single:CLASS.")
+        str,
+        typer.Option(
+            "--curriculum",
+            metavar="NAME,NAME",
+            help="mixed, sequential, random, custom or single:CLASS; several make a set of runs.",
+        ),
     ] = "mixed",
-    preset: Annotated[str, typer.Option("--preset", help="tiny, small or paper.")] = "tiny",
+    preset: Annotated[str, typer.Option("--preset", help="tiny, small, paper, tiny-fast or small-fast.")] = "tiny",
     seed: options.Seed = 0,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", metavar="0-4", help="Train a set: OUT/mixed-0 … OUT/mixed-4.")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            metavar="N",
+            parser=options.whole_number(1),
+            help="Runs of a set at a time (default: as many as there are cores).",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Replace one value of the preset; may be repeated."),
@@ -24,7 +46,31 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the run that is already there.")] = False,
     device: options.Device = "cpu",
 ) -> None:
-    """Train one model under a curriculum of function classes.
+    from training.settings import from_preset
+
+    device = check_device(device)
+    curricula = [name.strip() for name in curriculum.split(",")]
+    if seeds is None and len(curricula) == 1:
+        train_one(from_preset(preset, curriculum, seed, settings or []), out, device, resume=resume, force=force)
+        return
+    from training.many import Job, default_jobs, parse_seeds, run_name
+
+    flags = [word for word, given in (("--resume", resume), ("--force", force)) if given]
+    common = ["--preset", preset, "--device", device, *flags, *(f"--set={setting}" for setting in settings or [])]
+    runs = [
+        Job(
+            from_preset(preset, name, number, settings or []),
+            out / run_name(name, number),
+            ("--curriculum", name, "--seed", str(number), *common),
+        )
+        for name in curricula
+        for number in (parse_seeds(seeds) if seeds is not None else [seed])
+    ]
+    threads = runs[0].config.recipe.threads
+    train_set(runs, jobs or (default_jobs(threads) if device == "cpu" else 1), resume=resume, force=force)
+
+
+train.__doc__ = f"""Train one model, or a set of them, under a curriculum of function classes.
 
     The seed gives initialisation, data and task choice a stream each, different ones for every curriculum.
 
@@ -32,24 +78,147 @@ def train(
     Examples:
       interp train --preset tiny --curriculum mixed --seed 0 --out runs/mixed-0
       interp train --curriculum single:linear --set recipe.lr=1e-3 --out runs/linear-0
+      interp train --curriculum mixed,random --seeds 0-4 --out runs
+      interp train --set data.classes=linear,sinusoid:2 --set data.inputs=gaussian,student_t:4 --out runs/two
+
+    Function classes (`interp classes` describes them): {", ".join(CLASS_NAMES)}.
+
+    Input distributions: {", ".join(INPUT_NAMES)}.
     """
+
+
+def train_one(config: "RunConfig", out: Path, device: str, *, resume: bool, force: bool) -> None:
+    """One run, in this process."""
     from training import rundir
     from training.checkpoint import delete_run
     from training.output import prepare_directory
-    from training.settings import from_preset
     from training.trainer import train as train_run
 
-    config, device = from_preset(preset, curriculum, seed, settings or []), check_device(device)
     rundir.check(config, out, resume=resume, force=force)
     if rundir.is_finished(config, out) and resume:
         typer.echo(f"{out} is finished: {config.recipe.steps} steps", err=True)
         return
     prepare_directory(out)
     if force and not resume:
-        delete_run(out)
+        with rundir.locked(out):
+            delete_run(out)
     started_at = train_run(config, out, device=device, resume=resume)
     resumed = f", resumed at step {started_at}" if started_at else ""
-    typer.echo(f"trained {curriculum} for {config.recipe.steps} steps{resumed}: {out}", err=True)
+    typer.echo(f"trained {config.curriculum} for {config.recipe.steps} steps{resumed}: {out}", err=True)
+
+
+def train_set(runs: "list[Job]", n_at_once: int, *, resume: bool, force: bool) -> None:
+    """Several runs, each in a process of its own; every directory is checked before the first one starts.
+
+    Raises:
+        CheckError: some of them failed.
+    """
+    from training import rundir
+    from training.errors import CheckError
+    from training.many import train_many
+    from training.output import prepare_directory
+
+    for run in runs:
+        rundir.check(run.config, run.directory, resume=resume, force=force)
+        prepare_directory(run.directory.parent)
+    failed = train_many(runs, n_at_once)
+    if failed:
+        words = "; ".join(f"{name}: {message}" for name, message in failed.items())
+        raise CheckError(f"{len(failed)} of {len(runs)} runs failed: {words}")
+    typer.echo(f"trained {len(runs)} runs, {n_at_once} at a time: {runs[0].directory.parent}", err=True)
+
+
+def history(
+    ckpt: options.Ckpts,
+    fraction: Annotated[
+        float,
+        typer.Option("--fraction", metavar="F", help="Converged: an error of at most F times the no-context optimum."),
+    ] = 0.5,
+    json: options.Json = False,
+    out: options.Out = None,
+) -> None:
+    """Show when each class of a run converged, and the data, compute and time that it took.
+
+    \b
+    Example:
+      interp history --ckpt zoo:mixed-0 --ckpt zoo:random-0
+    """
+    import pandas as pd
+
+    from training import output
+    from training.checkpoint import locate
+    from training.convergence import HELD, convergence
+
+    if not 0 < fraction < 1:
+        raise UserError(f"--fraction {fraction}: must be between 0 and 1")
+    tables = []
+    for name in ckpt:
+        found = convergence(locate(name)[0], fraction)
+        found.insert(0, "checkpoint", name)
+        tables.append(found)
+    table = pd.concat(tables, ignore_index=True)
+    if out:
+        output.write_table(table, output.prepare_directory(out) / "history.csv")
+    if json:
+        output.print_json({"fraction": fraction, "held": HELD, "runs": output.records(table)})
+        return
+    columns = ("step", "prompts_seen", "prompts_total", "flops", "seconds")
+    rows = [
+        [
+            f"{row['checkpoint']} {row['function_class']}, {row['inputs']}",
+            output.number(row["nmse_tail"]),
+            output.number(row["no_context_tail"]),
+            *(output.count(row[column]) for column in columns),
+        ]
+        for row in output.records(table)
+    ]
+    header = ["run, class, inputs", "NMSE", "no-context", "step", "prompts", "of all classes", "FLOPs", "seconds"]
+    caption = (
+        f"errors over the last quarter of the points; from `step` on: where the run converged, an error of at most "
+        f"{fraction:g} of the no-context optimum for {HELD} evaluations; - where it never did, or nobody counted"
+    )
+    output.print_table("when and at what price", header, rows, caption)
+
+
+def classes(json: options.Json = False) -> None:
+    """Describe the function classes, input distributions and shifts that a run or an evaluation can name.
+
+    \b
+    Example:
+      interp classes
+    """
+    from training import output
+    from training.function_classes import FAMILIES
+    from training.inputs import INPUTS
+    from training.registry import describe
+    from training.shifts import SHIFTS
+
+    kinds = {"function class": FAMILIES, "input distribution": INPUTS, "shift": SHIFTS}
+    entries = [
+        {"kind": kind, "name": name, "parameter": parameter, "definition": definition}
+        for kind, families in kinds.items()
+        for name, parameter, definition in describe(families)
+    ]
+    if json:
+        output.print_json({"names": entries})
+        return
+    rows = [[f"{e['name']}{e['parameter']}", e["kind"], e["definition"]] for e in entries]
+    output.print_table("NAME or NAME:PARAMETER", ["name", "kind", "definition"], rows, align="left")
+
+
+def upgrade(
+    ckpt: Annotated[Path, typer.Option("--ckpt", metavar="DIR", help="A run directory of an older format version.")],
+) -> None:
+    """Convert a finished run of an older format version, in place.
+
+    \b
+    Example:
+      interp upgrade --ckpt runs/mixed-0
+    """
+    from training.upgrade import upgrade_run
+
+    before, after = upgrade_run(ckpt)
+    typer.echo(f"{ckpt}: format version {before} is now {after}", err=True)
 
 
 zoo = typer.Typer(help="The trained checkpoints that ship with the package.", no_args_is_help=True)
@@ -112,7 +281,9 @@ def check_classes(classes: str | None, default: tuple[str, ...]) -> list[str]:
     names = list(default) if classes is None else [name.strip() for name in classes.split(",")]
     if len(set(names)) < len(names):
         raise UserError(f"--classes {classes}: a class is named twice")
-    return [function_class(name).name for name in names]
+    for name in names:
+        function_class(name)
+    return names
 
 
 def check_device(device: str) -> str:

@@ -231,8 +231,8 @@ class RunConfig:
     def check_instruction(self) -> None:
         if self.instruction.kind == "one_hot" and len(self.told_apart) > self.model.n_dims:
             raise UserError(
-                f"instruction.kind=one_hot tells {len(self.told_apart)} things apart in model.n_dims={self.model.n_dims} "
-                "coordinates: use vector, or more dims"
+                f"instruction.kind=one_hot tells {len(self.told_apart)} things apart, one coordinate each: it needs "
+                f"model.n_dims >= {len(self.told_apart)} (given: {self.model.n_dims}); or use vector"
             )
         first_points = self.growth.points_at(0, self.data.n_points)
         if self.instruction.kind != "none" and self.instruction.at > 2 * first_points:

@@ -140,7 +140,8 @@ def table(names: Sequence[str], blocks: Sequence[Sequence[float]], steps: int, e
     inner = [*edges]
     if inner and (len(inner) != len(blocks) - 1 or sorted({*inner, steps}) != [*inner, steps] or inner[0] < 0):
         raise UserError(
-            f"schedule.edges={inner}: {len(blocks) - 1} rising steps below {steps} are needed, one per block but the last"
+            f"schedule.edges={inner}: {len(blocks) - 1} rising steps below {steps} are needed, "
+            "one per block but the last"
         )
     closed = [*inner, steps] if inner else block_edges(steps, len(blocks))
     return Curriculum(tuple(names), tuple(tuple(block) for block in blocks), tuple(closed))

@@ -24,7 +24,7 @@ def one_of(what: str, given: str, valid: Iterable[object]) -> UserError:
     return UserError(f"unknown {what} '{given}' (valid: {names})")
 
 
-def require(what: str, value: float, *, at_least: float | None = None, above: float | None = None) -> None:
+def require(what: str, value: int | float, *, at_least: int | None = None, above: int | None = None) -> None:
     """Refuse a parameter that is out of range.
 
     Raises:

@@ -1,6 +1,8 @@
 """Error by number of in-context examples, for a model and for the predictors that give it meaning."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -10,33 +12,47 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from training.baselines import best_ridge, least_squares
+from training.baselines import baseline
 from training.checkpoint import Checkpoint
 from training.config import RunConfig, stream_seed
 from training.function_classes import function_class
 from training.intervals import mean_interval
 from training.prompts import Prompts
-from training.sampling import sample_prompts
+from training.sampling import sample_prompts, shifted_queries
+from training.shifts import shift as shift_called
 from training.transformer import Transformer
 
 Units = Literal["nmse", "paper"]
+Predictor = Callable[[Prompts], Float[Tensor, "batch point"]]
 
 CHUNK = 256  # prompts per forward pass: enough to keep the cores busy, small enough for any preset
+DEFAULT_BASELINES = ("least_squares", "ridge")
 
 
-def evaluation_prompts(config: RunConfig, name: str, *, n_prompts: int, seed: int, stream: str = "test") -> Prompts:
+def evaluation_prompts(
+    config: RunConfig,
+    name: str,
+    *,
+    n_prompts: int,
+    seed: int,
+    stream: str = "test",
+    inputs: str | None = None,
+    shift: str = "none",
+) -> Prompts:
     """Prompts as in training, from a seed of their own.
 
     Args:
-        config: the run whose inputs, weights and lengths to follow.
+        config: the run whose inputs, weights, lengths and instructions to follow.
         name: function class.
         n_prompts: how many.
         seed: determines them together with `stream`.
-        stream: `selection`, `reference` and `test` share nothing; different classes share w and x, so that they can be
-            compared pair by pair.
+        stream: `selection`, `reference` and `test` share nothing; linear, quadratic, cubic and quartic share w and x,
+            so that they can be compared pair by pair.
+        inputs: input distribution; None is the run's first.
+        shift: a change of the whole prompt (`training.shifts`).
     """
     generator = torch.Generator().manual_seed(stream_seed("evaluation", stream, seed))
-    return sample_prompts(config, name, generator, n_prompts)
+    return sample_prompts(config, name, generator, n_prompts, inputs=inputs, shift=shift)
 
 
 @torch.no_grad()
@@ -51,46 +67,103 @@ def no_context_error(config: RunConfig, name: str, prompts: Prompts) -> Float[Te
     return (function_class(name).no_context(prompts.xs, config.data.weights) - prompts.ys).square()
 
 
-def error_curves(
-    checkpoint: Checkpoint, classes: Sequence[str], *, n_prompts: int, seed: int, units: Units = "nmse"
-) -> pd.DataFrame:
-    """One row per function class, predictor and number of in-context examples.
+@dataclass(frozen=True)
+class Setting:
+    """What a curve is measured on, beyond the function class.
 
-    Columns: `checkpoint`, `step`, `function_class`, `predictor` (see `squared_errors`), `examples` (k pairs before the
-    prediction), `error` with its 95 % interval `ci_low`, `ci_high` over prompts, and `units`: `nmse` = MSE / E[y²], or
-    `paper` = MSE / n_dims, in which only linear has the zero predictor at 1.
+    Attributes:
+        inputs: input distribution; None is the run's first.
+        shift: a change of the data (`training.shifts`).
+        n_prompts: how many.
+        seed: of the prompts and the resampling.
     """
+
+    inputs: str | None = None
+    shift: str = "none"
+    n_prompts: int = 1024
+    seed: int = 0
+
+
+def error_curves(
+    checkpoint: Checkpoint,
+    classes: Sequence[str],
+    *,
+    n_prompts: int,
+    seed: int,
+    units: Units = "nmse",
+    inputs: Sequence[str] | None = None,
+    shift: str = "none",
+    baselines: Sequence[str] = DEFAULT_BASELINES,
+) -> pd.DataFrame:
+    """One row per function class, input distribution, predictor and number of in-context examples.
+
+    Columns: `checkpoint`, `step`, `function_class`, `inputs`, `shift`, `predictor` (see `predictors`), `examples` (k
+    pairs before the prediction), `error` with its 95 % interval `ci_low`, `ci_high` over prompts, and `units`: `nmse` =
+    MSE / E[y²] of the class without the shift, or `paper` = MSE / n_dims, in which only linear has the zero predictor
+    at 1.
+
+    Args:
+        checkpoint: a loaded run.
+        classes: function classes.
+        n_prompts: per class.
+        seed: of the prompts.
+        units: of the errors.
+        inputs: input distributions; None takes the run's.
+        shift: a change of the data (`training.shifts`).
+        baselines: predictors beside the model and the class's own baseline (`training.baselines.BASELINES`).
+
+    Raises:
+        UserError: unknown class, input distribution, shift or baseline, or a shift that the class does not have.
+    """
+    arms = [(name, source) for name in classes for source in inputs or checkpoint.config.data.inputs]
     tables = []
-    for name in tqdm(classes, desc="evaluate", unit="class", disable=None):
-        prompts = evaluation_prompts(checkpoint.config, name, n_prompts=n_prompts, seed=seed)
-        unit = checkpoint.config.second_moment(name) if units == "nmse" else checkpoint.config.model.n_dims
+    for name, source in tqdm(arms, desc="evaluate", unit="class", disable=None):
+        setting = Setting(source, shift, n_prompts, seed)
+        unit = checkpoint.config.second_moment(name, source) if units == "nmse" else checkpoint.config.model.n_dims
         rng = np.random.default_rng(stream_seed("bootstrap", seed, name))
-        for predictor, errors in squared_errors(checkpoint, name, prompts).items():
-            scaled = errors.double().numpy() / unit
+        for predictor, errors in squared_errors(checkpoint, name, setting, baselines).items():
+            scaled = torch.stack(list(errors.values()), dim=1).double().numpy() / unit
             low, high = mean_interval(scaled, rng)
-            curve = {
-                "examples": np.arange(scaled.shape[1]),
-                "error": scaled.mean(0),
-                "ci_low": low,
-                "ci_high": high,
-            }
-            tables.append(pd.DataFrame({"function_class": name, "predictor": predictor, **curve}))
+            curve = {"examples": list(errors), "error": scaled.mean(0), "ci_low": low, "ci_high": high}
+            about = {"function_class": name, "inputs": source, "shift": shift, "predictor": predictor}
+            tables.append(pd.DataFrame(about | curve))
     table = pd.concat(tables, ignore_index=True).assign(units=units)
     table.insert(0, "checkpoint", checkpoint.name)
     table.insert(1, "step", checkpoint.step)
     return table
 
 
-def squared_errors(checkpoint: Checkpoint, name: str, prompts: Prompts) -> dict[str, Float[Tensor, "batch point"]]:
-    """Squared error of the model and of every baseline on the same prompts.
-
-    `least_squares` and `ridge` (best penalty in hindsight) fit w·x to the examples; `no_context` is E[y given x], the
-    best that can be done without them; `zero` predicts 0.
-    """
+def squared_errors(
+    checkpoint: Checkpoint, name: str, setting: Setting, baselines: Sequence[str] = DEFAULT_BASELINES
+) -> dict[str, dict[int, Float[Tensor, " batch"]]]:
+    """By predictor and number of examples, the squared error on every prompt; all predictors see the same prompts."""
+    config, chosen = checkpoint.config, predictors(checkpoint, name, baselines)
+    if not shift_called(setting.shift).query_only:
+        prompts = evaluation_prompts(
+            config, name, n_prompts=setting.n_prompts, seed=setting.seed, inputs=setting.inputs, shift=setting.shift
+        )
+        return {
+            key: dict(enumerate((predict(prompts) - prompts.ys).square().unbind(1))) for key, predict in chosen.items()
+        }
+    generator = torch.Generator().manual_seed(stream_seed("evaluation", "test", setting.seed))
+    asked = shifted_queries(config, name, generator, setting.n_prompts, shift=setting.shift, inputs=setting.inputs)
     return {
-        "model": (predictions(checkpoint.model, prompts) - prompts.ys).square(),
-        "least_squares": (least_squares(prompts) - prompts.ys).square(),
-        "ridge": (best_ridge(prompts) - prompts.ys).square(),
-        "no_context": no_context_error(checkpoint.config, name, prompts),
-        "zero": prompts.ys.square(),
+        key: {k: (predict(prompts) - prompts.ys).square()[:, -1] for k, prompts in asked.items()}
+        for key, predict in chosen.items()
+    }
+
+
+def predictors(checkpoint: Checkpoint, name: str, baselines: Sequence[str]) -> dict[str, Predictor]:
+    """The model, the class's own baseline, those asked for, and two that see no examples.
+
+    `no_context` is E[y given x], the best that can be done without them; `zero` predicts 0.
+    """
+    drawn, kind = function_class(name), checkpoint.config.data.weights
+    own = drawn.baseline(kind)
+    return {
+        "model": partial(predictions, checkpoint.model),
+        own.name: own.predict,
+        **{key: baseline(key) for key in baselines},
+        "no_context": lambda prompts: drawn.no_context(prompts.xs, kind),
+        "zero": lambda prompts: torch.zeros_like(prompts.ys),
     }

@@ -1,9 +1,9 @@
 """Floating-point operations of a forward pass and a training step, counted from the architecture.
 
-A matrix product of [a b] by [b c] is 2abc. Counted are the matrix products that `Transformer.predict` performs: keys and
-values at every token, queries, outputs and MLPs too but in the last layer only at the x tokens, attention only where it
-may look. Element-wise work is left out. A backward pass costs two forward passes (one product for the weights' gradient,
-one for the activations').
+A matrix product of [a b] by [b c] is 2abc. Counted are the matrix products that `Transformer.predict` performs: keys
+and values at every token, queries, outputs and MLPs too but in the last layer only at the x tokens, attention only
+where it may look. Element-wise work is left out. A backward pass costs two forward passes, one product for the
+gradient of the weights and one for that of the activations, but for the prompts, which need none.
 """
 
 from training.config import ModelConfig
@@ -14,7 +14,7 @@ def forward_flops(model: ModelConfig, n_points: int, n_instruction: int = 0) -> 
 
     >>> tiny = ModelConfig(n_layers=3, n_heads=8, d_model=64, n_dims=4, n_ctx=32)
     >>> forward_flops(tiny, 16)
-    8486400
+    8250880
     """
     n_pos = 2 * n_points - 1 + n_instruction
     width = model.d_model
@@ -31,4 +31,5 @@ def forward_flops(model: ModelConfig, n_points: int, n_instruction: int = 0) -> 
 
 def step_flops(model: ModelConfig, n_prompts: int, n_points: int, n_instruction: int = 0) -> int:
     """For one update on a batch."""
-    return 3 * n_prompts * forward_flops(model, n_points, n_instruction)
+    read_in = 2 * (2 * n_points - 1 + n_instruction) * model.n_dims * model.d_model
+    return n_prompts * (3 * forward_flops(model, n_points, n_instruction) - read_in)

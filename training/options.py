@@ -29,6 +29,14 @@ Ckpt = Annotated[
         help="A run directory, DIR@STEP for a snapshot, or zoo:NAME for a shipped model.",
     ),
 ]
+Ckpts = Annotated[
+    list[str],
+    typer.Option(
+        "--ckpt",
+        metavar="CKPT",
+        help="A run directory, DIR@STEP for a snapshot, or zoo:NAME for a shipped model; may be repeated.",
+    ),
+]
 Classes = Annotated[
     str | None,
     typer.Option(

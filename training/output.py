@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -34,11 +34,17 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): item for key, item in row.items()} for row in table.to_dict("records")]
 
 
-def print_table(title: str, header: Iterable[str], rows: Iterable[Iterable[str]], caption: str = "") -> None:
+def print_table(
+    title: str,
+    header: Iterable[str],
+    rows: Iterable[Iterable[str]],
+    caption: str = "",
+    align: Literal["left", "right"] = "right",
+) -> None:
     """A table on stdout between its title and its caption; the first column is text, the others align to the right."""
     table = Table()
     for place, column in enumerate(header):
-        table.add_column(column, justify="right" if place else "left")
+        table.add_column(column, justify=align if place else "left")
     for row in rows:
         table.add_row(*row)
     width = None if Console().is_terminal else 120
@@ -52,6 +58,17 @@ def number(value: float | None, digits: int = 3) -> str:
     if value is None or not math.isfinite(value):
         return "-"
     return f"{value:.{digits}f}" if abs(value) < 1e4 else f"{value:.3g}"
+
+
+def count(value: float | int | None) -> str:
+    """A number of things, whole while that is readable; a dash when there is none.
+
+    >>> count(3000), count(2.5e15), count(None)
+    ('3000', '2.5e+15', '-')
+    """
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:.0f}" if value < 1e9 else f"{value:.3g}"
 
 
 def interval(value: float, low: float, high: float) -> str:

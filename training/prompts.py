@@ -107,6 +107,15 @@ def to_prompt(xs: Float[Tensor, "batch point dim"], ys: Float[Tensor, "batch poi
     return torch.stack((xs, y_tokens), dim=2).flatten(1, 2)
 
 
+def last_quarter(n_points: int) -> slice:
+    """The points over which the use of the context is judged: the last quarter, where it helps most.
+
+    >>> last_quarter(16), last_quarter(3)
+    (slice(12, 16, None), slice(2, 3, None))
+    """
+    return slice(n_points - max(1, n_points // 4), n_points)
+
+
 def one_hot_instruction(
     coordinate: int, n_coordinates: int, n_prompts: int, n_tokens: int
 ) -> Float[Tensor, "batch n_instruction coordinate"]:

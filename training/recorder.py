@@ -13,7 +13,7 @@ from training import checkpoint
 from training.config import RunConfig, stream_seed
 from training.curriculum import Arm
 from training.function_classes import function_class
-from training.prompts import Prompts
+from training.prompts import Prompts, last_quarter
 from training.sampling import sample_prompts
 from training.state import TrainingState, look_at_losses, save
 
@@ -69,6 +69,7 @@ class Recorder:
         nmse = (state.model.predict(prompts.tokens) - prompts.ys).square().mean(0) / unit
         without = function_class(arm.function_class).no_context(prompts.xs, self.config.data.weights)
         no_context = (without - prompts.ys).square().mean(0) / unit
+        tail = last_quarter(len(nmse))
         total, count = state.losses.get(key(arm), (0.0, 0))
         return {
             "step": state.step,
@@ -76,8 +77,8 @@ class Recorder:
             "inputs": arm.inputs,
             "nmse": nmse.mean().item(),
             "nmse_last": nmse[-1].item(),
-            "no_context": no_context.mean().item(),
-            "no_context_last": no_context[-1].item(),
+            "nmse_tail": nmse[tail].mean().item(),
+            "no_context_tail": no_context[tail].mean().item(),
             "train_loss": total / count if count else None,
             "prompts_seen": state.prompts_seen.get(key(arm), 0),
             "prompts_total": sum(state.prompts_seen.values()),

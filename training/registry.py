@@ -1,6 +1,7 @@
 """Things that a user calls by NAME or NAME:PARAMETER: function classes, input distributions, shifts."""
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Mapping
 from typing import TypeVar
@@ -44,3 +45,18 @@ def parameter(what: str, spec: str, text: str, field: "dataclasses.Field[object]
         wanted = "a whole number" if kind is int else "a number"
         raise UserError(f"{what} '{spec}': its {field.name} has to be {wanted}") from None
     return value
+
+
+def describe(families: Families[Thing]) -> list[tuple[str, str, str]]:
+    """Every name with its parameter (`:3 nonzero`, the default first) and its definition."""
+    rows = []
+    for name, family in families.items():
+        fields = dataclasses.fields(family) if isinstance(family, type) else ()  # type: ignore[arg-type]
+        parameter = ""
+        if fields:
+            default = "" if fields[0].default is dataclasses.MISSING else f"{fields[0].default:g} "
+            parameter = f":{default}{fields[0].name}"
+        if dataclasses.is_dataclass(family) and not isinstance(family, type):
+            parameter = "".join(f" ({f.name} {getattr(family, f.name)})" for f in dataclasses.fields(family))
+        rows.append((name, parameter, " ".join((inspect.getdoc(family) or "").split("\n\n")[0].split())))
+    return rows

@@ -5,12 +5,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from training.checkpoint import CONFIG, WEIGHTS, read_config, read_resume, saved_step
 from training.config import RunConfig
 from training.errors import UserError
-from training.settings import to_dict
+from training.settings import differences, to_dict
 
 
 def check(config: RunConfig, directory: Path, *, resume: bool, force: bool) -> None:
@@ -63,19 +62,3 @@ def is_finished(config: RunConfig, directory: Path) -> bool:
     """Whether the directory holds the last step's weights of this run."""
     weights = directory / WEIGHTS
     return weights.exists() and read_resume(directory) is None and saved_step(weights) == config.recipe.steps
-
-
-def differences(old: dict[str, Any], new: dict[str, Any], where: str = "") -> list[str]:
-    """The keys at which two configurations differ.
-
-    >>> differences({"recipe": {"lr": 1}, "seed": 0}, {"recipe": {"lr": 2}, "seed": 0})
-    ['recipe.lr']
-    """
-    keys = []
-    for key in sorted(set(old) | set(new)):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            keys += differences(before, after, f"{where}{key}.")
-        elif before != after:
-            keys.append(where + key)
-    return keys

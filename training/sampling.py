@@ -12,7 +12,7 @@ from training.function_classes import function_class
 from training.function_classes.base import Weights
 from training.inputs import input_distribution
 from training.prompts import Prompts, one_hot_instruction
-from training.shifts import Shift, check_shift
+from training.shifts import check_shift
 
 
 class Draw(NamedTuple):
@@ -57,11 +57,13 @@ def sample_prompts(
         UserError: unknown function class, input distribution or shift.
     """
     drawn = function_class(name)
-    chosen = check_shift(shift, name, drawn)
+    chosen = check_shift(shift, name)
     xs, weights = draw(config, name, generator, n_prompts, inputs, n_points or config.data.n_points)
     if n_dims is not None and n_dims < config.model.n_dims:
         xs[..., n_dims:] = 0
-    xs, weights = chosen.inputs(xs, generator), scaled(chosen, weights, shift, name)
+    xs = chosen.inputs(xs, generator)
+    if chosen.reaches == "weights":
+        weights = chosen.weights(weights)
     xs, ys = drawn.pairs(xs, weights, generator)
     ys = chosen.outputs(ys, generator)
     return Prompts(xs, ys, config.layout, instruction(config, name, inputs, n_prompts, xs.device))
@@ -76,14 +78,6 @@ def draw(
     weights = drawn.sample_weights(generator, n_prompts, n_dims, config.data.weights)
     source = input_distribution(inputs or config.data.inputs[0])
     return Draw(source.sample(generator, n_prompts, n_points, n_dims, config.data.rotation), weights)
-
-
-def scaled(shift: Shift, weights: Weights, spec: str, name: str) -> Weights:
-    if shift.reaches != "tensor":
-        return weights
-    if not isinstance(weights, Tensor) or not weights.is_floating_point():
-        raise UserError(f"shift '{spec}' does not apply to {name}, whose weights have no scale")
-    return shift.weights(weights)
 
 
 def shifted_queries(
@@ -103,7 +97,7 @@ def shifted_queries(
         UserError: the shift does not apply to this class.
     """
     drawn = function_class(name)
-    chosen = check_shift(shift, name, drawn)
+    chosen = check_shift(shift, name)
     xs, weights = draw(config, name, generator, n_prompts, inputs, config.data.n_points)
     examples = chosen.inputs(xs, generator)
     prompts = {}

@@ -4,6 +4,7 @@ Names, types and ranges are checked, and an unknown name is an error.
 """
 
 import dataclasses
+import json
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
@@ -67,7 +68,8 @@ def settable_keys() -> list[str]:
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    return dataclasses.asdict(config)
+    """The configuration in JSON's own types."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def from_dict(cls: type[Config], values: Mapping[str, Any], where: str = "") -> Config:
@@ -113,3 +115,19 @@ def checked_number(kind: Any, value: Any, key: str) -> Any:
         wanted = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}[kind]
         raise UserError(f"{key}={value!r}: {wanted} is needed")
     return kind(value)
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], where: str = "") -> list[str]:
+    """The keys at which two configurations differ.
+
+    >>> differences({"recipe": {"lr": 1}, "seed": 0}, {"recipe": {"lr": 2}, "seed": 0})
+    ['recipe.lr']
+    """
+    keys = []
+    for key in sorted(set(old) | set(new)):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            keys += differences(before, after, f"{where}{key}.")
+        elif before != after:
+            keys.append(where + key)
+    return keys

@@ -13,21 +13,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from training.errors import UserError, require
-from training.function_classes import FunctionClass, FunctionOfX
+from training.function_classes import FunctionOfX, function_class
 from training.registry import Families, from_registry
 
 
 @dataclass(frozen=True)
 class Shift:
-    """No change. Whole-prompt shifts override one of the first three methods, query shifts one of the last two.
+    """No change.
+
+    Whole-prompt shifts override one of the first three methods, query shifts one of the last two.
 
     Attributes:
         query_only: whether only the asked x changes.
-        reaches: `any` class, or only a `function of x`, or only one whose weights are a single `tensor`.
+        reaches: `any` class, only a `function of x`, or only one whose `weights` have a scale.
     """
 
     query_only: ClassVar[bool] = False
-    reaches: ClassVar[Literal["any", "function of x", "tensor"]] = "function of x"
+    reaches: ClassVar[Literal["any", "function of x", "weights"]] = "function of x"
 
     def inputs(
         self, xs: Float[Tensor, "batch point dim"], generator: torch.Generator
@@ -35,7 +37,7 @@ class Shift:
         del generator
         return xs
 
-    def weights(self, weights: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *rest"]:
+    def weights(self, weights: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         return weights
 
     def outputs(self, ys: Float[Tensor, "batch point"], generator: torch.Generator) -> Float[Tensor, "batch point"]:
@@ -75,9 +77,9 @@ class ScaleW(Shift):
     """The weights times `factor`."""
 
     factor: float
-    reaches = "tensor"
+    reaches = "weights"
 
-    def weights(self, weights: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *rest"]:
+    def weights(self, weights: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         return self.factor * weights
 
 
@@ -214,13 +216,15 @@ def shift(spec: str) -> Shift:
     return from_registry("shift", spec, SHIFTS)
 
 
-def check_shift(spec: str, name: str, drawn: FunctionClass) -> Shift:
-    """The shift, if it means something on this class.
+def check_shift(spec: str, name: str) -> Shift:
+    """The shift, if it means something on this function class.
 
     Raises:
         UserError: it does not, or there is none.
     """
-    chosen = shift(spec)
-    if chosen.reaches != "any" and type(chosen) is not Shift and not isinstance(drawn, FunctionOfX):
+    chosen, drawn = shift(spec), function_class(name)
+    if type(chosen) is not Shift and chosen.reaches != "any" and not isinstance(drawn, FunctionOfX):
         raise UserError(f"shift '{spec}' does not apply to {name}, which is not a function of x")
+    if chosen.reaches == "weights" and not drawn.has_scale:
+        raise UserError(f"shift '{spec}' does not apply to {name}, whose weights have no scale")
     return chosen

@@ -23,7 +23,7 @@ class Interruption:
     ) -> None:
         self.restore()
 
-    def ask(self, number: int, frame: FrameType | None) -> None:
+    def ask(self, *_: int | FrameType | None) -> None:
         self.asked = True
         self.restore()
 

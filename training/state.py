@@ -31,7 +31,8 @@ class TrainingState:
         flops: floating-point operations of all steps (`training.flops`).
         prompts_seen: training prompts so far, by arm.
         losses: sum and number of the losses (over E[y²]) since the last evaluation, by arm.
-        pending: losses that nobody has looked at yet, still on the device: the arm, and [over E[y²], over predicting 0].
+        pending: losses that nobody has looked at yet, still on the device: the arm, and the loss over E[y²] and over
+            that of predicting 0.
     """
 
     model: Transformer

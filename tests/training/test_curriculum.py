@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 import torch
 
-from training.curriculum import Curriculum, block_of, parse_curriculum
+from training.curriculum import Arm, Schedule, curriculum, draw, parse_curriculum
 from training.errors import UserError
 
 CLASSES = ("linear", "quadratic", "cubic")
@@ -11,37 +11,39 @@ PAPER_STEPS = 500_001
 
 
 def test_blocks_of_the_paper_have_the_papers_sizes():
+    paper = curriculum("mixed", CLASSES, PAPER_STEPS)
     first_of_block = [0, 166_668, 333_335]
-    assert [block_of(step, PAPER_STEPS, 3) for step in first_of_block] == [0, 1, 2]
-    assert [block_of(step - 1, PAPER_STEPS, 3) for step in [*first_of_block[1:], PAPER_STEPS]] == [0, 1, 2]
-    assert [166_668 - 0, 333_335 - 166_668, PAPER_STEPS - 333_335] == [166_668, 166_667, 166_666]
+    assert [paper.block_of(step) for step in first_of_block] == [0, 1, 2]
+    assert [paper.block_of(step - 1) for step in [*first_of_block[1:], PAPER_STEPS]] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("mixed", [[1, 0, 0], [1 / 2, 1 / 2, 0], [1 / 3, 1 / 3, 1 / 3]]),
-        ("sequential", [[1, 0, 0], [0, 1, 0], [0, 0, 1]]),
-        ("random", [[1 / 3, 1 / 3, 1 / 3]] * 3),
+        ("mixed", [(1, 0, 0), (1 / 2, 1 / 2, 0), (1 / 3, 1 / 3, 1 / 3)]),
+        ("sequential", [(1, 0, 0), (0, 1, 0), (0, 0, 1)]),
+        ("random", [(1 / 3, 1 / 3, 1 / 3)] * 3),
     ],
 )
 def test_probabilities_by_block(kind, expected):
-    curriculum = Curriculum(kind, CLASSES, PAPER_STEPS)
-    assert [curriculum.probabilities(step) for step in (166_667, 333_334, 500_000)] == expected
+    of_kind = curriculum(kind, CLASSES, PAPER_STEPS)
+    assert [of_kind.probabilities(step) for step in (166_667, 333_334, 500_000)] == expected
 
 
 def test_expected_steps_per_class_under_mixed_are_the_papers():
-    curriculum = Curriculum("mixed", CLASSES, 3000)
-    expected = [sum(curriculum.probabilities(step)[c] for step in range(3000)) for c in range(3)]
+    mixed = curriculum("mixed", CLASSES, 3000)
+    expected = [sum(mixed.probabilities(step)[c] for step in range(3000)) for c in range(3)]
     assert expected == pytest.approx([1000 * 11 / 6, 1000 * 5 / 6, 1000 / 3], rel=2e-3)
 
 
 def test_choices_follow_the_probabilities_and_the_seed():
-    curriculum = Curriculum("random", CLASSES, 30_000)
     first, again = torch.Generator().manual_seed(5), torch.Generator().manual_seed(5)
-    draws = [curriculum.choose(step, first) for step in range(30_000)]
-    assert draws == [curriculum.choose(step, again) for step in range(30_000)]
-    assert all(abs(count - 10_000) < 5 * (30_000 * 2 / 9) ** 0.5 for count in Counter(draws).values())
+    chances = (0.5, 0.2, 0.3)
+    draws = [draw(CLASSES, chances, first) for _ in range(30_000)]
+    assert draws == [draw(CLASSES, chances, again) for _ in range(30_000)]
+    counts = Counter(draws)
+    for name, chance in zip(CLASSES, chances, strict=True):
+        assert abs(counts[name] - 30_000 * chance) < 5 * (30_000 * chance * (1 - chance)) ** 0.5
 
 
 def test_task_choice_consumes_one_draw_per_step_whatever_the_curriculum():
@@ -49,20 +51,70 @@ def test_task_choice_consumes_one_draw_per_step_whatever_the_curriculum():
     for kind in ("mixed", "sequential", "random"):
         generator = torch.Generator().manual_seed(0)
         for step in range(10):
-            Curriculum(kind, CLASSES, 10).choose(step, generator)
+            Schedule(curriculum(kind, CLASSES, 10), "random", ("gaussian",)).choose(step, generator)
         states.append(generator.get_state())
     assert torch.equal(states[0], states[1])
     assert torch.equal(states[0], states[2])
 
 
+def test_custom_edges_move_the_blocks():
+    of_two = parse_curriculum("sequential", CLASSES, 100, edges=(9, 59))
+    assert [of_two.block_of(step) for step in (0, 9, 10, 59, 60, 99)] == [0, 0, 1, 1, 2, 2]
+
+
+def test_custom_probabilities_are_taken_as_they_are():
+    custom = parse_curriculum("custom", CLASSES, 90, probabilities=((1.0, 0.0, 0.0), (0.2, 0.8, 0.0)))
+    assert [custom.probabilities(step) for step in (0, 45, 46, 89)] == [(1, 0, 0), (1, 0, 0), (0.2, 0.8, 0), (0.2, 0.8, 0)]
+    assert custom.reached == ("linear", "quadratic")
+
+
+INPUTS = ("gaussian", "skewed", "student_t:4")
+
+
+def test_both_curricula_at_once_reach_every_pair_in_its_own_block():
+    """The authors' code shows only the third distribution in the third block of classes (paper.md, section 4.2)."""
+    sequential = curriculum("sequential", CLASSES, 900)
+    schedule = Schedule(sequential, "sequential", INPUTS, within_blocks=True)
+    generator = torch.Generator().manual_seed(0)
+    arms = [schedule.choose(step, generator) for step in range(900)]
+    in_order = list(dict.fromkeys(arms))
+    assert in_order == [Arm(name, inputs) for name in CLASSES for inputs in INPUTS]
+    assert all(abs(count - 100) <= 2 for count in Counter(arms).values())
+
+
+def test_inputs_over_the_whole_run_change_once_per_third():
+    schedule = Schedule(curriculum("random", CLASSES, 900), "sequential", INPUTS)
+    assert [schedule.input_probabilities(step).index(1) for step in (0, 300, 301, 600, 601, 899)] == [0, 0, 1, 1, 2, 2]
+
+
+def test_mixed_inputs_within_a_block_start_again_in_the_next():
+    schedule = Schedule(curriculum("sequential", CLASSES, 900), "mixed", INPUTS, within_blocks=True)
+    assert schedule.input_probabilities(299) == (1 / 3, 1 / 3, 1 / 3)
+    assert schedule.input_probabilities(301) == (1, 0, 0)
+
+
+def test_a_mixed_batch_holds_every_open_arm_in_proportion():
+    schedule = Schedule(curriculum("mixed", CLASSES, 900), "random", ("gaussian", "uniform"))
+    counts = schedule.counts(450, 8000, torch.Generator().manual_seed(1))
+    assert sum(counts.values()) == 8000
+    assert {arm.function_class for arm in counts} == {"linear", "quadratic"}
+    assert all(abs(count - 2000) < 5 * (8000 * 3 / 16) ** 0.5 for count in counts.values())
+
+
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "options", "message"),
     [
-        ("spiral", r"curriculum 'spiral' \(valid: mixed, sequential, random, single:CLASS\)"),
-        ("single:sine", "function class 'sine'"),
-        ("single", "names no class"),
+        ("spiral", {}, r"curriculum 'spiral' \(valid: mixed, sequential, random, single:CLASS, custom\)"),
+        ("single", {}, "names no class"),
+        ("custom", {}, "need each other"),
+        ("mixed", {"probabilities": ((1.0, 0.0, 0.0),)}, "need each other"),
+        ("custom", {"probabilities": ((0.5, 0.6, 0.0),)}, "3 chances that sum to 1"),
+        ("custom", {"probabilities": ((0.5, 0.5),)}, "3 chances that sum to 1"),
+        ("mixed", {"edges": (5,)}, "2 rising steps below 10"),
+        ("mixed", {"edges": (5, 3)}, "2 rising steps"),
+        ("mixed", {"edges": (5, 10)}, "2 rising steps"),
     ],
 )
-def test_unknown_curriculum_is_refused(name, message):
+def test_what_is_no_curriculum_is_refused(name, options, message):
     with pytest.raises(UserError, match=message):
-        parse_curriculum(name, CLASSES, 10)
+        parse_curriculum(name, CLASSES, 10, **options)

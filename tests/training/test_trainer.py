@@ -8,12 +8,13 @@ import time
 import pytest
 import torch
 
-from training import trainer
+from training import recorder, trainer
 from training.checkpoint import load, read_history, read_resume, snapshot_steps
 from training.errors import CheckError
 from training.sampling import sample_prompts
 from training.settings import from_preset
-from training.trainer import new_state, train
+from training.state import new_state
+from training.trainer import train
 
 
 def weights(directory):
@@ -58,14 +59,14 @@ def test_a_killed_run_resumed_equals_the_run_that_was_never_killed(quick_config,
 @pytest.mark.parametrize("at", [10, 30, 50])
 def test_resuming_from_any_save_gives_the_same_weights(quick_config, tmp_path, monkeypatch, at):
     train(quick_config, tmp_path / "whole")
-    save = trainer.save
+    save = recorder.save
 
-    def save_and_stop(state, directory):
-        save(state, directory)
+    def save_and_stop(state, *rest):
+        save(state, *rest)
         if state.step == at:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer, "save", save_and_stop)
+    monkeypatch.setattr(recorder, "save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         train(quick_config, tmp_path / "cut")
     monkeypatch.undo()
@@ -108,7 +109,7 @@ def test_history_counts_prompts_and_records_every_class(quick_config, tmp_path):
     assert rows[0]["train_loss"] is None
     assert rows[3]["train_loss"] > 0
     assert snapshot_steps(tmp_path) == [0, 3, 14, 60]
-    assert json.loads((tmp_path / "config.json").read_text())["format_version"] == 1
+    assert json.loads((tmp_path / "config.json").read_text())["format_version"] == 2
     assert read_resume(tmp_path) is None
 
 

@@ -5,14 +5,15 @@ import pytest
 import torch
 
 from analyses.retrospective import study
-from interp.ablation import ablate, effect_points
+from interp.ablation import ablate
 from interp.heads import Head
 from interp.scores import score
 from interp.verdict import verdict
 from training.evaluate import evaluation_prompts, predictions
+from training.prompts import last_quarter
 
 REAL, DECOY, READER = (Head(0, 1),), (Head(0, 3),), (Head(1, 2),)
-EXAMPLES = np.arange(16)[effect_points(16)]
+EXAMPLES = np.arange(16)[last_quarter(16)]
 INTACT = np.mean(2 / EXAMPLES)  # error of x_q mean(x_i y_i): the variance of a mean of k squares of N(0, 1)
 
 

@@ -34,10 +34,12 @@ class FunctionClass(ABC):
 
     Attributes:
         growth: |y| grows like |x|^growth, which decides whether E[y²] exists for heavy-tailed inputs.
+        has_scale: its weights are one tensor, and multiplying them by a number gives another function of the class.
         least_dims: the fewest input dimensions on which it makes sense.
     """
 
     growth: ClassVar[float]
+    has_scale: ClassVar[bool] = False
 
     @property
     def least_dims(self) -> int:
@@ -59,12 +61,10 @@ class FunctionClass(ABC):
 
     def no_context(self, xs: Float[Tensor, "batch point dim"], kind: WeightKind) -> Float[Tensor, "batch point"]:
         """E[y given x], the best prediction without any example: the no-context optimum."""
-        del kind
         return torch.zeros_like(xs[..., 0])
 
     def baseline(self, kind: WeightKind) -> Baseline:
         """What an informed reader would compare a model with on this class."""
-        del kind
         return Baseline("least_squares", least_squares)
 
 

@@ -30,6 +30,7 @@ class Hermite(FunctionOfX):
     """y = the sum of the first `degree` normalised Hermite polynomials of w·x."""
 
     degree: int
+    has_scale = True
 
     @property
     def growth(self) -> float:  # type: ignore[override]

@@ -27,6 +27,7 @@ class SparseLinear(FunctionOfX):
 
     nonzero: int = 3
     growth = 1
+    has_scale = True
 
     def __post_init__(self) -> None:
         require("sparse_linear", self.nonzero, at_least=1)
@@ -49,7 +50,7 @@ class SparseLinear(FunctionOfX):
         return project(xs, weights)
 
     def second_moment(self, n_dims: int, kind: WeightKind) -> float:
-        return self.nonzero if kind == "standard" else 1.0
+        return float(self.nonzero) if kind == "standard" else 1.0
 
     def baseline(self, kind: WeightKind) -> Baseline:
         return Baseline("lasso", lasso)
@@ -61,6 +62,7 @@ class NoisyLinear(FunctionOfX):
 
     noise: float = 0.5
     growth = 1
+    has_scale = True
 
     def __post_init__(self) -> None:
         require("noisy_linear", self.noise, at_least=0)
@@ -117,6 +119,7 @@ class LeakyReLU(FunctionOfX):
 
     slope: float = 0.2
     growth = 1
+    has_scale = True
 
     def sample_weights(
         self, generator: torch.Generator, n_prompts: int, n_dims: int, kind: WeightKind
@@ -149,6 +152,7 @@ class Sinusoid(FunctionOfX):
 
     frequency: float = 1.0
     growth = 0
+    has_scale = True
 
     def __post_init__(self) -> None:
         require("sinusoid", self.frequency, above=0)

@@ -40,7 +40,7 @@ class ReLUNetwork(FunctionOfX):
 
     def second_moment(self, n_dims: int, kind: WeightKind) -> float:
         """2 E[max(v·x, 0)²] = E[(v·x)²]."""
-        return n_dims if kind == "standard" else 1.0
+        return float(n_dims) if kind == "standard" else 1.0
 
     def baseline(self, kind: WeightKind) -> Baseline:
         return Baseline("nearest_neighbours", partial(nearest_neighbours, n_neighbours=3))

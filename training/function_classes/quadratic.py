@@ -18,6 +18,7 @@ class CoordinatewiseQuadratic(FunctionOfX):
     """y = sum_i w_i x_i² / sqrt 3 (Garg et al. 2022)."""
 
     growth = 2
+    has_scale = True
 
     def sample_weights(
         self, generator: torch.Generator, n_prompts: int, n_dims: int, kind: WeightKind
@@ -31,7 +32,7 @@ class CoordinatewiseQuadratic(FunctionOfX):
 
     def second_moment(self, n_dims: int, kind: WeightKind) -> float:
         """E over symmetric w leaves sum_i E[w_i²] E[x_i⁴] / 3."""
-        return n_dims if kind == "standard" else 1.0
+        return float(n_dims) if kind == "standard" else 1.0
 
     def baseline(self, kind: WeightKind) -> Baseline:
         return Baseline("least_squares_on_squares", lambda prompts: least_squares(with_inputs(prompts, squares)))
@@ -42,6 +43,7 @@ class GeneralQuadratic(FunctionOfX):
     """y = x'Wx (Kim et al. 2024), W with independent N(0, 1) entries, or of Frobenius norm 1."""
 
     growth = 2
+    has_scale = True
 
     def sample_weights(
         self, generator: torch.Generator, n_prompts: int, n_dims: int, kind: WeightKind
