@@ -2,7 +2,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 ZOO := mixed-0 sequential-0 random-0 linear-0 quadratic-0 cubic-0
 
-.PHONY: install demo test test-slow lint notebooks figures zoo $(ZOO:%=zoo-%) lock clean
+.PHONY: install demo test test-slow bench lint notebooks figures zoo $(ZOO:%=zoo-%) lock clean
 
 install: .venv/.installed
 
@@ -26,6 +26,10 @@ test: lint
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow -n auto
+
+# A training step against other trainers of the same network, on every preset.
+bench: install
+	$(BIN)/python tests/bench/step.py
 
 # Train what is missing of the shipped checkpoints: `make -j2 zoo` uses two cores. Goes on with what was interrupted.
 zoo: $(ZOO:%=zoo-%)

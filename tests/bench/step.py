@@ -1,0 +1,276 @@
+"""How long a training step takes: this project's against three other ways to train the same network (`trainers.py`).
+
+    python tests/bench/step.py                                   # what `make bench` runs
+    python tests/bench/step.py --presets tiny,small --repetitions 9 --json
+
+1. Build the trainers of a preset and warm each of them up.
+2. Repeat: every trainer takes a block of steps, in an order that rotates; torch.mm is timed between them.
+3. Report medians over the repetitions. A ratio is taken within a repetition, so a slow minute does not favour anyone.
+"""
+
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import torch
+import typer
+from tqdm import tqdm
+from trainers import TRAINERS, Trainer
+
+from training import options, output
+from training.commands import check_device
+from training.config import RunConfig, from_preset
+from training.errors import UserError
+from training.trainer import cpu_threads
+
+OURS = "ours"
+BLOCK_SECONDS = 1.0  # our share of a repetition lasts about this long
+MAX_BLOCK = 50  # steps
+CAPTION = (
+    "ratio: their time over ours, in the same repetition; median [lowest, highest]. gpt2: transformers.GPT2Model; "
+    "twice: with the authors' second forward, for attention maps; hooked: HookedTransformer. Ours skips what no "
+    "prediction reads. Peak: the fastest float32 torch.mm of this run; attention is counted over visible pairs only."
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was measured on one preset.
+
+    Attributes:
+        block: steps per trainer and repetition.
+        seconds: of one step, by trainer and repetition.
+        peak: the highest torch.mm rate, FLOP/s.
+    """
+
+    preset: str
+    config: RunConfig
+    block: int
+    seconds: Mapping[str, Sequence[float]]
+    peak: float
+
+    def ratios(self, trainer: str) -> list[float]:
+        """How many of our steps this trainer's step lasts, by repetition."""
+        pairs = zip(self.seconds[trainer], self.seconds[OURS], strict=True)
+        return [theirs / ours for theirs, ours in pairs]
+
+    @property
+    def rate(self) -> float:
+        """FLOP/s of our step."""
+        return step_flops(self.config) / statistics.median(self.seconds[OURS])
+
+
+def compare(preset: str, config: RunConfig, device: str, repetitions: int, bar: "tqdm[Any]") -> Comparison:
+    """Time all trainers on one configuration, with the threads that it asks for."""
+    bar.set_description(preset)
+    with cpu_threads(config.recipe.threads):
+        trainers = {name: build(config, device) for name, build in TRAINERS.items()}
+        warm = {name: warm_up(trainers[name], device) for name in progress(bar, list(trainers))}
+        block = min(MAX_BLOCK, max(1, round(BLOCK_SECONDS / warm[OURS])))
+        seconds: dict[str, list[float]] = {name: [] for name in trainers}
+        peak = 0.0
+        for repetition in range(repetitions):
+            peak = max(peak, matmul_rate(device))
+            for name in progress(bar, rotated(list(trainers), repetition)):
+                seconds[name].append(timed(trainers[name], device, block))
+    return Comparison(preset, config, block, seconds, peak)
+
+
+def warm_up(trainer: Trainer, device: str) -> float:
+    """Seconds of a step; the first one also allocates, so where steps are short the second one counts."""
+    first = timed(trainer, device, 1)
+    return first if first > BLOCK_SECONDS else timed(trainer, device, 1)
+
+
+def progress(bar: "tqdm[Any]", names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        yield name
+        bar.update()
+
+
+def rotated(names: list[str], places: int) -> list[str]:
+    """The names in the same cyclic order from another start.
+
+    >>> rotated(["a", "b", "c"], 4)
+    ['b', 'c', 'a']
+    """
+    start = places % len(names)
+    return names[start:] + names[:start]
+
+
+def timed(trainer: Trainer, device: str, steps: int) -> float:
+    """Seconds per step."""
+    wait_for(device)
+    start = time.perf_counter()
+    for _ in range(steps):
+        trainer.step()
+    wait_for(device)
+    return (time.perf_counter() - start) / steps
+
+
+def wait_for(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+
+
+def matmul_rate(device: str) -> float:
+    """The highest float32 torch.mm rate over a few sizes, FLOP/s."""
+    sizes = (512, 1024, 2048) if device == "cpu" else (2048, 4096, 8192)
+    rates = []
+    for size in sizes:
+        a, b, product = (torch.ones(size, size, device=device) for _ in range(3))
+        for _ in range(3):
+            wait_for(device)
+            start = time.perf_counter()
+            torch.mm(a, b, out=product)
+            wait_for(device)
+            rates.append(2 * size**3 / (time.perf_counter() - start))
+    return max(rates)
+
+
+def step_flops(config: RunConfig) -> int:
+    """Floating-point operations in the matrix products of our training step: work that it skips does not count.
+
+    For n points, N = 2n - 1 tokens, width d and L layers, a forward pass takes per prompt
+        2 N n_dims d                                     read-in
+        (L - 1) (24 N d² + 4 d N(N + 1)/2)               a layer: q, k, v, W_O, MLP; attention over visible pairs
+        4 N d² + 20 n d² + 4 d n²                        the last layer: k, v at all tokens; the rest at the x tokens
+        2 n d                                            read-out
+    and the backward pass twice that, except that prompts need no gradient. LayerNorm, GELU, softmax and the optimiser
+    are not counted, nor are scores that the backward pass of fused attention computes again.
+
+    >>> step_flops(from_preset("tiny", "mixed", 0)) / 1e6
+    1583.153152
+    """
+    n, d, n_layers = config.data.n_points, config.model.d_model, config.model.n_layers
+    n_tokens = 2 * n - 1
+    read_in = 2 * n_tokens * config.model.n_dims * d
+    full_layer = 24 * n_tokens * d**2 + 2 * d * n_tokens * (n_tokens + 1)
+    last_layer = 4 * n_tokens * d**2 + 20 * n * d**2 + 4 * d * n**2
+    forward = read_in + (n_layers - 1) * full_layer + last_layer + 2 * n * d
+    return config.recipe.batch_size * (3 * forward - read_in)
+
+
+def result_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """One row per trainer; times in ms per step."""
+    return [
+        {"preset": comparison.preset, "trainer": trainer}
+        | spread("ms", [1e3 * second for second in comparison.seconds[trainer]])
+        | spread("ratio", comparison.ratios(trainer))
+        for trainer in comparison.seconds
+    ]
+
+
+def spread(name: str, values: Sequence[float]) -> dict[str, float]:
+    return {name: statistics.median(values), f"{name}_low": min(values), f"{name}_high": max(values)}
+
+
+def preset_row(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "preset": comparison.preset,
+        "threads": comparison.config.recipe.threads,
+        "steps_per_repetition": comparison.block,
+        "gflop_per_step": step_flops(comparison.config) / 1e9,
+        "gflop_per_second": comparison.rate / 1e9,
+        "peak_gflop_per_second": comparison.peak / 1e9,
+        "share_of_peak": comparison.rate / comparison.peak,
+    }
+
+
+def measurement_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    return [
+        {"preset": comparison.preset, "trainer": trainer, "repetition": repetition, "ms": 1e3 * second}
+        for trainer, seconds in comparison.seconds.items()
+        for repetition, second in enumerate(seconds)
+    ]
+
+
+def document(comparisons: Sequence[Comparison], device: str, repetitions: int) -> dict[str, Any]:
+    """All that was measured, as `--json` prints it."""
+    return {
+        "device": device if device == "cpu" else torch.cuda.get_device_name(device),
+        "versions": {name: version(name) for name in ("torch", "transformers", "transformer-lens")},
+        "repetitions": repetitions,
+        "presets": [preset_row(comparison) for comparison in comparisons],
+        "results": [row for comparison in comparisons for row in result_rows(comparison)],
+        "measurements": [row for comparison in comparisons for row in measurement_rows(comparison)],
+    }
+
+
+def print_tables(report: Mapping[str, Any]) -> None:
+    rows = [
+        [f"{row['preset']}: {row['trainer']}", interval(row, "ms", ",.1f"), interval(row, "ratio", ".2f")]
+        for row in report["results"]
+    ]
+    title = f"One training step on {report['device']}; interleaved repetitions: {report['repetitions']}"
+    output.print_table(title, ["preset: trainer", "ms per step", "ratio"], rows)
+    shares = [
+        [
+            row["preset"],
+            str(row["threads"]),
+            f"{row['gflop_per_step']:.3g}",
+            f"{row['gflop_per_second']:.3g}",
+            f"{row['peak_gflop_per_second']:.3g}",
+            f"{row['share_of_peak']:.0%}",
+        ]
+        for row in report["presets"]
+    ]
+    header = ["ours", "threads", "GFLOP per step", "GFLOP/s", "torch.mm peak GFLOP/s", "share of peak"]
+    output.print_table("", header, shares, CAPTION)
+
+
+def interval(row: Mapping[str, Any], name: str, form: str) -> str:
+    return f"{row[name]:{form}} [{row[f'{name}_low']:{form}}, {row[f'{name}_high']:{form}}]"
+
+
+def defeats(report: Mapping[str, Any]) -> list[str]:
+    """Where another trainer is as fast as ours or faster."""
+    others = [row for row in report["results"] if row["trainer"] != OURS]
+    return [f"{row['trainer']} on {row['preset']} ({row['ratio']:.2f})" for row in others if row["ratio"] <= 1]
+
+
+def bench(
+    presets: Annotated[str, typer.Option("--presets", metavar="NAME,NAME", help="What to train.")] = "tiny,small,paper",
+    repetitions: Annotated[
+        int, typer.Option("--repetitions", metavar="N", parser=options.whole_number(1), help="Blocks of every trainer.")
+    ] = 5,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Replace one value of the presets; may be repeated."),
+    ] = None,
+    device: options.Device = "cpu",
+    json: options.Json = False,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write bench.csv to this directory.")] = None,
+) -> None:
+    """Time a training step of this project against other trainers of the same network.
+
+    Exits with 1 if one of them is as fast.
+    """
+    try:
+        configs = {preset: from_preset(preset, "mixed", 0, settings or []) for preset in presets.split(",")}
+        device = check_device(device)
+        directory = output.prepare_directory(out) if out else None
+    except UserError as error:
+        raise typer.BadParameter(str(error)) from None
+    ticks = len(configs) * len(TRAINERS) * (1 + repetitions)
+    with tqdm(total=ticks, unit="block", disable=None) as bar:
+        comparisons = [compare(preset, config, device, repetitions, bar) for preset, config in configs.items()]
+    report = document(comparisons, device, repetitions)
+    if directory:
+        output.write_table(pd.DataFrame(report["results"]), directory / "bench.csv")
+    output.print_json(report) if json else print_tables(report)
+    if defeats(report):
+        typer.echo(f"bench: not ahead of {', '.join(defeats(report))}", err=True)
+        raise typer.Exit(1)
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app.command()(bench)
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,210 @@
+"""The trainers that `step.py` compares: this project's, and three that train the same network the usual way.
+
+All start from the same weights, see the same prompts, take the same loss and update with the same optimiser (kind,
+rate, decay, clipping, fused kernel). The references compute every token at every layer and read the predictions at the
+x tokens; `Transformer.predict` leaves out what no prediction reads.
+
+    ours         training.trainer.training_step, as the loop calls it
+    gpt2 twice   transformers.GPT2Model as in the authors' code (paper.md, section 3): the backbone runs a second time
+                 for attention maps that nobody uses. Recent versions return maps under eager attention only, so the
+                 second run is eager; both record a graph, only the first is differentiated
+    gpt2         the same without the second run
+    hooked       transformer_lens.HookedTransformer with its parameters set to train
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2Model
+
+from interp.hooked import hooked
+from training.config import RecipeConfig, RunConfig
+from training.optim import learning_rate
+from training.prompts import Prompts, sample_prompts
+from training.trainer import PULSE, TrainingState, look_at_losses, new_state, training_step
+from training.transformer import LN_EPS, Transformer
+
+
+class Trainer(Protocol):
+    def step(self) -> None:
+        """Draw a batch and update once."""
+        ...
+
+
+@dataclass
+class Ours:
+    """This project's loop without its evaluations and saves."""
+
+    config: RunConfig
+    device: str
+    state: TrainingState
+
+    def step(self) -> None:
+        name, prompts = draw(self.config, self.state, self.device)
+        training_step(self.state, self.config, name, prompts)
+        if self.state.step % PULSE == 0:
+            look_at_losses(self.state)
+
+
+@dataclass
+class Reference:
+    """A plain training loop around any module that maps prompts to the predictions of every y.
+
+    Attributes:
+        streams: gives prompts and function classes; its own model is not used.
+    """
+
+    config: RunConfig
+    device: str
+    streams: TrainingState
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def step(self) -> None:
+        recipe = self.config.recipe
+        name, prompts = draw(self.config, self.streams, self.device)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, self.streams.step)
+        self.optimizer.zero_grad()
+        loss = F.mse_loss(self.model(prompts.tokens), prompts.ys)
+        (loss / self.config.second_moment(name) if recipe.loss == "normalised" else loss).backward()
+        if recipe.grad_clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), recipe.grad_clip)
+        self.optimizer.step()
+        loss.item()
+        self.streams.step += 1
+
+
+def draw(config: RunConfig, state: TrainingState, device: str) -> tuple[str, Prompts]:
+    """The function class of this step and its prompts, drawn as the training loop draws them."""
+    name = config.parsed_curriculum().choose(state.step, state.task)
+    return name, sample_prompts(config, name, state.data, config.recipe.batch_size).to(device)
+
+
+class PromptGPT2(nn.Module):
+    """transformers' GPT-2 over prompts of real vectors, with this project's weights.
+
+    Args:
+        model: gives sizes and weights.
+        with_maps: run the backbone a second time for its attention maps.
+    """
+
+    def __init__(self, model: Transformer, *, with_maps: bool = False) -> None:
+        super().__init__()
+        sizes = model.config
+        config = GPT2Config(
+            n_positions=sizes.n_ctx,
+            n_embd=sizes.d_model,
+            n_layer=sizes.n_layers,
+            n_head=sizes.n_heads,
+            layer_norm_epsilon=LN_EPS,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            use_cache=False,
+        )
+        self.with_maps = with_maps
+        self.read_in = nn.Linear(sizes.n_dims, sizes.d_model)
+        self.backbone = GPT2Model(config)
+        self.read_out = nn.Linear(sizes.d_model, 1)
+        missing, unexpected = self.load_state_dict(gpt2_layout(model.state_dict()), strict=False)
+        if unexpected or set(missing) != {"read_in.bias", "backbone.wte.weight"}:
+            raise RuntimeError(f"GPT2Model has other parameters: {unexpected}, {missing}")
+        nn.init.zeros_(self.read_in.bias)  # it is part of W_pos
+
+    def forward(self, prompt: Float[Tensor, "batch pos dim"]) -> Float[Tensor, "batch point"]:
+        embed = self.read_in(prompt)
+        resid = self.backbone(inputs_embeds=embed).last_hidden_state
+        if self.with_maps:
+            self.attention_maps(embed)
+        return self.read_out(resid)[:, ::2, 0]
+
+    def attention_maps(
+        self, embed: Float[Tensor, "batch pos d_model"]
+    ) -> tuple[Float[Tensor, "batch head query_pos key_pos"], ...]:
+        """The pattern of every layer."""
+        self.backbone.set_attn_implementation("eager")
+        maps = self.backbone(inputs_embeds=embed, output_attentions=True).attentions
+        self.backbone.set_attn_implementation("sdpa")
+        return maps
+
+
+def gpt2_layout(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """This project's weights, or gradients of them, by the names and in the shapes that `PromptGPT2` has."""
+    laid_out = {
+        "read_in.weight": tensors["embed.W_E"].T,
+        "backbone.wpe.weight": tensors["pos_embed.W_pos"],
+        "backbone.ln_f.weight": tensors["ln_final.w"],
+        "backbone.ln_f.bias": tensors["ln_final.b"],
+        "read_out.weight": tensors["unembed.W_U"].T,
+        "read_out.bias": tensors["unembed.b_U"],
+    }
+    n_layers = sum(name.endswith("attn.W_Q") for name in tensors)
+    for layer in range(n_layers):
+        ours = {name.removeprefix(f"blocks.{layer}."): tensor for name, tensor in tensors.items()}
+        laid_out |= {f"backbone.h.{layer}.{name}": tensor for name, tensor in gpt2_block_layout(ours).items()}
+    return laid_out
+
+
+def gpt2_block_layout(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """One layer; GPT-2 packs queries, keys and values side by side and multiplies from the right, as we do."""
+    weights = [rearrange(ours[f"attn.W_{part}"], "head d_model d_head -> d_model (head d_head)") for part in "QKV"]
+    biases = [ours[f"attn.b_{part}"].flatten() for part in "QKV"]
+    return {
+        "ln_1.weight": ours["ln1.w"],
+        "ln_1.bias": ours["ln1.b"],
+        "attn.c_attn.weight": torch.cat(weights, dim=1),
+        "attn.c_attn.bias": torch.cat(biases),
+        "attn.c_proj.weight": rearrange(ours["attn.W_O"], "head d_head d_model -> (head d_head) d_model"),
+        "attn.c_proj.bias": ours["attn.b_O"],
+        "ln_2.weight": ours["ln2.w"],
+        "ln_2.bias": ours["ln2.b"],
+        "mlp.c_fc.weight": ours["mlp.W_in"],
+        "mlp.c_fc.bias": ours["mlp.b_in"],
+        "mlp.c_proj.weight": ours["mlp.W_out"],
+        "mlp.c_proj.bias": ours["mlp.b_out"],
+    }
+
+
+class PromptHooked(nn.Module):
+    """HookedTransformer with this project's weights, trainable."""
+
+    def __init__(self, model: Transformer) -> None:
+        super().__init__()
+        self.twin = hooked(model, str(model.device)).train().requires_grad_(True)
+
+    def forward(self, prompt: Float[Tensor, "batch pos dim"]) -> Float[Tensor, "batch point"]:
+        return self.twin(prompt)[:, ::2, 0]
+
+
+def ours(config: RunConfig, device: str) -> Trainer:
+    return Ours(config, device, new_state(config, device))
+
+
+def reference(make: Callable[[Transformer], nn.Module]) -> Callable[[RunConfig, str], Trainer]:
+    def build(config: RunConfig, device: str) -> Trainer:
+        streams = new_state(config, device)
+        model = make(streams.model).to(device)
+        return Reference(config, device, streams, model, optimizer_of(model, config.recipe))
+
+    return build
+
+
+def optimizer_of(model: nn.Module, recipe: RecipeConfig) -> torch.optim.Optimizer:
+    """What `training.optim.make_optimizer` makes, for any module."""
+    cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+    return cls(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+
+
+TRAINERS: dict[str, Callable[[RunConfig, str], Trainer]] = {
+    "ours": ours,
+    "gpt2 twice": reference(lambda model: PromptGPT2(model, with_maps=True)),
+    "gpt2": reference(PromptGPT2),
+    "hooked": reference(PromptHooked),
+}
