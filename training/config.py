@@ -235,7 +235,7 @@ class RunConfig:
                 f"model.n_dims >= {len(self.told_apart)} (given: {self.model.n_dims}); or use vector"
             )
         first_points = self.growth.points_at(0, self.data.n_points)
-        if self.instruction.kind != "none" and self.instruction.at > 2 * first_points:
+        if self.instruction.kind != "none" and self.instruction.at >= 2 * first_points:
             raise UserError(f"instruction.at={self.instruction.at}: prompts have only {2 * first_points} tokens")
 
     @property

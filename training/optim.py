@@ -14,8 +14,10 @@ class Optimizer:
 
     def __init__(self, model: Transformer, recipe: RecipeConfig) -> None:
         cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+        fixed = [model.embed.W_E] if model.layout.n_vectors else []  # decay would move its rows that are not trained
+        others = [parameter for parameter in model.parameters() if all(parameter is not f for f in fixed)]
         self.inner = cls(
-            model.parameters(),
+            [{"params": others}, *({"params": [f], "weight_decay": 0.0} for f in fixed)],
             lr=recipe.lr,
             betas=(0.9, recipe.beta2),
             weight_decay=recipe.weight_decay,

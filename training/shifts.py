@@ -147,10 +147,10 @@ class OrthogonalQuery(Shift):
     ) -> Float[Tensor, "batch dim"]:
         if not examples.shape[1]:
             return query
-        basis = torch.linalg.qr(examples.mT).Q
-        seen = einsum(basis, basis, query, "batch i k, batch j k, batch j -> batch i")
-        rest = query - seen
-        return rest * query.norm(dim=1, keepdim=True) / rest.norm(dim=1, keepdim=True)
+        asked = query.double()  # a query that lies almost among the examples loses digits
+        basis = torch.linalg.qr(examples.double().mT).Q
+        rest = asked - einsum(basis, basis, asked, "batch i k, batch j k, batch j -> batch i")
+        return (rest * asked.norm(dim=1, keepdim=True) / rest.norm(dim=1, keepdim=True)).to(query.dtype)
 
     def allows(self, n_examples: int, n_dims: int) -> bool:
         return n_examples < n_dims

@@ -22,11 +22,12 @@ import typer
 from tqdm import tqdm
 from trainers import TRAINERS, Trainer
 
-from training import options, output
+from training import flops, options, output
 from training.commands import check_device
-from training.config import RunConfig, from_preset
+from training.config import RunConfig
 from training.errors import UserError
-from training.trainer import cpu_threads
+from training.settings import from_preset
+from training.trainer import arithmetic
 
 OURS = "ours"
 BLOCK_SECONDS = 1.0  # our share of a repetition lasts about this long
@@ -68,7 +69,7 @@ class Comparison:
 def compare(preset: str, config: RunConfig, device: str, repetitions: int, bar: "tqdm[Any]") -> Comparison:
     """Time all trainers on one configuration, with the threads that it asks for."""
     bar.set_description(preset)
-    with cpu_threads(config.recipe.threads):
+    with arithmetic(config.recipe):
         trainers = {name: build(config, device) for name, build in TRAINERS.items()}
         warm = {name: warm_up(trainers[name], device) for name in progress(bar, list(trainers))}
         block = min(MAX_BLOCK, max(1, round(BLOCK_SECONDS / warm[OURS])))
@@ -134,26 +135,12 @@ def matmul_rate(device: str) -> float:
 
 
 def step_flops(config: RunConfig) -> int:
-    """Floating-point operations in the matrix products of our training step: work that it skips does not count.
-
-    For n points, N = 2n - 1 tokens, width d and L layers, a forward pass takes per prompt
-        2 N n_dims d                                     read-in
-        (L - 1) (24 N d² + 4 d N(N + 1)/2)               a layer: q, k, v, W_O, MLP; attention over visible pairs
-        4 N d² + 20 n d² + 4 d n²                        the last layer: k, v at all tokens; the rest at the x tokens
-        2 n d                                            read-out
-    and the backward pass twice that, except that prompts need no gradient. LayerNorm, GELU, softmax and the optimiser
-    are not counted, nor are scores that the backward pass of fused attention computes again.
+    """Floating-point operations of our training step: work that it skips does not count.
 
     >>> step_flops(from_preset("tiny", "mixed", 0)) / 1e6
     1583.153152
     """
-    n, d, n_layers = config.data.n_points, config.model.d_model, config.model.n_layers
-    n_tokens = 2 * n - 1
-    read_in = 2 * n_tokens * config.model.n_dims * d
-    full_layer = 24 * n_tokens * d**2 + 2 * d * n_tokens * (n_tokens + 1)
-    last_layer = 4 * n_tokens * d**2 + 20 * n * d**2 + 4 * d * n**2
-    forward = read_in + (n_layers - 1) * full_layer + last_layer + 2 * n * d
-    return config.recipe.batch_size * (3 * forward - read_in)
+    return flops.step_flops(config.model, config.recipe.batch_size, config.data.n_points)
 
 
 def result_rows(comparison: Comparison) -> list[dict[str, Any]]:

@@ -13,9 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from trainers import TRAINERS, Ours, PromptGPT2, PromptHooked, Reference, gpt2_layout
 from typer.testing import CliRunner
 
-from training.config import from_preset
-from training.prompts import sample_prompts
-from training.trainer import new_state, training_step
+from training.curriculum import Arm
+from training.sampling import sample_prompts
+from training.settings import from_preset
+from training.state import new_state
+from training.trainer import training_step
 from training.transformer import Transformer
 
 MODULES = {
@@ -105,7 +107,7 @@ def test_flops_are_those_that_torch_counts():
     state = new_state(config, "cpu")
     prompts = sample_prompts(config, "linear", state.data, 8)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        training_step(state, config, "linear", prompts)
+        training_step(state, config, [(Arm("linear", "gaussian"), prompts)], state.model.predict)
     n, d, n_layers = config.data.n_points, config.model.d_model, config.model.n_layers
     visible = (n_layers - 1) * n * (2 * n - 1) + n**2
     every = (n_layers - 1) * (2 * n - 1) ** 2 + n * (2 * n - 1)

@@ -26,8 +26,9 @@ from transformers import GPT2Config, GPT2Model
 from interp.hooked import hooked
 from training.config import RecipeConfig, RunConfig
 from training.optim import learning_rate
-from training.prompts import Prompts, sample_prompts
-from training.trainer import PULSE, TrainingState, look_at_losses, new_state, training_step
+from training.recorder import PULSE
+from training.state import TrainingState, look_at_losses, new_state
+from training.trainer import Predict, step_batch, training_predict, training_step
 from training.transformer import LN_EPS, Transformer
 
 
@@ -42,12 +43,12 @@ class Ours:
     """This project's loop without its evaluations and saves."""
 
     config: RunConfig
-    device: str
     state: TrainingState
+    predict: Predict
 
     def step(self) -> None:
-        name, prompts = draw(self.config, self.state, self.device)
-        training_step(self.state, self.config, name, prompts)
+        batch = step_batch(self.config, self.config.parsed_schedule(), self.state)
+        training_step(self.state, self.config, batch, self.predict)
         if self.state.step % PULSE == 0:
             look_at_losses(self.state)
 
@@ -61,30 +62,23 @@ class Reference:
     """
 
     config: RunConfig
-    device: str
     streams: TrainingState
     model: nn.Module
     optimizer: torch.optim.Optimizer
 
     def step(self) -> None:
         recipe = self.config.recipe
-        name, prompts = draw(self.config, self.streams, self.device)
+        ((arm, prompts),) = step_batch(self.config, self.config.parsed_schedule(), self.streams)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, self.streams.step)
         self.optimizer.zero_grad()
         loss = F.mse_loss(self.model(prompts.tokens), prompts.ys)
-        (loss / self.config.second_moment(name) if recipe.loss == "normalised" else loss).backward()
+        (loss / self.config.second_moment(*arm) if recipe.loss == "normalised" else loss).backward()
         if recipe.grad_clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), recipe.grad_clip)
         self.optimizer.step()
         loss.item()
         self.streams.step += 1
-
-
-def draw(config: RunConfig, state: TrainingState, device: str) -> tuple[str, Prompts]:
-    """The function class of this step and its prompts, drawn as the training loop draws them."""
-    name = config.parsed_curriculum().choose(state.step, state.task)
-    return name, sample_prompts(config, name, state.data, config.recipe.batch_size).to(device)
 
 
 class PromptGPT2(nn.Module):
@@ -184,14 +178,15 @@ class PromptHooked(nn.Module):
 
 
 def ours(config: RunConfig, device: str) -> Trainer:
-    return Ours(config, device, new_state(config, device))
+    state = new_state(config, device)
+    return Ours(config, state, training_predict(state.model, config.recipe))
 
 
 def reference(make: Callable[[Transformer], nn.Module]) -> Callable[[RunConfig, str], Trainer]:
     def build(config: RunConfig, device: str) -> Trainer:
         streams = new_state(config, device)
         model = make(streams.model).to(device)
-        return Reference(config, device, streams, model, optimizer_of(model, config.recipe))
+        return Reference(config, streams, model, optimizer_of(model, config.recipe))
 
     return build
 
@@ -199,7 +194,9 @@ def reference(make: Callable[[Transformer], nn.Module]) -> Callable[[RunConfig, 
 def optimizer_of(model: nn.Module, recipe: RecipeConfig) -> torch.optim.Optimizer:
     """What `training.optim.make_optimizer` makes, for any module."""
     cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-    return cls(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    return cls(
+        model.parameters(), lr=recipe.lr, betas=(0.9, recipe.beta2), weight_decay=recipe.weight_decay, fused=True
+    )
 
 
 TRAINERS: dict[str, Callable[[RunConfig, str], Trainer]] = {

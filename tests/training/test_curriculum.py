@@ -64,7 +64,12 @@ def test_custom_edges_move_the_blocks():
 
 def test_custom_probabilities_are_taken_as_they_are():
     custom = parse_curriculum("custom", CLASSES, 90, probabilities=((1.0, 0.0, 0.0), (0.2, 0.8, 0.0)))
-    assert [custom.probabilities(step) for step in (0, 45, 46, 89)] == [(1, 0, 0), (1, 0, 0), (0.2, 0.8, 0), (0.2, 0.8, 0)]
+    assert [custom.probabilities(step) for step in (0, 45, 46, 89)] == [
+        (1, 0, 0),
+        (1, 0, 0),
+        (0.2, 0.8, 0),
+        (0.2, 0.8, 0),
+    ]
     assert custom.reached == ("linear", "quadratic")
 
 

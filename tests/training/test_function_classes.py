@@ -174,7 +174,9 @@ def test_scales_say_how_they_were_found():
     assert abs(heavy.value - 8) < 5 * heavy.error
 
 
-@pytest.mark.parametrize(("name", "inputs"), [("cubic", "student_t:4"), ("linear", "cauchy"), ("linear", "student_t:2")])
+@pytest.mark.parametrize(
+    ("name", "inputs"), [("cubic", "student_t:4"), ("linear", "cauchy"), ("linear", "student_t:2")]
+)
 def test_where_the_mean_square_is_infinite_the_scale_is_robust(name, inputs):
     assert second_moment(name, inputs, 4, "unit", 0).how == "robust"
 

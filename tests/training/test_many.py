@@ -1,0 +1,62 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from training.checkpoint import load, read_history
+from training.errors import UserError
+from training.many import parse_seeds
+from training.settings import from_preset
+from training.trainer import train
+
+
+def interp(*arguments) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "interp", *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_set_of_runs_is_the_runs_one_by_one(quick_settings, tmp_path):
+    process = interp(
+        "train", "--curriculum", "mixed,single:linear", "--seeds", "0-1", "--out", tmp_path / "set", *quick_settings
+    )
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    names = sorted(path.name for path in (tmp_path / "set").iterdir() if path.is_dir())
+    assert names == ["mixed-0", "mixed-1", "single-linear-0", "single-linear-1"]
+    settings = [argument for argument in quick_settings if argument != "--set"]
+    train(from_preset("tiny", "single:linear", 1, settings), tmp_path / "alone")
+    alone, of_set = (tmp_path / "alone", tmp_path / "set" / "single-linear-1")
+    assert (alone / "model.safetensors").read_bytes() == (of_set / "model.safetensors").read_bytes()
+
+
+def test_a_set_reports_which_runs_failed_and_why(quick_settings, tmp_path):
+    given = ["--set", "recipe.lr=1e30", "--set", "recipe.grad_clip=0"]
+    process = interp("train", "--seeds", "3,5", "--out", tmp_path, *quick_settings, *given)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith("interp: 2 of 2 runs failed: mixed-")
+    assert "diverged" in last
+    assert (tmp_path / "mixed-3.log").read_text().strip().endswith(last.split("mixed-3: interp: ")[1].split(";")[0])
+
+
+def test_an_interrupted_set_saves_all_its_runs(quick_settings, tmp_path):
+    given = ["--set", "recipe.steps=5000", "--set", "record.save_every=100000"]
+    process = interp("train", "--seeds", "0-1", "--jobs", 2, "--out", tmp_path, *quick_settings, *given)
+    deadline = time.monotonic() + 90
+    while not all(any(r["step"] >= 25 for r in read_history(tmp_path / f"mixed-{seed}")) for seed in (0, 1)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert all(load(tmp_path / f"mixed-{seed}").step >= 25 for seed in (0, 1))
+
+
+@pytest.mark.parametrize("text", ["", "x", "3-1", "1,1", "0-", "-1", "0-2,1"])
+def test_what_are_no_seeds_is_refused(text):
+    with pytest.raises(UserError, match="--seeds"):
+        parse_seeds(text)

@@ -1,0 +1,189 @@
+"""Whatever happens to a run, the last good state stays and resuming gives the bits of a run that was left alone."""
+
+import errno
+import json
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from training import checkpoint
+from training.checkpoint import load, read_config, read_history, read_resume
+from training.errors import UserError
+from training.rundir import locked
+from training.settings import from_preset, to_dict
+from training.trainer import train
+from training.upgrade import upgrade_run
+
+KILLS = 20
+
+
+def weights(directory):
+    return (directory / "model.safetensors").read_bytes()
+
+
+def without_clock(directory):
+    return [{key: row[key] for key in row if key != "seconds"} for row in read_history(directory)]
+
+
+@pytest.fixture
+def settings(quick_settings):
+    return [argument for argument in quick_settings if argument != "--set"]
+
+
+def interp(*arguments, **options) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "interp", *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, **options)
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_twenty_kills_at_random_moments_leave_no_trace(settings, tmp_path):
+    """The children are forks of this process, so that most of their life is training rather than importing torch."""
+    config = from_preset(
+        "tiny", "mixed", 0, [*settings, "recipe.steps=1500", "record.save_every=7", "record.snapshots=30"]
+    )
+    train(config, tmp_path / "whole")
+    moments, context = random.Random(0), multiprocessing.get_context("fork")
+    killed, steps = 0, set()
+    while killed < KILLS:
+        child = context.Process(target=train, args=(config, tmp_path / "killed"), kwargs={"resume": True})
+        child.start()
+        time.sleep(moments.uniform(0.02, 0.25))
+        assert child.is_alive(), "the run ended before it was killed often enough"
+        child.kill()
+        child.join()
+        killed += 1
+        saved = read_resume(tmp_path / "killed")
+        steps.add(saved[1]["step"] if saved else 0)
+    assert len(steps) > KILLS // 3, "the kills came too soon after one another to test anything"
+    train(config, tmp_path / "killed", resume=True)
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+    assert without_clock(tmp_path / "killed") == without_clock(tmp_path / "whole")
+    assert checkpoint.snapshot_steps(tmp_path / "killed") == checkpoint.snapshot_steps(tmp_path / "whole")
+    for step in checkpoint.snapshot_steps(tmp_path / "whole"):
+        names = [checkpoint.snapshot_path(tmp_path / name, step) for name in ("killed", "whole")]
+        assert names[0].read_bytes() == names[1].read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_saves_its_last_step_and_exits_130(settings, tmp_path, number):
+    config = from_preset("tiny", "mixed", 0, [*settings, "recipe.steps=400", "record.save_every=100000"])
+    given = [f"--set={setting}" for setting in [*settings, "recipe.steps=400", "record.save_every=100000"]]
+    process = interp("train", "--out", tmp_path / "cut", *given)
+    wait_for(lambda: any(row["step"] >= 25 for row in read_history(tmp_path / "cut")))
+    process.send_signal(number)
+    assert process.wait(60) == 130
+    saved = read_resume(tmp_path / "cut")
+    assert saved is not None
+    assert saved[1]["step"] >= 25
+    assert load(tmp_path / "cut").step == saved[1]["step"]
+    assert train(config, tmp_path / "cut", resume=True) == saved[1]["step"]
+    train(config, tmp_path / "whole")
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+    assert without_clock(tmp_path / "cut") == without_clock(tmp_path / "whole")
+
+
+def test_a_file_that_cannot_grow_is_one_line_and_costs_nothing(settings, tmp_path):
+    """The kernel refuses files above a size, as a full disk would: config.json fits, the state of a save does not."""
+    given = ["--out", str(tmp_path / "full"), *(f"--set={setting}" for setting in settings)]
+    limit = 30_000
+
+    def no_large_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    process = interp("train", *given, preexec_fn=no_large_files)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert errors.strip().splitlines()[-1].startswith(f"interp: cannot write to '{tmp_path / 'full'}'")
+    assert "Traceback" not in errors
+    assert not [path for path in (tmp_path / "full").rglob("*") if path.name.endswith(".tmp")]
+    config = from_preset("tiny", "mixed", 0, settings)
+    assert train(config, tmp_path / "full", resume=True) == 0
+    train(config, tmp_path / "whole")
+    assert weights(tmp_path / "full") == weights(tmp_path / "whole")
+
+
+def test_a_disk_that_fills_up_leaves_the_save_before(settings, tmp_path, monkeypatch):
+    config = from_preset("tiny", "mixed", 0, settings)
+    calls, fsync = [], os.fsync
+
+    def full_after_a_while(handle):
+        calls.append(handle)
+        if len(calls) > 10:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", full_after_a_while)
+    with pytest.raises(UserError, match="No space left on device; the last save is kept: go on with --resume"):
+        train(config, tmp_path / "full")
+    monkeypatch.undo()
+    step = train(config, tmp_path / "full", resume=True)
+    assert 0 < step < 60
+    train(config, tmp_path / "whole")
+    assert weights(tmp_path / "full") == weights(tmp_path / "whole")
+
+
+def test_a_second_process_on_a_run_is_refused(settings, tmp_path):
+    config = from_preset("tiny", "mixed", 0, settings)
+    with locked(tmp_path / "run"), pytest.raises(UserError, match="is in use: another process trains in it"):
+        train(config, tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+    train(config, tmp_path / "run")
+    before = weights(tmp_path / "run")
+    given = [f"--set={setting}" for setting in settings]
+    with locked(tmp_path / "run"):
+        process = interp("train", "--out", tmp_path / "run", "--force", *given)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "is in use" in errors
+    assert weights(tmp_path / "run") == before
+
+
+@pytest.fixture
+def run_of_version_1(settings, tmp_path):
+    config = from_preset("tiny", "mixed", 0, settings)
+    train(config, tmp_path / "old")
+    path = tmp_path / "old" / "config.json"
+    document = json.loads(path.read_text())
+    for added in ("schedule", "growth", "instruction"):
+        del document["run"][added]
+    del document["run"]["data"]["inputs"]
+    path.write_text(json.dumps(document | {"format_version": 1}))
+    return tmp_path / "old", config
+
+
+def test_an_older_run_is_refused_with_the_way_to_convert_it(run_of_version_1):
+    directory, config = run_of_version_1
+    with pytest.raises(UserError, match=f"has format version 1; .* `interp upgrade --ckpt {directory}`"):
+        load(directory)
+    assert upgrade_run(directory) == (1, checkpoint.FORMAT_VERSION)
+    assert to_dict(read_config(directory)) == to_dict(config)
+    load(directory)
+    with pytest.raises(UserError, match="already"):
+        upgrade_run(directory)
+
+
+def test_what_cannot_be_converted_stays_as_it_is(run_of_version_1):
+    directory, _ = run_of_version_1
+    path = directory / "config.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document | {"format_version": 99}))
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="format version 99; versions that can be converted"):
+        upgrade_run(directory)
+    with pytest.raises(UserError, match="has format version 99"):
+        load(directory)
+    assert path.read_bytes() == before
