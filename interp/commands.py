@@ -113,8 +113,8 @@ def print_curves(curves: "pd.DataFrame", title: str, caption: str) -> None:
     """Every class and predictor at five numbers of examples, with the interval at the last."""
     from training.output import number, print_table, records
 
-    several = [name for name in ("inputs", "checkpoint") if curves[name].nunique() > 1]
-    last = int(curves["examples"].max())
+    several = [name for name in ("inputs", "checkpoint") if len({*curves[name]}) > 1]
+    last = max(curves["examples"].tolist())
     shown = sorted({round(share * last) for share in (0, 0.25, 0.5, 0.75, 1)} & {*curves["examples"]})
     last = shown[-1]
     rows: dict[str, dict[int, str]] = {}

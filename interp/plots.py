@@ -65,10 +65,10 @@ def plot_error_curves(curves: pd.DataFrame) -> list[Axes]:
 
     Every checkpoint's model has a line with its 95 % band; the reference predictors are those of the first checkpoint.
     """
-    panels = curves[["function_class", "inputs"]].drop_duplicates().to_dict("records")
+    panels = list(dict.fromkeys(zip(curves["function_class"], curves["inputs"], strict=True)))
     axes = row_of_axes(len(panels), width=2.9, height=2.7)
-    for ax, panel in zip(axes, panels, strict=True):
-        of_panel = where(curves, **{str(key): str(value) for key, value in panel.items()})
+    for ax, (name, inputs) in zip(axes, panels, strict=True):
+        of_panel = where(curves, function_class=name, inputs=inputs)
         models = where(of_panel, predictor="model").groupby("checkpoint", sort=False)
         colours = sns.color_palette("crest", len(models)) if len(models) > 1 else [INTACT]
         for colour, (checkpoint, curve) in zip(colours, models, strict=True):
@@ -77,9 +77,8 @@ def plot_error_curves(curves: pd.DataFrame) -> list[Axes]:
             ax.fill_between(curve["examples"], curve["ci_low"], curve["ci_high"], color=colour, alpha=0.2, lw=0)
         first = where(of_panel, checkpoint=of_panel["checkpoint"].iloc[0])
         draw_baselines(ax, first)
-        title = panel["function_class"]
         ax.set(
-            title=title if curves["inputs"].nunique() == 1 else f"{title}, {panel['inputs']}",
+            title=name if len({*curves["inputs"]}) == 1 else f"{name}, {inputs}",
             xlabel="in-context examples",
             ylim=(0, 1.6 * where(first, predictor="zero")["error"].mean()),
         )

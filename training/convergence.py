@@ -48,7 +48,7 @@ def convergence(directory: Path, fraction: float = FRACTION, held: int = HELD) -
         if column not in history:
             history[column] = value
     rows = []
-    for (name, inputs), arm in history.groupby(["function_class", "inputs"], sort=False):
+    for (name, inputs), arm in history.groupby(["function_class", "inputs"], sort=False):  # pyright: ignore
         last = arm.iloc[-1]
         ratios = list(arm["nmse_tail"] / arm["no_context_tail"])
         at = first_held(ratios, fraction, held)

@@ -1,6 +1,6 @@
 """Error by number of in-context examples, for a model and for the predictors that give it meaning."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from training.baselines import baseline
+from training.baselines import Predictor, baseline
 from training.checkpoint import Checkpoint
 from training.config import RunConfig, stream_seed
 from training.function_classes import function_class
@@ -23,7 +23,6 @@ from training.shifts import shift as shift_called
 from training.transformer import Transformer
 
 Units = Literal["nmse", "paper"]
-Predictor = Callable[[Prompts], Float[Tensor, "batch point"]]
 
 CHUNK = 256  # prompts per forward pass: enough to keep the cores busy, small enough for any preset
 DEFAULT_BASELINES = ("least_squares", "ridge")

@@ -78,7 +78,7 @@ class StudentT(InputDistribution):
         shape = (n_prompts, n_points, n_dims)
         z = torch.randn(shape, generator=generator, device=generator.device)
         half = torch.full(shape, self.df / 2, device=generator.device)
-        chi_square = 2 * torch._standard_gamma(half, generator)  # torch.distributions takes no generator
+        chi_square = 2 * torch._standard_gamma(half, generator)  # pyright: ignore  # torch.distributions takes no generator
         return z / (chi_square / self.df).sqrt()
 
 

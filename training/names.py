@@ -39,9 +39,10 @@ BASELINE_NAMES = (
     "least_squares",
     "ridge",
     "lasso",
-    "nearest_neighbours",
     "averaging",
-    "gradient_descent:STEPS",
-    "greedy_tree",
+    "gradient_descent_1",
+    "gradient_descent_10",
+    "nearest_neighbours",
+    "tree",
     "lookup",
 )

@@ -3,8 +3,8 @@
 import dataclasses
 import inspect
 import math
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 
 from training.errors import UserError, one_of
 
@@ -23,19 +23,25 @@ def from_registry(what: str, spec: str, families: Families[Thing]) -> Thing:
     if name not in families:
         raise one_of(what, name, families)
     family = families[name]
-    fields = dataclasses.fields(family) if isinstance(family, type) else ()  # type: ignore[arg-type]
-    if colon and not fields:
+    field = parameter_of(family)
+    if colon and field is None:
         raise UserError(f"{what} '{spec}': {name} takes no parameter")
     if not isinstance(family, type):
         return family
-    if not colon:
-        if fields and fields[0].default is dataclasses.MISSING:
-            raise UserError(f"{what} '{spec}' needs its {fields[0].name} (for example {name}:4)")
-        return family()
-    return family(parameter(what, spec, text, fields[0]))
+    if field is None or not colon:
+        if field is not None and field.default is dataclasses.MISSING:
+            raise UserError(f"{what} '{spec}' needs its {field.name} (for example {name}:4)")
+        return cast(Thing, family())
+    return cast(Callable[[float], Thing], family)(parameter(what, spec, text, field))
 
 
-def parameter(what: str, spec: str, text: str, field: "dataclasses.Field[object]") -> int | float:
+def parameter_of(family: object) -> "dataclasses.Field[Any] | None":
+    """The field that a parameter fills."""
+    fields = dataclasses.fields(family) if isinstance(family, type) and dataclasses.is_dataclass(family) else ()
+    return fields[0] if fields else None
+
+
+def parameter(what: str, spec: str, text: str, field: "dataclasses.Field[Any]") -> int | float:
     kind = int if field.type is int else float
     try:
         value = kind(text)
@@ -51,11 +57,10 @@ def describe(families: Families[Thing]) -> list[tuple[str, str, str]]:
     """Every name with its parameter (`:3 nonzero`, the default first) and its definition."""
     rows = []
     for name, family in families.items():
-        fields = dataclasses.fields(family) if isinstance(family, type) else ()  # type: ignore[arg-type]
-        parameter = ""
-        if fields:
-            default = "" if fields[0].default is dataclasses.MISSING else f"{fields[0].default:g} "
-            parameter = f":{default}{fields[0].name}"
+        field, parameter = parameter_of(family), ""
+        if field is not None:
+            default = "" if field.default is dataclasses.MISSING else f"{field.default:g} "
+            parameter = f":{default}{field.name}"
         if dataclasses.is_dataclass(family) and not isinstance(family, type):
             parameter = "".join(f" ({f.name} {getattr(family, f.name)})" for f in dataclasses.fields(family))
         rows.append((name, parameter, " ".join((inspect.getdoc(family) or "").split("\n\n")[0].split())))

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +69,7 @@ def train(
 
 
 def run_steps(
-    config: RunConfig, directory: Path, device: str, state: TrainingState, bar: "tqdm[None]", stop: Interruption
+    config: RunConfig, directory: Path, device: str, state: TrainingState, bar: "tqdm[Any]", stop: Interruption
 ) -> None:
     """From the state's step to the last one."""
     started = time.monotonic() - state.seconds
@@ -93,13 +94,16 @@ def step_batch(config: RunConfig, schedule: Schedule, state: TrainingState) -> B
         counts = schedule.counts(step, n_prompts, state.task)
     else:
         counts = {schedule.choose(step, state.task): n_prompts}
-    size = {
-        "n_points": config.growth.points_at(step, config.data.n_points),
-        "n_dims": config.growth.dims_at(step, config.model.n_dims),
-    }
+    n_points = config.growth.points_at(step, config.data.n_points)
+    n_dims = config.growth.dims_at(step, config.model.n_dims)
     return [
-        (arm, sample_prompts(config, arm.function_class, state.data, count, inputs=arm.inputs, **size))
-        for arm, count in counts.items()
+        (
+            arm,
+            sample_prompts(
+                config, arm.function_class, state.data, n, inputs=arm.inputs, n_points=n_points, n_dims=n_dims
+            ),
+        )
+        for arm, n in counts.items()
     ]
 
 

@@ -27,6 +27,8 @@ def upgrade_run(directory: Path) -> tuple[int, int]:
     """
     document = read_document(directory)
     before = document.get("format_version")
+    if not isinstance(before, int):
+        raise UserError(f"{directory} has no format version")
     if before == FORMAT_VERSION:
         raise UserError(f"{directory} has format version {FORMAT_VERSION} already")
     if before not in UPGRADES:

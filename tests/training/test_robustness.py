@@ -37,10 +37,16 @@ def settings(quick_settings):
     return [argument for argument in quick_settings if argument != "--set"]
 
 
-def interp(*arguments, **options) -> subprocess.Popen:
+def interp(*arguments, **options) -> "subprocess.Popen[str]":
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", "interp", *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, **options)
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    """Its exit code and what it said on stderr."""
+    _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
 
 
 def wait_for(condition, seconds=60):
@@ -53,16 +59,20 @@ def wait_for(condition, seconds=60):
 def test_twenty_kills_at_random_moments_leave_no_trace(settings, tmp_path):
     """The children are forks of this process, so that most of their life is training rather than importing torch."""
     config = from_preset(
-        "tiny", "mixed", 0, [*settings, "recipe.steps=1500", "record.save_every=7", "record.snapshots=30"]
+        "tiny", "mixed", 0, [*settings, "recipe.steps=800", "record.save_every=3", "record.eval_every=100"]
     )
+    started = time.monotonic()
     train(config, tmp_path / "whole")
+    whole = time.monotonic() - started
     moments, context = random.Random(0), multiprocessing.get_context("fork")
     killed, steps = 0, set()
     while killed < KILLS:
         child = context.Process(target=train, args=(config, tmp_path / "killed"), kwargs={"resume": True})
         child.start()
-        time.sleep(moments.uniform(0.02, 0.25))
-        assert child.is_alive(), "the run ended before it was killed often enough"
+        time.sleep(moments.uniform(0.02, 0.12) * whole)
+        if not child.is_alive():  # it was finished before it had been killed often enough: begin another one
+            checkpoint.delete_run(tmp_path / "killed")
+            continue
         child.kill()
         child.join()
         killed += 1
@@ -85,7 +95,7 @@ def test_an_interrupted_run_saves_its_last_step_and_exits_130(settings, tmp_path
     process = interp("train", "--out", tmp_path / "cut", *given)
     wait_for(lambda: any(row["step"] >= 25 for row in read_history(tmp_path / "cut")))
     process.send_signal(number)
-    assert process.wait(60) == 130
+    assert ended(process)[0] == 130
     saved = read_resume(tmp_path / "cut")
     assert saved is not None
     assert saved[1]["step"] >= 25
@@ -104,9 +114,8 @@ def test_a_file_that_cannot_grow_is_one_line_and_costs_nothing(settings, tmp_pat
     def no_large_files():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    process = interp("train", *given, preexec_fn=no_large_files)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 2
+    code, errors = ended(interp("train", *given, preexec_fn=no_large_files))
+    assert code == 2
     assert errors.strip().splitlines()[-1].startswith(f"interp: cannot write to '{tmp_path / 'full'}'")
     assert "Traceback" not in errors
     assert not [path for path in (tmp_path / "full").rglob("*") if path.name.endswith(".tmp")]
@@ -145,9 +154,8 @@ def test_a_second_process_on_a_run_is_refused(settings, tmp_path):
     before = weights(tmp_path / "run")
     given = [f"--set={setting}" for setting in settings]
     with locked(tmp_path / "run"):
-        process = interp("train", "--out", tmp_path / "run", "--force", *given)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2
+        code, errors = ended(interp("train", "--out", tmp_path / "run", "--force", *given))
+    assert code == 2
     assert "is in use" in errors
     assert weights(tmp_path / "run") == before
 

@@ -1,7 +1,6 @@
 """What every class of functions can do: draw a function, evaluate it, and say what no context at all would predict."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -9,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from training.baselines import least_squares
-from training.prompts import Prompts
+from training.baselines import Predictor
+from training.baselines.plain import least_squares
 
 WeightKind = Literal["standard", "unit"]
 Weights = Any  # a tensor or a tuple of tensors, one function per entry of the first axis
@@ -25,7 +24,7 @@ class Baseline(NamedTuple):
     """
 
     name: str
-    predict: Callable[[Prompts], Float[Tensor, "batch point"]]
+    predict: Predictor
 
 
 @dataclass(frozen=True)

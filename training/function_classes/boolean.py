@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from training.baselines import fitting_hypotheses
+from training.baselines.structured import fitting_hypotheses
 from training.errors import require
 from training.function_classes.base import Baseline, FunctionOfX, WeightKind, signs
 

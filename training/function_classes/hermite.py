@@ -12,17 +12,19 @@ All moments below follow from the even moments of t, exactly:
 
 import math
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.polynomial import Polynomial
-from numpy.polynomial.hermite_e import HermiteE
 from torch import Tensor
 
-from training.baselines import least_squares, single_index
+from training.baselines.plain import least_squares
+from training.baselines.single_index import single_index
 from training.function_classes.base import Baseline, FunctionOfX, WeightKind, directions, project
+from training.polynomials import hermite_sum, horner
+from training.prompts import Prompts
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Hermite(FunctionOfX):
 
     @property
     def growth(self) -> float:  # type: ignore[override]
-        return self.degree
+        return float(self.degree)
 
     @property
     def polynomial(self) -> Polynomial:
@@ -73,21 +75,11 @@ class Hermite(FunctionOfX):
     def baseline(self, kind: WeightKind) -> Baseline:
         if self.degree == 1:
             return Baseline("least_squares", least_squares)
-        return Baseline("single_index", partial(single_index, polynomial=self.polynomial, unit=kind == "unit"))
+        return Baseline("single_index", partial(self.known_polynomial, unit=kind == "unit"))
 
-
-@cache
-def hermite_sum(degree: int) -> Polynomial:
-    series = [0.0] + [1 / math.sqrt(degree * math.factorial(j)) for j in range(1, degree + 1)]
-    return HermiteE(series).convert(kind=Polynomial)
-
-
-def horner(coefficients: np.ndarray, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The polynomial with these coefficients, lowest power first, at t."""
-    result = torch.full_like(t, float(coefficients[-1]))
-    for coefficient in coefficients[-2::-1]:
-        result = result * t + float(coefficient)
-    return result
+    def known_polynomial(self, prompts: Prompts, *, unit: bool) -> Float[Tensor, "batch point"]:
+        """A learner that knows the class and has only w to find; its random starts are always the same."""
+        return single_index(prompts, self.polynomial, unit=unit, generator=torch.Generator().manual_seed(0))
 
 
 def chi2_moment(n_dims: int, k: int) -> float:

@@ -2,13 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from training.baselines import best_ridge, lasso, least_squares, nearest_neighbours, sign_of_ridge
+from training.baselines.lasso import best_lasso
+from training.baselines.plain import best_ridge, least_squares, sign_of_ridge
 from training.errors import require
 from training.function_classes.base import (
     Baseline,
@@ -53,7 +53,7 @@ class SparseLinear(FunctionOfX):
         return float(self.nonzero) if kind == "standard" else 1.0
 
     def baseline(self, kind: WeightKind) -> Baseline:
-        return Baseline("lasso", lasso)
+        return Baseline("lasso", best_lasso)
 
 
 @dataclass(frozen=True)
@@ -173,4 +173,4 @@ class Sinusoid(FunctionOfX):
         return 1 - (math.exp(-2 * squared) if kind == "unit" else (1 + 4 * squared) ** (-n_dims / 2))
 
     def baseline(self, kind: WeightKind) -> Baseline:
-        return Baseline("nearest_neighbours", partial(nearest_neighbours, n_neighbours=3))
+        return Baseline("ridge", best_ridge)

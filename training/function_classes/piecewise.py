@@ -2,13 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from training.baselines import greedy_tree, nearest_neighbours
+from training.baselines.plain import greedy_tree, nearest_neighbours
 from training.errors import require
 from training.function_classes.base import Baseline, FunctionOfX, WeightKind, gaussian
 
@@ -43,7 +42,7 @@ class ReLUNetwork(FunctionOfX):
         return float(n_dims) if kind == "standard" else 1.0
 
     def baseline(self, kind: WeightKind) -> Baseline:
-        return Baseline("nearest_neighbours", partial(nearest_neighbours, n_neighbours=3))
+        return Baseline("nearest_neighbours", nearest_neighbours)
 
 
 @dataclass(frozen=True)
@@ -80,4 +79,4 @@ class DecisionTree(FunctionOfX):
         return 1.0
 
     def baseline(self, kind: WeightKind) -> Baseline:
-        return Baseline("greedy_tree", greedy_tree)
+        return Baseline("tree", greedy_tree)

@@ -1,6 +1,7 @@
 """Quadratic functions that are not functions of one direction."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +9,7 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from training.baselines import least_squares
+from training.baselines.plain import least_squares
 from training.function_classes.base import Baseline, FunctionOfX, WeightKind, directions, gaussian, project
 from training.prompts import Prompts
 
@@ -74,5 +75,6 @@ def products(xs: Float[Tensor, "batch point dim"]) -> Float[Tensor, "batch point
     return xs[..., rows] * xs[..., columns]
 
 
-def with_inputs(prompts: Prompts, features) -> Prompts:
+def with_inputs(prompts: Prompts, features: Callable[[Tensor], Tensor]) -> Prompts:
+    """The same answers to features of the inputs."""
     return Prompts(features(prompts.xs), prompts.ys)

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from training.baselines import lookup, prototype_bayes, transition_average
+from training.baselines.plain import lookup
+from training.baselines.structured import prototype_bayes, transition_average
 from training.errors import require
 from training.function_classes.base import Baseline, FunctionClass, WeightKind, gaussian, signs
 
