@@ -24,7 +24,7 @@ from training.baselines import lasso as lasso_module
 from training.baselines.lasso import LASSO_PENALTIES, best_lasso, lasso
 from training.baselines.plain import RIDGE_PENALTIES, ridge
 from training.baselines.prefixes import moments
-from training.baselines.single_index import single_index
+from training.baselines.single_index import Problem, fit, posterior_weights, single_index
 from training.baselines.structured import prototype_bayes, transition_average
 from training.errors import UserError
 from training.function_classes import Hermite
@@ -130,12 +130,8 @@ def test_lasso_is_optimal_where_many_coordinates_tie(monkeypatch):
 
 def coefficients_of(monkeypatch, prompts: Prompts, penalty: float) -> torch.Tensor:
     """The lasso's w, seen on its way."""
-    import training.baselines.lasso
-
     paths, follow = [], lasso_module.follow
-    monkeypatch.setattr(
-        training.baselines.lasso, "follow", lambda *arguments: paths.append(follow(*arguments)) or paths[-1]
-    )
+    monkeypatch.setattr(lasso_module, "follow", lambda *arguments: paths.append(follow(*arguments)) or paths[-1])
     lasso(prompts, penalty)
     return paths[-1].w
 
@@ -274,6 +270,31 @@ def test_single_index_of_a_line_is_least_squares():
     wanted = least_squares(prompts)
     assert (given - wanted)[:, :4].square().mean() < 3 / 100 * prompts.ys.var()
     torch.testing.assert_close(given[:, 6:], wanted[:, 6:], atol=1e-3, rtol=0)
+
+
+def test_a_fit_moves_a_draw_to_the_nearest_w_that_fits():
+    _, prompts = hermite(1, "standard", n_prompts=5)
+    problem = line_problem(prompts)
+    draws = problem.draw(3, seeded())
+    away = torch.randn(draws.shape, generator=seeded(1), dtype=draws.dtype)
+    for prompt in range(5):
+        xs, ys, _ = prefix(prompts, prompt, 2)
+        wanted = draws[prompt].numpy() + (ys - draws[prompt].numpy() @ xs.T) @ np.linalg.pinv(xs).T
+        for first in (draws, away):
+            found = fit(problem.before(2), first, draws, iterations=20)[prompt]
+            np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_a_solution_far_longer_than_its_draw_has_no_weight():
+    _, prompts = hermite(1, "standard", n_prompts=5)
+    draws = torch.ones(5, 2, 4).double()
+    weights = posterior_weights(line_problem(prompts).before(0), draws * torch.tensor([0.5, 4.0])[:, None], draws)
+    torch.testing.assert_close(weights[:, 1], torch.full((5,), 1 / (1 + np.exp(30))).double())
+
+
+def line_problem(prompts: Prompts) -> Problem:
+    outer = prompts.xs[:, :, :, None] * prompts.xs[:, :, None]
+    return Problem(prompts.xs, outer, prompts.ys, Polynomial([0, 1]), unit=False, noise=1e-3)
 
 
 def test_single_index_allows_for_noise():
