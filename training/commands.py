@@ -24,7 +24,11 @@ def train(
             help="mixed, sequential, random, custom or single:CLASS; several make a set of runs.",
         ),
     ] = "mixed",
-    preset: Annotated[str, typer.Option("--preset", help="tiny, small, paper, tiny-fast or small-fast.")] = "tiny",
+    preset: Annotated[str, typer.Option("--preset", help="tiny, small or paper.")] = "tiny",
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="fast or authors, instead of the preset's own initialisation and optimiser."),
+    ] = None,
     seed: options.Seed = 0,
     seeds: Annotated[
         str | None, typer.Option("--seeds", metavar="0-4", help="Train a set: OUT/mixed-0 … OUT/mixed-4.")
@@ -51,15 +55,17 @@ def train(
     device = check_device(device)
     curricula = [name.strip() for name in curriculum.split(",")]
     if seeds is None and len(curricula) == 1:
-        train_one(from_preset(preset, curriculum, seed, settings or []), out, device, resume=resume, force=force)
+        config = from_preset(preset, curriculum, seed, settings or [], recipe)
+        train_one(config, out, device, resume=resume, force=force)
         return
     from training.many import Job, default_jobs, parse_seeds, run_name
 
     flags = [word for word, given in (("--resume", resume), ("--force", force)) if given]
+    flags += ["--recipe", recipe] if recipe else []
     common = ["--preset", preset, "--device", device, *flags, *(f"--set={setting}" for setting in settings or [])]
     runs = [
         Job(
-            from_preset(preset, name, number, settings or []),
+            from_preset(preset, name, number, settings or [], recipe),
             out / run_name(name, number),
             ("--curriculum", name, "--seed", str(number), *common),
         )
@@ -78,7 +84,7 @@ train.__doc__ = f"""Train one model, or a set of them, under a curriculum of fun
     Examples:
       interp train --preset tiny --curriculum mixed --seed 0 --out runs/mixed-0
       interp train --curriculum single:linear --set recipe.lr=1e-3 --out runs/linear-0
-      interp train --curriculum mixed,random --seeds 0-4 --out runs
+      interp train --recipe fast --curriculum mixed,random --seeds 0-4 --out runs
       interp train --set data.classes=linear,sinusoid:2 --set data.inputs=gaussian,student_t:4 --out runs/two
 
     Function classes (`interp classes` describes them): {", ".join(CLASS_NAMES)}.

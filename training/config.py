@@ -142,8 +142,11 @@ class RecipeConfig:
     """How the weights are found.
 
     Attributes:
-        schedule: `constant`, or `cosine` from lr down to 0; both after `warmup_steps` of linear rise.
+        schedule: `constant`, or `linear` or `cosine` from lr down to 0; all after `warmup_steps` of linear rise.
         grad_clip: largest gradient norm; 0 does not clip.
+        lr: of Adam, AdamW, or Muon.
+        lr_beside: rate of AdamW on what is no matrix of a block, with `muon`.
+        momentum: of Muon.
         beta2: decay of Adam's second moments.
         loss: `raw` squared error as in the paper, `normalised` by E[y²] of the class, or by its `no_context` optimum.
         precision: of matrix products in training: `float32`, `tf32`, or `bf16`; the weights are always float32.
@@ -155,7 +158,9 @@ class RecipeConfig:
     batch_size: int = 64
     optimizer: Literal["adam", "adamw", "muon"] = "adam"
     lr: float = 1e-4
-    schedule: Literal["constant", "cosine"] = "constant"
+    lr_beside: float = 3e-3
+    momentum: float = 0.95
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: int = 0
     weight_decay: float = 0.0
     beta2: float = 0.999
@@ -166,8 +171,11 @@ class RecipeConfig:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        require_positive(self, "steps", "batch_size", "lr", "threads")
+        require_positive(self, "steps", "batch_size", "lr", "lr_beside", "beta2", "momentum", "threads")
         require_not_negative(self, "warmup_steps", "weight_decay", "grad_clip")
+        for name in ("beta2", "momentum"):
+            if getattr(self, name) >= 1:
+                raise UserError(f"recipe.{name}={getattr(self, name)}: must be below 1")
 
 
 @dataclass(frozen=True)

@@ -17,28 +17,56 @@ from training.errors import UserError, one_of
 Config = TypeVar("Config")
 
 
-def preset_names() -> list[str]:
-    files = resources.files("training").joinpath("presets").iterdir()
+def names_in(folder: str) -> list[str]:
+    files = resources.files("training").joinpath(folder).iterdir()
     return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
 
 
-def from_preset(preset: str, curriculum: str, seed: int, settings: Sequence[str] = ()) -> RunConfig:
+def preset_names() -> list[str]:
+    return names_in("presets")
+
+
+def recipe_names() -> list[str]:
+    return names_in("recipes")
+
+
+def read_toml(folder: str, name: str) -> dict[str, Any]:
+    return tomllib.loads(resources.files("training").joinpath(folder, f"{name}.toml").read_text())
+
+
+def from_preset(
+    preset: str, curriculum: str, seed: int, settings: Sequence[str] = (), recipe: str | None = None
+) -> RunConfig:
     """The configuration of a run: a preset, a curriculum, a seed, and `section.key=value` replacements.
 
+    A preset may name a recipe (`uses`), whose values hold where the preset has none. A recipe named here holds
+    throughout, and leaves to the preset only what it does not say (sizes, data, steps).
+
     Raises:
-        UserError: unknown preset or key, malformed or invalid value.
+        UserError: unknown preset, recipe or key, malformed or invalid value.
 
     >>> from_preset("tiny", "mixed", 0, ["recipe.lr=1e-4"]).recipe.lr
     0.0001
     """
     if preset not in preset_names():
         raise one_of("preset", preset, preset_names())
-    text = resources.files("training").joinpath("presets", f"{preset}.toml").read_text()
-    values = tomllib.loads(text)
+    if recipe is not None and recipe not in recipe_names():
+        raise one_of("recipe", recipe, recipe_names())
+    values = read_toml("presets", preset)
+    used = values.pop("uses", None)
+    if used:
+        values = merged(read_toml("recipes", used), values)
+    if recipe:
+        values = merged(values, read_toml("recipes", recipe))
     values |= {"curriculum": curriculum, "seeds": dataclasses.asdict(Seeds.derive(seed, curriculum))}
     for setting in settings:
         replace_setting(values, setting)
     return from_dict(RunConfig, values)
+
+
+def merged(values: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of both; where both have a key, that of `over`."""
+    return {key: {**values.get(key, {}), **over.get(key, {})} for key in {**values, **over}}
 
 
 def replace_setting(values: dict[str, Any], setting: str) -> None:

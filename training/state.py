@@ -10,7 +10,7 @@ from torch import Tensor
 from training import checkpoint
 from training.config import RunConfig
 from training.errors import CheckError, UserError
-from training.optim import Optimizer, make_optimizer
+from training.optim import Optimizer
 from training.transformer import Transformer
 
 DIVERGED = 1e3  # a loss this many times that of predicting zero does not come back
@@ -52,7 +52,7 @@ def new_state(config: RunConfig, device: str) -> TrainingState:
     init, task = (torch.Generator().manual_seed(seed) for seed in (config.seeds.init, config.seeds.task))
     data = torch.Generator(device).manual_seed(config.seeds.data)
     model = Transformer(config.model, init, config.layout).to(device)
-    return TrainingState(model, make_optimizer(model, config.recipe), data, task)
+    return TrainingState(model, Optimizer(model, config.recipe), data, task)
 
 
 def look_at_losses(state: TrainingState) -> None:

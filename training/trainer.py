@@ -110,7 +110,6 @@ def step_batch(config: RunConfig, schedule: Schedule, state: TrainingState) -> B
 def training_step(state: TrainingState, config: RunConfig, batch: Batch, predict: Predict) -> None:
     """One update on the squared error of every y, averaged over points and prompts (paper.md, section 3)."""
     recipe = config.recipe
-    state.optimizer.set_rate(learning_rate(recipe, state.step))
     tokens = torch.cat([prompts.tokens for _, prompts in batch]) if len(batch) > 1 else batch[0][1].tokens
     predicted = predict(tokens).split([len(prompts.ys) for _, prompts in batch])
     total = torch.zeros((), device=tokens.device)
@@ -122,7 +121,7 @@ def training_step(state: TrainingState, config: RunConfig, batch: Batch, predict
     total.backward()
     if recipe.grad_clip:
         torch.nn.utils.clip_grad_norm_(state.model.parameters(), recipe.grad_clip)
-    state.optimizer.step()
+    state.optimizer.step(learning_rate(recipe, state.step))
     state.step += 1
 
 

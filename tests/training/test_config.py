@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from training.config import RunConfig, Seeds
 from training.errors import UserError
-from training.optim import learning_rate, make_optimizer
+from training.optim import Optimizer, learning_rate
 from training.settings import from_dict, from_preset, preset_names, to_dict
 from training.transformer import Transformer
 
@@ -78,7 +78,7 @@ def test_a_value_cannot_smuggle_in_a_second_key():
 def test_the_optimizer_is_the_one_named(optimizer, decays):
     config = from_preset("tiny", "mixed", 0, [f"recipe.optimizer={optimizer}", "recipe.weight_decay=0.5"])
     model = Transformer(config.model)
-    made = make_optimizer(model, config.recipe)
+    made = Optimizer(model, config.recipe)
     before = model.embed.W_E.detach().clone()
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
