@@ -86,7 +86,9 @@ def test_eval_score_and_ablate_work_on_a_run_and_its_snapshots(run_dir):
         for command in (["eval"], ["score"], ["ablate", "--heads", "top:1", "--controls", 3]):
             done = interp(*command, "--ckpt", f"{run_dir}{step}", "--prompts", 16, "--json")
             assert done.returncode == 0, done.stderr
-            assert json.loads(done.stdout)["step"] == (14 if step else 60)
+            document = json.loads(done.stdout)
+            about = document["checkpoints"][0] if command == ["eval"] else document
+            assert about["step"] == (14 if step else 60)
 
 
 @pytest.mark.parametrize("curriculum", ["sequential", "random", "single:linear", "single:quadratic", "single:cubic"])
@@ -205,7 +207,7 @@ CKPT = ("--ckpt", "zoo:mixed-0")
         (("score", "--ckpt", "."), "is not a checkpoint: it has no config.json"),
         (("score",), "Missing option '--ckpt'"),
         (("score", *CKPT, "--classes", "linear,sine"), "unknown function class 'sine' (valid: linear, quadratic"),
-        (("score", *CKPT, "--classes", "linear,linear"), "a class is named twice"),
+        (("score", *CKPT, "--classes", "linear,linear"), "linear is named twice"),
         (("score", *CKPT, "--score", "induction"), "unknown score 'induction' (valid: retrospective, paper)"),
         (("score", *CKPT, "--prompts", 0), "'--prompts': 0 (a whole number of at least 2 is needed)"),
         (("score", *CKPT, "--prompts", "many"), "'--prompts': many (a whole"),
@@ -238,7 +240,7 @@ CKPT = ("--ckpt", "zoo:mixed-0")
         (("train", "--out", "x", "--set", "model.n_heads=5"), "model.d_model=64 is not a multiple of model.n_heads=5"),
         (("train", "--out", "x", "--set", "data.n_points=99"), "data.n_points=99 needs model.n_ctx >= 198"),
         (("train", "--out", "x", "--set", "data.classes=linear,sine"), "unknown function class 'sine'"),
-        (("train", "--out", "x", "--set", "data.classes=linear,linear"), "a class is named twice"),
+        (("train", "--out", "x", "--set", "data.classes=linear,linear"), "linear is named twice"),
         (("study", "retrospective", "--ckpt", "nowhere"), "no checkpoint directory 'nowhere'"),
         (("juggle",), "No such command 'juggle'"),
     ],
@@ -277,8 +279,12 @@ def test_weights_of_another_model_are_refused(broken, run_dir, refused):
     ("edit", "message"),
     [
         (lambda text: text[: len(text) // 2], "config.json is damaged"),
-        (lambda _: "[]", "has format version None; this program reads version 1"),
-        (lambda text: text.replace('"format_version": 1', '"format_version": 2'), "has format version 2"),
+        (lambda _: "[]", "is damaged: it has no table 'run'"),
+        (lambda text: text.replace('"format_version": 2', '"format_version": 1'), "convert it with `interp upgrade"),
+        (
+            lambda text: text.replace('"format_version": 2', '"format_version": 3'),
+            "has format version 3; this program reads",
+        ),
         (lambda text: text.replace('"n_layers": 3', '"n_layers": "three"'), "model.n_layers='three': a whole number"),
         (lambda text: text.replace('"n_layers": 3', '"depth": 3'), "unknown configuration key 'model.depth'"),
     ],

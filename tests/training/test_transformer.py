@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from training import transformer
 from training.config import ModelConfig
 from training.settings import from_preset
 from training.transformer import Transformer, site_names
@@ -25,10 +26,24 @@ def test_predict_is_the_forward_pass_at_the_x_tokens(n_points, n_layers, generat
     torch.testing.assert_close(model.predict(prompt), model(prompt)[:, ::2], rtol=1e-5, atol=1e-5)
 
 
-def test_open_and_fused_attention_agree(generator):
-    model, prompt = model_of(), torch.randn(6, 24, 5, generator=generator)
+@pytest.mark.parametrize("n_heads", [1, 4], ids=["fused", "open"])
+def test_visiting_every_site_changes_nothing(generator, n_heads):
+    model, prompt = model_of(n_heads=n_heads), torch.randn(6, 24, 5, generator=generator)
     keep = dict.fromkeys(site_names(2), lambda activation: activation)
     torch.testing.assert_close(model(prompt, keep), model(prompt), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("queries", [slice(None), slice(0, None, 2)])
+def test_open_and_fused_attention_have_the_same_values_and_gradients(generator, monkeypatch, queries):
+    attention = model_of().double().layers[0].attn
+    normalized = torch.randn(3, 24, 32, generator=generator, dtype=torch.float64, requires_grad=True)
+    leaves = [normalized, attention.W_Q, attention.W_K, attention.W_V]
+    answers = []
+    for is_open in (True, False):
+        monkeypatch.setattr(transformer, "faster_open", lambda _, is_open=is_open: is_open)
+        z = attention(normalized, queries=queries)
+        answers.append([z, *torch.autograd.grad(z.square().sum(), leaves)])
+    torch.testing.assert_close(*answers, rtol=1e-12, atol=1e-12)
 
 
 def test_no_token_sees_a_later_one(generator):
