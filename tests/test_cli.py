@@ -14,9 +14,13 @@ import pytest
 
 from interp.cli import main
 from interp.scores import score
+from training.baselines import BASELINES
 from training.checkpoint import load, zoo_names, zoo_path
+from training.flops import step_flops
+from training.names import BASELINE_NAMES, CLASS_NAMES, INPUT_NAMES, SHIFT_NAMES
 
 COMMANDS = [["train"], ["eval"], ["score"], ["ablate"], ["zoo", "list"], ["zoo", "path"], ["study", "retrospective"]]
+COMMANDS += [["history"], ["classes"], ["upgrade"]]
 
 
 def interp(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -108,6 +112,53 @@ def test_eval_prints_a_table_and_json_has_the_same_numbers():
     assert last["least_squares"] < 1e-6 < last["model"] < 0.2 < last["no_context"]
     assert f"{last['model']:.3f}" in table.stdout
     assert "MSE / E[y²]" in table.stdout
+
+
+def test_eval_compares_checkpoints_under_a_shift(tmp_path):
+    arguments = ("eval", "--ckpt", "zoo:mixed-0", "--ckpt", "zoo:linear-0", "--classes", "linear", "--prompts", 64)
+    done = interp(*arguments, "--shift", "orthogonal_query", "--baselines", "averaging", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "shift orthogonal_query" in done.stdout
+    curves = pd.read_csv(tmp_path / "error_curves.csv")
+    assert set(curves["checkpoint"]) == {"zoo:mixed-0", "zoo:linear-0"}
+    assert set(curves["predictor"]) == {"model", "least_squares", "averaging", "no_context", "zero"}
+    assert set(curves["examples"]) == {0, 1, 2, 3}  # four dims: no fifth x is orthogonal to four
+    zero, own = (curves[curves["predictor"] == name]["error"].mean() for name in ("zero", "least_squares"))
+    assert own == pytest.approx(zero, rel=1e-3)  # nothing can be known, and least squares says so
+    assert (tmp_path / "error_curves.png").stat().st_size > 10_000
+
+
+def test_eval_on_other_inputs_says_where_no_mean_exists():
+    done = interp("eval", "--ckpt", "zoo:mixed-0", "--classes", "linear", "--inputs", "uniform,cauchy", "--prompts", 64)
+    assert done.returncode == 0, done.stderr
+    assert "E[y²] is infinite for linear on cauchy" in " ".join(done.stdout.split())
+    assert "linear, uniform, model" in done.stdout
+
+
+def test_classes_names_everything_that_can_be_named():
+    document = json.loads(interp("classes", "--json").stdout)
+    names: dict[str, list[str]] = {}
+    for entry in document["names"]:
+        names.setdefault(entry["kind"], []).append(entry["name"])
+    assert names == {"function class": [*CLASS_NAMES], "input distribution": [*INPUT_NAMES], "shift": [*SHIFT_NAMES]}
+    assert [*BASELINE_NAMES] == [*BASELINES]
+
+
+def test_history_says_when_a_run_converged_and_at_what_price(tmp_path, quick_settings):
+    given = ["--set", "recipe.steps=400", "--set", "model.n_dims=1", "--set", "model.d_model=32"]
+    run = tmp_path / "run"
+    done = interp("train", "--curriculum", "single:linear", "--out", run, *quick_settings, *given)
+    assert done.returncode == 0, done.stderr
+    (row,) = [
+        row
+        for row in json.loads(interp("history", "--ckpt", run, "--fraction", "0.9", "--json").stdout)["runs"]
+        if row["function_class"] == "linear"
+    ]
+    assert 25 <= row["step"] <= 400
+    assert row["prompts_seen"] == row["prompts_total"] == 8 * row["step"]
+    config = load(run).config
+    assert row["flops"] == row["step"] * step_flops(config.model, 8, config.data.n_points)
+    assert "when and at what price" in interp("history", "--ckpt", run).stdout
 
 
 def test_paper_units_are_mse_over_dims():
@@ -207,7 +258,7 @@ CKPT = ("--ckpt", "zoo:mixed-0")
         (("score", "--ckpt", "."), "is not a checkpoint: it has no config.json"),
         (("score",), "Missing option '--ckpt'"),
         (("score", *CKPT, "--classes", "linear,sine"), "unknown function class 'sine' (valid: linear, quadratic"),
-        (("score", *CKPT, "--classes", "linear,linear"), "linear is named twice"),
+        (("score", *CKPT, "--classes", "linear,linear"), "a class is named twice"),
         (("score", *CKPT, "--score", "induction"), "unknown score 'induction' (valid: retrospective, paper)"),
         (("score", *CKPT, "--prompts", 0), "'--prompts': 0 (a whole number of at least 2 is needed)"),
         (("score", *CKPT, "--prompts", "many"), "'--prompts': many (a whole"),
@@ -283,7 +334,7 @@ def test_weights_of_another_model_are_refused(broken, run_dir, refused):
         (lambda text: text.replace('"format_version": 2', '"format_version": 1'), "convert it with `interp upgrade"),
         (
             lambda text: text.replace('"format_version": 2', '"format_version": 3'),
-            "has format version 3; this program reads",
+            "has format version 3; this",
         ),
         (lambda text: text.replace('"n_layers": 3', '"n_layers": "three"'), "model.n_layers='three': a whole number"),
         (lambda text: text.replace('"n_layers": 3', '"depth": 3'), "unknown configuration key 'model.depth'"),

@@ -1,6 +1,6 @@
 """The names that `--help` shows, where importing what they stand for would take seconds.
 
-tests/training/test_names.py keeps them equal to the registries.
+tests/test_cli.py keeps them equal to the registries.
 """
 
 CLASS_NAMES = (

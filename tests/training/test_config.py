@@ -82,7 +82,7 @@ def test_the_optimizer_is_the_one_named(optimizer, decays):
     before = model.embed.W_E.detach().clone()
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    made.step()
+    made.step(config.recipe.lr)
     shrunk = torch.allclose(model.embed.W_E, before * (1 - config.recipe.lr * 0.5), rtol=1e-6, atol=0)
     assert shrunk is decays
 
