@@ -11,6 +11,7 @@ import torch
 from training import recorder, trainer
 from training.checkpoint import load, read_history, read_resume, snapshot_steps
 from training.errors import CheckError
+from training.flops import step_flops
 from training.sampling import sample_prompts
 from training.settings import from_preset
 from training.state import new_state
@@ -157,3 +158,36 @@ def test_streams_are_separate(quick_config):
     seeds = from_preset("tiny", "mixed", 0).seeds
     assert len({seeds.init, seeds.data, seeds.task}) == 3
     assert seeds != from_preset("tiny", "random", 0).seeds
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["schedule.batch=mixed", "data.inputs=gaussian,skewed", "schedule.inputs=sequential", "growth.points=4"],
+        ["growth.points=3", "growth.points_every=10", "growth.dims=1", "growth.dims_every=20"],
+        ["data.classes=markov_chain,associative_recall,sparse_parity", "recipe.loss=no_context"],
+        ["recipe.precision=bf16", "instruction.kind=vector", "model.n_ctx=33"],
+    ],
+    ids=lambda more: more[0],
+)
+def test_every_kind_of_run_trains_keeps_account_and_resumes_bit_for_bit(quick_settings, tmp_path, monkeypatch, more):
+    config = from_preset("tiny", "mixed", 0, [*quick_settings[1::2], *more])
+    train(config, tmp_path / "whole")
+    save = recorder.save
+
+    def save_and_stop(state, *rest):
+        save(state, *rest)
+        if state.step == 30:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(recorder, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "cut")
+    monkeypatch.undo()
+    assert train(config, tmp_path / "cut", resume=True) == 30
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+    last = [row for row in read_history(tmp_path / "cut") if row["step"] == 60]
+    assert len(last) == len(config.data.classes) * len(config.data.inputs)
+    assert sum(row["prompts_seen"] for row in last) == last[0]["prompts_total"] == 60 * 8
+    assert last[0]["flops"] <= 60 * step_flops(config.model, 8, 16, config.layout.n_instruction)
+    assert (last[0]["flops"] < 60 * step_flops(config.model, 8, 16)) is any("growth.points" in one for one in more)
