@@ -1,10 +1,18 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from training import recorder
 from training.checkpoint import Checkpoint
 from training.config import RunConfig
 from training.settings import from_preset
+from training.trainer import train
 from training.transformer import Transformer
 
 
@@ -57,3 +65,35 @@ def random_checkpoint(tmp_path) -> Checkpoint:
         if ".b_" in name:
             parameter.data.normal_(0, 0.1, generator=torch.Generator().manual_seed(len(name)))
     return Checkpoint("random", tmp_path, config, 0, model.requires_grad_(False))
+
+
+@pytest.fixture
+def train_until(monkeypatch) -> Callable[[RunConfig, Path, int], None]:
+    """Train and interrupt the run right after its save at a step."""
+
+    def cut(config: RunConfig, directory: Path, step: int) -> None:
+        save = recorder.save
+
+        def save_and_stop(state, *rest):
+            save(state, *rest)
+            if state.step == step:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(recorder, "save", save_and_stop)
+            with pytest.raises(KeyboardInterrupt):
+                train(config, directory)
+
+    return cut
+
+
+@pytest.fixture(scope="session")
+def interp() -> "Callable[..., subprocess.Popen[str]]":
+    """The command line in a process of its own."""
+
+    def start(*arguments: object, **options) -> "subprocess.Popen[str]":
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-m", "interp", *map(str, arguments)]
+        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, **options)
+
+    return start

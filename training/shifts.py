@@ -16,6 +16,9 @@ from training.errors import UserError, require
 from training.function_classes import FunctionOfX, function_class
 from training.registry import Families, from_registry
 
+Inputs = Float[Tensor, "batch point dim"]
+Query = Float[Tensor, "batch dim"]
+
 
 @dataclass(frozen=True)
 class Shift:
@@ -31,9 +34,7 @@ class Shift:
     query_only: ClassVar[bool] = False
     reaches: ClassVar[Literal["any", "function of x", "weights"]] = "function of x"
 
-    def inputs(
-        self, xs: Float[Tensor, "batch point dim"], generator: torch.Generator
-    ) -> Float[Tensor, "batch point dim"]:
+    def inputs(self, xs: Inputs, generator: torch.Generator) -> Inputs:
         del generator
         return xs
 
@@ -44,12 +45,7 @@ class Shift:
         del generator
         return ys
 
-    def query(
-        self,
-        examples: Float[Tensor, "batch point dim"],
-        query: Float[Tensor, "batch dim"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, "batch dim"]:
+    def query(self, examples: Inputs, query: Query, generator: torch.Generator) -> Query:
         """The x to ask about instead, after these examples."""
         del examples, generator
         return query
@@ -66,9 +62,7 @@ class ScaleX(Shift):
 
     factor: float
 
-    def inputs(
-        self, xs: Float[Tensor, "batch point dim"], generator: torch.Generator
-    ) -> Float[Tensor, "batch point dim"]:
+    def inputs(self, xs: Inputs, generator: torch.Generator) -> Inputs:
         return self.factor * xs
 
 
@@ -101,9 +95,7 @@ class Noise(Shift):
 class HalfSubspace(Shift):
     """Every x of a prompt in one random subspace of d/2 dimensions (d/2 rounded up), its length kept on average."""
 
-    def inputs(
-        self, xs: Float[Tensor, "batch point dim"], generator: torch.Generator
-    ) -> Float[Tensor, "batch point dim"]:
+    def inputs(self, xs: Inputs, generator: torch.Generator) -> Inputs:
         n_prompts, _, n_dims = xs.shape
         n_kept = (n_dims + 1) // 2
         spanning = torch.randn(n_prompts, n_dims, n_kept, generator=generator, device=generator.device)
@@ -115,20 +107,13 @@ class HalfSubspace(Shift):
 class RandomQuadrants(Shift):
     """The examples' x all in one random quadrant of the prompt, the query anywhere."""
 
-    def inputs(
-        self, xs: Float[Tensor, "batch point dim"], generator: torch.Generator
-    ) -> Float[Tensor, "batch point dim"]:
+    def inputs(self, xs: Inputs, generator: torch.Generator) -> Inputs:
         draws = torch.rand(len(xs), 1, xs.shape[2], generator=generator, device=generator.device)
         return xs.abs() * torch.where(draws < 0.5, -1.0, 1.0)
 
     query_only = True
 
-    def query(
-        self,
-        examples: Float[Tensor, "batch point dim"],
-        query: Float[Tensor, "batch dim"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, "batch dim"]:
+    def query(self, examples: Inputs, query: Query, generator: torch.Generator) -> Query:
         draws = torch.rand(query.shape, generator=generator, device=generator.device)
         return query.abs() * torch.where(draws < 0.5, -1.0, 1.0)
 
@@ -139,12 +124,7 @@ class OrthogonalQuery(Shift):
 
     query_only = True
 
-    def query(
-        self,
-        examples: Float[Tensor, "batch point dim"],
-        query: Float[Tensor, "batch dim"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, "batch dim"]:
+    def query(self, examples: Inputs, query: Query, generator: torch.Generator) -> Query:
         if not examples.shape[1]:
             return query
         asked = query.double()  # a query that lies almost among the examples loses digits
@@ -162,12 +142,7 @@ class RepeatedQuery(Shift):
 
     query_only = True
 
-    def query(
-        self,
-        examples: Float[Tensor, "batch point dim"],
-        query: Float[Tensor, "batch dim"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, "batch dim"]:
+    def query(self, examples: Inputs, query: Query, generator: torch.Generator) -> Query:
         chosen = torch.randint(examples.shape[1], (len(examples),), generator=generator, device=generator.device)
         return examples[torch.arange(len(examples), device=examples.device), chosen]
 
@@ -182,12 +157,7 @@ class Beyond(Shift):
     factor: float = 3.0
     query_only = True
 
-    def query(
-        self,
-        examples: Float[Tensor, "batch point dim"],
-        query: Float[Tensor, "batch dim"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, "batch dim"]:
+    def query(self, examples: Inputs, query: Query, generator: torch.Generator) -> Query:
         return self.factor * query
 
 

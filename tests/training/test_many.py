@@ -1,7 +1,4 @@
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -13,13 +10,7 @@ from training.settings import from_preset
 from training.trainer import train
 
 
-def interp(*arguments) -> "subprocess.Popen[str]":
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "interp", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-
-
-def test_a_set_of_runs_is_the_runs_one_by_one(quick_settings, tmp_path):
+def test_a_set_of_runs_is_the_runs_one_by_one(interp, quick_settings, tmp_path):
     process = interp(
         "train", "--curriculum", "mixed,single:linear", "--seeds", "0-1", "--out", tmp_path / "set", *quick_settings
     )
@@ -33,7 +24,7 @@ def test_a_set_of_runs_is_the_runs_one_by_one(quick_settings, tmp_path):
     assert (alone / "model.safetensors").read_bytes() == (of_set / "model.safetensors").read_bytes()
 
 
-def test_a_set_reports_which_runs_failed_and_why(quick_settings, tmp_path):
+def test_a_set_reports_which_runs_failed_and_why(interp, quick_settings, tmp_path):
     given = ["--set", "recipe.lr=1e30", "--set", "recipe.grad_clip=0"]
     process = interp("train", "--seeds", "3,5", "--out", tmp_path, *quick_settings, *given)
     _, errors = process.communicate(timeout=300)
@@ -44,7 +35,7 @@ def test_a_set_reports_which_runs_failed_and_why(quick_settings, tmp_path):
     assert (tmp_path / "mixed-3.log").read_text().strip().endswith(last.split("mixed-3: interp: ")[1].split(";")[0])
 
 
-def test_an_interrupted_set_saves_all_its_runs(quick_settings, tmp_path):
+def test_an_interrupted_set_saves_all_its_runs(interp, quick_settings, tmp_path):
     given = ["--set", "recipe.steps=5000", "--set", "record.save_every=100000"]
     process = interp("train", "--seeds", "0-1", "--jobs", 2, "--out", tmp_path, *quick_settings, *given)
     deadline = time.monotonic() + 90

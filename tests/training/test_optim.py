@@ -59,22 +59,10 @@ def test_every_parameter_is_updated_once(quick_settings):
     assert sorted(covered) == sorted(id(p) for p in state.model.parameters())
 
 
-def test_a_muon_run_resumes_bit_for_bit(quick_settings, tmp_path, monkeypatch):
-    from training import recorder
-
+def test_a_muon_run_resumes_bit_for_bit(quick_settings, tmp_path, train_until):
     config = from_preset("tiny", "mixed", 0, quick_settings[1::2], recipe="fast")
     train(config, tmp_path / "whole")
-    save = recorder.save
-
-    def save_and_stop(state, *rest):
-        save(state, *rest)
-        if state.step == 30:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(recorder, "save", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        train(config, tmp_path / "cut")
-    monkeypatch.undo()
+    train_until(config, tmp_path / "cut", 30)
     assert train(config, tmp_path / "cut", resume=True) == 30
     assert (tmp_path / "cut" / "model.safetensors").read_bytes() == (
         tmp_path / "whole" / "model.safetensors"

@@ -8,7 +8,6 @@ import random
 import resource
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -35,12 +34,6 @@ def without_clock(directory):
 @pytest.fixture
 def settings(quick_settings):
     return [argument for argument in quick_settings if argument != "--set"]
-
-
-def interp(*arguments, **options) -> "subprocess.Popen[str]":
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "interp", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, **options)
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
@@ -89,7 +82,7 @@ def test_twenty_kills_at_random_moments_leave_no_trace(settings, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_saves_its_last_step_and_exits_130(settings, tmp_path, number):
+def test_an_interrupted_run_saves_its_last_step_and_exits_130(interp, settings, tmp_path, number):
     config = from_preset("tiny", "mixed", 0, [*settings, "recipe.steps=400", "record.save_every=100000"])
     given = [f"--set={setting}" for setting in [*settings, "recipe.steps=400", "record.save_every=100000"]]
     process = interp("train", "--out", tmp_path / "cut", *given)
@@ -106,7 +99,7 @@ def test_an_interrupted_run_saves_its_last_step_and_exits_130(settings, tmp_path
     assert without_clock(tmp_path / "cut") == without_clock(tmp_path / "whole")
 
 
-def test_a_file_that_cannot_grow_is_one_line_and_costs_nothing(settings, tmp_path):
+def test_a_file_that_cannot_grow_is_one_line_and_costs_nothing(interp, settings, tmp_path):
     """The kernel refuses files above a size, as a full disk would: config.json fits, the state of a save does not."""
     given = ["--out", str(tmp_path / "full"), *(f"--set={setting}" for setting in settings)]
     limit = 30_000
@@ -145,7 +138,7 @@ def test_a_disk_that_fills_up_leaves_the_save_before(settings, tmp_path, monkeyp
     assert weights(tmp_path / "full") == weights(tmp_path / "whole")
 
 
-def test_a_second_process_on_a_run_is_refused(settings, tmp_path):
+def test_a_second_process_on_a_run_is_refused(interp, settings, tmp_path):
     config = from_preset("tiny", "mixed", 0, settings)
     with locked(tmp_path / "run"), pytest.raises(UserError, match="is in use: another process trains in it"):
         train(config, tmp_path / "run")

@@ -1,14 +1,11 @@
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
 
-from training import recorder, trainer
+from training import trainer
 from training.checkpoint import load, read_history, read_resume, snapshot_steps
 from training.errors import CheckError
 from training.flops import step_flops
@@ -30,24 +27,25 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(quick_confi
     assert other.seeds != quick_config.seeds
 
 
-def test_a_killed_run_resumed_equals_the_run_that_was_never_killed(quick_config, quick_settings, tmp_path):
+def test_a_killed_run_resumed_equals_the_run_that_was_never_killed(interp, quick_config, quick_settings, tmp_path):
     train(quick_config, tmp_path / "whole")
-    command = [sys.executable, "-m", "interp", "train", "--out", str(tmp_path / "killed"), *quick_settings]
-    slow = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(command, env=slow, stderr=subprocess.DEVNULL)
+    command = ["train", "--out", tmp_path / "killed", *quick_settings]
+    process = interp(*command)
     state = tmp_path / "killed" / "resume" / "state.safetensors"
     deadline = time.monotonic() + 60
     while not state.exists() and time.monotonic() < deadline:
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
     saved = read_resume(tmp_path / "killed")
     assert saved is not None
     step_before = saved[1]["step"]
     assert 0 < step_before < 60
 
-    finished = subprocess.run([*command, "--resume"], env=slow, capture_output=True, text=True, check=True)
-    assert f"resumed at step {step_before}" in finished.stderr
+    resumed = interp(*command, "--resume")
+    assert f"resumed at step {step_before}" in resumed.communicate()[1]
+    assert resumed.returncode == 0
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
     assert snapshot_steps(tmp_path / "killed") == snapshot_steps(tmp_path / "whole")
     histories = [
@@ -58,19 +56,9 @@ def test_a_killed_run_resumed_equals_the_run_that_was_never_killed(quick_config,
 
 
 @pytest.mark.parametrize("at", [10, 30, 50])
-def test_resuming_from_any_save_gives_the_same_weights(quick_config, tmp_path, monkeypatch, at):
+def test_resuming_from_any_save_gives_the_same_weights(quick_config, tmp_path, train_until, at):
     train(quick_config, tmp_path / "whole")
-    save = recorder.save
-
-    def save_and_stop(state, *rest):
-        save(state, *rest)
-        if state.step == at:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(recorder, "save", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        train(quick_config, tmp_path / "cut")
-    monkeypatch.undo()
+    train_until(quick_config, tmp_path / "cut", at)
     assert train(quick_config, tmp_path / "cut", resume=True) == at
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
@@ -170,20 +158,10 @@ def test_streams_are_separate(quick_config):
     ],
     ids=lambda more: more[0],
 )
-def test_every_kind_of_run_trains_keeps_account_and_resumes_bit_for_bit(quick_settings, tmp_path, monkeypatch, more):
+def test_every_kind_of_run_trains_keeps_account_and_resumes_bit_for_bit(quick_settings, tmp_path, train_until, more):
     config = from_preset("tiny", "mixed", 0, [*quick_settings[1::2], *more])
     train(config, tmp_path / "whole")
-    save = recorder.save
-
-    def save_and_stop(state, *rest):
-        save(state, *rest)
-        if state.step == 30:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(recorder, "save", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        train(config, tmp_path / "cut")
-    monkeypatch.undo()
+    train_until(config, tmp_path / "cut", 30)
     assert train(config, tmp_path / "cut", resume=True) == 30
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
     last = [row for row in read_history(tmp_path / "cut") if row["step"] == 60]

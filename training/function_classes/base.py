@@ -82,6 +82,25 @@ class FunctionOfX(FunctionClass):
         return xs, self.evaluate(xs, weights)
 
 
+@dataclass(frozen=True)
+class SingleIndex(FunctionOfX):
+    """A class whose y depends on x only through t = w·x, so that it is a link function and a direction w."""
+
+    @abstractmethod
+    def link(self, t: Float[Tensor, "batch point"]) -> Float[Tensor, "batch point"]:
+        """y as a function of t."""
+
+    def sample_weights(
+        self, generator: torch.Generator, n_prompts: int, n_dims: int, kind: WeightKind
+    ) -> Float[Tensor, "batch dim"]:
+        return directions(generator, n_prompts, n_dims, kind)
+
+    def evaluate(
+        self, xs: Float[Tensor, "batch point dim"], weights: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, "batch point"]:
+        return self.link(project(xs, weights))
+
+
 def gaussian(generator: torch.Generator, *shape: int) -> Tensor:
     """N(0, 1) where the generator lives."""
     return torch.randn(*shape, generator=generator, device=generator.device)

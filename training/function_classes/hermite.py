@@ -22,13 +22,13 @@ from torch import Tensor
 
 from training.baselines.plain import least_squares
 from training.baselines.single_index import single_index
-from training.function_classes.base import Baseline, FunctionOfX, WeightKind, directions, project
+from training.function_classes.base import Baseline, SingleIndex, WeightKind
 from training.polynomials import hermite_sum, horner
 from training.prompts import Prompts
 
 
 @dataclass(frozen=True)
-class Hermite(FunctionOfX):
+class Hermite(SingleIndex):
     """y = the sum of the first `degree` normalised Hermite polynomials of w·x."""
 
     degree: int
@@ -47,15 +47,8 @@ class Hermite(FunctionOfX):
         """
         return hermite_sum(self.degree)
 
-    def sample_weights(
-        self, generator: torch.Generator, n_prompts: int, n_dims: int, kind: WeightKind
-    ) -> Float[Tensor, "batch dim"]:
-        return directions(generator, n_prompts, n_dims, kind)
-
-    def evaluate(
-        self, xs: Float[Tensor, "batch point dim"], weights: Float[Tensor, "batch dim"]
-    ) -> Float[Tensor, "batch point"]:
-        return horner(self.polynomial.coef, project(xs, weights))
+    def link(self, t: Float[Tensor, "batch point"]) -> Float[Tensor, "batch point"]:
+        return horner(self.polynomial.coef, t)
 
     def second_moment(self, n_dims: int, kind: WeightKind) -> float:
         """E[y²]; for standard weights at 20 dims: 20, 330.25 and 8933 for degree 1, 2 and 3."""

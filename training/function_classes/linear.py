@@ -12,17 +12,15 @@ from training.baselines.plain import best_ridge, least_squares, sign_of_ridge
 from training.errors import require
 from training.function_classes.base import (
     Baseline,
-    FunctionOfX,
+    SingleIndex,
     WeightKind,
-    directions,
     gaussian,
-    project,
     signs,
 )
 
 
 @dataclass(frozen=True)
-class SparseLinear(FunctionOfX):
+class SparseLinear(SingleIndex):
     """y = w·x with `nonzero` nonzero coordinates (Garg et al. 2022; their 3 of 20)."""
 
     nonzero: int = 3
@@ -44,10 +42,8 @@ class SparseLinear(FunctionOfX):
         w = torch.where(order < self.nonzero, w, 0.0)
         return w if kind == "standard" else w / w.norm(dim=1, keepdim=True)
 
-    def evaluate(
-        self, xs: Float[Tensor, "batch point dim"], weights: Float[Tensor, "batch dim"]
-    ) -> Float[Tensor, "batch point"]:
-        return project(xs, weights)
+    def link(self, t: Float[Tensor, "batch point"]) -> Float[Tensor, "batch point"]:
+        return t
 
     def second_moment(self, n_dims: int, kind: WeightKind) -> float:
         return float(self.nonzero) if kind == "standard" else 1.0
@@ -57,7 +53,7 @@ class SparseLinear(FunctionOfX):
 
 
 @dataclass(frozen=True)
-class NoisyLinear(FunctionOfX):
+class NoisyLinear(SingleIndex):
     """y = w·x + noise of standard deviation `noise`, in the examples and in the answer."""
 
     noise: float = 0.5
@@ -67,15 +63,8 @@ class NoisyLinear(FunctionOfX):
     def __post_init__(self) -> None:
         require("noisy_linear", self.noise, at_least=0)
 
-    def sample_weights(
-        self, generator: torch.Generator, n_prompts: int, n_dims: int, kind: WeightKind
-    ) -> Float[Tensor, "batch dim"]:
-        return directions(generator, n_prompts, n_dims, kind)
-
-    def evaluate(
-        self, xs: Float[Tensor, "batch point dim"], weights: Float[Tensor, "batch dim"]
-    ) -> Float[Tensor, "batch point"]:
-        return project(xs, weights)
+    def link(self, t: Float[Tensor, "batch point"]) -> Float[Tensor, "batch point"]:
+        return t
 
     def pairs(
         self, xs: Float[Tensor, "batch point dim"], weights: Float[Tensor, "batch dim"], generator: torch.Generator
@@ -91,20 +80,13 @@ class NoisyLinear(FunctionOfX):
 
 
 @dataclass(frozen=True)
-class LinearClassification(FunctionOfX):
+class LinearClassification(SingleIndex):
     """y = the sign of w·x."""
 
     growth = 0
 
-    def sample_weights(
-        self, generator: torch.Generator, n_prompts: int, n_dims: int, kind: WeightKind
-    ) -> Float[Tensor, "batch dim"]:
-        return directions(generator, n_prompts, n_dims, kind)
-
-    def evaluate(
-        self, xs: Float[Tensor, "batch point dim"], weights: Float[Tensor, "batch dim"]
-    ) -> Float[Tensor, "batch point"]:
-        return signs(project(xs, weights))
+    def link(self, t: Float[Tensor, "batch point"]) -> Float[Tensor, "batch point"]:
+        return signs(t)
 
     def second_moment(self, n_dims: int, kind: WeightKind) -> float:
         return 1.0
@@ -114,22 +96,15 @@ class LinearClassification(FunctionOfX):
 
 
 @dataclass(frozen=True)
-class LeakyReLU(FunctionOfX):
+class LeakyReLU(SingleIndex):
     """y = w·x where that is positive and `slope`·w·x where it is negative: a single index with one bend."""
 
     slope: float = 0.2
     growth = 1
     has_scale = True
 
-    def sample_weights(
-        self, generator: torch.Generator, n_prompts: int, n_dims: int, kind: WeightKind
-    ) -> Float[Tensor, "batch dim"]:
-        return directions(generator, n_prompts, n_dims, kind)
-
-    def evaluate(
-        self, xs: Float[Tensor, "batch point dim"], weights: Float[Tensor, "batch dim"]
-    ) -> Float[Tensor, "batch point"]:
-        return torch.nn.functional.leaky_relu(project(xs, weights), self.slope)
+    def link(self, t: Float[Tensor, "batch point"]) -> Float[Tensor, "batch point"]:
+        return torch.nn.functional.leaky_relu(t, self.slope)
 
     def second_moment(self, n_dims: int, kind: WeightKind) -> float:
         return (1 + self.slope**2) / 2 * (n_dims if kind == "standard" else 1.0)
@@ -147,7 +122,7 @@ class LeakyReLU(FunctionOfX):
 
 
 @dataclass(frozen=True)
-class Sinusoid(FunctionOfX):
+class Sinusoid(SingleIndex):
     """y = sqrt(2) sin(frequency · w·x)."""
 
     frequency: float = 1.0
@@ -157,15 +132,8 @@ class Sinusoid(FunctionOfX):
     def __post_init__(self) -> None:
         require("sinusoid", self.frequency, above=0)
 
-    def sample_weights(
-        self, generator: torch.Generator, n_prompts: int, n_dims: int, kind: WeightKind
-    ) -> Float[Tensor, "batch dim"]:
-        return directions(generator, n_prompts, n_dims, kind)
-
-    def evaluate(
-        self, xs: Float[Tensor, "batch point dim"], weights: Float[Tensor, "batch dim"]
-    ) -> Float[Tensor, "batch point"]:
-        return math.sqrt(2) * torch.sin(self.frequency * project(xs, weights))
+    def link(self, t: Float[Tensor, "batch point"]) -> Float[Tensor, "batch point"]:
+        return math.sqrt(2) * torch.sin(self.frequency * t)
 
     def second_moment(self, n_dims: int, kind: WeightKind) -> float:
         """1 - E[cos 2ft]: t is N(0, 1) for unit w; for standard w, t given x is N(0, |x|²) and |x|² chi-square."""
