@@ -1,37 +1,47 @@
-"""What happens to the error when heads are removed, and whether other heads would have done the same.
+"""What happens to the error when components are removed, and whether others would have done the same.
 
-1. Draw test prompts and, apart from them, reference prompts of the same class (for mean and resample).
-2. Prove on some of them that the intervention acts (`interp.checks`).
-3. Run every set under test and every matched random set on the same prompts; keep the error of each prompt.
+1. Draw test prompts and, apart from them, reference and partner prompts (`interp.references`).
+2. Prove on some of them that every removal acts (`interp.checks`).
+3. Run every set under test and every matched random set on the same prompts (`interp.sweep`).
 4. Effects with paired bootstrap intervals; p-values against the null sets; Holm over function classes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float
-from torch import Tensor
 from tqdm import tqdm
 
-from interp.checks import check_ablation
-from interp.engine import predict_with, trace
-from interp.heads import HeadSet, head_set, show
-from interp.interventions import MODES, Reference, Value, mode
-from interp.stats import Match, NullSets, fraction_lost, holm, matched_sets, paired_effects, permutation_p
+from interp.engine import check_site
+from interp.heads import MLP, Head, HeadSet, all_heads, show
+from interp.interventions import DEFAULT_MODES, UNIFORM, Mode, mode
+from interp.measurements import Cell, ClassErrors, cells
+from interp.nulls import MATCHES, Match, NullSets, matched_sets
+from interp.positions import parse_points, parse_tokens
+from interp.references import activations
+from interp.stats import (
+    Effect,
+    detectable_effect,
+    holm,
+    permutation_p,
+)
+from interp.store import Store
+from interp.sweep import CHUNK, MEMORY, Protocol, class_errors
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
-from training.evaluate import evaluation_prompts, no_context_error
+from training.errors import UserError
+from training.evaluate import evaluation_prompts
 from training.output import write_table
-from training.prompts import last_quarter
-from training.transformer import Transformer
 
-CHUNK = 128  # prompts per pass: the activations of one chunk stay in the processor's cache
-CHECKED = 32  # prompts on which an intervention proves that it acts
-MATCHES: tuple[Match, ...] = ("layer", "size")
+Design = Literal["remove", "keep"]
+DESIGNS: Mapping[Design, str] = {"remove": "remove the set", "keep": "remove every head but the set"}
+PREFIXES: Mapping[Match, str] = {"layer": "", "size": "size_", "norm": "norm_"}
+NORM_PROMPTS = 128
 
 Nulls = Mapping[tuple[HeadSet, Match], NullSets]
 Rows = list[dict[str, Any]]
@@ -39,25 +49,43 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Ablation:
-    """The result of removing head sets.
+    """The result of removing sets of components.
 
     Attributes:
-        table: one row per set, function class and mode. Errors are NMSE over the effect's positions; `effect` has its
-            95 % interval `ci_low`, `ci_high`; `p_value`, `p_holm`, `n_controls`, `smallest_p`, `exact` (all sets there
-            are), `control_effect` (mean) and `control_max` are against layer-matched sets, and the same with the
-            prefix `size_` against sets of the same size from any layer.
-        null: one row per null set, function class, mode and matching: the effects behind the p-values.
+        table: one row per set, function class, mode and range of pairs. Errors are NMSE. `effect` (the other components
+            react), `frozen_effect` (they react, with every later LayerNorm's scale as in the intact run) and
+            `direct_effect` (only what the set itself writes into the final residual stream changes), each with its
+            95 % interval; `p_value`, `p_holm` (over classes), `n_controls`, `smallest_p`, `exact` (all sets there are)
+            against layer-matched sets; `control_effect` (mean) and `control_max` of those that share no component with
+            the set, `n_disjoint` of them; `detectable`, the smallest effect that the test could have found. The same
+            with the prefixes `size_` and `norm_` against the other matchings.
+        null: one row per null set, function class, mode, range and matching: the effects behind the p-values.
         curves: `nmse` by number of examples, one row per set, class, mode and number; the modes `intact` and
             `no_context` belong to no set.
-        seed: of prompts, null sets and resampling.
-        n_prompts: per class.
+        protocol: prompts, site and positions.
+        design: whether the sets were removed or kept.
+        errors: by function class, everything that was measured.
     """
 
     table: pd.DataFrame
     null: pd.DataFrame
     curves: pd.DataFrame
-    seed: int
-    n_prompts: int
+    protocol: Protocol
+    design: Design
+    errors: Mapping[str, ClassErrors] = field(repr=False)
+
+    @property
+    def seed(self) -> int:
+        return self.protocol.seed
+
+    @property
+    def n_prompts(self) -> int:
+        return self.protocol.n_prompts
+
+    @property
+    def spot_check(self) -> float:
+        """Largest relative difference from float64 among the sets that cost most."""
+        return max(errors.spot_check for errors in self.errors.values())
 
     def write(self, directory: Path) -> None:
         """The three tables as CSV files."""
@@ -65,49 +93,44 @@ class Ablation:
             write_table(table, directory / f"ablation{name}.csv")
 
 
-@dataclass(frozen=True)
-class ClassErrors:
-    """Squared errors on one class, over E[y²].
-
-    Attributes:
-        intact: with all heads.
-        no_context: of the no-context optimum.
-        ablated: by mode and set: averaged over the effect's positions for each prompt.
-        curves: by mode and set: averaged over prompts for each number of examples.
-    """
-
-    intact: Float[np.ndarray, "prompt point"]
-    no_context: Float[np.ndarray, "prompt point"]
-    ablated: Mapping[str, Mapping[HeadSet, Float[np.ndarray, " prompt"]]]
-    curves: Mapping[str, Mapping[HeadSet, Float[np.ndarray, " point"]]]
-
-
 def ablate(
     checkpoint: Checkpoint,
     sets: Sequence[HeadSet],
     classes: Sequence[str] | None = None,
     *,
-    modes: Sequence[str] = tuple(MODES),
+    modes: Sequence[str] = DEFAULT_MODES,
+    design: Design = "remove",
+    site: str = "z",
+    at: str = "all",
+    points: str | None = None,
     n_prompts: int = 1024,
     n_controls: int = 200,
-    matches: Sequence[Match] = MATCHES,
+    matches: Sequence[Match] = tuple(MATCHES),
     seed: int = 0,
+    memory: int = MEMORY,
+    store: Store | None = None,
 ) -> Ablation:
-    """Remove head sets and judge the damage against random sets.
+    """Remove sets of components and judge the damage against random sets.
 
     Args:
         checkpoint: a loaded run (`interp.load`).
-        sets: the head sets (`interp.parse_heads`); choose them on other prompts (stream `selection` of `score`).
+        sets: the sets (`interp.parse_heads`); choose them on other prompts (stream `selection` of `score`).
         classes: function classes; None takes those of the run.
-        modes: what a removed head writes instead: `zero`, `mean`, `resample`.
+        modes: what a removed component gives instead, see `interp.interventions.MODES`; not used at the site `pattern`.
+        design: `remove` the sets, or `keep` only them and remove every other head.
+        site: of heads: `z`, `pattern` or `value`, see `interp.engine.SITES`. MLPs are removed at mlp_out.
+        at: the tokens at which components are removed, see `interp.positions.TOKENS`.
+        points: the ranges of pairs over which the effect is measured, such as `0-3,12-15`; None is the last quarter.
         n_prompts: per class; the same ones for every condition.
         n_controls: null sets per set and matching; all there are when there are no more.
-        matches: `layer` keeps the number of heads per layer, `size` only the total.
+        matches: how null sets are matched, see `interp.nulls.MATCHES`.
         seed: of prompts, null sets and resampling.
+        memory: bytes that activations may take.
+        store: keeps finished pieces, so that an interrupted sweep goes on (`interp.store.Store`).
 
     Raises:
-        CheckError: an intervention did not act, or acted where it should not.
-        UserError: unknown class or mode.
+        CheckError: a removal did not act, or acted where it should not.
+        UserError: unknown class, mode, site, tokens or range.
 
     >>> from interp import load, parse_heads
     >>> result = ablate(load("zoo:mixed-0"), parse_heads("0.0", 3, 8), ["linear"], n_prompts=64, n_controls=5)
@@ -115,174 +138,187 @@ def ablate(
     ['zero', 'mean', 'resample']
     """
     classes = list(classes or checkpoint.config.evaluated_classes)
-    values = {name: mode(name) for name in modes}
-    nulls = draw_nulls(checkpoint, sets, matches, n_controls, seed)
-    every_set = list(dict.fromkeys([*sets, *(null_set for null in nulls.values() for null_set in null.sets)]))
-    n_runs = len(classes) * len(values) * len(every_set)
+    chosen, protocol = plan(checkpoint, modes, site, at, points, n_prompts, seed, memory, store)
+    norms = output_norms(checkpoint, classes, seed)
+    rng = np.random.default_rng(stream_seed("null sets", seed))
+    nulls: dict[tuple[HeadSet, Match], NullSets] = {
+        (one, match): matched_sets(one, norms, match=match, n_sets=n_controls, rng=rng)
+        for one in sets
+        for match in matches
+    }
+    every_null = list(dict.fromkeys(null_set for null in nulls.values() for null_set in null.sets))
+    removed = {one: removed_by(one, design, checkpoint) for one in [*sets, *every_null]}
+    errors = measure(
+        checkpoint, classes, [removed[one] for one in sets], [removed[one] for one in every_null], chosen, protocol
+    )
     rows, null_rows, curves = [], [], []
-    with tqdm(total=n_runs, desc="ablate", unit="set", disable=None) as bar:
-        for name in classes:
-            errors = class_errors(
-                checkpoint,
-                name,
-                every_set,
-                head_set(h for s in sets for h in s),
-                values,
-                n_prompts=n_prompts,
-                seed=seed,
-                bar=bar,
-            )
-            for key in values:
-                new_rows, new_null_rows = judge(errors, name, key, sets, nulls, seed)
-                rows += new_rows
-                null_rows += new_null_rows
-            curves += curve_rows(errors, name, sets)
+    for cell in cells(errors, protocol.ranges, seed):
+        new_rows, new_null_rows = judge(cell, sets, nulls, removed, design, n_tests=len(classes))
+        rows += new_rows
+        null_rows += new_null_rows
+    for name, of_class in errors.items():
+        curves += curve_rows(of_class, name, {show(one): removed[one] for one in sets})
     add_holm(rows)
     order = {show(heads): place for place, heads in enumerate(sets)}
     table = pd.DataFrame(rows).sort_values("heads", key=lambda names: names.map(order), kind="stable")
-    null = pd.DataFrame(null_rows, columns=["heads", "function_class", "mode", "match", "control", "effect"])
-    return Ablation(table.reset_index(drop=True), null, pd.DataFrame(curves), seed, n_prompts)
+    columns = ["heads", "function_class", "mode", "points", "match", "control", "effect", "disjoint"]
+    null = pd.DataFrame(null_rows, columns=columns)
+    return Ablation(table.reset_index(drop=True), null, pd.DataFrame(curves), protocol, design, errors)
 
 
-def draw_nulls(
-    checkpoint: Checkpoint, sets: Sequence[HeadSet], matches: Sequence[Match], n_controls: int, seed: int
-) -> Nulls:
-    config = checkpoint.config.model
-    rng = np.random.default_rng(stream_seed("null sets", seed))
-    return {
-        (heads, match): matched_sets(heads, config.n_layers, config.n_heads, match=match, n_sets=n_controls, rng=rng)
-        for heads in sets
-        for match in matches
-    }
-
-
-def class_errors(
+def plan(
     checkpoint: Checkpoint,
-    name: str,
-    every_set: Sequence[HeadSet],
-    tested_heads: HeadSet,
-    values: Mapping[str, Value],
-    *,
+    modes: Sequence[str],
+    site: str,
+    at: str,
+    points: str | None,
     n_prompts: int,
     seed: int,
-    bar: "tqdm[Any]",
-) -> ClassErrors:
-    """Errors of the intact model, the no-context optimum and every ablated model on the same prompts of one class."""
-    config, model = checkpoint.config, checkpoint.model
-    test, other = (
-        evaluation_prompts(config, name, n_prompts=n_prompts, seed=seed, stream=stream).to(model.device)
-        for stream in ("test", "reference")
-    )
-    means = mean_z(model, other.tokens)
-    check_ablation(model, test.tokens[:CHECKED], references(model, other.tokens[:CHECKED], means), tested_heads, values)
-
-    unit, n_points = config.second_moment(name), config.data.n_points
-    tail = last_quarter(n_points)
-    intact = np.empty((n_prompts, n_points))
-    ablated = {key: {heads: np.empty(n_prompts) for heads in every_set} for key in values}
-    curves = {key: {heads: np.zeros(n_points) for heads in every_set} for key in values}
-    for start in range(0, n_prompts, CHUNK):
-        rows = slice(start, start + CHUNK)
-        tokens, ys = test.tokens[rows], test.ys[rows]
-        run, reference = trace(model, tokens), references(model, other.tokens[rows], means)
-        intact[rows] = nmse(predict_with(model, run, (), []), ys, unit)
-        for key, value in values.items():
-            replacements = [value.replacement(layer) for layer in reference]
-            for heads in every_set:
-                error = nmse(predict_with(model, run, heads, replacements), ys, unit)
-                ablated[key][heads][rows] = error[:, tail].mean(1)
-                curves[key][heads] += error.sum(0) / n_prompts
-                bar.update(len(ys) / n_prompts)
-    no_context = no_context_error(config, name, test).cpu().double().numpy() / unit
-    return ClassErrors(intact, no_context, ablated, curves)
+    memory: int,
+    store: Store | None,
+) -> tuple[list[Mode], Protocol]:
+    """Modes and protocol from what a user writes."""
+    config = checkpoint.config
+    n_points = config.data.n_points
+    tokens = parse_tokens(at, config.layout, n_points)
+    ranges = tuple(parse_points(points, n_points))
+    protocol = Protocol(n_prompts, seed, ranges, check_site(site), tokens, memory, store)
+    return [UNIFORM] if site == "pattern" else [mode(name) for name in modes], protocol
 
 
-def nmse(
-    predicted: Float[Tensor, "batch point"], ys: Float[Tensor, "batch point"], unit: float
-) -> Float[np.ndarray, "batch point"]:
-    return (predicted - ys).square().double().cpu().numpy() / unit
+def measure(
+    checkpoint: Checkpoint,
+    classes: Sequence[str],
+    tested: Sequence[HeadSet],
+    nulls: Sequence[HeadSet],
+    modes: Sequence[Mode],
+    protocol: Protocol,
+) -> dict[str, ClassErrors]:
+    """By function class, the errors without every set under every mode; shows progress."""
+    tested = list(dict.fromkeys(tested))
+    nulls = [one for one in dict.fromkeys(nulls) if one not in set(tested)]
+    total = len(classes) * len(modes) * (len(tested) + len(nulls))
+    with tqdm(total=total, desc="ablate", unit="set", disable=None) as bar:
+        return {name: class_errors(checkpoint, name, tested, nulls, modes, protocol, bar) for name in classes}
 
 
-def mean_z(model: Transformer, tokens: Float[Tensor, "batch pos dim"]) -> list[Float[Tensor, "1 _ head d_head"]]:
-    """Each layer's z averaged over prompts, position by position."""
-    sums: list[Tensor] = []
-    for chunk in tokens.split(CHUNK):
-        parts = [z.sum(0, keepdim=True) for z in trace(model, chunk).z]
-        sums = [total + part for total, part in zip(sums, parts, strict=True)] if sums else parts
-    return [total / len(tokens) for total in sums]
+def removed_by(heads: HeadSet, design: Design, checkpoint: Checkpoint) -> HeadSet:
+    """The components that a design removes for a set.
+
+    Raises:
+        UserError: `keep` is asked of a set with an MLP.
+    """
+    if design == "remove":
+        return heads
+    if any(head.number == MLP for head in heads):
+        raise UserError(f"--design keep takes heads only (given: {show(heads)}); MLPs are always kept")
+    config = checkpoint.config.model
+    return tuple(head for head in all_heads(config.n_layers, config.n_heads) if head not in heads)
 
 
-def references(
-    model: Transformer, tokens: Float[Tensor, "batch pos dim"], means: Sequence[Float[Tensor, "1 _ head d_head"]]
-) -> list[Reference]:
-    """By layer, what `interp.interventions` resolves its values against."""
-    return [Reference(z, mean) for z, mean in zip(trace(model, tokens).z, means, strict=True)]
+def output_norms(checkpoint: Checkpoint, classes: Sequence[str], seed: int) -> dict[Head, float]:
+    """Root mean square over reference prompts and tokens of what every head and MLP writes into the residual stream."""
+    model = checkpoint.model
+    n_layers, n_heads = model.config.n_layers, model.config.n_heads
+    squares = dict.fromkeys([*all_heads(n_layers, n_heads), *(Head(layer, MLP) for layer in range(n_layers))], 0.0)
+    for name in classes:
+        prompts = evaluation_prompts(checkpoint.config, name, n_prompts=NORM_PROMPTS, seed=seed, stream="reference")
+        for tokens in prompts.tokens.to(model.device).split(CHUNK):
+            found = activations(model, tokens, "z")
+            for layer, block in enumerate(model.layers):
+                gram = block.attn.W_O @ block.attn.W_O.mT
+                z = found[layer]
+                by_head = torch.einsum("bphd,hde,bphe->h", z, gram, z)
+                for number, square in enumerate(by_head.tolist()):
+                    squares[Head(layer, number)] += max(0.0, square)
+                squares[Head(layer, MLP)] += found[n_layers + layer].square().sum().item()
+    n_tokens = len(classes) * NORM_PROMPTS * checkpoint.config.layout.n_needed(2 * checkpoint.config.data.n_points)
+    return {head: (square / n_tokens) ** 0.5 for head, square in squares.items()}
 
 
 def judge(
-    errors: ClassErrors, name: str, key: str, sets: Sequence[HeadSet], nulls: Nulls, seed: int
+    cell: Cell,
+    sets: Sequence[HeadSet],
+    nulls: Nulls,
+    removed: Mapping[HeadSet, HeadSet],
+    design: Design,
+    n_tests: int,
 ) -> tuple[Rows, Rows]:
-    """Effects and p-values of the sets under test on one class under one mode, and the null effects behind them."""
-    tail = last_quarter(errors.intact.shape[1])
-    intact, no_context = errors.intact[:, tail].mean(1), errors.no_context[:, tail].mean(1)
-    ablated = errors.ablated[key]
-    rng = np.random.default_rng(stream_seed("bootstrap", seed, name))
-    effects = paired_effects(np.stack([ablated[heads] for heads in sets]), intact, no_context, rng)
+    """Effects and p-values of the sets under test in one cell, and the null effects behind them."""
+    kinds = {kind: cell.effects([removed[one] for one in sets], kind) for kind in ("total", "direct", "frozen")}
     rows, null_rows = [], []
-    for heads, effect in zip(sets, effects, strict=True):
-        about = {"heads": show(heads), "function_class": name, "mode": key}
+    for place, one in enumerate(sets):
+        about = {"heads": show(one)} | cell.about
+        total = kinds["total"][place]
         row = about | {
-            "nmse_before": intact.mean(),
-            "nmse_after": ablated[heads].mean(),
-            "nmse_no_context": no_context.mean(),
-            "effect": effect.value,
-            "ci_low": effect.ci_low,
-            "ci_high": effect.ci_high,
+            "nmse_before": cell.intact.mean(),
+            "nmse_after": cell.without(removed[one]).mean(),
+            "nmse_no_context": cell.no_context.mean(),
         }
-        for match in MATCHES:
-            null = nulls.get((heads, match), NullSets((), 0))
-            means = [intact.mean(), no_context.mean(), *(ablated[null_set].mean() for null_set in null.sets)]
-            null_effects = fraction_lost(np.array([means]))[0] if effect.defined else np.full(len(null.sets), np.nan)
-            row |= null_columns(effect.value, null, null_effects, "" if match == "layer" else f"{match}_")
+        for kind, prefix in (("total", ""), ("direct", "direct_"), ("frozen", "frozen_")):
+            effect = kinds[kind][place]
+            row |= {
+                f"{prefix}effect": effect.value,
+                f"{prefix}ci_low": effect.ci_low,
+                f"{prefix}ci_high": effect.ci_high,
+            }
+        for match, prefix in PREFIXES.items():
+            null = nulls.get((one, match), NullSets((), exact=True))
+            effects = cell.mean_effects([removed[other] for other in null.sets])
+            if not total.defined:
+                effects = np.full(len(null.sets), np.nan)
+            disjoint = np.array([not set(other) & set(one) for other in null.sets], dtype=bool)
+            row |= null_columns(total, null, effects, disjoint, design, n_tests, prefix)
             null_rows += [
-                about | {"match": match, "control": show(null_set), "effect": value}
-                for null_set, value in zip(null.sets, null_effects, strict=True)
+                about | {"match": match, "control": show(other), "effect": value, "disjoint": apart}
+                for other, value, apart in zip(null.sets, effects, disjoint, strict=True)
             ]
         rows.append(row)
     return rows, null_rows
 
 
 def null_columns(
-    effect: float, null: NullSets, null_effects: Float[np.ndarray, " set"], prefix: str
+    total: Effect,
+    null: NullSets,
+    effects: Float[np.ndarray, " set"],
+    disjoint: np.ndarray,
+    design: Design,
+    n_tests: int,
+    prefix: str,
 ) -> dict[str, float | int | bool]:
-    """What one null says of one effect."""
-    some = len(null_effects) > 0
-    return {
-        f"{prefix}p_value": permutation_p(effect, null_effects),
-        f"{prefix}n_controls": len(null.sets),
-        f"{prefix}smallest_p": null.smallest_p,
-        f"{prefix}exact": null.exact,
-        f"{prefix}control_effect": null_effects.mean() if some else np.nan,
-        f"{prefix}control_max": null_effects.max() if some else np.nan,
+    """What one null says of one effect. A set that is kept is special if little is lost, not much."""
+    sign = 1 if design == "remove" else -1
+    apart = effects[disjoint]
+    found = {
+        "p_value": permutation_p(sign * total.value, sign * effects),
+        "n_controls": len(null.sets),
+        "smallest_p": null.smallest_p,
+        "exact": null.exact,
+        "n_disjoint": len(apart),
+        "control_effect": apart.mean() if len(apart) else np.nan,
+        "control_max": apart.max() if len(apart) else np.nan,
+        "detectable": sign * detectable_effect(total.standard_error, sign * effects, n_tests),
     }
+    return {f"{prefix}{name}": value for name, value in found.items()}
 
 
 def add_holm(rows: Rows) -> None:
-    """Adjust p-values over function classes, within each set and mode."""
-    families: dict[tuple[str, str], Rows] = {}
+    """Adjust p-values over function classes, within each set, mode and range."""
+    families: dict[tuple[str, str, str], Rows] = {}
     for row in rows:
-        families.setdefault((row["heads"], row["mode"]), []).append(row)
+        families.setdefault((row["heads"], row["mode"], row["points"]), []).append(row)
     for family in families.values():
-        for prefix in ("", "size_"):
+        for prefix in PREFIXES.values():
             adjusted = holm([row[f"{prefix}p_value"] for row in family])
             for row, p_value in zip(family, adjusted, strict=True):
                 row[f"{prefix}p_holm"] = p_value
 
 
-def curve_rows(errors: ClassErrors, name: str, sets: Sequence[HeadSet]) -> Rows:
+def curve_rows(errors: ClassErrors, name: str, sets: Mapping[str, HeadSet]) -> Rows:
     """Error by number of in-context examples."""
     curves = {("", "intact"): errors.intact.mean(0), ("", "no_context"): errors.no_context.mean(0)}
-    curves |= {(show(heads), key): by_set[heads] for key, by_set in errors.curves.items() for heads in sets}
+    for key, by_set in errors.without.items():
+        curves |= {(shown, key): by_set[removed].curve for shown, removed in sets.items()}
     return [
         {"heads": heads, "function_class": name, "mode": key, "examples": examples, "nmse": value}
         for (heads, key), curve in curves.items()

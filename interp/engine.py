@@ -1,97 +1,330 @@
-"""Runs a model under head interventions, exactly, doing only the work that an intervention makes necessary.
+"""Runs a model with components removed, exactly, doing only the work that a removal makes necessary.
 
 1. `trace` runs a batch once and keeps every layer's resid_pre and z.
-2. `predict_with` starts from the trace at the first layer whose z changes: what comes before is shared by every head
-   set, and in the last layer only the x tokens, where predictions are read, are computed.
+2. `predict_without` starts from the trace at the first layer that changes, for many sets of components at once: what
+   comes before is shared, in that layer only the removed heads' z W_O is exchanged, and in the last layer only the
+   tokens whose predictions are measured are computed.
+3. `direct_without` changes nothing but the final residual stream: what the removed components write to it themselves.
 
-The general path for any other site is `model(prompt, edits)`; both must agree with each other and with
-HookedTransformer's hooks (tests/interp/test_engine.py).
+The general path for any site is `model(prompt, edits)`; all must agree with each other and with HookedTransformer's
+hooks (tests/interp/test_engine.py).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, cast
 
 import torch
-from jaxtyping import Bool, Float
+from einops import einsum, rearrange
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.heads import HeadSet
+from interp.heads import MLP, HeadSet
+from training.errors import one_of
 from training.prompts import Positions
-from training.transformer import EVERY, Edit, Transformer
+from training.transformer import EVERY, LN_EPS, Block, Edit, Sites, Transformer
+
+Site = Literal["z", "pattern", "value"]
+SITES: Mapping[Site, str] = {
+    "z": "the head's output before W_O",
+    "pattern": "its attention only: uniform over what it may see, its own values",
+    "value": "its values only: its own attention",
+}
+
+
+def check_site(name: str) -> Site:
+    """The site behind `--site NAME`.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in SITES:
+        raise one_of("--site", name, SITES)
+    return cast(Site, name)
 
 
 class Trace(NamedTuple):
-    """What one pass leaves behind, by layer.
+    """What one pass leaves behind.
 
     Attributes:
-        resid_pre: residual stream before each layer, at all tokens but the last y, which influences no prediction.
-        z: each head's mix of values, at the same tokens; in the last layer at the x tokens only.
+        resid_pre: by layer, the residual stream before it, at all tokens but the last y, which no prediction needs.
+        z: by layer, each head's mix of values, at the same tokens; in the last layer at the x tokens only.
+        resid_post: after the last layer, at the x tokens.
     """
 
     resid_pre: list[Float[Tensor, "batch pos d_model"]]
     z: list[Float[Tensor, "batch _ head d_head"]]
+    resid_post: Float[Tensor, "batch point d_model"]
+
+
+class Substitutes(NamedTuple):
+    """By layer, what removed components give instead, at the tokens of `Trace.resid_pre`; axes of 1 are broadcast.
+
+    Attributes:
+        heads: z or, at the site `value`, v; not read at the site `pattern`.
+        mlps: mlp_out; may be empty where no MLP is removed.
+    """
+
+    heads: Sequence[Float[Tensor, "#variant #batch #pos head d_head"]]
+    mlps: Sequence[Float[Tensor, "#variant #batch #pos d_model"]] = ()
 
 
 @torch.no_grad()
 def trace(model: Transformer, tokens: Float[Tensor, "batch pos dim"]) -> Trace:
-    """Run the model up to the last layer's z and keep what interventions start from."""
+    """Run the model and keep what removals start from."""
     resid = model.read_in(model.needed(tokens))
-    run = Trace([], [])
+    resid_pre, zs = [], []
     for layer, block in enumerate(model.layers):
-        z = block.mix(resid, queries=queries(model, layer, resid))
-        run.resid_pre.append(resid)
-        run.z.append(z)
-        if layer < model.config.n_layers - 1:
-            resid = block.write(resid, z)
-    return run
+        positions = queries(model, layer, resid)
+        z = block.mix(resid, queries=positions)
+        resid_pre.append(resid)
+        zs.append(z)
+        resid = block.write(resid[:, positions], z)
+    return Trace(resid_pre, zs, resid)
 
 
-@torch.no_grad()
-def predict_with(
+def predictions_of(model: Transformer, run: Trace) -> Float[Tensor, "batch point"]:
+    """The intact predictions."""
+    return model.read_out(run.resid_post)
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Which components are removed, in several variants at once, and how.
+
+    Attributes:
+        heads: by layer, which heads; layers without any are left out.
+        mlps: by layer, in which variants its MLP.
+        n_variants: how many.
+        site: of heads.
+        tokens: at which tokens; None is all. At the site `pattern` these are the queries, at `value` the keys.
+    """
+
+    heads: Mapping[int, Bool[Tensor, "variant head"]]
+    mlps: Mapping[int, Bool[Tensor, " variant"]]
+    n_variants: int
+    site: Site = "z"
+    tokens: Bool[Tensor, " pos"] | None = None
+
+    @property
+    def first(self) -> int | None:
+        """The first layer that changes; None if nothing is removed."""
+        return min([*self.heads, *self.mlps], default=None)
+
+    def acting(self, mask: Bool[Tensor, "variant ..."], positions: Positions, axes: str) -> Bool[Tensor, "..."]:
+        """The mask with an axis `pos` for the tokens at which the removal acts, rearranged to `axes`."""
+        everywhere = torch.ones(1, dtype=torch.bool, device=mask.device)
+        tokens = everywhere if self.tokens is None else self.tokens[positions]
+        return rearrange(mask[..., None] & tokens, axes)
+
+
+def removal(
+    model: Transformer, sets: Sequence[HeadSet], site: Site = "z", tokens: Bool[Tensor, " pos"] | None = None
+) -> Removal:
+    """The removal of each of these sets, as masks."""
+    heads: dict[int, Tensor] = {}
+    mlps: dict[int, Tensor] = {}
+    for variant, components in enumerate(sets):
+        for layer, number in components:
+            if number == MLP:
+                mlps.setdefault(layer, torch.zeros(len(sets), dtype=torch.bool))[variant] = True
+            else:
+                empty = torch.zeros(len(sets), model.config.n_heads, dtype=torch.bool)
+                heads.setdefault(layer, empty)[variant, number] = True
+    on_device = [{layer: mask.to(model.device) for layer, mask in masks.items()} for masks in (heads, mlps)]
+    return Removal(on_device[0], on_device[1], len(sets), site, None if tokens is None else tokens.to(model.device))
+
+
+def predict_without(
     model: Transformer,
     run: Trace,
-    heads: HeadSet,
-    replacements: Sequence[Float[Tensor, "#batch _ head d_head"]],
-) -> Float[Tensor, "batch point"]:
-    """The predictions when `heads` write `replacements[layer]` instead of their z; the others react to it.
+    removed: Removal,
+    given: Substitutes,
+    *,
+    points: slice = EVERY,
+    freeze_ln: bool = False,
+) -> Float[Tensor, "variant batch point"]:
+    """The predictions when components give `given` instead of their own output; the others react to it.
 
     Args:
         model: the transformer behind `run`.
         run: its trace on some prompts.
-        heads: whose z is replaced; none gives the intact predictions.
-        replacements: by layer, for all heads of it, broadcast over prompts and positions.
+        removed: the components.
+        given: what they give instead.
+        points: the pairs whose predictions are wanted.
+        freeze_ln: keep every later LayerNorm's scale as in the intact run (Rushing & Nanda, arXiv 2402.15390).
     """
-    removed = head_masks(heads, model.config.n_heads, run.resid_pre[0].device)
+    first, n_variants = removed.first, removed.n_variants
+    if first is None:
+        return predictions_of(model, run)[None, :, points].expand(n_variants, -1, -1)
+    resid = run.resid_pre[first]
+    for layer in range(first, model.config.n_layers):
+        block, positions = model.layers[layer], queries(model, layer, run.resid_pre[0], points)
+        at = Sites(layer_edits(model, run, removed, given, layer, points, freeze_ln))
+        if layer == first and removed.site == "z":
+            resid_mid = exchanged(block, run, removed, given, layer, positions, points)
+        else:
+            if layer == first:
+                resid = stacked(resid, n_variants)
+            resid_mid = resid[:, positions] + block.attn.write(block.mix(resid, at, positions))
+        resid = block.transform(resid_mid, at)
+    at = Sites({"ln_final.hook_scale": fixed(ln_scale(run.resid_post[:, points]), n_variants)} if freeze_ln else {})
+    return model.read_out(resid, at).unflatten(0, (n_variants, -1))
+
+
+def direct_without(
+    model: Transformer, run: Trace, removed: Removal, given: Substitutes, *, points: slice = EVERY
+) -> Float[Tensor, "variant batch point"]:
+    """The predictions when only what the components write into the final residual stream changes.
+
+    Every other component gives what it gives in the intact run, so nothing can make up for the loss; the final
+    LayerNorm sees the change.
+    """
+    n_variants = removed.n_variants
+    x_tokens = queries(model, model.config.n_layers - 1, run.resid_pre[0], points)
+    resid = stacked(run.resid_post[:, points], n_variants)
+    for layer in sorted({*removed.heads, *removed.mlps}):
+        block = model.layers[layer]
+        at = Sites(layer_edits(model, run, removed, given, layer, points, freeze_ln=False, positions=x_tokens))
+        resid_pre, z = run.resid_pre[layer], z_at_points(model, run, layer, points)
+        if layer in removed.heads:
+            changed = block.mix(stacked(resid_pre, n_variants), at, x_tokens)
+            resid = resid + block.attn.write(changed) - stacked(block.attn.write(z), n_variants)
+        if layer in removed.mlps:
+            mlp_out = stacked(block.mlp(block.ln2(resid_pre[:, x_tokens] + block.attn.write(z))), n_variants)
+            resid = resid + at("hook_mlp_out", mlp_out) - mlp_out
+    return model.read_out(resid).unflatten(0, (n_variants, -1))
+
+
+def z_at_points(model: Transformer, run: Trace, layer: int, points: slice) -> Float[Tensor, "batch _ head d_head"]:
     last = model.config.n_layers - 1
-    first = min(removed, default=last)
-    resid, z = run.resid_pre[first], replaced(run.z[first], first, removed, replacements)
-    for layer in range(first, last):
-        resid = model.layers[layer].write(resid, z)
-        z = model.layers[layer + 1].mix(resid, queries=queries(model, layer + 1, resid))
-        z = replaced(z, layer + 1, removed, replacements)
-    return model.finish(resid, z)
+    if layer == last:
+        return run.z[layer][:, points]
+    return run.z[layer][:, queries(model, last, run.resid_pre[0], points)]
 
 
-def replaced(
-    z: Float[Tensor, "batch pos head d_head"],
+def exchanged(
+    block: Block,
+    run: Trace,
+    removed: Removal,
+    given: Substitutes,
     layer: int,
-    removed: Mapping[int, Bool[Tensor, "head 1"]],
-    replacements: Sequence[Float[Tensor, "#batch _ head d_head"]],
-) -> Float[Tensor, "batch pos head d_head"]:
-    return torch.where(removed[layer], replacements[layer], z) if layer in removed else z
+    positions: Positions,
+    points: slice,
+) -> Float[Tensor, "variant_batch pos d_model"]:
+    """resid_mid of the first layer that changes: the intact one, with the removed heads' z W_O exchanged."""
+    z = run.z[layer] if positions is EVERY else run.z[layer][:, points]
+    intact = run.resid_pre[layer][:, positions] + block.attn.write(z)
+    if layer not in removed.heads:
+        return stacked(intact, removed.n_variants)
+    numbers, used = padded(removed.heads[layer])
+    variants = torch.arange(len(numbers), device=numbers.device)[:, None]
+    own = z.movedim(2, 0)[numbers]  # variant slot batch pos d_head
+    other = at_positions(given.heads[layer], positions, 2).expand(len(numbers), -1, -1, -1, -1)
+    change = other.movedim(3, 1)[variants, numbers] - own
+    acts = removed.acting(used, positions, "variant slot pos -> variant slot 1 pos 1")
+    written = einsum(
+        torch.where(acts, change, 0.0),
+        block.attn.W_O[numbers],
+        "variant slot batch pos d_head, variant slot d_head d_model -> variant batch pos d_model",
+    )
+    return (intact + written).flatten(0, 1)
 
 
-def head_masks(heads: HeadSet, n_heads: int, device: torch.device) -> Mapping[int, Bool[Tensor, "head 1"]]:
-    """By layer, which of its heads are in the set; layers without any are left out."""
-    masks: dict[int, Tensor] = {}
-    for head in heads:
-        masks.setdefault(head.layer, torch.zeros(n_heads, 1, dtype=torch.bool, device=device))[head.number] = True
-    return masks
+def padded(heads: Bool[Tensor, "variant head"]) -> tuple[Int[Tensor, "variant slot"], Bool[Tensor, "variant slot"]]:
+    """The heads' numbers, as many slots as the largest set has, and which slots are used.
+
+    >>> padded(torch.tensor([[False, True, True], [True, False, False]]))
+    (tensor([[1, 2],
+            [0, 1]]), tensor([[ True,  True],
+            [ True, False]]))
+    """
+    n_slots = max(1, int(heads.sum(1).max()))
+    order = heads.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :n_slots]
+    return order, heads.gather(1, order)
 
 
-def queries(model: Transformer, layer: int, stream: Float[Tensor, "batch pos *rest"]) -> Positions:
-    """The positions at which a layer's z is needed."""
-    return model.x_tokens(stream) if layer == model.config.n_layers - 1 else EVERY
+def layer_edits(
+    model: Transformer,
+    run: Trace,
+    removed: Removal,
+    given: Substitutes,
+    layer: int,
+    points: slice,
+    freeze_ln: bool,
+    positions: Positions | None = None,
+) -> dict[str, Edit]:
+    """The removal inside one layer as edits of its sites, on a batch of stacked variants."""
+    edits: dict[str, Edit] = {}
+    if positions is None:
+        positions = queries(model, layer, run.resid_pre[0], points)
+    n_variants = removed.n_variants
+    if layer in removed.heads:
+        heads = removed.heads[layer]
+        if removed.site == "pattern":
+            mask = removed.acting(heads, positions, "variant head pos -> variant 1 head pos 1")
+            edits["attn.hook_pattern"] = replaced(mask, uniform(run.resid_pre[layer], positions), n_variants)
+        else:
+            where = EVERY if removed.site == "value" else positions
+            mask = removed.acting(heads, where, "variant head pos -> variant 1 pos head 1")
+            substitute = at_positions(given.heads[layer], where, 2)
+            edits["attn.hook_v" if removed.site == "value" else "attn.hook_z"] = replaced(mask, substitute, n_variants)
+    if layer in removed.mlps:
+        mask = removed.acting(removed.mlps[layer], positions, "variant pos -> variant 1 pos 1")
+        edits["hook_mlp_out"] = replaced(mask, at_positions(given.mlps[layer], positions, 2), n_variants)
+    if freeze_ln:
+        resid_pre = run.resid_pre[layer]
+        last = layer == model.config.n_layers - 1
+        z = run.z[layer][:, points] if last else run.z[layer]
+        resid_mid = resid_pre[:, positions] + model.layers[layer].attn.write(z)
+        edits["ln1.hook_scale"] = fixed(ln_scale(resid_pre), n_variants)
+        edits["ln2.hook_scale"] = fixed(ln_scale(resid_mid), n_variants)
+    return edits
+
+
+def replaced(mask: Bool[Tensor, "variant ..."], substitute: Float[Tensor, "..."], n_variants: int) -> Edit:
+    def edit(activation: Float[Tensor, "variant_batch ..."]) -> Float[Tensor, "variant_batch ..."]:
+        return torch.where(mask, substitute, activation.unflatten(0, (n_variants, -1))).flatten(0, 1)
+
+    return edit
+
+
+def fixed(value: Float[Tensor, "batch ..."], n_variants: int) -> Edit:
+    return lambda _: stacked(value, n_variants)
+
+
+def stacked(activation: Float[Tensor, "batch ..."], n_variants: int) -> Float[Tensor, "variant_batch ..."]:
+    """The same for every variant."""
+    return activation.expand(n_variants, *activation.shape).flatten(0, 1)
+
+
+def at_positions(activation: Float[Tensor, "..."], positions: Positions, axis: int) -> Float[Tensor, "..."]:
+    """The activation at these tokens; a single one stands for all."""
+    if positions is EVERY or activation.shape[axis] == 1:
+        return activation
+    return activation[(slice(None),) * axis + (positions,)]
+
+
+def uniform(resid: Float[Tensor, "batch pos d_model"], positions: Positions) -> Float[Tensor, "query_pos key_pos"]:
+    """Equal attention to every token that a query may see."""
+    n_pos = resid.shape[1]
+    visible = resid.new_ones(n_pos, n_pos).tril()
+    return (visible / visible.sum(1, keepdim=True))[positions]
+
+
+def ln_scale(resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos 1"]:
+    """What LayerNorm divides by (hook_scale)."""
+    return (resid.var(-1, unbiased=False, keepdim=True) + LN_EPS).sqrt()
+
+
+def queries(
+    model: Transformer, layer: int, stream: Float[Tensor, "batch pos *rest"], points: slice = EVERY
+) -> Positions:
+    """The positions at which a layer's z is needed: all, in the last layer the x tokens of the measured pairs."""
+    if layer < model.config.n_layers - 1:
+        return EVERY
+    x_tokens = model.x_tokens(stream)
+    return x_tokens if points is EVERY else torch.arange(stream.shape[1], device=stream.device)[x_tokens][points]
 
 
 def read_sites(

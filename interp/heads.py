@@ -1,4 +1,4 @@
-"""Heads by name: `4.1` is head 1 of layer 4, both counted from 0 (the paper counts from 1)."""
+"""Heads by name: `4.1` is head 1 of layer 4, both counted from 0 (the paper counts from 1); `4.mlp` is its MLP."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -7,21 +7,22 @@ import numpy as np
 
 from training.errors import UserError
 
-SYNTAX = "LAYER.HEAD such as 0.3, a list 0.3,1.2, top:K, above:SCORE, layer:L, all, each"
+SYNTAX = "LAYER.HEAD such as 0.3, LAYER.mlp, a list 0.3,1.2, top:K, above:SCORE, layer:L, all, each, layers, mlps"
+MLP = -1
 
 
 class Head(NamedTuple):
-    """One attention head.
+    """One attention head, or the MLP of its layer (number `MLP`), which can be removed like one.
 
-    >>> str(Head(4, 1)), Head(4, 1) < Head(5, 0)
-    ('4.1', True)
+    >>> str(Head(4, 1)), str(Head(4, MLP)), Head(4, 1) < Head(5, 0)
+    ('4.1', '4.mlp', True)
     """
 
     layer: int
     number: int
 
     def __str__(self) -> str:
-        return f"{self.layer}.{self.number}"
+        return f"{self.layer}.{'mlp' if self.number == MLP else self.number}"
 
 
 Scores = Sequence[Sequence[float]] | np.ndarray
@@ -49,7 +50,7 @@ def show(heads: HeadSet) -> str:
 
 
 def parse_heads(text: str, n_layers: int, n_heads: int, scores: Callable[[], Scores] | None = None) -> list[HeadSet]:
-    """The head sets that `--heads` names; `each` gives one set per head, everything else gives one set.
+    """The head sets that `--heads` names; `each`, `layers` and `mlps` give one set per head, layer or MLP.
 
     Args:
         text: see `SYNTAX`.
@@ -65,10 +66,14 @@ def parse_heads(text: str, n_layers: int, n_heads: int, scores: Callable[[], Sco
     """
     everything = all_heads(n_layers, n_heads)
     kind, colon, argument = text.partition(":")
-    if text == "all":
-        return [everything]
-    if text == "each":
-        return [(head,) for head in everything]
+    whole_families = {
+        "all": [everything],
+        "each": [(head,) for head in everything],
+        "layers": [tuple(head for head in everything if head.layer == layer) for layer in range(n_layers)],
+        "mlps": [(Head(layer, MLP),) for layer in range(n_layers)],
+    }
+    if text in whole_families:
+        return whole_families[text]
     if kind == "layer" and colon:
         layer = whole(argument, text)
         check_head(Head(layer, 0), text, n_layers, n_heads)
@@ -93,6 +98,8 @@ def parse_heads(text: str, n_layers: int, n_heads: int, scores: Callable[[], Sco
 
 def parse_head(name: str, text: str) -> Head:
     layer, _, number = name.partition(".")
+    if layer.isdecimal() and number == "mlp":
+        return Head(int(layer), MLP)
     if not (layer.isdecimal() and number.isdecimal()):
         raise UserError(f"--heads {text}: '{name}' is not a head (valid: {SYNTAX})")
     return Head(int(layer), int(number))

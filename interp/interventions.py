@@ -1,69 +1,116 @@
-"""What a removed head is made to write instead: frozen values, resolved against a reference run.
+"""What a removed component is made to give instead: modes, resolved against other runs of the same model.
 
-Every value replaces z, the head's mix of values before W_O (TransformerLens `hook_z`), at all positions. The reference
-is a run on other prompts of the same function class, so its z carries the class but neither this prompt's function nor
-its inputs.
+A mode sees one component's activations at one site (z, v or mlp_out) and knows nothing of the model. The constants come
+from reference prompts of the same function class, which share neither function nor inputs with the prompts under test;
+what is resampled comes from one partner prompt for each of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from training.errors import one_of
+from training.prompts import Layout
+
+Partner = Literal["other", "function", "class", "inputs", "noise"]
 
 
 class Reference(NamedTuple):
-    """One layer's z on reference prompts.
+    """One layer's activations at a site, at all tokens that a prediction can depend on.
 
     Attributes:
-        z: of as many prompts as are being tested, paired with them by order.
-        mean: over all reference prompts.
+        mean: over reference prompts.
+        std: over reference prompts.
+        partner: on the partner prompts, in the order of the prompts under test; standard normal for `noise`.
+        layout: where x, y and instruction tokens stand.
     """
 
-    z: Float[Tensor, "batch pos head d_head"]
-    mean: Float[Tensor, "1 pos head d_head"]
-
-
-@runtime_checkable
-class Value(Protocol):
-    """What to write in place of a head's z."""
-
-    def replacement(self, reference: Reference) -> Float[Tensor, "#batch pos head d_head"]: ...
+    mean: Float[Tensor, "1 pos *rest"]
+    std: Float[Tensor, "1 pos *rest"]
+    partner: Float[Tensor, "batch pos *rest"] | None
+    layout: Layout
 
 
 @dataclass(frozen=True)
-class Zero:
-    """Nothing. Pushes the model off its distribution: damage beyond the loss of what the head carried."""
+class Mode:
+    """A way to fill the place of a removed component.
 
-    def replacement(self, reference: Reference) -> Float[Tensor, "1 pos head d_head"]:
-        return torch.zeros_like(reference.mean)
+    Attributes:
+        name: on the command line.
+        definition: for people.
+        replacement: what to give instead.
+        partner: whose activations `Reference.partner` holds: of another prompt of the class, of the same inputs under
+            another function or another class, of the same function on other inputs, or no one's (`noise`).
+        fitted: whether the constants are fitted to each set (`interp.optimal`), starting from `replacement`.
+    """
 
-
-@dataclass(frozen=True)
-class Mean:
-    """The head's average at each position: what it writes whatever the prompt."""
-
-    def replacement(self, reference: Reference) -> Float[Tensor, "1 pos head d_head"]:
-        return reference.mean
-
-
-@dataclass(frozen=True)
-class Resample:
-    """The head's z on another prompt: of the right distribution, about the wrong function and inputs."""
-
-    def replacement(self, reference: Reference) -> Float[Tensor, "batch pos head d_head"]:
-        return reference.z
+    name: str
+    definition: str
+    replacement: Callable[[Reference], Float[Tensor, "#batch pos *rest"]]
+    partner: Partner | None = None
+    fitted: bool = False
 
 
-MODES: Mapping[str, Value] = {"zero": Zero(), "mean": Mean(), "resample": Resample()}
+def zero(reference: Reference) -> Float[Tensor, "1 pos *rest"]:
+    return torch.zeros_like(reference.mean)
 
 
-def mode(name: str) -> Value:
-    """The value behind `--mode NAME`.
+def mean(reference: Reference) -> Float[Tensor, "1 pos *rest"]:
+    return reference.mean
+
+
+def global_mean(reference: Reference) -> Float[Tensor, "1 pos *rest"]:
+    return reference.mean.mean(1, keepdim=True).expand_as(reference.mean)
+
+
+def parity_mean(reference: Reference) -> Float[Tensor, "1 pos *rest"]:
+    averaged = reference.mean.clone()
+    for tokens in (reference.layout.x_tokens(averaged.shape[1]), reference.layout.y_tokens(averaged.shape[1])):
+        averaged[:, tokens] = averaged[:, tokens].mean(1, keepdim=True)
+    return averaged
+
+
+def resample(reference: Reference) -> Float[Tensor, "batch pos *rest"]:
+    assert reference.partner is not None
+    return reference.partner
+
+
+def noise(reference: Reference) -> Float[Tensor, "batch pos *rest"]:
+    assert reference.partner is not None
+    return reference.mean + reference.std * reference.partner
+
+
+MODES: Mapping[str, Mode] = {
+    one.name: one
+    for one in (
+        Mode("zero", "nothing; pushes the model off its distribution", zero),
+        Mode("mean", "its average at each position over reference prompts", mean),
+        Mode("mean:global", "its average over positions and reference prompts", global_mean),
+        Mode("mean:parity", "its average over the x tokens or the y tokens and reference prompts", parity_mean),
+        Mode("resample", "its output on another prompt of the class", resample, "other"),
+        Mode("resample:function", "its output on the same inputs under another function", resample, "function"),
+        Mode("resample:class", "its output on the same inputs under the next class", resample, "class"),
+        Mode("resample:inputs", "its output on other inputs under the same function", resample, "inputs"),
+        Mode("noise", "normal noise with its mean and variance at each position", noise, "noise"),
+        Mode(
+            "optimal",
+            "the constants at each position that cost least, fitted per set (Li & Janson 2024)",
+            mean,
+            fitted=True,
+        ),
+    )
+}
+UNIFORM = Mode("uniform", "equal attention to every token that it may see", mean)
+"""The one mode of the site `pattern`, whose replacement is not read."""
+DEFAULT_MODES = ("zero", "mean", "resample")
+
+
+def mode(name: str) -> Mode:
+    """The mode behind `--mode NAME`.
 
     Raises:
         UserError: there is none.

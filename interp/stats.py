@@ -1,4 +1,4 @@
-"""Statistics on head sets: matched random sets, permutation p-values, Holm's correction, paired effects.
+"""Statistics on head sets: effects, permutation p-values, Holm's correction, the smallest effect a test can find.
 
 A set's effect is the fraction of the way from the intact model to the no-context optimum,
 
@@ -8,88 +8,17 @@ A set's effect is the fraction of the way from the intact model to the no-contex
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from interp.heads import Head, HeadSet, all_heads, head_set
-from training.intervals import percentile_interval, resampled_means
-
-Match = Literal["layer", "size"]
+from training.intervals import percentile_interval
 
 TIE = 1e-5  # the engine's tolerance
-
-
-@dataclass(frozen=True)
-class NullSets:
-    """The sets that a head set is judged against.
-
-    Attributes:
-        sets: distinct; none shares a head with the set under test.
-        n_available: how many such sets exist.
-    """
-
-    sets: tuple[HeadSet, ...]
-    n_available: int
-
-    @property
-    def exact(self) -> bool:
-        """Whether these are all the sets there are, so that p needs no sampling."""
-        return len(self.sets) == self.n_available
-
-    @property
-    def smallest_p(self) -> float:
-        """The p-value of a set that beats every other: what this null can show at best."""
-        return 1 / (len(self.sets) + 1)
-
-
-def matched_sets(
-    heads: HeadSet, n_layers: int, n_heads: int, *, match: Match, n_sets: int, rng: np.random.Generator
-) -> NullSets:
-    """Random sets like `heads` but without any of them: all of them if there are at most `n_sets`, else a sample.
-
-    Args:
-        heads: the set under test.
-        n_layers: of the model.
-        n_heads: per layer.
-        match: `layer` keeps the number of heads in every layer, `size` only the total.
-        n_sets: how many to draw.
-        rng: draws them, without replacement.
-
-    >>> null = matched_sets((Head(0, 0),), 2, 4, match="layer", n_sets=9, rng=np.random.default_rng(0))
-    >>> [str(head) for (head,) in null.sets], null.exact
-    (['0.1', '0.2', '0.3'], True)
-    """
-    others = [head for head in all_heads(n_layers, n_heads) if head not in heads]
-    if match == "size":
-        pools = [(others, len(heads))]
-    else:
-        layers = sorted({head.layer for head in heads})
-        pools = [
-            ([head for head in others if head.layer == layer], sum(head.layer == layer for head in heads))
-            for layer in layers
-        ]
-    n_available = math.prod(math.comb(len(pool), size) for pool, size in pools) if heads else 0
-    if n_available <= n_sets:
-        return NullSets(tuple(enumerate_sets(pools)) if n_available else (), n_available)
-    drawn: dict[HeadSet, None] = {}
-    while len(drawn) < n_sets:
-        drawn[draw_set(pools, rng)] = None
-    return NullSets(tuple(drawn), n_available)
-
-
-def enumerate_sets(pools: Sequence[tuple[Sequence[Head], int]]) -> Iterator[HeadSet]:
-    for parts in product(*(combinations(pool, size) for pool, size in pools)):
-        yield head_set(head for part in parts for head in part)
-
-
-def draw_set(pools: Sequence[tuple[Sequence[Head], int]], rng: np.random.Generator) -> HeadSet:
-    chosen = [pool[i] for pool, size in pools for i in rng.choice(len(pool), size, replace=False)]
-    return head_set(chosen)
+SIGNIFICANT = 0.05
+POWER = 0.84  # standard normal quantile of 80 % power
 
 
 def permutation_p(effect: float, null_effects: Float[np.ndarray, " set"]) -> float:
@@ -103,6 +32,26 @@ def permutation_p(effect: float, null_effects: Float[np.ndarray, " set"]) -> flo
     if not len(null_effects) or math.isnan(effect):
         return math.nan
     return float((np.sum(null_effects >= effect - TIE) + 1) / (len(null_effects) + 1))
+
+
+def critical_effect(null_effects: Float[np.ndarray, " set"], alpha: float = SIGNIFICANT) -> float:
+    """What an effect has to exceed for p <= alpha; infinite where so few null sets allow no such p.
+
+    >>> critical_effect(np.arange(39) / 100), critical_effect(np.arange(7))
+    (0.37, inf)
+    """
+    allowed = math.floor(alpha * (len(null_effects) + 1) + 1e-9) - 1
+    return math.inf if allowed < 0 else float(np.sort(null_effects)[::-1][allowed])
+
+
+def detectable_effect(standard_error: float, null_effects: Float[np.ndarray, " set"], n_tests: int) -> float:
+    """The smallest true effect that would be found with 80 % power at 5 % in a family of `n_tests`.
+
+    It has to beat the null sets (`critical_effect`, at 5 % / n_tests as Holm's first step asks) and zero, each by what
+    the sampling of prompts may take away.
+    """
+    beats_null = critical_effect(null_effects, SIGNIFICANT / n_tests) + POWER * standard_error
+    return max(beats_null, (1.96 + POWER) * standard_error)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -122,39 +71,59 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Effect:
-    """A head set's effect with its 95 % interval over prompts; NaN where the intact model does not use the context."""
+    """An effect with its 95 % interval and standard error over prompts; NaN where there is none to measure."""
 
     value: float
     ci_low: float
     ci_high: float
+    standard_error: float = math.nan
 
     @property
     def defined(self) -> bool:
         return not math.isnan(self.value)
 
 
+UNDEFINED = Effect(math.nan, math.nan, math.nan)
+
+
 def paired_effects(
     ablated: Float[np.ndarray, "set prompt"],
     intact: Float[np.ndarray, " prompt"],
     no_context: Float[np.ndarray, " prompt"],
-    rng: np.random.Generator,
+    weights: Float[np.ndarray, "resample prompt"],
 ) -> list[Effect]:
     """Effects of several head sets, each with its interval; whole prompts are resampled, so every pair stays a pair.
+
+    Undefined where the intact model is not better than the no-context optimum.
 
     Args:
         ablated: error of each prompt without each set.
         intact: error of the same prompts with all heads.
         no_context: error of the no-context optimum on them.
-        rng: resamples.
+        weights: the resamples (`training.intervals.bootstrap_weights`).
     """
-    columns = np.column_stack([intact, no_context, ablated.T])
-    resamples = resampled_means(columns, rng)
+    resamples = effect_resamples(ablated, intact, no_context, weights)
+    if resamples is None:
+        return [UNDEFINED for _ in ablated]
+    value = fraction_lost(np.array([[intact.mean(), no_context.mean(), *ablated.mean(1)]]))[0]
+    return [interval_of(v, of_set) for v, of_set in zip(value, resamples.T, strict=True)]
+
+
+def effect_resamples(
+    ablated: Float[np.ndarray, "set prompt"],
+    intact: Float[np.ndarray, " prompt"],
+    no_context: Float[np.ndarray, " prompt"],
+    weights: Float[np.ndarray, "resample prompt"],
+) -> Float[np.ndarray, "resample set"] | None:
+    """Effects in bootstrap resamples of prompts; None where the intact model does not use the context."""
+    resamples = weights @ np.column_stack([intact, no_context, ablated.T])
     gap_low, _ = percentile_interval(resamples[:, 1:2] - resamples[:, :1])
-    if not gap_low[0] > 0:
-        return [Effect(math.nan, math.nan, math.nan) for _ in ablated]
-    low, high = percentile_interval(fraction_lost(resamples))
-    value = fraction_lost(columns.mean(0)[None])[0]
-    return [Effect(float(v), float(lo), float(hi)) for v, lo, hi in zip(value, low, high, strict=True)]
+    return fraction_lost(resamples) if gap_low[0] > 0 else None
+
+
+def interval_of(value: float, resamples: Float[np.ndarray, " resample"]) -> Effect:
+    low, high = percentile_interval(resamples)
+    return Effect(float(value), float(low), float(high), float(resamples.std()))
 
 
 def fraction_lost(means: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "row set"]:

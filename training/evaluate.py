@@ -50,8 +50,12 @@ def evaluation_prompts(
         inputs: input distribution; None is the run's first.
         shift: a change of the whole prompt (`training.shifts`).
     """
-    generator = torch.Generator().manual_seed(stream_seed("evaluation", stream, seed))
-    return sample_prompts(config, name, generator, n_prompts, inputs=inputs, shift=shift)
+    return sample_prompts(config, name, evaluation_generator(stream, seed), n_prompts, inputs=inputs, shift=shift)
+
+
+def evaluation_generator(stream: str, seed: int) -> torch.Generator:
+    """What draws the prompts of a stream."""
+    return torch.Generator().manual_seed(stream_seed("evaluation", stream, seed))
 
 
 @torch.no_grad()
@@ -144,7 +148,7 @@ def squared_errors(
         return {
             key: dict(enumerate((predict(prompts) - prompts.ys).square().unbind(1))) for key, predict in chosen.items()
         }
-    generator = torch.Generator().manual_seed(stream_seed("evaluation", "test", setting.seed))
+    generator = evaluation_generator("test", setting.seed)
     asked = shifted_queries(config, name, generator, setting.n_prompts, shift=setting.shift, inputs=setting.inputs)
     return {
         key: {k: (predict(prompts) - prompts.ys).square()[:, -1] for k, prompts in asked.items()}

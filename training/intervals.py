@@ -7,14 +7,11 @@ N_RESAMPLES = 2000
 COVERAGE = 0.95
 
 
-def resampled_means(
-    values: Float[np.ndarray, "prompt ..."], rng: np.random.Generator, n_resamples: int = N_RESAMPLES
-) -> Float[np.ndarray, "resample ..."]:
-    """The mean over prompts in each bootstrap resample; columns of one array are resampled together."""
-    n_prompts = len(values)
-    counts = rng.multinomial(n_prompts, np.full(n_prompts, 1 / n_prompts), size=n_resamples) / n_prompts
-    flat = counts @ values.reshape(n_prompts, -1)
-    return flat.reshape(n_resamples, *values.shape[1:])
+def bootstrap_weights(
+    n_prompts: int, rng: np.random.Generator, n_resamples: int = N_RESAMPLES
+) -> Float[np.ndarray, "resample prompt"]:
+    """How much each prompt counts in each resample: `weights @ values` are the resampled means of any values."""
+    return rng.multinomial(n_prompts, np.full(n_prompts, 1 / n_prompts), size=n_resamples) / n_prompts
 
 
 def percentile_interval(
@@ -30,4 +27,6 @@ def mean_interval(
     values: Float[np.ndarray, "prompt ..."], rng: np.random.Generator
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
     """95 % interval for the mean over prompts."""
-    return percentile_interval(resampled_means(values, rng))
+    weights = bootstrap_weights(len(values), rng)
+    resamples = weights @ values.reshape(len(values), -1)
+    return percentile_interval(resamples.reshape(-1, *values.shape[1:]))

@@ -69,6 +69,17 @@ def sample_prompts(
     return Prompts(xs, ys, config.layout, instruction(config, name, inputs, n_prompts, xs.device))
 
 
+def crossed_prompts(
+    config: RunConfig, name: str, functions: torch.Generator, inputs: torch.Generator, n_prompts: int
+) -> Prompts:
+    """Prompts with the functions that `sample_prompts` would draw from one generator and the inputs from another."""
+    n_points = config.data.n_points
+    weights = draw(config, name, functions, n_prompts, None, n_points).weights
+    xs = draw(config, name, inputs, n_prompts, None, n_points).xs
+    xs, ys = function_class(name).pairs(xs, weights, functions)
+    return Prompts(xs, ys, config.layout, instruction(config, name, None, n_prompts, xs.device))
+
+
 def draw(
     config: RunConfig, name: str, generator: torch.Generator, n_prompts: int, inputs: str | None, n_points: int
 ) -> Draw:

@@ -174,7 +174,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer, in two halves: `mix` gives z, `write` takes z (recorded or replaced) to the next residual stream."""
+    """One layer, cut at z and at resid_mid: `mix` gives z, `write` takes z (recorded or replaced) to resid_post."""
 
     def __init__(self, n_heads: int, d_model: int) -> None:
         super().__init__()
@@ -198,7 +198,12 @@ class Block(nn.Module):
         at: Sites = UNTOUCHED,
     ) -> Float[Tensor, "batch pos d_model"]:
         attn_out = at("hook_attn_out", self.attn.write(z, at.under("attn.")))
-        resid_mid = at("hook_resid_mid", resid_pre + attn_out)
+        return self.transform(at("hook_resid_mid", resid_pre + attn_out), at)
+
+    def transform(
+        self, resid_mid: Float[Tensor, "batch pos d_model"], at: Sites = UNTOUCHED
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """resid_post: what the MLP writes, added."""
         mlp_out = at("hook_mlp_out", self.mlp(self.ln2(resid_mid, at.under("ln2.")), at.under("mlp.")))
         return at("hook_resid_post", resid_mid + mlp_out)
 

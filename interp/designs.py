@@ -1,0 +1,246 @@
+"""Designs in which sets are judged together: cumulative removal in an order, and pairs of heads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from interp.ablation import measure, plan
+from interp.heads import Head, HeadSet, head_set, show
+from interp.interventions import DEFAULT_MODES
+from interp.measurements import Cell, cells
+from interp.stats import holm, interval_of, permutation_p
+from interp.store import Store
+from interp.sweep import MEMORY, Protocol
+from training.checkpoint import Checkpoint
+from training.config import stream_seed
+from training.errors import UserError
+from training.output import write_table
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class CumulativeAblation:
+    """Heads removed one after another.
+
+    Attributes:
+        table: one row per class, mode, range and number of removed heads `k`: the head `added`, the `effect` of all k
+            with its interval, and the mean, lowest and highest effect of k heads in random orders.
+        area: one row per class, mode and range: `area`, the mean effect over k = 1 … n (the area under the curve) with
+            its interval, and `p_value` against the areas of `n_orders` random orders of the same heads.
+        protocol: prompts, site and positions.
+    """
+
+    table: pd.DataFrame
+    area: pd.DataFrame
+    protocol: Protocol
+
+    def write(self, directory: Path) -> None:
+        """Both tables as CSV files."""
+        write_table(self.table, directory / "cumulative.csv")
+        write_table(self.area, directory / "cumulative_area.csv")
+
+
+def cumulative(
+    checkpoint: Checkpoint,
+    order: Sequence[Head],
+    classes: Sequence[str] | None = None,
+    *,
+    modes: Sequence[str] = DEFAULT_MODES,
+    site: str = "z",
+    at: str = "all",
+    points: str | None = None,
+    n_prompts: int = 1024,
+    n_orders: int = 20,
+    seed: int = 0,
+    memory: int = MEMORY,
+    store: Store | None = None,
+) -> CumulativeAblation:
+    """Remove heads in this order, one more each time, and in random orders beside it.
+
+    Args:
+        checkpoint: a loaded run.
+        order: the heads, the first to be removed first: by score on prompts of the stream `selection`, for example.
+        classes: function classes; None takes those of the run.
+        modes: what removed heads give.
+        site: of heads.
+        at: the tokens at which they are removed.
+        points: ranges of pairs over which the effect is measured.
+        n_prompts: per class.
+        n_orders: random orders.
+        seed: of prompts, orders and resampling.
+        memory: bytes that activations may take.
+        store: keeps finished pieces.
+
+    Raises:
+        CheckError: a removal did not act.
+        UserError: fewer than two heads, or an unknown name.
+    """
+    if len(order) < 2:
+        raise UserError(f"--design cumulative needs at least two heads (given: {show(tuple(order))})")
+    names = list(classes or checkpoint.config.evaluated_classes)
+    chosen, protocol = plan(checkpoint, modes, site, at, points, n_prompts, seed, memory, store)
+    rng = np.random.default_rng(stream_seed("orders", seed))
+    orders = [list(order)] + [[order[i] for i in rng.permutation(len(order))] for _ in range(n_orders)]
+    ladders = [[head_set(one[: k + 1]) for k in range(len(order))] for one in orders]
+    everything = head_set(order)
+    steps = [step for ladder in ladders for step in ladder]
+    errors = measure(checkpoint, names, [everything], steps, chosen, protocol)
+    rows, areas = [], []
+    for cell in cells(errors, protocol.ranges, seed):
+        curves = np.array([cell.mean_effects(ladder) for ladder in ladders])
+        resamples = cell.resamples(ladders[0])
+        if resamples is None:
+            curves = np.full_like(curves, np.nan)
+            resamples = np.full((2, len(order)), np.nan)
+        rows += ladder_rows(cell, order, curves, resamples)
+        area = interval_of(curves[0].mean(), resamples.mean(1))
+        others = curves[1:].mean(1)
+        areas.append(
+            cell.about
+            | {
+                "heads": show(everything),
+                "area": area.value,
+                "ci_low": area.ci_low,
+                "ci_high": area.ci_high,
+                "p_value": permutation_p(area.value, others),
+                "n_orders": n_orders,
+                "random_area": others.mean() if n_orders else np.nan,
+            }
+        )
+    return CumulativeAblation(pd.DataFrame(rows), pd.DataFrame(areas), protocol)
+
+
+def ladder_rows(
+    cell: Cell,
+    order: Sequence[Head],
+    curves: Float[np.ndarray, "order step"],
+    resamples: Float[np.ndarray, "resample step"],
+) -> Rows:
+    rows = []
+    for k, head in enumerate(order):
+        effect = interval_of(curves[0, k], resamples[:, k])
+        others = curves[1:, k] if len(curves) > 1 else np.array([np.nan])
+        rows.append(
+            cell.about
+            | {
+                "k": k + 1,
+                "added": str(head),
+                "effect": effect.value,
+                "ci_low": effect.ci_low,
+                "ci_high": effect.ci_high,
+                "random_effect": others.mean(),
+                "random_low": others.min(),
+                "random_high": others.max(),
+            }
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class PairAblation:
+    """Heads removed two by two.
+
+    Attributes:
+        table: one row per pair, class, mode and range: effects of each head alone and of both, and `interaction` = both
+            minus the sum, with its 95 % interval, the bootstrap `p_value` of no interaction, and `p_holm` over pairs.
+        protocol: prompts, site and positions.
+    """
+
+    table: pd.DataFrame
+    protocol: Protocol
+
+    def write(self, directory: Path) -> None:
+        """The table as a CSV file."""
+        write_table(self.table, directory / "pairs.csv")
+
+
+def pairs(
+    checkpoint: Checkpoint,
+    heads: HeadSet,
+    classes: Sequence[str] | None = None,
+    *,
+    modes: Sequence[str] = DEFAULT_MODES,
+    site: str = "z",
+    at: str = "all",
+    points: str | None = None,
+    n_prompts: int = 1024,
+    seed: int = 0,
+    memory: int = MEMORY,
+    store: Store | None = None,
+) -> PairAblation:
+    """Is removing two heads worse than the sum of removing each? Above 0: they stand in for one another.
+
+    Args:
+        checkpoint: a loaded run.
+        heads: all pairs of these are tried.
+        classes: function classes; None takes those of the run.
+        modes: what removed heads give.
+        site: of heads.
+        at: the tokens at which they are removed.
+        points: ranges of pairs over which the effect is measured.
+        n_prompts: per class.
+        seed: of prompts and resampling.
+        memory: bytes that activations may take.
+        store: keeps finished pieces.
+
+    Raises:
+        CheckError: a removal did not act.
+        UserError: fewer than two heads, or an unknown name.
+    """
+    if len(heads) < 2:
+        raise UserError(f"--design pairs needs at least two heads (given: {show(heads)})")
+    names = list(classes or checkpoint.config.evaluated_classes)
+    chosen, protocol = plan(checkpoint, modes, site, at, points, n_prompts, seed, memory, store)
+    both = [head_set(pair) for pair in combinations(heads, 2)]
+    errors = measure(checkpoint, names, [heads], [*((head,) for head in heads), *both], chosen, protocol)
+    rows = []
+    for cell in cells(errors, protocol.ranges, seed):
+        new_rows = [pair_row(cell, *pair) for pair in both]
+        for row, p_value in zip(new_rows, holm([row["p_value"] for row in new_rows]), strict=True):
+            row["p_holm"] = p_value
+        rows += new_rows
+    return PairAblation(pd.DataFrame(rows), protocol)
+
+
+def pair_row(cell: Cell, first: Head, second: Head) -> dict[str, Any]:
+    """One pair in one cell."""
+    sets = [(first,), (second,), (first, second)]
+    alone, other, joint = cell.mean_effects(sets)
+    resamples = cell.resamples(sets)
+    if resamples is None:
+        alone = other = joint = np.nan
+        resamples = np.full((2, 3), np.nan)
+    differences = resamples[:, 2] - resamples[:, 0] - resamples[:, 1]
+    interaction = interval_of(joint - alone - other, differences)
+    return (
+        {"heads": show((first, second))}
+        | cell.about
+        | {
+            "effect_first": float(alone),
+            "effect_second": float(other),
+            "effect": float(joint),
+            "interaction": interaction.value,
+            "ci_low": interaction.ci_low,
+            "ci_high": interaction.ci_high,
+            "p_value": bootstrap_p(differences),
+        }
+    )
+
+
+def bootstrap_p(differences: Float[np.ndarray, " resample"]) -> float:
+    """Two-sided p-value of no difference, from resamples of one; at least 2/(n+1).
+
+    >>> bootstrap_p(np.arange(1.0, 1000.0))
+    0.002
+    """
+    if np.isnan(differences).any():
+        return float("nan")
+    n = len(differences)
+    return float(min(1.0, 2 * (min((differences <= 0).sum(), (differences >= 0).sum()) + 1) / (n + 1)))

@@ -1,0 +1,71 @@
+"""Pairs and tokens by name: `12-15` are the pairs 12 to 15, counted from 0; `y:0-3` the y tokens of the first four."""
+
+import re
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from training.errors import UserError
+from training.prompts import Layout, last_quarter
+
+TOKENS = "all, x, y, or A-B, x:A-B, y:A-B for pairs A to B"
+
+
+def parse_points(text: str | None, n_points: int) -> list[slice]:
+    """The ranges of pairs that `--points` names; None is the last quarter.
+
+    Raises:
+        UserError: malformed, or no such pairs.
+
+    >>> parse_points("0-3,12", 16)
+    [slice(0, 4, None), slice(12, 13, None)]
+    """
+    if text is None:
+        return [last_quarter(n_points)]
+    ranges = [parse_range("--points", text, part.strip(), n_points) for part in text.split(",")]
+    if len({show_points(one) for one in ranges}) < len(ranges):
+        raise UserError(f"--points {text}: a range is named twice")
+    return ranges
+
+
+def parse_range(option: str, text: str, part: str, n_points: int) -> slice:
+    found = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+    if not found:
+        raise UserError(f"{option} {text}: '{part}' is not a range of pairs such as 0-3")
+    first, last = int(found[1]), int(found[2] or found[1])
+    if not first <= last < n_points:
+        raise UserError(f"{option} {text}: there are no pairs {part}; this model has pairs 0-{n_points - 1}")
+    return slice(first, last + 1)
+
+
+def show_points(points: slice) -> str:
+    """A range as it is written on the command line.
+
+    >>> show_points(slice(12, 16))
+    '12-15'
+    """
+    return f"{points.start}-{points.stop - 1}"
+
+
+def parse_tokens(text: str, layout: Layout, n_points: int) -> Bool[Tensor, " pos"] | None:
+    """The tokens that `--at` names, as a mask over those that predictions need; None is all.
+
+    Raises:
+        UserError: malformed, or no such pairs.
+
+    >>> parse_tokens("y:0-1", Layout(), 4).tolist()
+    [False, True, False, True, False, False, False]
+    """
+    if text == "all":
+        return None
+    kind, _, pairs = text.partition(":") if text[:1] in ("x", "y") else ("xy", "", text)
+    if kind not in ("x", "y", "xy"):
+        raise UserError(f"--at '{text}' is not valid: {TOKENS}")
+    chosen = parse_range("--at", text, pairs, n_points) if pairs else slice(None)
+    n_tokens = layout.n_tokens(n_points)
+    mask = torch.zeros(n_tokens, dtype=torch.bool)
+    for letter, tokens in (("x", layout.x_tokens(n_tokens)), ("y", layout.y_tokens(n_tokens))):
+        if letter in kind:
+            mask[torch.arange(n_tokens)[tokens][chosen]] = True
+    return mask[: layout.n_needed(n_tokens)]

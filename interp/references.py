@@ -1,0 +1,97 @@
+"""The runs that replacements are taken from: averages over reference prompts, and a partner for every test prompt."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.engine import Site, Substitutes, read_sites
+from interp.interventions import Mode, Partner, Reference
+from training.config import RunConfig, stream_seed
+from training.errors import UserError
+from training.evaluate import evaluation_generator, evaluation_prompts
+from training.prompts import Prompts
+from training.sampling import crossed_prompts
+from training.transformer import Transformer
+
+HOOKS: Mapping[Site, str] = {"z": "attn.hook_z", "pattern": "attn.hook_z", "value": "attn.hook_v"}
+
+
+class Moments(NamedTuple):
+    """Mean and standard deviation over prompts, by layer: of heads, then of MLPs."""
+
+    mean: list[Float[Tensor, "1 pos ..."]]
+    std: list[Float[Tensor, "1 pos ..."]]
+
+
+def activations(
+    model: Transformer, tokens: Float[Tensor, "batch pos dim"], site: Site
+) -> list[Float[Tensor, "batch pos ..."]]:
+    """The site's activations of every layer, then every layer's mlp_out, at the tokens that predictions need."""
+    layers = range(model.config.n_layers)
+    sites = [f"blocks.{layer}.{HOOKS[site]}" for layer in layers] + [f"blocks.{layer}.hook_mlp_out" for layer in layers]
+    seen = read_sites(model, model.needed(tokens), sites)
+    return [seen[one] for one in sites]
+
+
+def moments(model: Transformer, chunks: Iterable[Float[Tensor, "batch pos dim"]], site: Site) -> Moments:
+    """Averages over all chunks, summed in float64."""
+    n_prompts, sums, squares = 0, None, None
+    for tokens in chunks:
+        found = [one.double() for one in activations(model, tokens, site)]
+        parts = [one.sum(0, keepdim=True) for one in found], [one.square().sum(0, keepdim=True) for one in found]
+        sums = parts[0] if sums is None else [a + b for a, b in zip(sums, parts[0], strict=True)]
+        squares = parts[1] if squares is None else [a + b for a, b in zip(squares, parts[1], strict=True)]
+        n_prompts += len(tokens)
+    assert sums is not None
+    assert squares is not None
+    dtype = model.unembed.b_U.dtype
+    means = [one / n_prompts for one in sums]
+    variances = [(square / n_prompts - mean.square()).clamp(min=0) for square, mean in zip(squares, means, strict=True)]
+    return Moments([one.to(dtype) for one in means], [one.sqrt().to(dtype) for one in variances])
+
+
+def partner_prompts(config: RunConfig, name: str, partner: Partner, n_prompts: int, seed: int) -> Prompts:
+    """For every test prompt of this class the prompt whose activations replace its own.
+
+    Raises:
+        UserError: another class is wanted and the run has no other.
+    """
+    if partner == "class":
+        names = config.evaluated_classes
+        others = (
+            [other for other in (*names[names.index(name) + 1 :], *names) if other != name] if name in names else names
+        )
+        if not others:
+            raise UserError(f"--mode resample:class needs a second function class (this run has only {name})")
+        return evaluation_prompts(config, others[0], n_prompts=n_prompts, seed=seed)
+    if partner == "other":
+        return evaluation_prompts(config, name, n_prompts=n_prompts, seed=seed, stream="reference")
+    test, other = evaluation_generator("test", seed), evaluation_generator("reference", seed)
+    functions, inputs = (other, test) if partner == "function" else (test, other)
+    return crossed_prompts(config, name, functions, inputs, n_prompts)
+
+
+def normal_like(
+    found: Sequence[Float[Tensor, "1 pos ..."]], prompts: range, seed: int
+) -> list[Float[Tensor, "batch pos ..."]]:
+    """Standard normal activations of these prompts: the same however the prompts are cut into chunks."""
+    generators = [torch.Generator().manual_seed(stream_seed("noise", seed, prompt)) for prompt in prompts]
+    return [
+        torch.stack([torch.randn(one.shape[1:], generator=generator) for generator in generators]).to(one)
+        for one in found
+    ]
+
+
+def substitutes(
+    model: Transformer, mode: Mode, known: Moments, partner: Sequence[Float[Tensor, "batch pos ..."]] | None
+) -> Substitutes:
+    """What every component gives instead under a mode, with a leading axis for variants."""
+    every = [
+        mode.replacement(Reference(mean, std, None if partner is None else partner[i], model.layout))[None]
+        for i, (mean, std) in enumerate(zip(known.mean, known.std, strict=True))
+    ]
+    n_layers = model.config.n_layers
+    return Substitutes(every[:n_layers], every[n_layers:])

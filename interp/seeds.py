@@ -1,0 +1,167 @@
+"""Evidence from several models: the independent seed is the unit, not the prompt.
+
+Models that share a stream of random numbers share their heads (paper.md, 4.3) and count as one seed. Two intervals: a
+hierarchical bootstrap that resamples seeds and, within them, prompts (the same for all models, which all see the same
+ones), and a t-interval over the seeds' effects, which is wider, and more honest, where seeds are few.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy.stats import t as student_t
+
+from interp.ablation import Ablation, removed_by
+from interp.heads import HeadSet, show
+from interp.measurements import Cell, cells
+from interp.stats import holm, interval_of, permutation_p
+from training.checkpoint import Checkpoint
+from training.config import stream_seed
+from training.intervals import COVERAGE
+
+N_COMBINATIONS = 10_000
+
+
+def independent_seeds(checkpoints: Sequence[Checkpoint]) -> list[list[int]]:
+    """The places of the checkpoints, those that share a seed of initialisation, data or task choice together."""
+    groups: list[tuple[set[tuple[str, int]], list[int]]] = []
+    for place, checkpoint in enumerate(checkpoints):
+        seeds = checkpoint.config.seeds
+        own = {("init", seeds.init), ("data", seeds.data), ("task", seeds.task)}
+        related = [group for group in groups if group[0] & own]
+        merged = own.union(*(names for names, _ in related)), sorted([place, *(p for _, ps in related for p in ps)])
+        groups = [group for group in groups if group not in related] + [merged]
+    return sorted(places for _, places in groups)
+
+
+def pooled(
+    checkpoints: Sequence[Checkpoint],
+    ablations: Sequence[Ablation],
+    sets: Sequence[HeadSet],
+    what: str,
+) -> pd.DataFrame:
+    """One row per class, mode and range: the mean effect over independent seeds.
+
+    Columns: `effect` with the bootstrap interval `ci_low`, `ci_high` and the t-interval `t_low`, `t_high`; `n_seeds`,
+    `n_checkpoints` and `n_undefined` (models that do not use the context, left out); `effect_min`, `effect_max`;
+    `p_value` of the mean effect against one layer-matched set per model, drawn together, with `smallest_p`, and
+    `p_holm` over classes.
+
+    Args:
+        checkpoints: the models.
+        ablations: of one set each, under the same protocol.
+        sets: the set of each model; they need not be the same heads.
+        what: how the sets were chosen, for the column `heads`.
+    """
+    by_key: dict[tuple[str, str, str], dict[int, Cell]] = {}
+    for place, ablation in enumerate(ablations):
+        for cell in cells(ablation.errors, ablation.protocol.ranges, ablation.seed):
+            by_key.setdefault(tuple(cell.about.values()), {})[place] = cell  # type: ignore[arg-type]
+    rows = [pooled_row(key, of_key, checkpoints, ablations, sets, what) for key, of_key in by_key.items()]
+    families: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        families.setdefault((row["mode"], row["points"]), []).append(row)
+    for family in families.values():
+        for row, p_value in zip(family, holm([row["p_value"] for row in family]), strict=True):
+            row["p_holm"] = p_value
+    return pd.DataFrame(rows)
+
+
+def pooled_row(
+    key: tuple[str, str, str],
+    of_key: Mapping[int, Cell],
+    checkpoints: Sequence[Checkpoint],
+    ablations: Sequence[Ablation],
+    sets: Sequence[HeadSet],
+    what: str,
+) -> dict[str, Any]:
+    about = {"heads": what} | dict(zip(("function_class", "mode", "points"), key, strict=True))
+    removed = {place: removed_by(sets[place], ablations[place].design, checkpoints[place]) for place in of_key}
+    resamples = {place: cell.resamples([removed[place]]) for place, cell in of_key.items()}
+    used = [place for place, one in resamples.items() if one is not None]
+    groups = [[used[i] for i in group] for group in independent_seeds([checkpoints[place] for place in used])]
+    counts = {"n_seeds": len(groups), "n_checkpoints": len(used), "n_undefined": len(of_key) - len(used)}
+    if not groups:
+        nothing = (
+            "effect",
+            "ci_low",
+            "ci_high",
+            "t_low",
+            "t_high",
+            "effect_min",
+            "effect_max",
+            "p_value",
+            "smallest_p",
+        )
+        return about | dict.fromkeys(nothing, math.nan) | counts
+    values = {place: float(of_key[place].mean_effects([removed[place]])[0]) for place in used}
+    by_seed = np.array([np.mean([values[place] for place in group]) for group in groups])
+    rng = np.random.default_rng(stream_seed("seeds", ablations[0].seed, *key))
+    drawn = np.stack([np.mean([resamples[place][:, 0] for place in group], axis=0) for group in groups])  # type: ignore[index]
+    chosen = rng.integers(len(groups), size=drawn.shape)
+    effect = interval_of(by_seed.mean(), np.take_along_axis(drawn, chosen, axis=0).mean(0))
+    t_low, t_high = t_interval(by_seed)
+    others = {place: null_of(ablations[place], sets[place], key) for place in used}
+    null = null_means(groups, others, values, rng)
+    sign = 1 if ablations[0].design == "remove" else -1
+    return (
+        about
+        | {
+            "effect": effect.value,
+            "ci_low": effect.ci_low,
+            "ci_high": effect.ci_high,
+            "t_low": t_low,
+            "t_high": t_high,
+            "effect_min": by_seed.min(),
+            "effect_max": by_seed.max(),
+            "p_value": permutation_p(sign * effect.value, sign * null),
+            "smallest_p": 1 / (len(null) + 1) if len(null) else math.nan,
+        }
+        | counts
+    )
+
+
+def null_of(ablation: Ablation, heads: HeadSet, key: tuple[str, str, str]) -> Float[np.ndarray, " set"]:
+    """The effects of one model's layer-matched sets."""
+    null = ablation.null
+    rows = (null["heads"] == show(heads)) & (null["match"] == "layer")
+    for column, value in zip(("function_class", "mode", "points"), key, strict=True):
+        rows &= null[column] == value
+    return null.loc[rows, "effect"].to_numpy()
+
+
+def null_means(
+    groups: Sequence[Sequence[int]],
+    others: Mapping[int, Float[np.ndarray, " set"]],
+    own: Mapping[int, float],
+    rng: np.random.Generator,
+) -> Float[np.ndarray, " combination"]:
+    """Mean effects over seeds when every model's set is any matched one: all combinations, or a sample of them.
+
+    A model's own set is one of those that it could have been; only the combination of all own sets is left out.
+    """
+    if any(len(effects) == 0 for effects in others.values()):
+        return np.array([])
+    choices = {place: np.append(effects, own[place]) for place, effects in others.items()}
+    if math.prod(len(effects) for effects in choices.values()) > N_COMBINATIONS:
+        draws = {place: rng.choice(effects, N_COMBINATIONS) for place, effects in choices.items()}
+    else:
+        grid = np.meshgrid(*choices.values(), indexing="ij")
+        draws = dict(zip(choices, (axis.ravel()[:-1] for axis in grid), strict=True))
+    return np.mean([np.mean([draws[place] for place in group], axis=0) for group in groups], axis=0)
+
+
+def t_interval(by_seed: Float[np.ndarray, " seed"]) -> tuple[float, float]:
+    """95 % interval for the mean over seeds; NaN for a single one.
+
+    >>> [round(x, 2) for x in t_interval(np.array([1.0, 1.2, 1.1]))]
+    [0.85, 1.35]
+    """
+    n = len(by_seed)
+    if n < 2:
+        return math.nan, math.nan
+    half = float(student_t.ppf((1 + COVERAGE) / 2, n - 1) * by_seed.std(ddof=1) / math.sqrt(n))
+    return float(by_seed.mean() - half), float(by_seed.mean() + half)

@@ -1,0 +1,100 @@
+"""Finished pieces of a sweep in one SQLite file, keyed by content, so that an interrupted sweep goes on.
+
+The key of a piece is a hash of everything that its numbers depend on: weights, prompts, protocol, mode, set, and the
+source code of this package and of `training`. A stale piece is never read; an unreadable file is one line.
+"""
+
+import hashlib
+import io
+import sqlite3
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from interp.heads import HeadSet, show
+from interp.measurements import SetErrors
+from training.errors import UserError
+from training.settings import to_dict
+
+if TYPE_CHECKING:
+    from training.checkpoint import Checkpoint
+
+FILE = "sweep.sqlite"
+FIELDS = ("total", "direct", "frozen", "curve")
+
+
+class Store:
+    """The pieces in a directory.
+
+    Raises:
+        UserError: its file cannot be read or written.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / FILE
+        try:
+            self.connection = sqlite3.connect(self.path, timeout=60)
+            with self.connection:
+                self.connection.execute("CREATE TABLE IF NOT EXISTS pieces (key TEXT PRIMARY KEY, errors BLOB)")
+        except sqlite3.Error as error:
+            raise UserError(f"cannot use '{self.path}': {error} (delete it to start the sweep anew)") from None
+
+    def read(self, about: str, sets: Sequence[HeadSet]) -> dict[HeadSet, SetErrors]:
+        """The pieces that are there."""
+        keys = {digest(about, one): one for one in sets}
+        question = ",".join("?" * len(keys))
+        rows = self.run(f"SELECT key, errors FROM pieces WHERE key IN ({question})", list(keys))
+        return {keys[found]: unpacked(errors) for found, errors in rows}
+
+    def write(self, about: str, found: Mapping[HeadSet, SetErrors]) -> None:
+        """Keep pieces; they are on disk when this returns."""
+        rows = [(digest(about, one), packed(errors)) for one, errors in found.items()]
+        try:
+            with self.connection:
+                self.connection.executemany("INSERT OR REPLACE INTO pieces VALUES (?, ?)", rows)
+        except sqlite3.Error as error:
+            raise UserError(f"cannot write to '{self.path}': {error}") from None
+
+    def run(self, statement: str, values: list[str]) -> list[tuple[str, bytes]]:
+        try:
+            return self.connection.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise UserError(f"cannot read '{self.path}': {error} (delete it to start the sweep anew)") from None
+
+
+def digest(about: str, heads: HeadSet) -> str:
+    return hashlib.sha256(f"{about}|{show(heads)}".encode()).hexdigest()
+
+
+def context(checkpoint: "Checkpoint", *about: object) -> str:
+    """A hash of what all pieces of one class share: weights, run, code and protocol."""
+    found = hashlib.sha256(repr((to_dict(checkpoint.config), source_hash(), about)).encode())
+    for name, parameter in checkpoint.model.state_dict().items():
+        found.update(name.encode() + parameter.cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+@cache
+def source_hash() -> str:
+    """Of the code that computes."""
+    found = hashlib.sha256()
+    for package in ("training", "interp"):
+        for path in sorted(Path(str(resources.files(package))).rglob("*.py")):
+            found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def packed(errors: SetErrors) -> bytes:
+    buffer = io.BytesIO()
+    arrays = {name: getattr(errors, name) for name in FIELDS}
+    np.savez(buffer, **{name: array for name, array in arrays.items() if array is not None})
+    return buffer.getvalue()
+
+
+def unpacked(errors: bytes) -> SetErrors:
+    with np.load(io.BytesIO(errors), allow_pickle=False) as arrays:
+        return SetErrors(**{name: arrays[name] for name in arrays})

@@ -1,0 +1,314 @@
+"""Runs every set of components under every mode on the prompts of one class, and keeps the error of each prompt.
+
+1. Reference prompts give the constants (`interp.references`), partner prompts what is resampled.
+2. Test prompts go through in chunks; each chunk is traced once and shared by all sets and modes.
+3. Sets with the same first layer are stacked into one pass, as many as the memory limit allows.
+4. With a store (`interp.store`) every finished piece is kept, so that an interrupted sweep goes on where it stopped.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from tqdm import tqdm
+
+from interp.checks import CHECKED, check_removal, spot_check
+from interp.engine import (
+    Removal,
+    Site,
+    Substitutes,
+    Trace,
+    direct_without,
+    predict_without,
+    predictions_of,
+    removal,
+    trace,
+)
+from interp.heads import HeadSet, show
+from interp.interventions import Mode
+from interp.measurements import ClassErrors, SetErrors, joined
+from interp.optimal import FITTED, fit_constants
+from interp.references import activations, moments, normal_like, partner_prompts, substitutes
+from interp.store import Store, context
+from training.checkpoint import Checkpoint
+from training.config import ModelConfig
+from training.evaluate import evaluation_prompts, no_context_error
+from training.prompts import Prompts
+from training.transformer import EVERY
+
+CHUNK = 128  # prompts
+ROWS = 512  # prompts x variants in one pass: more no longer helps, fewer leave the cores waiting
+MEMORY = 2**30
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How errors are measured.
+
+    Attributes:
+        n_prompts: per class.
+        seed: of the prompts.
+        site: of heads, see `interp.engine.SITES`.
+        tokens: where components are removed; None is everywhere.
+        ranges: of pairs, over which errors are averaged.
+        memory: bytes that activations may take.
+        store: keeps finished pieces; None keeps nothing.
+    """
+
+    n_prompts: int
+    seed: int
+    ranges: tuple[slice, ...]
+    site: Site = "z"
+    tokens: Bool[Tensor, " pos"] | None = field(default=None, repr=False)
+    memory: int = MEMORY
+    store: Store | None = None
+
+    @property
+    def hull(self) -> slice:
+        """The pairs that any range needs."""
+        return slice(min(one.start for one in self.ranges), max(one.stop for one in self.ranges))
+
+
+def class_errors(
+    checkpoint: Checkpoint,
+    name: str,
+    tested: Sequence[HeadSet],
+    nulls: Sequence[HeadSet],
+    modes: Sequence[Mode],
+    protocol: Protocol,
+    bar: "tqdm[Any]",
+) -> ClassErrors:
+    """Errors of the intact model, the no-context optimum and every set under every mode, on the same prompts.
+
+    Args:
+        checkpoint: the model.
+        name: function class.
+        tested: sets for which everything is measured.
+        nulls: sets of which only the total effect is needed.
+        modes: what removed components give.
+        protocol: prompts, site, ranges, memory.
+        bar: advances by one for every set and mode.
+
+    Raises:
+        CheckError: a removal did not act, or the fast path is not the plain one.
+        UserError: a mode does not apply to this run.
+    """
+    sweep = Sweep(checkpoint, name, modes, protocol)
+    sweep.check(tested)
+    nulls = [one for one in nulls if one not in set(tested)]
+    pieces: dict[tuple[str, HeadSet], list[SetErrors]] = {}
+    intact = []
+    for prompts in sweep.chunks():
+        chunk = sweep.chunk(prompts)
+        intact.append(sweep.error(predictions_of(sweep.model, chunk.run)[None], chunk, EVERY)[0])
+        for mode in modes:
+            for sets, full in ((tested, True), (nulls, False)):
+                for group in stackable(sets, sweep.stack):
+                    for one, errors in zip(group, sweep.errors(chunk, mode, group, full), strict=True):
+                        pieces.setdefault((mode.name, one), []).append(errors)
+                    bar.update(len(group) * len(prompts) / protocol.n_prompts)
+    without: dict[str, dict[HeadSet, SetErrors]] = {mode.name: {} for mode in modes}
+    for (mode_name, one), parts in pieces.items():
+        without[mode_name][one] = joined(parts)
+    no_context = no_context_error(checkpoint.config, name, sweep.test).cpu().double().numpy() / sweep.unit
+    return ClassErrors(np.concatenate(intact), no_context, without, sweep.spot_check(without))
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some test prompts, run once.
+
+    Attributes:
+        prompts: which ones.
+        ys: their answers.
+        run: the intact model on them.
+        given: by mode, what removed components give.
+    """
+
+    prompts: range
+    ys: Float[Tensor, "batch point"]
+    run: Trace
+    given: Mapping[str, Substitutes]
+
+
+class Sweep:
+    """One class of one model under one protocol: prompts, references and the way to run a set on a chunk."""
+
+    def __init__(self, checkpoint: Checkpoint, name: str, modes: Sequence[Mode], protocol: Protocol) -> None:
+        config, n_prompts, seed = checkpoint.config, protocol.n_prompts, protocol.seed
+        self.model, self.modes, self.protocol = checkpoint.model, modes, protocol
+        self.unit = config.second_moment(name)
+        self.test, self.reference = (
+            evaluation_prompts(config, name, n_prompts=n_prompts, seed=seed, stream=stream).to(self.model.device)
+            for stream in ("test", "reference")
+        )
+        self.partners = {
+            mode.partner: partner_prompts(config, name, mode.partner, n_prompts, seed).to(self.model.device)
+            for mode in modes
+            if mode.partner is not None and mode.partner != "noise"
+        }
+        self.size, self.stack = pass_sizes(config.model, self.test.tokens.shape[1], len(self.partners), protocol.memory)
+        self.known = moments(self.model, self.reference.tokens.split(self.size), protocol.site)
+        self.fitted: dict[HeadSet, Substitutes] = {}
+        about = (name, n_prompts, seed, protocol.site, protocol.ranges, protocol.tokens)
+        self.context = context(checkpoint, *about) if protocol.store else ""
+
+    def chunks(self) -> Iterator[range]:
+        for start in range(0, self.protocol.n_prompts, self.size):
+            yield range(start, min(start + self.size, self.protocol.n_prompts))
+
+    def chunk(self, prompts: range) -> Chunk:
+        rows = slice(prompts.start, prompts.stop)
+        given = {mode.name: self.substitutes(mode, prompts) for mode in self.modes}
+        return Chunk(prompts, self.test.ys[rows], trace(self.model, self.test.tokens[rows]), given)
+
+    def substitutes(self, mode: Mode, prompts: range) -> Substitutes:
+        partner = None
+        if mode.partner == "noise":
+            partner = normal_like(self.known.mean, prompts, self.protocol.seed)
+        elif mode.partner is not None:
+            tokens = self.partners[mode.partner].tokens[prompts.start : prompts.stop]
+            partner = activations(self.model, tokens, self.protocol.site)
+        return substitutes(self.model, mode, self.known, partner)
+
+    def errors(self, chunk: Chunk, mode: Mode, group: Sequence[HeadSet], full: bool) -> list[SetErrors]:
+        """The errors of each set of a group on a chunk, from the store where it has them."""
+        store, about = self.protocol.store, f"{self.context}|{chunk.prompts}|{mode.name}|{full}"
+        known = store.read(about, group) if store else {}
+        missing = [one for one in group if one not in known]
+        if missing:
+            found = dict(zip(missing, self.measure(chunk, mode, missing, full), strict=True))
+            if store:
+                store.write(about, found)
+            known |= found
+        return [known[one] for one in group]
+
+    def measure(self, chunk: Chunk, mode: Mode, group: Sequence[HeadSet], full: bool) -> list[SetErrors]:
+        removed, given = self.removal(group), chunk.given[mode.name]
+        if mode.fitted:
+            given = self.constants(group)
+        hull = self.protocol.hull
+        if not full:
+            totals = self.over_ranges(self.error(self.predict(chunk, removed, given, hull), chunk, hull), hull)
+            return [SetErrors(total) for total in totals]
+        total = self.error(self.predict(chunk, removed, given, EVERY), chunk, EVERY)
+        with torch.no_grad():
+            direct = direct_without(self.model, chunk.run, removed, given, points=hull)
+        frozen = self.predict(chunk, removed, given, hull, freeze_ln=True)
+        return [
+            SetErrors(*parts, curve=curve)
+            for *parts, curve in zip(
+                self.over_ranges(total, EVERY),
+                self.over_ranges(self.error(direct, chunk, hull), hull),
+                self.over_ranges(self.error(frozen, chunk, hull), hull),
+                total.sum(1) / self.protocol.n_prompts,
+                strict=True,
+            )
+        ]
+
+    def removal(self, group: Sequence[HeadSet]) -> Removal:
+        return removal(self.model, group, self.protocol.site, self.protocol.tokens)
+
+    @torch.no_grad()
+    def predict(
+        self, chunk: Chunk, removed: Removal, given: Substitutes, points: slice, *, freeze_ln: bool = False
+    ) -> Float[Tensor, "variant batch point"]:
+        return predict_without(self.model, chunk.run, removed, given, points=points, freeze_ln=freeze_ln)
+
+    def error(
+        self, predicted: Float[Tensor, "variant batch point"], chunk: Chunk, points: slice
+    ) -> Float[np.ndarray, "variant batch point"]:
+        return (predicted - chunk.ys[:, points]).square().double().cpu().numpy() / self.unit
+
+    def over_ranges(
+        self, errors: Float[np.ndarray, "variant batch point"], points: slice
+    ) -> Float[np.ndarray, "variant batch range"]:
+        start = points.start or 0
+        return np.stack(
+            [errors[:, :, one.start - start : one.stop - start].mean(2) for one in self.protocol.ranges], axis=2
+        )
+
+    def constants(self, group: Sequence[HeadSet]) -> Substitutes:
+        """The fitted constants of these sets; fitted once, on reference prompts."""
+        missing = [one for one in group if one not in self.fitted]
+        if missing:
+            few = Prompts(self.reference.xs[:FITTED], self.reference.ys[:FITTED], self.reference.layout)
+            if self.reference.instruction is not None:
+                few = few._replace(instruction=self.reference.instruction[:FITTED])
+            size = max(1, self.stack // 4)  # gradients keep every activation of the pass
+            for start in range(0, len(missing), size):
+                part = missing[start : start + size]
+                fitted = fit_constants(
+                    self.model, few, part, self.known, site=self.protocol.site, tokens=self.protocol.tokens
+                )
+                for place, one in enumerate(part):
+                    self.fitted[one] = Substitutes(*([own(given, place) for given in kind] for kind in fitted))
+        chosen = [self.fitted[one] for one in group]
+        return Substitutes(
+            *([torch.cat(layer) for layer in zip(*kind, strict=True)] for kind in zip(*chosen, strict=True))
+        )
+
+    def check(self, tested: Sequence[HeadSet]) -> None:
+        """Prove on a few prompts that removing what is tested acts, and acts only where it should."""
+        few = self.chunk(range(min(CHECKED, self.protocol.n_prompts)))
+        given = {mode.name: few.given[mode.name] for mode in self.modes}
+        everything = tuple(sorted({component for one in tested for component in one}))
+        tokens = self.test.tokens[: len(few.prompts)]
+        check_removal(self.model, tokens, everything, given, self.protocol.site, self.protocol.tokens)
+
+    def spot_check(self, without: Mapping[str, Mapping[HeadSet, SetErrors]]) -> float:
+        """The sets that cost most, once more in float64 through the plain forward pass."""
+        ranked = sorted(
+            ((errors.total.mean(), mode, one) for mode, by_set in without.items() for one, errors in by_set.items()),
+            key=lambda entry: -entry[0],
+        )
+        few = self.chunk(range(min(CHECKED, self.protocol.n_prompts)))
+        tokens = self.test.tokens[: len(few.prompts)]
+        modes = {mode.name: mode for mode in self.modes}
+        return max(
+            (
+                spot_check(
+                    self.model,
+                    tokens,
+                    one,
+                    self.constants([one]) if modes[mode].fitted else few.given[mode],
+                    self.protocol.site,
+                    self.protocol.tokens,
+                    f"{mode} ablation of {show(one)}",
+                )
+                for _, mode, one in ranked[:3]
+            ),
+            default=0.0,
+        )
+
+
+def own(given: Float[Tensor, "#variant ..."], place: int) -> Float[Tensor, "1 ..."]:
+    """One variant's part of what several give."""
+    return given[place : place + 1] if len(given) > 1 else given
+
+
+def stackable(sets: Sequence[HeadSet], most: int) -> Iterator[list[HeadSet]]:
+    """Sets that share their first layer and their size, so that they can be run in one pass."""
+    groups: dict[tuple[int, int], list[HeadSet]] = {}
+    for one in sets:
+        first = min((component.layer for component in one), default=-1)
+        groups.setdefault((first, sum(component.layer == first for component in one)), []).append(one)
+    for group in groups.values():
+        for start in range(0, len(group), most):
+            yield group[start : start + most]
+
+
+def pass_sizes(config: ModelConfig, n_tokens: int, n_partners: int, memory: int) -> tuple[int, int]:
+    """(prompts in a chunk, sets in a pass) that keep activations within the memory limit.
+
+    A chunk keeps two activations of width d_model per layer for its trace and four for each partner; a pass needs about
+    twenty of them (q, k, v, z, two of the MLP's width and the stream with its copies).
+    """
+    width = 4 * n_tokens * config.d_model
+    kept, needed = width * config.n_layers * (4 + 4 * n_partners), 20 * width
+    prompts = max(1, min(CHUNK, memory // (kept + needed)))
+    return prompts, max(1, min(ROWS // prompts, (memory - prompts * kept) // (prompts * needed)))
