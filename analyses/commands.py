@@ -30,7 +30,8 @@ def retrospective(
       interp study retrospective --ckpt zoo:mixed-0 --out demo
     """
     from analyses import retrospective as question
-    from interp.commands import print_ablation, print_curves, print_scores
+    from interp.ablate_command import print_ablation
+    from interp.commands import print_curves, print_scores
     from interp.heads import show
     from training import output
     from training.checkpoint import load

@@ -15,7 +15,7 @@ from interp.ablation import Ablation, ablate
 from interp.heads import HeadSet, heads_above, highest_head, show
 from interp.plots import plot_ablation, plot_ablation_curves, plot_error_curves, plot_scores, save_figure
 from interp.scores import HeadScores, score
-from interp.stats import Match
+from interp.nulls import MATCHES, Match
 from interp.verdict import ATTENDS, verdict
 from training.checkpoint import Checkpoint
 from training.evaluate import error_curves
@@ -50,7 +50,7 @@ def study(
     *,
     n_prompts: int = 1024,
     n_controls: int = 200,
-    matches: tuple[Match, ...] = ("layer", "size"),
+    matches: tuple[Match, ...] = tuple(MATCHES),
     seed: int = 0,
 ) -> RetrospectiveStudy:
     """Run the study on one model.

@@ -6,17 +6,15 @@ import typer
 
 from training import options
 from training.commands import check_classes, check_device
-from training.errors import one_of
+from training.errors import UserError, one_of
+from interp.names import DESIGN_NAMES, MODE_NAMES
 from training.names import BASELINE_NAMES, SHIFT_NAMES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from interp.ablation import Ablation
     from interp.scores import HeadScores
     from training.checkpoint import Checkpoint
-
-VERDICTS = 3  # sets; beyond that a table is easier to read than sentences
 
 
 def evaluate(
@@ -190,98 +188,89 @@ def print_scores(scores: "HeadScores", title: str, caption: str) -> None:
 
 
 def ablate(
-    ckpt: options.Ckpt,
+    ckpt: options.Ckpts,
     heads: Annotated[
         str,
-        typer.Option("--heads", metavar="HEADS", help="0.3,1.2 | top:K | above:SCORE | layer:L | all | each."),
+        typer.Option(
+            "--heads",
+            metavar="HEADS",
+            help="0.3,1.2 | 0.mlp | top:K | above:SCORE | layer:L | all | each | layers | mlps.",
+        ),
     ],
+    design: Annotated[
+        str,
+        typer.Option("--design", metavar="NAME", help="remove the set | keep only the set | cumulative | pairs."),
+    ] = "remove",
     mode: Annotated[
         str,
-        typer.Option("--mode", metavar="NAME,NAME", help="What removed heads write: zero, mean, resample."),
+        typer.Option("--mode", metavar="NAME,NAME", help=f"What removed components give: {', '.join(MODE_NAMES)}."),
     ] = "zero,mean,resample",
-    controls: options.Controls = options.DEFAULT_CONTROLS,
+    site: Annotated[
+        str, typer.Option("--site", metavar="NAME", help="Of a head: z (its output), pattern (attention) or value.")
+    ] = "z",
+    at: Annotated[
+        str,
+        typer.Option("--at", metavar="TOKENS", help="Where to remove: all, x, y, or pairs A-B, x:A-B, y:A-B."),
+    ] = "all",
+    points: Annotated[
+        str | None,
+        typer.Option("--points", metavar="A-B,A-B", help="Pairs to measure, counted from 0 (default: last quarter)."),
+    ] = None,
+    controls: Annotated[
+        int | None,
+        typer.Option(
+            "--controls",
+            metavar="N",
+            parser=options.whole_number(0),
+            help="Random sets per set and matching, all if there are no more (default 200); cumulative: orders (20).",
+        ),
+    ] = None,
     classes: options.Classes = None,
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
+    memory: Annotated[float, typer.Option("--memory", metavar="GIB", help="Memory that activations may take.")] = 1.0,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     json: options.Json = False,
     out: options.Out = None,
 ) -> None:
-    """Remove heads and compare the damage with that of random sets from the same layers.
+    """Remove heads and compare the damage with that of random sets.
 
-    top:K and above:SCORE choose by retrospective score (mean over the trained classes) on prompts of their own.
+    top:K and above:SCORE choose by retrospective score (mean over the trained classes) on prompts of their own, in
+    every checkpoint for itself; cumulative removes in the order of that score. With --out an interrupted sweep goes on.
 
     \b
     Examples:
       interp ablate --ckpt zoo:mixed-0 --heads above:0.5
-      interp ablate --ckpt runs/mixed-0@200 --heads 0.3,1.2 --mode mean --controls 50
+      interp ablate --ckpt zoo:mixed-0 --heads each --mode mean --out effects
+      interp ablate --ckpt zoo:mixed-0 --ckpt zoo:random-0 --heads top:1
+      interp ablate --ckpt runs/mixed-0@200 --heads all --design cumulative --mode mean,optimal
     """
-    from interp.ablation import ablate as ablate_heads
-    from interp.heads import parse_heads, show
+    from interp.ablate_command import Request, run
     from interp.interventions import mode as intervention
-    from interp.scores import score as score_heads
-    from interp.verdict import verdict
-    from training import output
-    from training.checkpoint import load
 
-    modes = [name.strip() for name in mode.split(",")]
+    modes = tuple(name.strip() for name in mode.split(","))
     for name in modes:
         intervention(name)  # refuses an unknown one before anything is computed
-    checkpoint = load(ckpt, check_device(device))
-    names = check_classes(classes, checkpoint.config.evaluated_classes)
-    trained = checkpoint.config.trained_classes
-    scores = score_heads(checkpoint, trained, n_prompts=prompts, seed=seed, stream="selection").mean(trained)
-    sets = parse_heads(heads, *scores.shape, scores=scores.tolist)
-    if out:
-        output.prepare_directory(out)
-    result = ablate_heads(checkpoint, sets, names, modes=modes, n_prompts=prompts, n_controls=controls, seed=seed)
-    if out:
-        from interp.plots import plot_ablation, save_figure
-
-        result.write(out)
-        for one in sets:
-            figure = "ablation.png" if len(sets) == 1 else f"ablation_{show(one)}.png"
-            save_figure(plot_ablation(result, show(one)), out / figure)
-    if json:
-        about = {
-            "checkpoint": ckpt,
-            "step": checkpoint.step,
-            "seed": seed,
-            "prompts": prompts,
-            "controls": controls,
-        }
-        about |= {
-            "selection_stream": "selection",
-            "test_stream": "test",
-            "heads": [show(one) for one in sets],
-        }
-        output.print_json(about | {"results": output.records(result.table)})
-        return
-    lowest = {show(one): min(float(scores[head]) for head in one) for one in sets}
-    print_ablation(result, f"{ckpt}, step {checkpoint.step}")
-    if len(sets) <= VERDICTS:
-        for line in verdict(result.table, lowest):
-            typer.echo(line)
-
-
-def print_ablation(result: "Ablation", title: str) -> None:
-    """One row per set, class and mode."""
-    from training.output import interval, number, print_table, records
-
-    rows = [
-        [
-            f"{row['heads']} {row['function_class']} {row['mode']}",
-            f"{row['nmse_before']:.3f} -> {row['nmse_after']:.3f}",
-            interval(row["effect"], row["ci_low"], row["ci_high"]),
-            number(row["control_effect"]),
-            f"{row['n_controls']}{' (all)' if row['exact'] else ''}",
-            *(number(row[column]) for column in ("p_value", "p_holm", "size_p_value")),
-        ]
-        for row in records(result.table)
-    ]
-    header = ["heads, class, mode", "NMSE", "effect", "null", "sets", "p", "p Holm", "p any layer"]
-    caption = (
-        "effect: share of the way from the intact model to the no-context optimum, last quarter of the points; "
-        f"null: mean effect of layer-matched sets; {result.n_prompts} prompts, seed {result.seed}"
+    if design not in DESIGN_NAMES:
+        raise one_of("--design", design, DESIGN_NAMES)
+    if not memory > 0:
+        raise UserError(f"--memory {memory}: a number above 0 is needed")
+    run(
+        Request(
+            ckpts=tuple(ckpt),
+            heads=heads,
+            design=design,
+            modes=modes,
+            site=site,
+            at=at,
+            points=points,
+            controls=controls,
+            classes=classes,
+            prompts=prompts,
+            memory=int(memory * 2**30),
+            seed=seed,
+            device=check_device(device),
+        ),
+        json=json,
+        out=out,
     )
-    print_table(title, header, rows, caption)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,8 +37,9 @@ class Store:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / FILE
+        self.lock = Lock()  # chunks run in threads
         try:
-            self.connection = sqlite3.connect(self.path, timeout=60)
+            self.connection = sqlite3.connect(self.path, timeout=60, check_same_thread=False)
             with self.connection:
                 self.connection.execute("CREATE TABLE IF NOT EXISTS pieces (key TEXT PRIMARY KEY, errors BLOB)")
         except sqlite3.Error as error:
@@ -54,14 +56,15 @@ class Store:
         """Keep pieces; they are on disk when this returns."""
         rows = [(digest(about, one), packed(errors)) for one, errors in found.items()]
         try:
-            with self.connection:
+            with self.lock, self.connection:
                 self.connection.executemany("INSERT OR REPLACE INTO pieces VALUES (?, ?)", rows)
         except sqlite3.Error as error:
             raise UserError(f"cannot write to '{self.path}': {error}") from None
 
     def run(self, statement: str, values: list[str]) -> list[tuple[str, bytes]]:
         try:
-            return self.connection.execute(statement, values).fetchall()
+            with self.lock:
+                return self.connection.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise UserError(f"cannot read '{self.path}': {error} (delete it to start the sweep anew)") from None
 

@@ -7,6 +7,8 @@
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +30,7 @@ from interp.engine import (
     removal,
     trace,
 )
-from interp.heads import HeadSet, show
+from interp.heads import HeadSet, head_set, show
 from interp.interventions import Mode
 from interp.measurements import ClassErrors, SetErrors, joined
 from interp.optimal import FITTED, fit_constants
@@ -37,11 +39,10 @@ from interp.store import Store, context
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig
 from training.evaluate import evaluation_prompts, no_context_error
-from training.prompts import Prompts
 from training.transformer import EVERY
 
 CHUNK = 128  # prompts
-ROWS = 512  # prompts x variants in one pass: more no longer helps, fewer leave the cores waiting
+ROWS = 256  # prompts x variants in one pass: what fits the caches beats what amortises calls
 MEMORY = 2**30
 
 
@@ -99,23 +100,29 @@ def class_errors(
     """
     sweep = Sweep(checkpoint, name, modes, protocol)
     sweep.check(tested)
-    nulls = [one for one in nulls if one not in set(tested)]
-    pieces: dict[tuple[str, HeadSet], list[SetErrors]] = {}
-    intact = []
-    for prompts in sweep.chunks():
-        chunk = sweep.chunk(prompts)
-        intact.append(sweep.error(predictions_of(sweep.model, chunk.run)[None], chunk, EVERY)[0])
-        for mode in modes:
-            for sets, full in ((tested, True), (nulls, False)):
-                for group in stackable(sets, sweep.stack):
-                    for one, errors in zip(group, sweep.errors(chunk, mode, group, full), strict=True):
-                        pieces.setdefault((mode.name, one), []).append(errors)
-                    bar.update(len(group) * len(prompts) / protocol.n_prompts)
+    sweep.fit([*tested, *nulls])
+    with one_thread_each() as n_workers, ThreadPoolExecutor(n_workers) as pool:
+        parts = list(pool.map(lambda prompts: sweep.run(prompts, tested, nulls, bar), sweep.chunks()))
+    intact = [errors for errors, _ in parts]
     without: dict[str, dict[HeadSet, SetErrors]] = {mode.name: {} for mode in modes}
-    for (mode_name, one), parts in pieces.items():
-        without[mode_name][one] = joined(parts)
+    for mode_name, one in parts[0][1]:
+        without[mode_name][one] = joined([pieces[mode_name, one] for _, pieces in parts])
     no_context = no_context_error(checkpoint.config, name, sweep.test).cpu().double().numpy() / sweep.unit
     return ClassErrors(np.concatenate(intact), no_context, without, sweep.spot_check(without))
+
+
+@contextmanager
+def one_thread_each() -> Iterator[int]:
+    """How many chunks to run side by side: one a core, rather than every operation on all cores.
+
+    Operations this small wait for one another longer than they gain, above all where other processes run.
+    """
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield n_threads
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 @dataclass(frozen=True)
@@ -156,6 +163,22 @@ class Sweep:
         self.fitted: dict[HeadSet, Substitutes] = {}
         about = (name, n_prompts, seed, protocol.site, protocol.ranges, protocol.tokens)
         self.context = context(checkpoint, *about) if protocol.store else ""
+
+    def run(
+        self, prompts: range, tested: Sequence[HeadSet], nulls: Sequence[HeadSet], bar: "tqdm[Any]"
+    ) -> tuple[Float[np.ndarray, "batch point"], dict[tuple[str, HeadSet], SetErrors]]:
+        """The intact errors of a chunk, and the errors by mode and set."""
+        chunk = self.chunk(prompts)
+        pieces = {}
+        for mode in self.modes:
+            for sets, full in ((tested, True), (nulls, False)):
+                for group in stackable(sets, self.stack):
+                    for one, errors in zip(group, self.errors(chunk, mode, group, full), strict=True):
+                        pieces[mode.name, one] = errors
+                    bar.update(len(group) * len(prompts) / self.protocol.n_prompts)
+        with torch.no_grad():
+            intact = predictions_of(self.model, chunk.run)[None]
+        return self.error(intact, chunk, EVERY)[0], pieces
 
     def chunks(self) -> Iterator[range]:
         for start in range(0, self.protocol.n_prompts, self.size):
@@ -232,31 +255,29 @@ class Sweep:
             [errors[:, :, one.start - start : one.stop - start].mean(2) for one in self.protocol.ranges], axis=2
         )
 
+    def fit(self, sets: Sequence[HeadSet]) -> None:
+        """The fitted constants of these sets, on reference prompts."""
+        if not any(mode.fitted for mode in self.modes):
+            return
+        few = self.reference.head(FITTED)
+        size = max(1, self.stack // 4)  # gradients keep every activation of the pass
+        for part in tqdm([*stackable(sets, size)], desc="fit constants", unit="pass", disable=None, leave=False):
+            site, tokens = self.protocol.site, self.protocol.tokens
+            fitted = fit_constants(self.model, few, part, self.known, site=site, tokens=tokens)
+            for place, one in enumerate(part):
+                self.fitted[one] = Substitutes(*([own(given, place) for given in kind] for kind in fitted))
+
     def constants(self, group: Sequence[HeadSet]) -> Substitutes:
-        """The fitted constants of these sets; fitted once, on reference prompts."""
-        missing = [one for one in group if one not in self.fitted]
-        if missing:
-            few = Prompts(self.reference.xs[:FITTED], self.reference.ys[:FITTED], self.reference.layout)
-            if self.reference.instruction is not None:
-                few = few._replace(instruction=self.reference.instruction[:FITTED])
-            size = max(1, self.stack // 4)  # gradients keep every activation of the pass
-            for start in range(0, len(missing), size):
-                part = missing[start : start + size]
-                fitted = fit_constants(
-                    self.model, few, part, self.known, site=self.protocol.site, tokens=self.protocol.tokens
-                )
-                for place, one in enumerate(part):
-                    self.fitted[one] = Substitutes(*([own(given, place) for given in kind] for kind in fitted))
+        """What was fitted to these sets, one variant each."""
         chosen = [self.fitted[one] for one in group]
-        return Substitutes(
-            *([torch.cat(layer) for layer in zip(*kind, strict=True)] for kind in zip(*chosen, strict=True))
-        )
+        heads, mlps = ([list(layer) for layer in zip(*kind, strict=True)] for kind in zip(*chosen, strict=True))
+        return Substitutes([torch.cat(layer) for layer in heads], [torch.cat(layer) for layer in mlps])
 
     def check(self, tested: Sequence[HeadSet]) -> None:
         """Prove on a few prompts that removing what is tested acts, and acts only where it should."""
         few = self.chunk(range(min(CHECKED, self.protocol.n_prompts)))
         given = {mode.name: few.given[mode.name] for mode in self.modes}
-        everything = tuple(sorted({component for one in tested for component in one}))
+        everything = head_set(component for one in tested for component in one)
         tokens = self.test.tokens[: len(few.prompts)]
         check_removal(self.model, tokens, everything, given, self.protocol.site, self.protocol.tokens)
 

@@ -1,10 +1,14 @@
 """Ablation results in words, by rule: every sentence follows from the table and says what the test could not show.
 
+One paragraph per set. Where several modes were tried, mean ablation leads: zero pushes a model off its distribution.
+
 1. Size: an effect of at least `HALF` takes most of the in-context gain; one whose interval ends below `HARMLESS` is
    none; one whose interval lies above 0 is a part; else it is unclear. What exceeds 1 is damage of another kind.
-2. Chance: p against layer-matched sets, after Holm, and the smallest p that their number allows.
-3. Agreement: zero, mean and resample agree when rule 1 puts them in the same class.
-4. Decoy: a set that attends (score above `ATTENDS`) but whose removal is harmless under every mode.
+2. Chance: p against layer-matched sets, after Holm; the smallest p that their number allows, or the smallest effect
+   that they could have found.
+3. Agreement: modes agree when rule 1 puts them in the same class.
+4. Path: direct and total effect, where they differ: others react, make up for a loss, or pass it on.
+5. Decoy: a set that attends (score above `ATTENDS`) but whose removal is harmless under every mode.
 """
 
 import math
@@ -12,27 +16,40 @@ from typing import Any
 
 import pandas as pd
 
+from interp.stats import SIGNIFICANT
 from training.output import records
 
 HARMLESS = 0.05
 HALF = 0.5
 ATTENDS = 0.5
-SIGNIFICANT = 0.05
 
 Row = dict[str, Any]
 
 
 def verdict(table: pd.DataFrame, scores: dict[str, float] | None = None) -> list[str]:
-    """One sentence per head set and function class.
+    """One paragraph per head set, with a sentence or two per function class and range of pairs.
 
     Args:
-        table: of an `interp.ablation.Ablation`.
-        scores: the lowest retrospective score within each set (keys as in the column `heads`), for rule 4.
+        table: of an `interp.ablation.Ablation` in which sets were removed.
+        scores: the lowest retrospective score within each set (keys as in the column `heads`), for rule 5.
     """
-    groups: dict[tuple[str, str], list[Row]] = {}
+    groups: dict[str, dict[tuple[str, str], list[Row]]] = {}
     for row in records(table):
-        groups.setdefault((row["heads"], row["function_class"]), []).append(row)
-    return [sentence(rows, (scores or {}).get(heads, 0.0)) for (heads, _), rows in groups.items()]
+        cell = (row["function_class"], row["points"])
+        groups.setdefault(row["heads"], {}).setdefault(cell, []).append(row)
+    several_ranges = table["points"].nunique() > 1
+    return [paragraph(cells, (scores or {}).get(heads, 0.0), several_ranges) for heads, cells in groups.items()]
+
+
+def paragraph(cells: dict[tuple[str, str], list[Row]], score: float, several_ranges: bool) -> str:
+    """What all classes and ranges say of one set."""
+    sentences = [sentence(rows, several_ranges) for rows in cells.values()]
+    sizes = {size_of(row) for rows in cells.values() for row in rows}
+    if score > ATTENDS and sizes == {"none"}:
+        sentences.append(
+            f"It attends as a retrospective head does (score {score:.2f}) but writes nothing that matters: a decoy."
+        )
+    return " ".join(sentences)
 
 
 def size_of(row: Row) -> str:
@@ -46,21 +63,22 @@ def size_of(row: Row) -> str:
     return "part" if row["ci_low"] > 0 else "unclear"
 
 
-def sentence(rows: list[Row], score: float) -> str:
+def sentence(rows: list[Row], several_ranges: bool) -> str:
     """What the modes of one set on one class say together."""
-    first, sizes = rows[0], [size_of(row) for row in rows]
-    heads, name = first["heads"], first["function_class"]
+    lead = next((row for row in rows if row["mode"] == "mean"), rows[0])
+    heads, where = lead["heads"], lead["function_class"]
+    if several_ranges:
+        where += f" (pairs {lead['points']})"
+    sizes = [size_of(row) for row in rows]
     if "undefined" in sizes:
-        return f"The intact model makes no use of the context on {name}: removing {heads} has no effect to measure."
-    cost = f"{first['effect']:.2f} [{first['ci_low']:.2f}, {first['ci_high']:.2f}]"
-    text = f"Removing {heads} costs {cost} of the in-context gain on {name} ({first['mode']} ablation"
-    text += ", beyond 1 damage of another kind); " if first["ci_low"] > 1 else "); "
-    text += f"{chance_phrase(first)}; {agreement_phrase(rows, sizes)}."
-    if score > ATTENDS and set(sizes) == {"none"}:
-        text += (
-            f" It attends as a retrospective head does (score {score:.2f}) but writes nothing that matters: a decoy."
-        )
-    return text
+        return f"The intact model makes no use of the context on {where}: removing {heads} has no effect to measure."
+    text = f"Removing {heads} costs {cost(lead)} of the in-context gain on {where} ({lead['mode']} ablation"
+    text += ", beyond 1 damage of another kind); " if lead["ci_low"] > 1 else "); "
+    return text + "; ".join([chance_phrase(lead), agreement_phrase(rows, sizes), *path_phrase(lead)]) + "."
+
+
+def cost(row: Row, prefix: str = "") -> str:
+    return f"{row[prefix + 'effect']:.2f} [{row[prefix + 'ci_low']:.2f}, {row[prefix + 'ci_high']:.2f}]"
 
 
 def chance_phrase(row: Row) -> str:
@@ -68,11 +86,19 @@ def chance_phrase(row: Row) -> str:
     n = row["n_controls"]
     if not n:
         return "no other set has as many heads in the same layers, so there is no p-value"
-    text = f"{'all ' if row['exact'] else ''}{n} layer-matched set{'s' if n > 1 else ''} "
-    text += f"cost {row['control_effect']:.2f} on average and {row['control_max']:.2f} at most "
+    text = f"{'all ' if row['exact'] else ''}{n} layer-matched set{'s' if n > 1 else ''}"
+    own_cost = f"cost {row['control_effect']:.2f} on average and {row['control_max']:.2f} at most "
+    if row["n_disjoint"] == n:
+        text += f" {own_cost}"
+    elif row["n_disjoint"]:
+        text += f", of which the {row['n_disjoint']} without any of these heads {own_cost}"
+    else:
+        text += ", none without any of these heads, stand beside it "
     text += f"(p = {row['p_value']:.3g}, after Holm {row['p_holm']:.3g}"
     if row["smallest_p"] > SIGNIFICANT:
         text += f"; so few sets allow no p below {row['smallest_p']:.3g}"
+    elif row["p_holm"] > SIGNIFICANT and math.isfinite(row["detectable"]):
+        text += f"; an effect of {row['detectable']:.2f} would have been found"
     if row["size_n_controls"]:
         text += f"; against {row['size_n_controls']} sets from any layer p = {row['size_p_value']:.3g}"
     return text + ")"
@@ -84,3 +110,61 @@ def agreement_phrase(rows: list[Row], sizes: list[str]) -> str:
         return "no other replacement was tried beside it"
     effects = ", ".join(f"{row['mode']} {row['effect']:.2f}" for row in rows)
     return f"{'the replacements agree' if len(set(sizes)) == 1 else 'THE REPLACEMENTS DISAGREE'} ({effects})"
+
+
+def path_phrase(row: Row) -> list[str]:
+    """Rule 4; nothing where direct and total effect are alike."""
+    total, direct = row["effect"], row["direct_effect"]
+    if row["ci_low"] <= row["direct_ci_high"] and row["direct_ci_low"] <= row["ci_high"]:
+        return []
+    if max(abs(row["direct_ci_low"]), abs(row["direct_ci_high"])) <= HARMLESS:
+        return [f"it acts through later components alone (direct effect {direct:.2f})"]
+    if direct > total:
+        return [f"later components repair part of it (direct effect {cost(row, 'direct_')})"]
+    return [f"later components add to it (direct effect {cost(row, 'direct_')})"]
+
+
+def keep_verdict(table: pd.DataFrame) -> list[str]:
+    """One paragraph per set that was kept while all other heads were removed.
+
+    Args:
+        table: of an `interp.ablation.Ablation` of the design `keep`.
+    """
+    groups: dict[str, list[str]] = {}
+    for row in records(table):
+        if math.isnan(row["effect"]):
+            text = f"The intact model makes no use of the context on {row['function_class']}."
+        else:
+            text = f"With no head but {row['heads']} {1 - row['effect']:.2f} of the in-context gain on "
+            text += f"{row['function_class']} is left ({row['mode']} ablation of all others costs {cost(row)})"
+            if row["n_controls"]:
+                text += f"; p = {row['p_value']:.3g} that any of {row['n_controls']} layer-matched sets does as well"
+            text += "."
+        groups.setdefault(row["heads"], []).append(text)
+    return [" ".join(sentences) for sentences in groups.values()]
+
+
+def pooled_verdict(table: pd.DataFrame) -> str:
+    """One paragraph on several models.
+
+    Args:
+        table: of `interp.seeds.pooled`.
+    """
+    rows = [row for row in records(table) if row["mode"] == "mean"] or records(table)
+    sentences = []
+    for row in rows:
+        if not row["n_seeds"]:
+            sentences.append(f"No model makes use of the context on {row['function_class']}.")
+            continue
+        text = f"Over {row['n_seeds']} independent seed{'s' if row['n_seeds'] > 1 else ''} "
+        text += f"({row['n_checkpoints']} models) {row['heads']} costs {cost(row)} of the in-context gain on "
+        text += f"{row['function_class']} ({row['mode']} ablation; {row['effect_min']:.2f} to {row['effect_max']:.2f}"
+        if not math.isnan(row["t_low"]):
+            text += f"; t-interval over seeds [{row['t_low']:.2f}, {row['t_high']:.2f}]"
+        text += f"); p = {row['p_value']:.3g} against a layer-matched set in every model"
+        if row["n_undefined"]:
+            text += f"; {row['n_undefined']} models that make no use of the context are left out"
+        sentences.append(text + ".")
+    if rows and rows[0]["n_seeds"] == 1:
+        sentences.append("One seed is one piece of evidence: this is no claim about a curriculum.")
+    return " ".join(sentences)

@@ -91,6 +91,11 @@ class Prompts(NamedTuple):
         instruction = None if self.instruction is None else self.instruction.to(device)
         return Prompts(self.xs.to(device), self.ys.to(device), self.layout, instruction)
 
+    def head(self, n_prompts: int) -> "Prompts":
+        """The first prompts."""
+        instruction = None if self.instruction is None else self.instruction[:n_prompts]
+        return Prompts(self.xs[:n_prompts], self.ys[:n_prompts], self.layout, instruction)
+
     def first(self, n_points: int) -> "Prompts":
         """The same prompts, ended after `n_points` pairs."""
         return self._replace(xs=self.xs[:, :n_points], ys=self.ys[:, :n_points])

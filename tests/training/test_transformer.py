@@ -40,7 +40,7 @@ def test_open_and_fused_attention_have_the_same_values_and_gradients(generator, 
     leaves = [normalized, attention.W_Q, attention.W_K, attention.W_V]
     answers = []
     for is_open in (True, False):
-        monkeypatch.setattr(transformer, "faster_open", lambda _, is_open=is_open: is_open)
+        monkeypatch.setattr(transformer, "faster_batched", lambda _, is_open=is_open: is_open)
         z = attention(normalized, queries=queries)
         answers.append([z, *torch.autograd.grad(z.square().sum(), leaves)])
     torch.testing.assert_close(*answers, rtol=1e-12, atol=1e-12)

@@ -1,0 +1,319 @@
+"""What `interp ablate` does with its options: one design on one or several checkpoints, printed, drawn and written."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import typer
+from jaxtyping import Float
+
+from interp.ablation import Ablation, Design, ablate
+from interp.designs import CumulativeAblation, PairAblation, cumulative, pairs
+from interp.heads import Head, HeadSet, parse_heads, show
+from interp.scores import score
+from interp.seeds import independent_seeds, pooled
+from interp.store import Store
+from interp.verdict import keep_verdict, pooled_verdict, verdict
+from training import options, output
+from training.checkpoint import Checkpoint, load
+from training.commands import check_classes
+from training.errors import UserError
+
+VERDICTS = 3  # sets; beyond that a table is easier to read than sentences
+ORDERS = 20
+
+Result = Ablation | CumulativeAblation | PairAblation
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of `interp ablate`, checked as far as they can be without a checkpoint."""
+
+    ckpts: tuple[str, ...]
+    heads: str
+    design: str
+    modes: tuple[str, ...]
+    site: str
+    at: str
+    points: str | None
+    controls: int | None
+    classes: str | None
+    prompts: int
+    memory: int
+    seed: int
+    device: str
+
+    @property
+    def n_controls(self) -> int:
+        default = ORDERS if self.design == "cumulative" else options.DEFAULT_CONTROLS
+        return default if self.controls is None else self.controls
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One checkpoint with the sets that the request names in it.
+
+    Attributes:
+        checkpoint: the model.
+        names: function classes to test on.
+        sets: what to remove or keep.
+        scores: mean retrospective scores on the selection prompts.
+    """
+
+    checkpoint: Checkpoint
+    names: list[str]
+    sets: list[HeadSet]
+    scores: Float[np.ndarray, "layer head"]
+
+    @property
+    def title(self) -> str:
+        return f"{self.checkpoint.name}, step {self.checkpoint.step}"
+
+    @property
+    def lowest(self) -> dict[str, float]:
+        """The lowest score within each set of heads."""
+        tables = {show(one): [float(self.scores[head]) for head in one if head.number >= 0] for one in self.sets}
+        return {name: min(table, default=0.0) for name, table in tables.items()}
+
+    @property
+    def by_score(self) -> list[Head]:
+        """The heads of all sets, the highest score first."""
+        return sorted({head for one in self.sets for head in one}, key=lambda head: (-self.scores[head], head))
+
+
+def run(request: Request, *, json: bool, out: Path | None) -> None:
+    """Carry the request out and show what came of it."""
+    checkpoints = [load(name, request.device) for name in request.ckpts]
+    if len({one.name for one in checkpoints}) < len(checkpoints):
+        raise UserError("--ckpt: a checkpoint is named twice")
+    subjects = [subject(request, checkpoint) for checkpoint in checkpoints]
+    store = Store(output.prepare_directory(out)) if out else None
+    results = [carry_out(request, one, store) for one in subjects]
+    several = None
+    if len(subjects) > 1 and all(isinstance(one, Ablation) for one in results):
+        if any(len(one.sets) != 1 for one in subjects):
+            typer.echo("interp: effects are pooled over checkpoints for single sets only", err=True)
+        else:
+            ablations = cast(list[Ablation], results)
+            several = pooled(checkpoints, ablations, [one.sets[0] for one in subjects], request.heads)
+    if out:
+        write(subjects, results, several, out)
+    if json:
+        output.print_json(document(request, subjects, results, several))
+        return
+    for one, result in zip(subjects, results, strict=True):
+        show_result(one, result)
+    if several is not None:
+        print_pooled(several, f"{request.heads} in {len(subjects)} models")
+        typer.echo(pooled_verdict(several))
+
+
+def subject(request: Request, checkpoint: Checkpoint) -> Subject:
+    names = check_classes(request.classes, checkpoint.config.evaluated_classes)
+    trained = checkpoint.config.trained_classes
+    seed, n_prompts = request.seed, request.prompts
+    scores = score(checkpoint, trained, n_prompts=n_prompts, seed=seed, stream="selection").mean(trained)
+    sets = parse_heads(request.heads, *scores.shape, scores=scores.tolist)
+    return Subject(checkpoint, names, sets, scores)
+
+
+def carry_out(request: Request, one: Subject, store: Store | None) -> Result:
+    common: dict[str, Any] = {
+        "modes": request.modes,
+        "site": request.site,
+        "at": request.at,
+        "points": request.points,
+        "n_prompts": request.prompts,
+        "seed": request.seed,
+        "memory": request.memory,
+        "store": store,
+    }
+    everything = tuple(sorted({head for heads in one.sets for head in heads}))
+    if request.design == "cumulative":
+        return cumulative(one.checkpoint, one.by_score, one.names, n_orders=request.n_controls, **common)
+    if request.design == "pairs":
+        return pairs(one.checkpoint, everything, one.names, **common)
+    design = cast(Design, request.design)
+    return ablate(one.checkpoint, one.sets, one.names, design=design, n_controls=request.n_controls, **common)
+
+
+def write(subjects: Sequence[Subject], results: Sequence[Result], several: pd.DataFrame | None, out: Path) -> None:
+    """Tables and figures; with several checkpoints each has a directory of its own."""
+    from interp.plots import save_figure
+
+    for one, result in zip(subjects, results, strict=True):
+        name = one.checkpoint.name.replace(":", "-").replace("/", "-")
+        directory = output.prepare_directory(out / name if len(subjects) > 1 else out)
+        result.write(directory)
+        for figure, axes in figures(one, result):
+            save_figure(axes, directory / figure)
+    if several is not None:
+        output.write_table(several, out / "pooled.csv")
+
+
+def figures(one: Subject, result: Result) -> list[tuple[str, Any]]:
+    """File names and matplotlib axes."""
+    from interp import plots
+
+    if isinstance(result, CumulativeAblation):
+        return [("cumulative.png", plots.plot_cumulative(result))]
+    if isinstance(result, PairAblation):
+        return [("pairs.png", plots.plot_pairs(result))]
+    if len(one.sets) > VERDICTS:
+        return [("effects.png", plots.plot_effects(result))]
+    if len(one.sets) == 1:
+        return [("ablation.png", plots.plot_ablation(result, show(one.sets[0])))]
+    return [(f"ablation_{show(heads)}.png", plots.plot_ablation(result, show(heads))) for heads in one.sets]
+
+
+def document(
+    request: Request, subjects: Sequence[Subject], results: Sequence[Result], several: pd.DataFrame | None
+) -> dict[str, Any]:
+    """What `--json` prints."""
+    first = subjects[0]
+    tables = []
+    for one, result in zip(subjects, results, strict=True):
+        tables += [{"checkpoint": one.checkpoint.name, **row} for row in output.records(result.table)]
+    about = {
+        "checkpoint": first.checkpoint.name,
+        "step": first.checkpoint.step,
+        "checkpoints": [
+            {"checkpoint": one.checkpoint.name, "step": one.checkpoint.step, "heads": [show(s) for s in one.sets]}
+            for one in subjects
+        ],
+        "n_seeds": len(independent_seeds([one.checkpoint for one in subjects])),
+        "seed": request.seed,
+        "prompts": request.prompts,
+        "controls": request.n_controls,
+        "design": request.design,
+        "site": request.site,
+        "at": request.at,
+        "selection_stream": "selection",
+        "test_stream": "test",
+        "heads": [show(one) for one in first.sets],
+        "results": tables,
+    }
+    if isinstance(results[0], Ablation):
+        about["spot_check"] = max(one.spot_check for one in results if isinstance(one, Ablation))
+    if isinstance(results[0], CumulativeAblation):
+        about["area"] = [
+            row for one in results if isinstance(one, CumulativeAblation) for row in output.records(one.area)
+        ]
+    if several is not None:
+        about["pooled"] = output.records(several)
+    return about
+
+
+def show_result(one: Subject, result: Result) -> None:
+    """One checkpoint's tables and verdict."""
+    if isinstance(result, CumulativeAblation):
+        print_cumulative(result, one.title)
+    elif isinstance(result, PairAblation):
+        print_pairs(result, one.title)
+    else:
+        print_ablation(result, one.title)
+        if len(one.sets) <= VERDICTS:
+            for line in verdict(result.table, one.lowest) if result.design == "remove" else keep_verdict(result.table):
+                typer.echo(line)
+
+
+def print_ablation(result: Ablation, title: str) -> None:
+    """One row per set, class, mode and range."""
+    several = result.table["points"].nunique() > 1
+    rows = [
+        [
+            f"{row['heads']} {row['function_class']} {row['mode']}" + (f" {row['points']}" if several else ""),
+            output.interval(row["effect"], row["ci_low"], row["ci_high"]),
+            output.number(row["direct_effect"]),
+            output.number(row["frozen_effect"]),
+            output.number(row["control_effect"]),
+            f"{row['n_controls']}{' (all)' if row['exact'] else ''}",
+            *(output.number(row[column]) for column in ("p_value", "p_holm", "size_p_value", "norm_p_value")),
+        ]
+        for row in output.records(result.table)
+    ]
+    header = ["heads, class, mode", "effect", "direct", "LN frozen", "null", "sets", "p", "p Holm", "p size", "p norm"]
+    points = ", ".join(result.table["points"].unique())
+    done = "removing the set" if result.design == "remove" else "removing every head but the set"
+    caption = (
+        f"effect of {done}: share of the way from the intact model to the no-context optimum, pairs {points}; direct: "
+        "without reactions; LN frozen: with the LayerNorm scales of the intact run; null: mean effect of layer-matched "
+        f"sets without these heads; {result.n_prompts} prompts, seed {result.seed}; "
+        f"float64 differs by {result.spot_check:.0e}"
+    )
+    output.print_table(title, header, rows, caption)
+
+
+def print_cumulative(result: CumulativeAblation, title: str) -> None:
+    """The effect at a few numbers of removed heads, and the area."""
+    last = int(result.table["k"].max())
+    shown = sorted({1, 2, 3, 4, round(last / 2), last} & set(range(1, last + 1)))
+    rows = []
+    for area in output.records(result.area):
+        about = [area[column] for column in ("function_class", "mode", "points")]
+        cell = result.table
+        for column, value in zip(("function_class", "mode", "points"), about, strict=True):
+            cell = cell[cell[column] == value]
+        effects = {row["k"]: row for row in output.records(cell)}
+        rows.append(
+            [
+                " ".join(about[:2]),
+                *(
+                    f"{output.number(effects[k]['effect'], 2)} ({output.number(effects[k]['random_effect'], 2)})"
+                    for k in shown
+                ),
+                output.interval(area["area"], area["ci_low"], area["ci_high"]),
+                output.number(area["random_area"]),
+                output.number(area["p_value"]),
+            ]
+        )
+    order = list(dict.fromkeys(result.table["added"]))
+    header = ["class, mode", *(f"k = {k}" for k in shown), "area", "random", "p"]
+    caption = (
+        f"effect of the first k heads in the order {' '.join(order[:8])}{' ...' if len(order) > 8 else ''} (mean of random "
+        f"orders); area: mean over k; p against {result.area['n_orders'].iloc[0]} random orders of the same heads; "
+        f"{result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
+    )
+    output.print_table(title, header, rows, caption)
+
+
+def print_pairs(result: PairAblation, title: str, most: int = 12) -> None:
+    """The strongest interactions."""
+    ranked = sorted(output.records(result.table), key=lambda row: -abs(row["interaction"]))[:most]
+    rows = [
+        [
+            f"{row['heads']} {row['function_class']} {row['mode']}",
+            *(output.number(row[column]) for column in ("effect_first", "effect_second", "effect")),
+            output.interval(row["interaction"], row["ci_low"], row["ci_high"]),
+            output.number(row["p_holm"]),
+        ]
+        for row in ranked
+    ]
+    caption = (
+        "interaction: effect of both less the sum of each alone; above 0 they stand in for one another, below 0 they do "
+        f"the same damage; p after Holm over pairs; the {len(rows)} strongest of {len(result.table)}; "
+        f"{result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
+    )
+    output.print_table(title, ["heads, class, mode", "first", "second", "both", "interaction", "p Holm"], rows, caption)
+
+
+def print_pooled(table: pd.DataFrame, title: str) -> None:
+    """One row per class and mode over all checkpoints."""
+    rows = [
+        [
+            f"{row['function_class']} {row['mode']} {row['points']}",
+            output.interval(row["effect"], row["ci_low"], row["ci_high"]),
+            f"[{output.number(row['t_low'])}, {output.number(row['t_high'])}]",
+            f"{output.number(row['effect_min'])} to {output.number(row['effect_max'])}",
+            f"{row['n_seeds']} ({row['n_checkpoints']})",
+            output.number(row["p_value"]),
+            output.number(row["p_holm"]),
+        ]
+        for row in output.records(table)
+    ]
+    header = ["class, mode, pairs", "effect", "t over seeds", "range", "seeds (models)", "p", "p Holm"]
+    caption = "the unit of evidence is the independent seed; models that share a stream of random numbers count once"
+    output.print_table(title, header, rows, caption)
