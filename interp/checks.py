@@ -36,7 +36,7 @@ def check_removal(
     components: HeadSet,
     given: Mapping[str, Substitutes],
     site: Site,
-    at: Bool[Tensor, " pos"] | None,
+    at: Bool[Tensor, " needed"] | None,
 ) -> None:
     """Prove on a few prompts that removing `components` acts under every mode, and acts only where it should.
 
@@ -60,7 +60,7 @@ def check_removal(
             require_equal(engine, plain, f"{name} ablation in the engine is not that of the forward pass")
 
 
-def own_z(model: Transformer, tokens: Float[Tensor, "batch pos dim"]) -> list[Float[Tensor, "batch pos head d_head"]]:
+def own_z(model: Transformer, tokens: Float[Tensor, "batch pos dim"]) -> list[Float[Tensor, "batch needed head d_head"]]:
     sites = [f"blocks.{layer}.attn.hook_z" for layer in range(model.config.n_layers)]
     seen = read_sites(model, model.needed(tokens), sites)
     return [seen[site] for site in sites]
@@ -92,7 +92,7 @@ def require_change(
 
 
 def plain_edits(
-    components: HeadSet, given: Substitutes, site: Site, at: Bool[Tensor, " pos"] | None
+    components: HeadSet, given: Substitutes, site: Site, at: Bool[Tensor, " needed"] | None
 ) -> dict[str, Edit]:
     """The removal as edits of the model's own forward pass over the tokens that predictions need."""
     edits: dict[str, Edit] = {}
@@ -107,7 +107,7 @@ def plain_edits(
     return edits
 
 
-def replace_heads(heads: list[int], substitute: Float[Tensor, "..."] | None, at: Bool[Tensor, " pos"] | None) -> Edit:
+def replace_heads(heads: list[int], substitute: Float[Tensor, "..."] | None, at: Bool[Tensor, " needed"] | None) -> Edit:
     """Put the substitute, or a uniform pattern where there is none, in place of some heads of an activation."""
 
     def edit(activation: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -127,7 +127,7 @@ def replace_heads(heads: list[int], substitute: Float[Tensor, "..."] | None, at:
     return edit
 
 
-def replace_all(substitute: Float[Tensor, "..."], at: Bool[Tensor, " pos"] | None) -> Edit:
+def replace_all(substitute: Float[Tensor, "..."], at: Bool[Tensor, " needed"] | None) -> Edit:
     def edit(activation: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         other = substitute.expand_as(activation)
         return other if at is None else torch.where(at[:, None], other, activation)
@@ -150,7 +150,7 @@ def spot_check(
     components: HeadSet,
     given: Substitutes,
     site: Site,
-    at: Bool[Tensor, " pos"] | None,
+    at: Bool[Tensor, " needed"] | None,
     what: str,
 ) -> float:
     """The relative difference between the engine in float32 and the plain forward pass in float64.

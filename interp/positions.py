@@ -59,9 +59,10 @@ def parse_tokens(text: str, layout: Layout, n_points: int) -> Bool[Tensor, " pos
     """
     if text == "all":
         return None
-    kind, _, pairs = text.partition(":") if text[:1] in ("x", "y") else ("xy", "", text)
-    if kind not in ("x", "y", "xy"):
-        raise UserError(f"--at '{text}' is not valid: {TOKENS}")
+    found = re.fullmatch(r"([xy])|(?:([xy]):)?(\d.*)", text)
+    if not found:
+        raise UserError(f"--at '{text}' is not valid ({TOKENS})")
+    kind, pairs = found[1] or found[2] or "xy", found[3]
     chosen = parse_range("--at", text, pairs, n_points) if pairs else slice(None)
     n_tokens = layout.n_tokens(n_points)
     mask = torch.zeros(n_tokens, dtype=torch.bool)

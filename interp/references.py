@@ -28,7 +28,7 @@ class Moments(NamedTuple):
 
 def activations(
     model: Transformer, tokens: Float[Tensor, "batch pos dim"], site: Site
-) -> list[Float[Tensor, "batch pos ..."]]:
+) -> list[Float[Tensor, "batch needed ..."]]:
     """The site's activations of every layer, then every layer's mlp_out, at the tokens that predictions need."""
     layers = range(model.config.n_layers)
     sites = [f"blocks.{layer}.{HOOKS[site]}" for layer in layers] + [f"blocks.{layer}.hook_mlp_out" for layer in layers]
@@ -76,7 +76,7 @@ def partner_prompts(config: RunConfig, name: str, partner: Partner, n_prompts: i
 
 def normal_like(
     found: Sequence[Float[Tensor, "1 pos ..."]], prompts: range, seed: int
-) -> list[Float[Tensor, "batch pos ..."]]:
+) -> list[Float[Tensor, "batch needed ..."]]:
     """Standard normal activations of these prompts: the same however the prompts are cut into chunks."""
     generators = [torch.Generator().manual_seed(stream_seed("noise", seed, prompt)) for prompt in prompts]
     return [

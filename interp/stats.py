@@ -122,8 +122,8 @@ def effect_resamples(
 
 
 def interval_of(value: float, resamples: Float[np.ndarray, " resample"]) -> Effect:
-    low, high = percentile_interval(resamples)
-    return Effect(float(value), float(low), float(high), float(resamples.std()))
+    low, high = percentile_interval(resamples[:, None])
+    return Effect(float(value), float(low[0]), float(high[0]), float(resamples.std()))
 
 
 def fraction_lost(means: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "row set"]:

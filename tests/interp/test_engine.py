@@ -3,10 +3,18 @@
 import pytest
 import torch
 
-from interp.engine import predict_with, read_sites, trace
-from interp.heads import Head, all_heads
+from interp.engine import (
+    Substitutes,
+    direct_without,
+    predict_without,
+    predictions_of,
+    read_sites,
+    removal,
+    trace,
+)
+from interp.heads import MLP, Head, all_heads
 from interp.hooked import hooked
-from interp.interventions import MODES, Reference
+from interp.references import activations
 from training.checkpoint import load
 from training.config import ModelConfig
 from training.transformer import Transformer, site_names
@@ -77,60 +85,164 @@ def test_an_edit_at_any_site_equals_the_same_hook(subject):
     twin.set_use_attn_result(False)
 
 
-def reference_of(model, tokens):
-    """z on the reference prompts from the general path; the engine's traces must agree with it."""
-    sites = read_sites(model, tokens, [f"blocks.{layer}.attn.hook_z" for layer in range(model.config.n_layers)])
-    return list(sites.values())
+def given_by(model, tokens, site="z"):
+    """Other prompts' activations in place of the heads' and the MLPs', for every variant."""
+    found = activations(model, tokens, site)
+    n_layers = model.config.n_layers
+    return Substitutes([one[None] for one in found[:n_layers]], [one[None] for one in found[n_layers:]])
 
 
-@pytest.mark.parametrize("mode", list(MODES))
-def test_ablating_any_head_equals_the_hook_that_does_it(subject, mode):
+def set_head(other, number, where=slice(None)):
+    """A hook that puts another run's activation in place of one head's."""
+
+    def hook(activation, hook):  # noqa: ARG001  # transformer_lens calls it by this name
+        activation[:, where, number] = other[:, where, number]
+        return activation
+
+    return hook
+
+
+def set_all(other):
+    def hook(activation, hook):  # noqa: ARG001
+        return other
+
+    return hook
+
+
+def set_uniform(number):
+    def hook(pattern, hook):  # noqa: ARG001
+        n_pos = pattern.shape[-1]
+        pattern[:, number] = torch.ones(n_pos, n_pos).tril() / torch.arange(1, n_pos + 1)[:, None]
+        return pattern
+
+    return hook
+
+
+HOOKS = {"z": "attn.hook_z", "pattern": "attn.hook_pattern", "value": "attn.hook_v"}
+
+
+def hooks_for(components, given, site):
+    hooks = []
+    for layer, number in components:
+        if number == MLP:
+            hooks.append((f"blocks.{layer}.hook_mlp_out", set_all(given.mlps[layer][0])))
+        elif site == "pattern":
+            hooks.append((f"blocks.{layer}.{HOOKS[site]}", set_uniform(number)))
+        else:
+            hooks.append((f"blocks.{layer}.{HOOKS[site]}", set_head(given.heads[layer][0], number)))
+    return hooks
+
+
+def sets_of(model):
+    """Every head and MLP alone, a set across layers, one with several heads in a layer, one with an MLP, none, all."""
+    n_layers, n_heads = model.config.n_layers, model.config.n_heads
+    heads = all_heads(n_layers, n_heads)
+    alone = [(head,) for head in heads] + [(Head(layer, MLP),) for layer in range(n_layers)]
+    across = tuple(Head(layer, 0) for layer in range(n_layers))
+    mixed = (Head(0, MLP), Head(n_layers - 1, n_heads - 1))
+    return [*alone, across, mixed, heads[: max(1, n_heads // 2)], (), heads]
+
+
+@pytest.mark.parametrize("site", list(HOOKS))
+def test_removing_any_set_equals_the_hooks_that_do_it(subject, site):
+    """All sets in one stacked pass, and each in a pass of its own, against HookedTransformer run once for each."""
     model, twin, test, other = subject
-    run, references = trace(model, test), [Reference(z, z.mean(0, keepdim=True)) for z in trace(model, other).z]
-    replacements = [MODES[mode].replacement(reference) for reference in references]
-    written = {
-        "zero": torch.zeros_like,
-        "mean": lambda z: z.mean(0, keepdim=True).expand_as(z),
-        "resample": lambda z: z,
-    }
-    full = [written[mode](z) for z in reference_of(model, other)]
-    for head in all_heads(model.config.n_layers, model.config.n_heads):
-
-        def hook(z, hook, head=head):  # noqa: ARG001
-            z[:, :, head.number] = full[head.layer][:, :, head.number]
-            return z
-
-        theirs = twin.run_with_hooks(test, fwd_hooks=[(f"blocks.{head.layer}.attn.hook_z", hook)])
-        assert_same(predict_with(model, run, (head,), replacements), theirs[:, ::2, 0])
+    n_needed = model.layout.n_needed(test.shape[1])
+    run, given, sets = trace(model, test), given_by(model, other, site), sets_of(model)
+    stacked = predict_without(model, run, removal(model, sets, site), given)
+    for variant, components in enumerate(sets):
+        hooks = hooks_for(components, given, site)
+        theirs = twin.run_with_hooks(test[:, :n_needed], fwd_hooks=hooks)[:, ::2, 0]
+        assert_same(stacked[variant], theirs)
+        assert_same(predict_without(model, run, removal(model, [components], site), given)[0], theirs)
 
 
-def test_ablating_a_set_across_layers_equals_its_hooks(subject):
-    model, twin, test, _ = subject
+def test_removal_at_some_tokens_equals_the_hook_at_those_tokens(subject):
+    model, twin, test, other = subject
+    n_needed = model.layout.n_needed(test.shape[1])
+    run, given = trace(model, test), given_by(model, other)
+    tokens = torch.arange(n_needed) % 3 == 1
     heads = tuple(Head(layer, 0) for layer in range(model.config.n_layers))
-    zeros = [torch.zeros(1, 1, model.config.n_heads, model.config.d_head)] * model.config.n_layers
+    for components in [(head,) for head in heads] + [heads]:
+        hooks = [
+            (f"blocks.{layer}.attn.hook_z", set_head(given.heads[layer][0], number, tokens))
+            for layer, number in components
+        ]
+        theirs = twin.run_with_hooks(test[:, :n_needed], fwd_hooks=hooks)[:, ::2, 0]
+        assert_same(predict_without(model, run, removal(model, [components], "z", tokens), given)[0], theirs)
 
-    def hook(z, hook):  # noqa: ARG001
-        z[:, :, 0] = 0
-        return z
 
-    hooks = [(f"blocks.{layer}.attn.hook_z", hook) for layer in range(model.config.n_layers)]
-    assert_same(
-        predict_with(model, trace(model, test), heads, zeros), twin.run_with_hooks(test, fwd_hooks=hooks)[:, ::2, 0]
-    )
+def test_frozen_layer_norms_equal_the_hooks_that_freeze_them(subject):
+    model, twin, test, other = subject
+    n_needed = model.layout.n_needed(test.shape[1])
+    run, given, sets = trace(model, test), given_by(model, other), sets_of(model)
+    _, cache = twin.run_with_cache(test[:, :n_needed])
+    ours = predict_without(model, run, removal(model, sets), given, freeze_ln=True)
+    for variant, components in enumerate(sets):
+        frozen = [(site, set_all(cache[site])) for site in site_names(model.config.n_layers) if "hook_scale" in site]
+        hooks = [*frozen, *hooks_for(components, given, "z")]
+        assert_same(ours[variant], twin.run_with_hooks(test[:, :n_needed], fwd_hooks=hooks)[:, ::2, 0])
+
+
+def test_the_direct_effect_is_the_change_of_the_final_residual_stream(subject):
+    """HookedTransformer: freeze what every component writes, but for the removed ones."""
+    model, twin, test, other = subject
+    n_needed = model.layout.n_needed(test.shape[1])
+    run, given, sets = trace(model, test), given_by(model, other), sets_of(model)
+    _, cache = twin.run_with_cache(test[:, :n_needed])
+    ours = direct_without(model, run, removal(model, sets), given)
+    for variant, components in enumerate(sets):
+        hooks = []
+        for layer in range(model.config.n_layers):
+            z, mlp_out = cache[f"blocks.{layer}.attn.hook_z"].clone(), cache[f"blocks.{layer}.hook_mlp_out"]
+            for of_layer, number in components:
+                if of_layer == layer and number != MLP:
+                    z[:, :, number] = given.heads[layer][0][:, :, number]
+            removed = (layer, MLP) in [tuple(one) for one in components]
+            hooks.append((f"blocks.{layer}.attn.hook_z", set_all(z)))
+            hooks.append((f"blocks.{layer}.hook_mlp_out", set_all(given.mlps[layer][0] if removed else mlp_out)))
+        assert_same(ours[variant], twin.run_with_hooks(test[:, :n_needed], fwd_hooks=hooks)[:, ::2, 0])
+
+
+@pytest.mark.parametrize("site", list(HOOKS))
+def test_measuring_few_points_changes_none_of_them(subject, site):
+    model, _, test, other = subject
+    run, given = trace(model, test), given_by(model, other, site)
+    removed, n_points = removal(model, sets_of(model), site), test.shape[1] // 2
+    points = slice(n_points // 2, n_points)
+    for freeze_ln in (False, True):
+        whole = predict_without(model, run, removed, given, freeze_ln=freeze_ln)[:, :, points]
+        part = predict_without(model, run, removed, given, points=points, freeze_ln=freeze_ln)
+        assert (part - whole).abs().max() <= 1e-6 * whole.abs().max()
+    whole = direct_without(model, run, removed, given)[:, :, points]
+    assert (direct_without(model, run, removed, given, points=points) - whole).abs().max() <= 1e-6 * whole.abs().max()
 
 
 def test_sharing_a_prefix_changes_nothing(subject):
     """Started at the last layer, at the first, and not started from anywhere: the same predictions to 1e-6."""
     model, _, test, _ = subject
-    run = trace(model, test)
+    run, itself = trace(model, test), given_by(model, test)
     intact = model.predict(test)
     for first in range(model.config.n_layers):
-        ours = predict_with(model, run, (Head(first, 0),), run.z)
+        ours = predict_without(model, run, removal(model, [(Head(first, 0),)]), itself)[0]
         assert (ours - intact).abs().max() <= 1e-6 * intact.abs().max()
+
+
+def test_removing_disjoint_sets_one_after_the_other_is_removing_both(subject):
+    """The second removal starts from a model whose first set already gives its substitutes."""
+    model, _, test, other = subject
+    n_needed, given = model.layout.n_needed(test.shape[1]), given_by(model, other)
+    first, second = (Head(0, 0),), (Head(model.config.n_layers - 1, MLP),)
+    both = predict_without(model, trace(model, test), removal(model, [first + second]), given)[0]
+    edits = {
+        "blocks.0.attn.hook_z": lambda z: torch.cat((given.heads[0][0][:, :, :1], z[:, :, 1:]), dim=2),
+        f"blocks.{model.config.n_layers - 1}.hook_mlp_out": lambda _: given.mlps[-1][0],
+    }
+    assert_same(both, model(test[:, :n_needed], edits)[:, ::2])
 
 
 def test_engine_works_in_float64(generator):
     model = random_model(SHAPES[1])[0].double()
     test = torch.randn(4, 16, 5, generator=generator, dtype=torch.float64)
     run = trace(model, test)
-    torch.testing.assert_close(predict_with(model, run, (), []), model(test)[:, ::2], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(predictions_of(model, run), model(test)[:, ::2], rtol=1e-12, atol=1e-12)

@@ -2,50 +2,9 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from interp.heads import Head, all_heads, head_set
-from interp.stats import holm, matched_sets, paired_effects, permutation_p
-from training.intervals import mean_interval
-
-HEADS = st.sets(st.sampled_from(all_heads(3, 4)), min_size=1, max_size=5)
-
-
-@given(heads=HEADS, match=st.sampled_from(["layer", "size"]), n_sets=st.integers(0, 40), seed=st.integers(0, 99))
-@settings(deadline=None)
-def test_null_sets_match_and_never_contain_a_chosen_head(heads, match, n_sets, seed):
-    heads = head_set(heads)
-    null = matched_sets(heads, 3, 4, match=match, n_sets=n_sets, rng=np.random.default_rng(seed))
-    assert len(set(null.sets)) == len(null.sets) == min(n_sets, null.n_available)
-    for control in null.sets:
-        assert not set(control) & set(heads)
-        assert len(set(control)) == len(heads)
-        if match == "layer":
-            assert [head.layer for head in control] == [head.layer for head in heads]
-
-
-def test_layer_matched_sets_of_the_papers_seven_heads_number_105():
-    """paper.md, section 9.3: four heads of layer 4, two of layer 5, one of layer 6, of eight each."""
-    seven = head_set([Head(3, h) for h in (0, 4, 5, 7)] + [Head(4, 3), Head(4, 7), Head(5, 6)])
-    null = matched_sets(seven, 12, 8, match="layer", n_sets=1000, rng=np.random.default_rng(0))
-    assert null.n_available == len(null.sets) == 1 * 15 * 7
-    assert all(set(control) >= {Head(3, h) for h in (1, 2, 3, 6)} for control in null.sets)
-
-
-def test_a_whole_layer_has_no_layer_matched_set():
-    null = matched_sets(all_heads(1, 4), 2, 4, match="layer", n_sets=10, rng=np.random.default_rng(0))
-    assert (null.sets, null.n_available) == ((), 0)
-
-
-def test_sampled_sets_are_uniform():
-    rng = np.random.default_rng(0)
-    counts: dict[object, int] = {}
-    for _ in range(4000):
-        (control,) = matched_sets((Head(0, 0),), 1, 5, match="layer", n_sets=1, rng=rng).sets
-        counts[control] = counts.get(control, 0) + 1
-    assert len(counts) == 4
-    assert all(abs(count - 1000) < 5 * math.sqrt(1000 * 0.75) for count in counts.values())
+from interp.stats import critical_effect, detectable_effect, holm, paired_effects, permutation_p
+from training.intervals import bootstrap_weights, mean_interval
 
 
 def test_permutation_p_is_uniform_under_the_null(rng):
@@ -90,19 +49,42 @@ def test_effect_interval_covers_the_true_effect_and_excludes_it_at_its_nominal_r
         shared = rng.exponential(size=400)
         intact, no_context = 0.2 * shared, shared
         ablated = np.stack([0.6 * shared * rng.uniform(0.5, 1.5, size=400)])
-        (effect,) = paired_effects(ablated, intact, no_context, rng)
+        (effect,) = paired_effects(ablated, intact, no_context, bootstrap_weights(400, rng))
         covered += effect.ci_low <= 0.5 <= effect.ci_high
     assert abs(covered / repeats - 0.95) < 0.05
 
 
 def test_pairing_removes_the_noise_that_conditions_share(rng):
     shared = rng.exponential(size=1000) * 10
-    (effect,) = paired_effects(shared[None] * 0.6, shared * 0.2, shared, rng)
+    (effect,) = paired_effects(shared[None] * 0.6, shared * 0.2, shared, bootstrap_weights(1000, rng))
     assert effect.value == pytest.approx(0.5)
     assert effect.ci_high - effect.ci_low < 1e-9
 
 
 def test_no_effect_is_defined_where_the_context_is_not_used(rng):
     errors = rng.exponential(size=500)
-    (effect,) = paired_effects(errors[None] * 2, errors, errors, rng)
+    (effect,) = paired_effects(errors[None] * 2, errors, errors, bootstrap_weights(500, rng))
     assert not effect.defined
+
+
+@pytest.mark.parametrize("n", [7, 19, 20, 39, 199])
+def test_the_critical_effect_is_where_p_falls_to_five_percent(rng, n):
+    null = rng.normal(size=n)
+    critical = critical_effect(null)
+    if n < 19:
+        assert critical == math.inf
+        return
+    assert permutation_p(critical + 1e-3, null) <= 0.05
+    assert permutation_p(critical - 1e-3, null) > 0.05
+
+
+def test_the_detectable_effect_is_found_with_its_power(rng):
+    """A true effect of that size, estimated with its standard error, beats the null sets in four of five samples."""
+    null, standard_error = rng.normal(scale=0.1, size=199), 0.2
+    effect = detectable_effect(standard_error, null, n_tests=1)
+    p_values = [permutation_p(effect + standard_error * rng.normal(), null) for _ in range(4000)]
+    assert np.mean(np.array(p_values) <= 0.05) > 0.78
+    lone = detectable_effect(standard_error, np.full(199, -9.0), n_tests=1)
+    assert np.mean(lone + standard_error * rng.normal(size=4000) > 1.96 * standard_error) == pytest.approx(
+        0.8, abs=0.03
+    )

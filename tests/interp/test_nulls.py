@@ -1,0 +1,101 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from interp.heads import MLP, Head, all_heads, head_set
+from interp.nulls import CALIPER, matched_sets
+from interp.stats import permutation_p
+
+COMPONENTS = [*all_heads(3, 4), *(Head(layer, MLP) for layer in range(3))]
+NORMS = {head: 1.0 + 0.13 * place for place, head in enumerate(COMPONENTS)}
+
+
+@given(
+    heads=st.sets(st.sampled_from(COMPONENTS), min_size=1, max_size=5),
+    match=st.sampled_from(["layer", "size", "norm"]),
+    n_sets=st.integers(0, 40),
+    seed=st.integers(0, 99),
+)
+@settings(deadline=None)
+def test_null_sets_are_distinct_matched_and_never_the_set_itself(heads, match, n_sets, seed):
+    heads = head_set(heads)
+    null = matched_sets(heads, NORMS, match=match, n_sets=n_sets, rng=np.random.default_rng(seed))
+    assert len(set(null.sets)) == len(null.sets) <= n_sets
+    assert heads not in null.sets
+    for control in null.sets:
+        assert len(set(control)) == len(heads)
+        assert sum(head.number == MLP for head in control) == sum(head.number == MLP for head in heads)
+        if match == "layer":
+            assert [head.layer for head in control] == [head.layer for head in heads]
+
+
+def test_layer_matched_sets_of_the_papers_seven_heads():
+    """paper.md, section 9.3: four heads of layer 4, two of layer 5, one of layer 6, of eight each."""
+    seven = head_set([Head(3, h) for h in (0, 4, 5, 7)] + [Head(4, 3), Head(4, 7), Head(5, 6)])
+    norms = dict.fromkeys(all_heads(12, 8), 1.0)
+    null = matched_sets(seven, norms, match="layer", n_sets=20_000, rng=np.random.default_rng(0))
+    assert null.exact
+    assert len(null.sets) == math.comb(8, 4) * math.comb(8, 2) * 8 - 1
+    assert sum(not set(one) & set(seven) for one in null.sets) == 1 * 15 * 7
+
+
+@pytest.mark.parametrize("match", ["layer", "size", "norm"])
+def test_all_heads_have_no_matched_set(match):
+    norms = {head: norm for head, norm in NORMS.items() if head.number != MLP}
+    null = matched_sets(all_heads(3, 4), norms, match=match, n_sets=10, rng=np.random.default_rng(0))
+    assert null.sets == ()
+
+
+def test_norm_matched_heads_lie_within_the_caliper():
+    (head,) = chosen = (Head(1, 1),)
+    null = matched_sets(chosen, NORMS, match="norm", n_sets=100, rng=np.random.default_rng(0))
+    alike = {
+        other
+        for other in NORMS
+        if other != head and other.number != MLP and 1 / CALIPER <= NORMS[other] / NORMS[head] <= CALIPER
+    }
+    assert null.exact
+    assert {other for (other,) in null.sets} == alike
+    assert 0 < len(alike) < 11
+
+
+def test_sampled_sets_are_uniform():
+    norms = dict.fromkeys(all_heads(1, 5), 1.0)
+    rng = np.random.default_rng(0)
+    counts: dict[object, int] = {}
+    for _ in range(4000):
+        (control,) = matched_sets((Head(0, 0),), norms, match="layer", n_sets=1, rng=rng).sets
+        counts[control] = counts.get(control, 0) + 1
+    assert len(counts) == 4
+    assert all(abs(count - 1000) < 5 * math.sqrt(1000 * 0.75) for count in counts.values())
+
+
+def p_of_random_sets(effects, size, disjoint, repeats=600):
+    """p-values of target sets that were drawn at random, in a model whose heads have these effects (which add up)."""
+    rng = np.random.default_rng(1)
+    heads = list(effects)
+    norms = dict.fromkeys(heads, 1.0)
+    p_values = []
+    for _ in range(repeats):
+        target = head_set(heads[i] for i in rng.choice(len(heads), size, replace=False))
+        null = matched_sets(target, norms, match="size", n_sets=99, rng=rng).sets
+        if disjoint:
+            null = [one for one in null if not set(one) & set(target)]
+        cost = lambda one: sum(effects[head] for head in one)  # noqa: E731
+        p_values.append(permutation_p(cost(target), np.array([cost(one) for one in null])))
+    return np.array(p_values)
+
+
+def test_p_of_a_random_set_is_uniform_and_would_not_be_against_disjoint_sets():
+    """One head of twenty-four that matters: a random set of four holds it every sixth time."""
+    rng = np.random.default_rng(0)
+    effects = {head: 0.01 * rng.normal() for head in all_heads(3, 8)}
+    effects[Head(0, 1)] = 1.0
+    p_values = p_of_random_sets(effects, 4, disjoint=False)
+    for level in (0.05, 0.1, 0.2, 0.5):
+        assert abs((p_values <= level).mean() - level) < 4 * math.sqrt(level * (1 - level) / len(p_values))
+    wrong = p_of_random_sets(effects, 4, disjoint=True)
+    assert (wrong <= 0.05).mean() > 0.12
