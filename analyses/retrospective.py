@@ -13,9 +13,9 @@ import pandas as pd
 
 from interp.ablation import Ablation, ablate
 from interp.heads import HeadSet, heads_above, highest_head, show
+from interp.nulls import MATCHES, Match
 from interp.plots import plot_ablation, plot_ablation_curves, plot_error_curves, plot_scores, save_figure
 from interp.scores import HeadScores, score
-from interp.nulls import MATCHES, Match
 from interp.verdict import ATTENDS, verdict
 from training.checkpoint import Checkpoint
 from training.evaluate import error_curves

@@ -222,7 +222,7 @@ def show_result(one: Subject, result: Result) -> None:
 
 def print_ablation(result: Ablation, title: str) -> None:
     """One row per set, class, mode and range."""
-    several = result.table["points"].nunique() > 1
+    several = len(set(result.table["points"])) > 1
     rows = [
         [
             f"{row['heads']} {row['function_class']} {row['mode']}" + (f" {row['points']}" if several else ""),
@@ -249,22 +249,23 @@ def print_ablation(result: Ablation, title: str) -> None:
 
 def print_cumulative(result: CumulativeAblation, title: str) -> None:
     """The effect at a few numbers of removed heads, and the area."""
-    last = int(result.table["k"].max())
+    last = max(row["k"] for row in output.records(result.table))
     shown = sorted({1, 2, 3, 4, round(last / 2), last} & set(range(1, last + 1)))
     rows = []
     for area in output.records(result.area):
         about = [area[column] for column in ("function_class", "mode", "points")]
-        cell = result.table
-        for column, value in zip(("function_class", "mode", "points"), about, strict=True):
-            cell = cell[cell[column] == value]
-        effects = {row["k"]: row for row in output.records(cell)}
+        effects = {
+            row["k"]: row
+            for row in output.records(result.table)
+            if [row[column] for column in ("function_class", "mode", "points")] == about
+        }
+        steps = (
+            f"{output.number(effects[k]['effect'], 2)} ({output.number(effects[k]['random_effect'], 2)})" for k in shown
+        )
         rows.append(
             [
                 " ".join(about[:2]),
-                *(
-                    f"{output.number(effects[k]['effect'], 2)} ({output.number(effects[k]['random_effect'], 2)})"
-                    for k in shown
-                ),
+                *steps,
                 output.interval(area["area"], area["ci_low"], area["ci_high"]),
                 output.number(area["random_area"]),
                 output.number(area["p_value"]),
@@ -273,8 +274,8 @@ def print_cumulative(result: CumulativeAblation, title: str) -> None:
     order = list(dict.fromkeys(result.table["added"]))
     header = ["class, mode", *(f"k = {k}" for k in shown), "area", "random", "p"]
     caption = (
-        f"effect of the first k heads in the order {' '.join(order[:8])}{' ...' if len(order) > 8 else ''} (mean of random "
-        f"orders); area: mean over k; p against {result.area['n_orders'].iloc[0]} random orders of the same heads; "
+        f"effect of the first k heads in the order {' '.join(order[:8])}{' ...' if len(order) > 8 else ''} "
+        f"(mean of random orders); area: mean over k; p against {result.area['n_orders'].iloc[0]} random orders of the same heads; "
         f"{result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
     )
     output.print_table(title, header, rows, caption)
@@ -293,8 +294,8 @@ def print_pairs(result: PairAblation, title: str, most: int = 12) -> None:
         for row in ranked
     ]
     caption = (
-        "interaction: effect of both less the sum of each alone; above 0 they stand in for one another, below 0 they do "
-        f"the same damage; p after Holm over pairs; the {len(rows)} strongest of {len(result.table)}; "
+        "interaction: effect of both less the sum of each alone; above 0 they stand in for one another, below 0 they "
+        f"do the same damage; p after Holm over pairs; the {len(rows)} strongest of {len(result.table)}; "
         f"{result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
     )
     output.print_table(title, ["heads, class, mode", "first", "second", "both", "interaction", "p Holm"], rows, caption)

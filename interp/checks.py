@@ -60,7 +60,9 @@ def check_removal(
             require_equal(engine, plain, f"{name} ablation in the engine is not that of the forward pass")
 
 
-def own_z(model: Transformer, tokens: Float[Tensor, "batch pos dim"]) -> list[Float[Tensor, "batch needed head d_head"]]:
+def own_z(
+    model: Transformer, tokens: Float[Tensor, "batch pos dim"]
+) -> list[Float[Tensor, "batch needed head d_head"]]:
     sites = [f"blocks.{layer}.attn.hook_z" for layer in range(model.config.n_layers)]
     seen = read_sites(model, model.needed(tokens), sites)
     return [seen[site] for site in sites]
@@ -107,7 +109,9 @@ def plain_edits(
     return edits
 
 
-def replace_heads(heads: list[int], substitute: Float[Tensor, "..."] | None, at: Bool[Tensor, " needed"] | None) -> Edit:
+def replace_heads(
+    heads: list[int], substitute: Float[Tensor, "..."] | None, at: Bool[Tensor, " needed"] | None
+) -> Edit:
     """Put the substitute, or a uniform pattern where there is none, in place of some heads of an activation."""
 
     def edit(activation: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

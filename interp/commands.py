@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from interp.names import DESIGN_NAMES, MODE_NAMES
 from training import options
 from training.commands import check_classes, check_device
 from training.errors import UserError, one_of
-from interp.names import DESIGN_NAMES, MODE_NAMES
 from training.names import BASELINE_NAMES, SHIFT_NAMES
 
 if TYPE_CHECKING:

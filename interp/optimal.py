@@ -18,7 +18,7 @@ from training.prompts import Prompts
 from training.transformer import Transformer
 
 STEPS, RATE = 60, 0.1  # in units of each activation's standard deviation
-FITTED = 256  # prompts
+FITTED = 512  # prompts
 
 
 def fit_constants(

@@ -279,7 +279,7 @@ def plot_pairs(result: PairAblation) -> list[Axes]:
     names = list(table["function_class"].unique())
     heads = list(dict.fromkeys(head for pair in table["heads"] for head in pair.split(",")))
     axes = row_of_axes(len(names), width=0.4 * len(heads) + 1.2, height=0.4 * len(heads) + 0.9)
-    limit = max(0.1, float(table["interaction"].abs().max()))
+    limit = max(0.1, *(abs(row["interaction"]) for row in records(table)))
     for ax, name in zip(axes, names, strict=True):
         grid = pd.DataFrame(np.nan, index=heads, columns=heads)
         for row in records(where(table, function_class=name)):

@@ -36,7 +36,7 @@ def activations(
     return [seen[one] for one in sites]
 
 
-def moments(model: Transformer, chunks: Iterable[Float[Tensor, "batch pos dim"]], site: Site) -> Moments:
+def moments(model: Transformer, chunks: Iterable[Float[Tensor, "_ pos dim"]], site: Site) -> Moments:
     """Averages over all chunks, summed in float64."""
     n_prompts, sums, squares = 0, None, None
     for tokens in chunks:

@@ -37,7 +37,7 @@ def verdict(table: pd.DataFrame, scores: dict[str, float] | None = None) -> list
     for row in records(table):
         cell = (row["function_class"], row["points"])
         groups.setdefault(row["heads"], {}).setdefault(cell, []).append(row)
-    several_ranges = table["points"].nunique() > 1
+    several_ranges = len(set(table["points"])) > 1
     return [paragraph(cells, (scores or {}).get(heads, 0.0), several_ranges) for heads, cells in groups.items()]
 
 

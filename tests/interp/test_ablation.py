@@ -3,14 +3,17 @@ import pandas as pd
 import pytest
 import torch
 
-from interp import ablation, checks
-from interp.ablation import ablate, mean_z
-from interp.engine import trace
-from interp.heads import Head, all_heads, show
+from interp import checks, sweep
+from interp.ablation import ablate, output_norms
+from interp.engine import SITES
+from interp.heads import MLP, Head, all_heads, show
+from interp.interventions import MODES
+from interp.references import activations, moments, partner_prompts
 from interp.verdict import verdict
-from training.errors import CheckError
+from training.errors import CheckError, UserError
 from training.evaluate import evaluation_prompts, no_context_error, predictions
 from training.output import records
+from training.settings import from_preset
 
 SETS = [(Head(0, 1), Head(1, 2)), (Head(2, 3),)]
 
@@ -78,6 +81,9 @@ def test_numbers_are_those_of_a_plain_loop(trained, result):
             null.append((error(heads, mode) - intact) / (optimum - intact))
         assert list(controls["effect"]) == pytest.approx(null, rel=1e-3, abs=1e-4)
         assert row["p_value"] == (sum(value >= row["effect"] for value in null) + 1) / 7
+        apart = [value for value, disjoint in zip(null, controls["disjoint"], strict=True) if disjoint]
+        if apart:
+            assert row["control_effect"] == pytest.approx(np.mean(apart), rel=1e-3, abs=1e-4)
 
 
 def test_the_found_head_of_the_shipped_model_is_causal(trained):
@@ -94,16 +100,28 @@ def test_results_repeat_and_do_not_depend_on_chunks(trained, monkeypatch):
 
     first, second = table(), table()
     pd.testing.assert_frame_equal(first, second)
-    monkeypatch.setattr(ablation, "CHUNK", 17)
-    pd.testing.assert_frame_equal(first, table(), rtol=1e-5)
+    monkeypatch.setattr(sweep, "CHUNK", 17)
+    monkeypatch.setattr(sweep, "ROWS", 40)
+    pd.testing.assert_frame_equal(first, table(), rtol=1e-4, atol=1e-6)
 
 
-def test_reference_means_are_means_over_all_prompts(trained, monkeypatch):
+@pytest.mark.parametrize("site", list(SITES))
+def test_reference_moments_are_those_over_all_prompts(trained, site):
     tokens = evaluation_prompts(trained.config, "linear", n_prompts=50, seed=0).tokens
-    whole = [z.mean(0, keepdim=True) for z in trace(trained.model, tokens).z]
-    monkeypatch.setattr(ablation, "CHUNK", 8)
-    for ours, wanted in zip(mean_z(trained.model, tokens), whole, strict=True):
-        torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-6)
+    whole = activations(trained.model, tokens, site)
+    known = moments(trained.model, tokens.split(8), site)
+    for mean, std, wanted in zip(known.mean, known.std, whole, strict=True):
+        torch.testing.assert_close(mean, wanted.mean(0, keepdim=True), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(std, wanted.std(0, correction=0, keepdim=True), rtol=1e-3, atol=1e-5)
+
+
+def test_output_norms_are_those_of_what_is_written(trained):
+    norms = output_norms(trained, ["linear"], seed=0)
+    tokens = evaluation_prompts(trained.config, "linear", n_prompts=128, seed=0, stream="reference").tokens
+    found = activations(trained.model, tokens, "z")
+    written = found[1][:, :, 5] @ trained.model.layers[1].attn.W_O[5]
+    assert norms[Head(1, 5)] == pytest.approx(written.square().sum(-1).mean().sqrt().item(), rel=1e-4)
+    assert norms[Head(2, MLP)] == pytest.approx(found[5].square().sum(-1).mean().sqrt().item(), rel=1e-4)
 
 
 def test_curves_average_to_the_errors_in_the_table(result):
@@ -122,24 +140,44 @@ def test_an_untrained_model_has_no_effect_to_measure(random_checkpoint):
 
 
 def test_all_heads_have_no_layer_matched_set(trained):
-    result = ablate(trained, [all_heads(3, 8)], ["linear"], n_prompts=32, modes=["mean"])
+    result = ablate(trained, [all_heads(3, 8)], ["linear"], n_prompts=32, modes=["mean"], n_controls=20)
     assert result.table["n_controls"].tolist() == [0]
     assert "no p-value" in verdict(result.table)[0]
     assert result.table["heads"].tolist() == [show(all_heads(3, 8))]
 
 
-def test_an_ablation_that_does_not_act_is_refused(trained, monkeypatch):
+@pytest.mark.parametrize(
+    ("failure", "broken"),
+    [
+        ("not that of the forward pass", lambda true, m, r, removed, g, **k: true(m, r, removed, g, **k) * 1.001),
+        ("patching a run with itself", lambda true, m, r, removed, g, **k: true(m, r, removed, g, **k) + 0.01),
+    ],
+)
+def test_an_ablation_that_does_not_act_is_refused(trained, monkeypatch, failure, broken):
     """Each self-check, by breaking what it guards."""
-    run = lambda: ablate(trained, [(Head(0, 1),)], ["linear"], n_prompts=32, n_controls=0)  # noqa: E731
-    true_predict = checks.predict_with
-    for failure, broken in (
-        ("not that of the forward pass", lambda m, r, _, z: true_predict(m, r, (), z)),
-        ("removing no head changes the predictions", lambda m, r, heads, z: true_predict(m, r, heads, z) + 0.01),
-        ("patching a run with itself", lambda m, r, h, z: true_predict(m, r, h, z) + 0.01 * (len(h) == 24)),
-    ):
-        monkeypatch.setattr(checks, "predict_with", broken)
-        with pytest.raises(CheckError, match=failure):
-            run()
+    true, calls = checks.predict_without, []
+
+    def predict(*given, **more):
+        calls.append(given)
+        is_patch = len(calls) == 1
+        return broken(true, *given, **more) if is_patch == ("patching" in failure) else true(*given, **more)
+
+    monkeypatch.setattr(checks, "predict_without", predict)
+    with pytest.raises(CheckError, match=failure):
+        ablate(trained, [(Head(0, 1),)], ["linear"], n_prompts=32, n_controls=0)
+
+
+def test_a_changed_intact_run_is_refused(trained, monkeypatch):
+    true = checks.predictions_of
+    monkeypatch.setattr(checks, "predictions_of", lambda *given: true(*given) + 0.01)
+    with pytest.raises(CheckError, match="removing no head changes the predictions"):
+        ablate(trained, [(Head(0, 1),)], ["linear"], n_prompts=32, n_controls=0)
+
+
+def test_a_sweep_that_float64_does_not_confirm_is_refused(trained, monkeypatch):
+    monkeypatch.setattr(checks, "ROUNDING", 1e-12)
+    with pytest.raises(CheckError, match=r"zero ablation of 0\.1 differs from its float64 result"):
+        ablate(trained, [(Head(0, 1),)], ["linear"], modes=["zero"], n_prompts=32, n_controls=0)
 
 
 def test_a_head_that_writes_nothing_to_z_is_reported(random_checkpoint):
@@ -147,6 +185,104 @@ def test_a_head_that_writes_nothing_to_z_is_reported(random_checkpoint):
     random_checkpoint.model.layers[0].attn.b_V[1] = 0
     with pytest.raises(CheckError, match=r"zero ablation leaves what head 0\.1 writes"):
         ablate(random_checkpoint, [(Head(0, 1),)], ["linear"], n_prompts=32, n_controls=0)
+
+
+def test_a_pattern_that_is_already_uniform_is_reported(random_checkpoint):
+    for name in ("W_Q", "b_Q"):
+        getattr(random_checkpoint.model.layers[0].attn, name)[1] = 0
+    with pytest.raises(CheckError, match=r"uniform ablation leaves what head 0\.1 attends to"):
+        ablate(random_checkpoint, [(Head(0, 1),)], ["linear"], site="pattern", n_prompts=32, n_controls=0)
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+@pytest.mark.parametrize("site", ["z", "value"])
+def test_every_mode_removes_a_causal_head_at_every_site(trained, mode, site):
+    """What the head reads are the inputs: other inputs are fatal, another function of the same ones harmless."""
+    result = ablate(trained, [(Head(0, 1),)], ["linear"], modes=[mode], site=site, n_prompts=128, n_controls=0)
+    (effect,) = result.table["effect"]
+    if mode in ("resample:function", "resample:class"):
+        assert abs(effect) < 0.02
+    else:
+        assert effect > 0.8
+
+
+def test_resampling_needs_a_second_class():
+    config = from_preset("tiny", "single:linear", 0, ["data.classes=linear"])
+    with pytest.raises(UserError, match="needs a second function class"):
+        partner_prompts(config, "linear", "class", 16, 0)
+
+
+@pytest.mark.parametrize("partner", ["other", "function", "class", "inputs"])
+def test_partners_share_what_they_should(trained, partner):
+    """Noise-free classes: the same inputs under the same function would give the same ys."""
+    config = trained.config
+    test = evaluation_prompts(config, "linear", n_prompts=40, seed=0)
+    other = partner_prompts(config, "linear", partner, 40, 0)
+    assert torch.equal(test.xs, other.xs) == (partner in ("function", "class"))
+    assert not torch.equal(test.ys, other.ys)
+    weights = [torch.linalg.lstsq(one.xs, one.ys[..., None]).solution for one in (test, other)]
+    assert torch.allclose(*weights, atol=1e-3) == (partner == "inputs")
+
+
+def test_noise_is_the_same_however_prompts_are_cut(trained, monkeypatch):
+    def effects():
+        return ablate(trained, SETS[:1], ["linear"], modes=["noise"], n_prompts=60, n_controls=0).table["nmse_after"]
+
+    whole = effects()
+    monkeypatch.setattr(sweep, "CHUNK", 7)
+    assert list(effects()) == pytest.approx(list(whole), rel=1e-5)
+
+
+def test_optimal_constants_cost_no_more_than_the_means_they_start_from(trained):
+    sets = [(Head(0, 1),), (Head(0, 2),), (Head(0, MLP),)]
+    table = ablate(trained, sets, ["linear"], modes=["mean", "optimal"], n_prompts=512, n_controls=0).table
+    mean, optimal = (table[table["mode"] == mode]["nmse_after"].to_numpy() for mode in ("mean", "optimal"))
+    assert (optimal <= mean + 0.03).all()  # fitted on other prompts
+    assert optimal[1] < 0.5 * mean[1]  # most of what the mean of 0.2 costs is not lost information
+
+
+def test_ranges_are_means_over_their_pairs(trained):
+    whole = ablate(trained, SETS, ["linear"], modes=["mean"], points="4-7,12-15", n_prompts=64, n_controls=2)
+    for points, first in (("4-7", 4), ("12-15", 12)):
+        rows = whole.table[whole.table["points"] == points]
+        for row in records(rows):
+            curve = whole.curves.query("heads == @row['heads'] and mode == 'mean'")["nmse"].to_numpy()
+            assert curve[first : first + 4].mean() == pytest.approx(row["nmse_after"], rel=1e-9)
+    assert set(whole.null["points"]) == {"4-7", "12-15"}
+
+
+def test_keeping_is_removing_the_complement(trained):
+    kept = (Head(0, 1), Head(1, 2))
+    others = tuple(head for head in all_heads(3, 8) if head not in kept)
+    keep = ablate(trained, [kept], ["linear"], modes=["mean"], design="keep", n_prompts=64, n_controls=5)
+    remove = ablate(trained, [others], ["linear"], modes=["mean"], n_prompts=64, n_controls=0)
+    assert keep.table["nmse_after"][0] == pytest.approx(remove.table["nmse_after"][0], rel=1e-6)
+    null = keep.null.query("match == 'layer'")["effect"]
+    assert keep.table["p_value"][0] == pytest.approx(((null <= keep.table["effect"][0]).sum() + 1) / (len(null) + 1))
+    with pytest.raises(UserError, match="takes heads only"):
+        ablate(trained, [(Head(0, MLP),)], ["linear"], design="keep", n_prompts=16)
+
+
+def test_a_small_memory_limit_changes_nothing_but_the_passes(trained):
+    table = {
+        memory: ablate(trained, SETS, ["linear"], modes=["mean"], n_prompts=40, n_controls=3, memory=memory).table
+        for memory in (2**20, 2**30)
+    }
+    pd.testing.assert_frame_equal(*table.values(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"site": "k"}, "unknown --site 'k' \\(valid: z, pattern, value\\)"),
+        ({"at": "q"}, "--at 'q' is not valid"),
+        ({"points": "12-16"}, "this model has pairs 0-15"),
+        ({"modes": ["median"]}, "unknown --mode 'median'"),
+    ],
+)
+def test_what_does_not_exist_is_refused(trained, wrong, message):
+    with pytest.raises(UserError, match=message):
+        ablate(trained, SETS, ["linear"], n_prompts=16, **wrong)
 
 
 def test_verdict_says_when_replacements_disagree(result):

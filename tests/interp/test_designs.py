@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from interp.ablation import ablate
+from interp.designs import bootstrap_p, cumulative, pairs
+from interp.heads import Head
+from training.checkpoint import load
+from training.errors import UserError
+
+ORDER = [Head(1, 3), Head(0, 1), Head(2, 5)]
+COMMON = {"modes": ["mean"], "n_prompts": 128}
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return load("zoo:mixed-0")
+
+
+def effect(trained, heads):
+    table = ablate(trained, [tuple(sorted(heads))], ["linear"], **COMMON, n_controls=0).table
+    return table["effect"][0]
+
+
+def test_each_step_is_the_ablation_of_the_heads_so_far(trained):
+    result = cumulative(trained, ORDER, ["linear"], **COMMON, n_orders=3)
+    wanted = [effect(trained, ORDER[: k + 1]) for k in range(3)]
+    np.testing.assert_allclose(result.table["effect"], wanted, rtol=1e-4, atol=1e-6)
+    assert result.table["added"].tolist() == [str(head) for head in ORDER]
+    assert result.area["area"][0] == pytest.approx(np.mean(wanted), rel=1e-4)
+    assert result.area["ci_low"][0] < result.area["area"][0] < result.area["ci_high"][0]
+
+
+def test_the_best_order_beats_random_ones_and_the_worst_does_not(trained):
+    best = cumulative(trained, [Head(0, 1), Head(1, 3), Head(1, 4), Head(2, 6)], ["linear"], **COMMON, n_orders=12).area
+    worst = cumulative(
+        trained, [Head(1, 4), Head(2, 6), Head(1, 3), Head(0, 1)], ["linear"], **COMMON, n_orders=12
+    ).area
+    assert best["p_value"][0] < 0.7
+    assert worst["p_value"][0] > 0.7
+    assert best["area"][0] > worst["area"][0] + 0.4
+
+
+def test_interaction_is_both_less_the_sum(trained):
+    heads = (Head(0, 1), Head(1, 1))
+    row = pairs(trained, heads, ["linear"], **COMMON).table.iloc[0]
+    alone = [effect(trained, [head]) for head in heads]
+    assert (row["effect_first"], row["effect_second"]) == pytest.approx(tuple(alone), rel=1e-4)
+    assert row["interaction"] == pytest.approx(effect(trained, heads) - sum(alone), rel=1e-3)
+    assert row["ci_low"] < row["interaction"] < row["ci_high"]
+
+
+@pytest.mark.parametrize("design", [pairs, cumulative])
+def test_one_head_is_not_enough(trained, design):
+    with pytest.raises(UserError, match=r"needs at least two heads \(given: 0\.1\)"):
+        design(trained, (Head(0, 1),), ["linear"], **COMMON)
+
+
+def test_bootstrap_p_is_uniform_under_no_difference(rng):
+    p_values = np.array([bootstrap_p(rng.normal() + rng.normal(size=999)) for _ in range(1500)])
+    for level in (0.05, 0.2, 0.5):
+        assert abs((p_values <= level).mean() - level) < 0.04
+
+
+def test_models_that_use_no_context_have_no_effects(random_checkpoint):
+    assert cumulative(random_checkpoint, ORDER, ["linear"], **COMMON, n_orders=2).area["area"].isna().all()
+    assert pairs(random_checkpoint, tuple(sorted(ORDER)), ["linear"], **COMMON).table["interaction"].isna().all()

@@ -1,0 +1,97 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from interp.ablation import ablate
+from interp.heads import Head
+from interp.seeds import independent_seeds, null_means, pooled, t_interval
+from training.checkpoint import load
+
+SETS = [(Head(0, 1),), (Head(0, 1),), (Head(0, 1),)]
+NAMES = ["zoo:mixed-0", "zoo:random-0", "zoo:linear-0"]
+
+
+@pytest.fixture(scope="module")
+def checkpoints():
+    return [load(name) for name in NAMES]
+
+
+@pytest.fixture(scope="module")
+def ablations(checkpoints):
+    common = {"modes": ["mean"], "n_prompts": 128, "n_controls": 50, "matches": ("layer",)}
+    return [ablate(one, [heads], ["linear"], **common) for one, heads in zip(checkpoints, SETS, strict=True)]
+
+
+def test_runs_that_share_a_stream_are_one_seed(checkpoints):
+    first, second, third = checkpoints
+    assert independent_seeds(checkpoints) == [[0], [1], [2]]
+    twin = replace(
+        second, config=replace(second.config, seeds=replace(second.config.seeds, data=first.config.seeds.data))
+    )
+    assert independent_seeds([first, twin, third]) == [[0, 1], [2]]
+    bridge = replace(
+        third, config=replace(third.config, seeds=replace(first.config.seeds, data=twin.config.seeds.init))
+    )
+    assert independent_seeds([first, second, bridge]) == [[0, 2], [1]]
+
+
+def test_the_pooled_effect_is_the_mean_over_seeds(checkpoints, ablations):
+    (row,) = pooled(checkpoints, ablations, SETS, "0.1").to_dict("records")
+    effects = [one.table["effect"][0] for one in ablations]
+    assert row["effect"] == pytest.approx(np.mean(effects), rel=1e-6)
+    assert (row["effect_min"], row["effect_max"]) == pytest.approx((min(effects), max(effects)))
+    assert row["ci_low"] < row["effect"] < row["ci_high"]
+    assert row["t_low"] < row["ci_low"] < row["ci_high"] < row["t_high"]
+    assert (row["n_seeds"], row["n_undefined"]) == (3, 0)
+    assert row["p_value"] == row["smallest_p"] == 1 / 8**3
+
+
+def test_a_shared_stream_counts_once_and_widens_the_interval(checkpoints, ablations):
+    first, second, third = checkpoints
+    twin = replace(second, config=replace(second.config, seeds=first.config.seeds))
+    (alone,) = pooled(checkpoints, ablations, SETS, "0.1").to_dict("records")
+    (row,) = pooled([first, twin, third], ablations, SETS, "0.1").to_dict("records")
+    effects = [one.table["effect"][0] for one in ablations]
+    assert row["n_seeds"] == 2
+    assert row["n_checkpoints"] == 3
+    assert row["effect"] == pytest.approx((np.mean(effects[:2]) + effects[2]) / 2, rel=1e-6)
+    assert row["t_high"] - row["t_low"] > alone["t_high"] - alone["t_low"]
+
+
+def test_models_without_an_effect_are_left_out_and_counted(checkpoints, ablations):
+    plateau = load("zoo:cubic-0")
+    common = {"modes": ["mean"], "n_prompts": 128, "n_controls": 50, "matches": ("layer",)}
+    nothing = ablate(plateau, [SETS[0]], ["linear"], **common)
+    (row,) = pooled([*checkpoints, plateau], [*ablations, nothing], [*SETS, SETS[0]], "0.1").to_dict("records")
+    assert (row["n_seeds"], row["n_undefined"]) == (3, 1)
+    (row,) = pooled([plateau], [nothing], SETS[:1], "0.1").to_dict("records")
+    assert np.isnan(row["effect"])
+    assert row["n_undefined"] == 1
+
+
+def test_combinations_hold_own_sets_but_not_all_of_them(rng):
+    own = {0: 10.0, 1: 20.0}
+    others = {0: np.array([0.0, 1.0]), 1: np.array([0.0])}
+    means = null_means([[0], [1]], others, own, rng)
+    assert sorted(means) == sorted([0.0, 0.5, 5.0, 10.0, 10.5])
+
+
+def test_pooled_p_is_uniform_when_sets_are_picked_at_random(rng):
+    """Three models of eight heads; the tested head of each is any of them."""
+    p_values = []
+    for _ in range(600):
+        effects = rng.exponential(size=(3, 8)) ** 2
+        own = {place: float(row[0]) for place, row in enumerate(effects)}
+        null = null_means([[0], [1], [2]], {place: row[1:] for place, row in enumerate(effects)}, own, rng)
+        p_values.append((np.sum(null >= np.mean(list(own.values())) - 1e-12) + 1) / (len(null) + 1))
+    for level in (0.05, 0.1, 0.5):
+        assert abs((np.array(p_values) <= level).mean() - level) < 4 * np.sqrt(level * (1 - level) / 600)
+
+
+def test_the_t_interval_covers_at_its_nominal_rate_with_three_seeds(rng):
+    covered = 0
+    for _ in range(2000):
+        low, high = t_interval(rng.normal(size=3))
+        covered += low <= 0 <= high
+    assert abs(covered / 2000 - 0.95) < 0.02
