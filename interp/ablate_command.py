@@ -275,7 +275,8 @@ def print_cumulative(result: CumulativeAblation, title: str) -> None:
     header = ["class, mode", *(f"k = {k}" for k in shown), "area", "random", "p"]
     caption = (
         f"effect of the first k heads in the order {' '.join(order[:8])}{' ...' if len(order) > 8 else ''} "
-        f"(mean of random orders); area: mean over k; p against {result.area['n_orders'].iloc[0]} random orders of the same heads; "
+        f"(mean of random orders); area: mean over k; p against {result.area['n_orders'].iloc[0]} random orders of the "
+        "same heads; "
         f"{result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
     )
     output.print_table(title, header, rows, caption)

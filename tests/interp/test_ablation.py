@@ -236,7 +236,9 @@ def test_noise_is_the_same_however_prompts_are_cut(trained, monkeypatch):
 def test_optimal_constants_cost_no_more_than_the_means_they_start_from(trained):
     sets = [(Head(0, 1),), (Head(0, 2),), (Head(0, MLP),)]
     table = ablate(trained, sets, ["linear"], modes=["mean", "optimal"], n_prompts=512, n_controls=0).table
-    mean, optimal = (table[table["mode"] == mode]["nmse_after"].to_numpy() for mode in ("mean", "optimal"))
+    mean, optimal = (
+        np.array([row["nmse_after"] for row in records(table) if row["mode"] == mode]) for mode in ("mean", "optimal")
+    )
     assert (optimal <= mean + 0.03).all()  # fitted on other prompts
     assert optimal[1] < 0.5 * mean[1]  # most of what the mean of 0.2 costs is not lost information
 
@@ -244,8 +246,7 @@ def test_optimal_constants_cost_no_more_than_the_means_they_start_from(trained):
 def test_ranges_are_means_over_their_pairs(trained):
     whole = ablate(trained, SETS, ["linear"], modes=["mean"], points="4-7,12-15", n_prompts=64, n_controls=2)
     for points, first in (("4-7", 4), ("12-15", 12)):
-        rows = whole.table[whole.table["points"] == points]
-        for row in records(rows):
+        for row in (one for one in records(whole.table) if one["points"] == points):
             curve = whole.curves.query("heads == @row['heads'] and mode == 'mean'")["nmse"].to_numpy()
             assert curve[first : first + 4].mean() == pytest.approx(row["nmse_after"], rel=1e-9)
     assert set(whole.null["points"]) == {"4-7", "12-15"}
@@ -256,19 +257,21 @@ def test_keeping_is_removing_the_complement(trained):
     others = tuple(head for head in all_heads(3, 8) if head not in kept)
     keep = ablate(trained, [kept], ["linear"], modes=["mean"], design="keep", n_prompts=64, n_controls=5)
     remove = ablate(trained, [others], ["linear"], modes=["mean"], n_prompts=64, n_controls=0)
-    assert keep.table["nmse_after"][0] == pytest.approx(remove.table["nmse_after"][0], rel=1e-6)
-    null = keep.null.query("match == 'layer'")["effect"]
-    assert keep.table["p_value"][0] == pytest.approx(((null <= keep.table["effect"][0]).sum() + 1) / (len(null) + 1))
+    (kept_row,), (removed_row,) = records(keep.table), records(remove.table)
+    assert kept_row["nmse_after"] == pytest.approx(removed_row["nmse_after"], rel=1e-6)
+    null = [row["effect"] for row in records(keep.null) if row["match"] == "layer"]
+    as_good = sum(effect <= kept_row["effect"] for effect in null)
+    assert kept_row["p_value"] == pytest.approx((as_good + 1) / (len(null) + 1))
     with pytest.raises(UserError, match="takes heads only"):
         ablate(trained, [(Head(0, MLP),)], ["linear"], design="keep", n_prompts=16)
 
 
 def test_a_small_memory_limit_changes_nothing_but_the_passes(trained):
-    table = {
-        memory: ablate(trained, SETS, ["linear"], modes=["mean"], n_prompts=40, n_controls=3, memory=memory).table
+    small, large = (
+        ablate(trained, SETS, ["linear"], modes=["mean"], n_prompts=40, n_controls=3, memory=memory).table
         for memory in (2**20, 2**30)
-    }
-    pd.testing.assert_frame_equal(*table.values(), rtol=1e-4, atol=1e-6)
+    )
+    pd.testing.assert_frame_equal(small, large, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

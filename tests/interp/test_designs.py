@@ -6,6 +6,7 @@ from interp.designs import bootstrap_p, cumulative, pairs
 from interp.heads import Head
 from training.checkpoint import load
 from training.errors import UserError
+from training.output import records
 
 ORDER = [Head(1, 3), Head(0, 1), Head(2, 5)]
 COMMON = {"modes": ["mean"], "n_prompts": 128}
@@ -17,8 +18,8 @@ def trained():
 
 
 def effect(trained, heads):
-    table = ablate(trained, [tuple(sorted(heads))], ["linear"], **COMMON, n_controls=0).table
-    return table["effect"][0]
+    (row,) = records(ablate(trained, [tuple(sorted(heads))], ["linear"], **COMMON, n_controls=0).table)
+    return row["effect"]
 
 
 def test_each_step_is_the_ablation_of_the_heads_so_far(trained):
@@ -26,23 +27,23 @@ def test_each_step_is_the_ablation_of_the_heads_so_far(trained):
     wanted = [effect(trained, ORDER[: k + 1]) for k in range(3)]
     np.testing.assert_allclose(result.table["effect"], wanted, rtol=1e-4, atol=1e-6)
     assert result.table["added"].tolist() == [str(head) for head in ORDER]
-    assert result.area["area"][0] == pytest.approx(np.mean(wanted), rel=1e-4)
-    assert result.area["ci_low"][0] < result.area["area"][0] < result.area["ci_high"][0]
+    (area,) = records(result.area)
+    assert area["area"] == pytest.approx(np.mean(wanted), rel=1e-4)
+    assert area["ci_low"] < area["area"] < area["ci_high"]
 
 
 def test_the_best_order_beats_random_ones_and_the_worst_does_not(trained):
-    best = cumulative(trained, [Head(0, 1), Head(1, 3), Head(1, 4), Head(2, 6)], ["linear"], **COMMON, n_orders=12).area
-    worst = cumulative(
-        trained, [Head(1, 4), Head(2, 6), Head(1, 3), Head(0, 1)], ["linear"], **COMMON, n_orders=12
-    ).area
-    assert best["p_value"][0] < 0.7
-    assert worst["p_value"][0] > 0.7
-    assert best["area"][0] > worst["area"][0] + 0.4
+    heads = [Head(0, 1), Head(1, 3), Head(1, 4), Head(2, 6)]
+    best, worst = (
+        records(cumulative(trained, order, ["linear"], **COMMON, n_orders=12).area)[0] for order in (heads, heads[::-1])
+    )
+    assert best["p_value"] < 0.7 < worst["p_value"]
+    assert best["area"] > worst["area"] + 0.4
 
 
 def test_interaction_is_both_less_the_sum(trained):
     heads = (Head(0, 1), Head(1, 1))
-    row = pairs(trained, heads, ["linear"], **COMMON).table.iloc[0]
+    (row,) = records(pairs(trained, heads, ["linear"], **COMMON).table)
     alone = [effect(trained, [head]) for head in heads]
     assert (row["effect_first"], row["effect_second"]) == pytest.approx(tuple(alone), rel=1e-4)
     assert row["interaction"] == pytest.approx(effect(trained, heads) - sum(alone), rel=1e-3)
@@ -62,5 +63,7 @@ def test_bootstrap_p_is_uniform_under_no_difference(rng):
 
 
 def test_models_that_use_no_context_have_no_effects(random_checkpoint):
-    assert cumulative(random_checkpoint, ORDER, ["linear"], **COMMON, n_orders=2).area["area"].isna().all()
-    assert pairs(random_checkpoint, tuple(sorted(ORDER)), ["linear"], **COMMON).table["interaction"].isna().all()
+    ladder = cumulative(random_checkpoint, ORDER, ["linear"], **COMMON, n_orders=2)
+    assert ladder.area["area"].isna().to_numpy().all()
+    both = pairs(random_checkpoint, tuple(sorted(ORDER)), ["linear"], **COMMON)
+    assert both.table["interaction"].isna().to_numpy().all()

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from interp.engine import (
+    EVERY,
+    Site,
     Substitutes,
     direct_without,
     predict_without,
@@ -17,6 +19,7 @@ from interp.hooked import hooked
 from interp.references import activations
 from training.checkpoint import load
 from training.config import ModelConfig
+from training.prompts import Positions
 from training.transformer import Transformer, site_names
 
 SHAPES = [(1, 1, 8, 3, 3), (2, 4, 32, 5, 8), (4, 2, 16, 1, 12), (3, 8, 64, 4, 16)]
@@ -85,14 +88,14 @@ def test_an_edit_at_any_site_equals_the_same_hook(subject):
     twin.set_use_attn_result(False)
 
 
-def given_by(model, tokens, site="z"):
+def given_by(model, tokens, site: Site = "z"):
     """Other prompts' activations in place of the heads' and the MLPs', for every variant."""
     found = activations(model, tokens, site)
     n_layers = model.config.n_layers
     return Substitutes([one[None] for one in found[:n_layers]], [one[None] for one in found[n_layers:]])
 
 
-def set_head(other, number, where=slice(None)):
+def set_head(other, number, where: Positions = EVERY):
     """A hook that puts another run's activation in place of one head's."""
 
     def hook(activation, hook):  # noqa: ARG001  # transformer_lens calls it by this name
