@@ -30,8 +30,9 @@ def retrospective(
       interp study retrospective --ckpt zoo:mixed-0 --out demo
     """
     from analyses import retrospective as question
-    from interp.commands import print_ablation, print_curves, print_scores
+    from interp.commands import print_ablation, print_curves
     from interp.heads import show
+    from interp.score_tables import print_scores
     from training import output
     from training.checkpoint import load
 
@@ -59,7 +60,7 @@ def retrospective(
         return
     title, caption = f"{ckpt}, step {checkpoint.step}", f"{prompts} prompts, seed {seed}"
     print_curves(result.curves, title, caption)
-    print_scores(result.scores, title, caption)
+    print_scores([result.scores], caption)
     if result.ablation:
         print_ablation(result.ablation, title)
     typer.echo(f"\n{question.QUESTION}\n")
