@@ -22,6 +22,7 @@ from training.names import BASELINE_NAMES, CLASS_NAMES, INPUT_NAMES, SHIFT_NAMES
 from training.output import records
 
 COMMANDS = [["train"], ["eval"], ["score"], ["ablate"], ["zoo", "list"], ["zoo", "path"], ["study", "retrospective"]]
+COMMANDS += [["study", "published"]]
 COMMANDS += [["history"], ["classes"], ["upgrade"]]
 
 
@@ -320,6 +321,17 @@ def test_study_of_a_model_without_such_heads_says_so(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "No head scores above 0.5" in done.stdout
     assert not (tmp_path / "ablation.csv").exists()
+
+
+def test_study_published_writes_tables_and_a_figure_and_says_where_models_agree(tmp_path):
+    arguments = ("study", "published", "--ckpt", "zoo:mixed-0", "--ckpt", "zoo:cubic-0", "--prompts", 16)
+    done = interp(*arguments, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"published.csv", "published_likeness.csv", "published.png"}
+    document = json.loads(interp(*arguments, "--json").stdout)
+    text = " ".join(done.stdout.split())
+    assert all(f"- {sentence}" in text for sentence in document["verdict"])
+    assert len(document["results"]) == len(pd.read_csv(tmp_path / "published.csv")) == 24
 
 
 def test_zoo_list_and_path():
