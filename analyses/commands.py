@@ -1,9 +1,14 @@
 """The commands of the analyses package: study. Heavy imports wait until a command runs."""
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from training import options
 from training.commands import check_device
+
+if TYPE_CHECKING:
+    from analyses.published import PublishedStudy
 
 study = typer.Typer(help="Ask one question of a checkpoint: tables, figures and a verdict.", no_args_is_help=True)
 
@@ -31,8 +36,9 @@ def retrospective(
     """
     from analyses import retrospective as question
     from interp.ablate_command import print_ablation
-    from interp.commands import print_curves, print_scores
+    from interp.commands import print_curves
     from interp.heads import show
+    from interp.score_tables import print_scores
     from training import output
     from training.checkpoint import load
 
@@ -60,7 +66,7 @@ def retrospective(
         return
     title, caption = f"{ckpt}, step {checkpoint.step}", f"{prompts} prompts, seed {seed}"
     print_curves(result.curves, title, caption)
-    print_scores(result.scores, title, caption)
+    print_scores([result.scores], caption)
     if result.ablation:
         print_ablation(result.ablation, title)
     typer.echo(f"\n{question.QUESTION}\n")
@@ -68,3 +74,63 @@ def retrospective(
         typer.echo(f"- {sentence}")
     if out:
         typer.echo(f"\ntables, figures and summary.md: {out}/")
+
+
+@study.command()
+def published(
+    ckpt: options.Ckpts,
+    prompts: options.Prompts = options.DEFAULT_PROMPTS,
+    seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    json: options.Json = False,
+    out: options.Out = None,
+) -> None:
+    """Do the scores of these models look like the published heat maps? Distributions side by side, and a verdict.
+
+    \b
+    Example:
+      interp study published --ckpt zoo:mixed-0 --ckpt zoo:linear-0 --out results
+    """
+    from analyses import published as question
+    from training import output
+    from training.checkpoint import load
+
+    checkpoints = [load(name, check_device(device)) for name in ckpt]
+    if out:
+        output.prepare_directory(out)
+    result = question.study(checkpoints, n_prompts=prompts, seed=seed)
+    if out:
+        question.write(result, out)
+    if json:
+        about = {"checkpoints": ckpt, "seed": seed, "prompts": prompts, "question": question.QUESTION}
+        about |= {"verdict": result.sentences, "likeness": output.records(result.likeness)}
+        output.print_json(about | {"results": output.records(result.table)})
+        return
+    print_published(result, f"{prompts} prompts, seed {seed}; published maps: one prompt, digitised within 0.01")
+    typer.echo(f"\n{question.QUESTION}\n")
+    for sentence in result.sentences:
+        typer.echo(f"- {sentence}")
+    if out:
+        typer.echo(f"\ntables and figure: {out}/")
+
+
+def print_published(result: "PublishedStudy", caption: str) -> None:
+    """A row per model and class, and a row per model for the likeness of its maps."""
+    from training.output import number, print_table, records
+
+    rows = [
+        [
+            f"{row['model']} {row['curriculum']}, {row['function_class']}",
+            *(number(row[name]) for name in ("chance", "maximum", "median", "share_above_half")),
+            f"{row['n_near_maximum']} of {row['n_heads']}",
+        ]
+        for row in records(result.table)
+    ]
+    header = ["model, class", "chance", "maximum", "median", "share > 0.25", ">= 0.4"]
+    print_table("paper score (maximum 0.5) over heads", header, rows, caption)
+    likeness: dict[str, list[str]] = {}
+    for row in records(result.likeness):
+        likeness.setdefault(f"{row['model']} {row['curriculum']}", []).append(number(row["spearman"]))
+    pairs = list(dict.fromkeys(row["classes"] for row in records(result.likeness)))
+    title = "how alike a model's maps of two classes are (Spearman over heads)"
+    print_table(title, ["model", *pairs], [[name, *cells] for name, cells in likeness.items()])

@@ -13,3 +13,24 @@ MODE_NAMES = (
     "noise",
     "optimal",
 )
+
+SCORE_DEFINITIONS = {
+    "retrospective": "mean attention from y_i to x_i, maximum 1",
+    "paper": "the published heat maps': attention from y_i to x_i, sum over the first six pairs / 12, maximum 0.5",
+    "previous_token": "mean attention to the token before; queries: all but the first token",
+    "self": "mean attention of a token to itself; queries: all but the first token, which has no choice",
+    "first_token": "mean attention to the first token, be it x_1 or an instruction; queries: all after it",
+    "x_to_earlier_x": "mean attention from x_q to all earlier x together, from the second pair on",
+    "x_to_earlier_y": "mean attention from x_q to all earlier y together, from the second pair on",
+    "lookup": "mean attention from x_q to the y of the nearest earlier x (of all that are equally near), from the "
+    "second pair on",
+    "y_to_earlier_y": "mean attention from y_q to all earlier y together, from the second pair on",
+}
+SCORE_NAMES = tuple(SCORE_DEFINITIONS)
+WEIGHTING_DEFINITIONS = {
+    "pattern": "the attention itself",
+    "value": "attention times the length of what it moves, |v_k W_O|, as a share of the sum over keys",
+    "derivative": "length of d(z_q W_O) / d(resid_pre_k), through values, pattern and LayerNorm, as a share of the sum "
+    "over keys",
+}
+WEIGHTING_NAMES = tuple(WEIGHTING_DEFINITIONS)

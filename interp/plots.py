@@ -1,5 +1,6 @@
 """One figure per result type; each takes a result and returns matplotlib axes, and changes no global style."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from interp.ablation import Ablation
 from interp.designs import CumulativeAblation, PairAblation
+from interp.score_kinds import show_points
 from interp.scores import HeadScores
 from training.output import records
 
@@ -36,30 +38,55 @@ DPI = 120
 INTACT, NULL, GREY = "#1b6ca8", "#b9c0c7", "#666666"
 
 
-def plot_scores(scores: HeadScores) -> list[Axes]:
-    """Heat map [layer x head] of every class, one shared scale from 0 to the score's maximum."""
-    n_layers, n_heads = next(iter(scores.values.values())).shape
-    axes = row_of_axes(len(scores.values), width=0.45 * n_heads + 0.7, height=0.45 * n_layers + 0.9)
-    for ax, (name, values) in zip(axes, scores.values.items(), strict=True):
-        sns.heatmap(
-            pd.DataFrame(values),
-            ax=ax,
-            vmin=0,
-            vmax=scores.kind.best,
-            cmap="mako_r",
-            square=True,
-            annot=n_layers * n_heads <= 48,
-            fmt=".2f",
-            annot_kws={"size": 6.5},
-            cbar=ax is axes[-1],
-            cbar_kws={"shrink": 0.8},
-            linewidths=0.5,
-        )
-        ax.set(title=name, xlabel="head", ylabel="layer" if ax is axes[0] else "")
-        ax.tick_params(length=0)
-    title = f"{scores.kind.name} score (chance {scores.chance:.3f}, maximum {scores.kind.best:g})"
-    figure_of(axes).suptitle(title, fontsize=10)
-    return axes
+def plot_scores(*results: HeadScores) -> list[Axes]:
+    """Heat maps [layer x head]: a row per checkpoint, score and setting, a panel per class.
+
+    The colours of a score run from 0 to its maximum in every panel.
+    """
+    n_layers, n_heads = np.max([values.shape for one in results for values in one.values.values()], axis=0)
+    n_columns = max(len(one.values) for one in results)
+    grid = grid_of_axes(len(results), n_columns, width=0.45 * n_heads + 0.7, height=0.45 * n_layers + 0.9)
+    for row, one, what in zip(grid, results, differences(results), strict=True):
+        for ax in row[len(one.values) :]:
+            ax.set_axis_off()
+        panels = row[: len(one.values)]
+        for ax, (name, values) in zip(panels, one.values.items(), strict=True):
+            draw_heads(ax, values, one.kind.best, bar=ax is panels[-1])
+            ax.set(title=name, xlabel="head")
+        level = f"chance {one.chance:.3f}\nmaximum {one.kind.best:g}"
+        panels[0].set_ylabel(f"{what or one.kind.name + by(one)}\n{level}\n\nlayer", fontsize=8)
+    return [ax for row in grid for ax in row if ax.axison]
+
+
+def draw_heads(ax: Axes, values: Float[np.ndarray, "layer head"], best: float, *, bar: bool) -> None:
+    sns.heatmap(
+        pd.DataFrame(values),
+        ax=ax,
+        vmin=0,
+        vmax=best,
+        cmap="mako_r",
+        square=True,
+        annot=values.size <= 48,
+        fmt=".2f",
+        annot_kws={"size": 6.5},
+        cbar=bar,
+        cbar_kws={"shrink": 0.8},
+        linewidths=0.5,
+    )
+    ax.tick_params(length=0)
+
+
+def differences(results: Sequence[HeadScores]) -> list[str]:
+    """What tells each of these scores from the others."""
+    told = [
+        (one.checkpoint, one.kind.name + by(one), one.inputs, one.shift, show_points(one.points)) for one in results
+    ]
+    differs = [len(set(values)) > 1 for values in zip(*told, strict=True)]
+    return ["\n".join(text for text, differ in zip(row, differs, strict=True) if differ) for row in told]
+
+
+def by(one: HeadScores) -> str:
+    return "" if one.by == "pattern" else f" by {one.by}"
 
 
 def plot_pattern(pattern: Float[Tensor, "pos pos"], *, n_pairs: int) -> Axes:
@@ -302,12 +329,17 @@ def where(frame: pd.DataFrame, **values: str) -> pd.DataFrame:
 
 def row_of_axes(n: int, *, width: float, height: float) -> list[Axes]:
     """Panels side by side on a figure of its own."""
-    _, grid = plt.subplots(1, n, figsize=(width * n + 0.9, height), layout="constrained", dpi=DPI, squeeze=False)
-    axes = list(grid[0])
-    for ax in axes:
+    return grid_of_axes(1, n, width=width, height=height)[0]
+
+
+def grid_of_axes(n_rows: int, n_columns: int, *, width: float, height: float) -> list[list[Axes]]:
+    """Rows of panels on a figure of its own."""
+    size = (width * n_columns + 0.9, height * n_rows)
+    _, grid = plt.subplots(n_rows, n_columns, figsize=size, layout="constrained", dpi=DPI, squeeze=False)
+    for ax in grid.flat:
         ax.spines[["top", "right"]].set_visible(False)
         ax.title.set_fontsize(10)
-    return axes
+    return [list(row) for row in grid]
 
 
 def legend_beside(axes: list[Axes]) -> None:

@@ -1,116 +1,113 @@
-"""Attention-pattern scores: where a head looks, with the level that no preference at all would reach."""
+"""Where a head looks, with the level that no preference at all would reach.
 
-from collections.abc import Sequence
+A score (`interp.score_kinds`) names (query, key) pairs; a weighting (`interp.weightings`) says how much a key matters
+to a query. One pass over the prompts gives any number of scores: each layer's attention is reduced at once and not
+kept.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
-from interp.engine import read_sites
 from interp.heads import all_heads
+from interp.score_kinds import SCORES, ScoreKind, chance, points_in, score_kind, show_points
+from interp.weightings import Weighting, open_layer, weighting
 from training.checkpoint import Checkpoint
-from training.config import stream_seed
-from training.errors import one_of
+from training.config import RunConfig, stream_seed
+from training.errors import UserError
 from training.evaluate import CHUNK, evaluation_prompts
 from training.intervals import mean_interval
-from training.prompts import PLAIN, Layout
+from training.prompts import Prompts
+from training.shifts import SHIFTS
+from training.shifts import shift as shift_called
 from training.transformer import Transformer
 
-
-@dataclass(frozen=True)
-class ScoreKind:
-    """A weighting of the attention from each y_i to its own x_i.
-
-    Attributes:
-        name: on the command line.
-        definition: for people.
-        n_pairs: how many pairs are read, from the first; None reads all.
-        best: the value of a head that only ever looks at its own x.
-    """
-
-    name: str
-    definition: str
-    n_pairs: int | None
-    best: float
-
-    def value(self, own_attention: Float[Tensor, "*lead point"]) -> Float[Tensor, "*lead"]:
-        return self.best * own_attention[..., : self.n_pairs].mean(-1)
-
-    def chance(self, n_points: int, layout: Layout = PLAIN) -> float:
-        """The value under uniform causal attention: y_i sees itself and every token before it, 2i without instruction.
-
-        >>> round(SCORES["paper"].chance(100), 3), round(SCORES["retrospective"].chance(100), 3)
-        (0.102, 0.026)
-        """
-        n_tokens = layout.n_tokens(n_points)
-        seen = torch.arange(1, n_tokens + 1, dtype=torch.float64)[layout.y_tokens(n_tokens)]
-        return self.value(1 / seen).item()
+FLOATS = 2**23  # of attention held at a time: 256 prompts of the tiny preset, 20 of the paper's
 
 
-SCORES = {
-    kind.name: kind
-    for kind in (
-        ScoreKind("retrospective", "mean attention from y_i to x_i over all pairs, maximum 1", None, 1.0),
-        ScoreKind("paper", "the published heat maps': sum over the first six pairs / 12, maximum 0.5", 6, 0.5),
-    )
-}
+class Measure(NamedTuple):
+    """A score over a range of pairs; None takes all that the score reads."""
+
+    kind: ScoreKind
+    points: range | None = None
 
 
-def score_kind(name: str) -> ScoreKind:
-    """The definition behind `--score NAME`.
+def measures_of(names: Sequence[str], ranges: Sequence[range] | None = None) -> list[Measure]:
+    """Every named score over every range; `all` are all that take a range, if there are any ranges.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such score.
+
+    >>> [one.kind.name for one in measures_of(["all"], [range(4)])][:2]
+    ['retrospective', 'previous_token']
     """
-    if name not in SCORES:
-        raise one_of("score", name, SCORES)
-    return SCORES[name]
+    if list(names) == ["all"]:
+        names = [name for name, kind in SCORES.items() if ranges is None or kind.n_pairs is None]
+    return [Measure(score_kind(name), points) for name in names for points in ranges or [None]]
 
 
 @dataclass(frozen=True)
 class HeadScores:
-    """One score of every head on every class.
+    """One score of every head of one model on every class.
 
     Attributes:
-        kind: its definition.
-        chance: its value under uniform causal attention.
+        checkpoint: the model's name.
+        step: of its training.
+        kind: the score.
+        by: the weighting.
+        inputs: input distribution of the prompts.
+        shift: change of the prompts.
+        points: the pairs whose tokens were queries.
         values: by class, the mean over prompts.
         ci_low: by class, lower end of the 95 % interval over prompts.
         ci_high: upper end.
+        chances: by class, the value under uniform causal attention; only `lookup` in prompts that repeat an x has
+            different ones.
     """
 
+    checkpoint: str
+    step: int
     kind: ScoreKind
-    chance: float
+    by: str
+    inputs: str
+    shift: str
+    points: range
     values: dict[str, Float[np.ndarray, "layer head"]]
     ci_low: dict[str, Float[np.ndarray, "layer head"]]
     ci_high: dict[str, Float[np.ndarray, "layer head"]]
+    chances: dict[str, float]
+
+    @property
+    def chance(self) -> float:
+        """The value under uniform causal attention, averaged over classes."""
+        return float(np.mean(list(self.chances.values())))
 
     def mean(self, classes: Sequence[str]) -> Float[np.ndarray, "layer head"]:
         """The average over classes, by which heads are ranked."""
         return np.mean([self.values[name] for name in classes], axis=0)
 
     def table(self) -> pd.DataFrame:
-        """One row per function class and head."""
+        """One row per function class and head.
+
+        Columns: `checkpoint`, `step`, `score`, `by`, `function_class`, `inputs`, `shift`, `points`, `layer`, `head`,
+        `value` with its 95 % interval `ci_low`, `ci_high`, and `chance`.
+        """
+        about = {"checkpoint": self.checkpoint, "step": self.step, "score": self.kind.name, "by": self.by}
+        prompts = {"inputs": self.inputs, "shift": self.shift, "points": show_points(self.points)}
         rows = []
         for name, values in self.values.items():
             for head in all_heads(*values.shape):
-                numbers = (float(array[head]) for array in (values, self.ci_low[name], self.ci_high[name]))
-                rows.append((name, str(head), *head, self.kind.name, *numbers, self.chance))
-        columns = [
-            "function_class",
-            "name",
-            "layer",
-            "head",
-            "score_kind",
-            "score",
-            "ci_low",
-            "ci_high",
-            "chance",
-        ]
-        return pd.DataFrame(rows, columns=columns)
+                where = {"function_class": name, **prompts, "layer": head.layer, "head": head.number}
+                interval = {"ci_low": float(self.ci_low[name][head]), "ci_high": float(self.ci_high[name][head])}
+                rows.append(about | where | {"value": float(values[head])} | interval | {"chance": self.chances[name]})
+        return pd.DataFrame(rows)
 
 
 def score(
@@ -118,54 +115,188 @@ def score(
     classes: Sequence[str] | None = None,
     *,
     kind: str = "retrospective",
+    by: str = "pattern",
+    inputs: str | None = None,
+    shift: str = "none",
+    points: range | slice | None = None,
     n_prompts: int = 1024,
     seed: int = 0,
     stream: str = "test",
 ) -> HeadScores:
-    """Score every head on prompts of each class.
+    """One score of every head on prompts of each class.
 
     Args:
         checkpoint: a loaded run (`interp.load`).
         classes: function classes; None takes those of the run.
-        kind: `retrospective` or `paper`, see `SCORES`.
+        kind: a name in `interp.names.SCORE_DEFINITIONS`.
+        by: a name in `interp.names.WEIGHTING_DEFINITIONS`.
+        inputs: input distribution; None is the run's first.
+        shift: a change of the whole prompt (`training.shifts`).
+        points: the pairs, counted from 0, whose tokens are queries; None takes all.
         n_prompts: per class.
         seed: of the prompts.
         stream: `selection` gives other prompts than `test`, so that heads can be chosen on one and tested on the other.
 
     Raises:
-        UserError: unknown class or score.
+        UserError: unknown class, score, weighting, inputs or shift, a shift of the query only, or pairs that the
+            prompts or the score do not have.
 
     >>> from interp import load
     >>> bool(score(load("zoo:mixed-0"), ["linear"], n_prompts=64).values["linear"].max() > 0.5)
     True
     """
-    chosen = score_kind(kind)
-    values, lows, highs = {}, {}, {}
-    for name in classes or checkpoint.config.evaluated_classes:
-        prompts = evaluation_prompts(checkpoint.config, name, n_prompts=n_prompts, seed=seed, stream=stream)
-        by_prompt = chosen.value(own_attention(checkpoint.model, prompts.tokens)).double().numpy()
-        values[name] = by_prompt.mean(0)
-        lows[name], highs[name] = mean_interval(by_prompt, np.random.default_rng(stream_seed("score", seed, name)))
-    return HeadScores(
-        chosen, chosen.chance(checkpoint.config.data.n_points, checkpoint.config.layout), values, lows, highs
+    if isinstance(points, slice):
+        points = range(checkpoint.config.data.n_points)[points]
+    (result,) = score_all(
+        checkpoint,
+        classes,
+        measures=[Measure(score_kind(kind), points)],
+        by=by,
+        inputs=inputs,
+        shift=shift,
+        n_prompts=n_prompts,
+        seed=seed,
+        stream=stream,
     )
+    return result
 
 
-def own_attention(
-    model: Transformer, tokens: Float[Tensor, "batch pos dim"]
-) -> Float[Tensor, "batch layer head point"]:
-    """The attention that each y_i pays to its own x_i, on the CPU."""
-    sites = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.config.n_layers)]
-    chunks = []
-    for chunk in tokens.split(CHUNK):
-        patterns = read_sites(model, chunk.to(model.device), sites)
-        chunks.append(torch.stack([y_to_own_x(patterns[site], model.layout) for site in sites], dim=1).cpu())
-    return torch.cat(chunks)
+def score_all(
+    checkpoint: Checkpoint,
+    classes: Sequence[str] | None = None,
+    *,
+    measures: Sequence[Measure] = tuple(map(Measure, SCORES.values())),
+    by: str = "pattern",
+    inputs: str | None = None,
+    shift: str = "none",
+    n_prompts: int = 1024,
+    seed: int = 0,
+    stream: str = "test",
+) -> list[HeadScores]:
+    """Several scores in one pass over the same prompts; arguments as in `score`.
+
+    Args:
+        checkpoint: a loaded run.
+        classes: function classes; None takes those of the run.
+        measures: scores and ranges of pairs.
+        by: weighting.
+        inputs: input distribution; None is the run's first.
+        shift: a change of the whole prompt.
+        n_prompts: per class.
+        seed: of the prompts.
+        stream: `test` or `selection`.
+
+    Raises:
+        UserError: see `score`.
+
+    >>> from interp import load
+    >>> [one.kind.name for one in score_all(load("zoo:mixed-0"), ["linear"], n_prompts=8)][:2]
+    ['retrospective', 'paper']
+    """
+    config = checkpoint.config
+    names = list(classes or config.evaluated_classes)
+    check_scores(config, names, measures, by=by, inputs=inputs, shift=shift)
+    means, lows, highs, chances = {}, {}, {}, {}
+    for name in tqdm(names, desc="score", unit="class", disable=None):
+        prompts = evaluation_prompts(
+            config, name, n_prompts=n_prompts, seed=seed, stream=stream, inputs=inputs, shift=shift
+        )
+        scores = prompt_scores(checkpoint.model, prompts, measures, weighting(by))
+        rng = np.random.default_rng(stream_seed("score", seed, name))
+        means[name], chances[name] = scores.heads.mean(0), scores.chance.mean(0)
+        lows[name], highs[name] = mean_interval(scores.heads, rng)
+    return [
+        HeadScores(
+            checkpoint.name,
+            checkpoint.step,
+            kind,
+            by,
+            inputs or config.data.inputs[0],
+            shift,
+            points_in(kind, points, config.data.n_points),
+            values={name: of_class[i] for name, of_class in means.items()},
+            ci_low={name: of_class[i] for name, of_class in lows.items()},
+            ci_high={name: of_class[i] for name, of_class in highs.items()},
+            chances={name: float(of_class[i]) for name, of_class in chances.items()},
+        )
+        for i, (kind, points) in enumerate(measures)
+    ]
 
 
-def y_to_own_x(
-    pattern: Float[Tensor, "batch head pos pos"], layout: Layout = PLAIN
-) -> Float[Tensor, "batch head point"]:
-    """Query y_i, key x_i: neighbours, unless an instruction stands between them."""
-    n_pos = pattern.shape[-1]
-    return pattern[:, :, layout.y_tokens(n_pos)][..., layout.x_tokens(n_pos)].diagonal(dim1=-2, dim2=-1)
+def check_scores(
+    config: RunConfig,
+    classes: Sequence[str],
+    measures: Sequence[Measure],
+    *,
+    by: str = "pattern",
+    inputs: str | None = None,
+    shift: str = "none",
+) -> None:
+    """Refuse what `score_all` could not do, by doing it on one prompt without the model.
+
+    Raises:
+        UserError: see `score`.
+    """
+    weighting(by)
+    if shift_called(shift).query_only:
+        whole = [name for name, family in SHIFTS.items() if not family.query_only]
+        raise UserError(
+            f"shift '{shift}' changes only the query, and a score reads every pair (valid: {', '.join(whole)})"
+        )
+    for name in classes:
+        prompt = evaluation_prompts(config, name, n_prompts=1, seed=0, inputs=inputs, shift=shift)
+        for kind, points in measures:
+            kind.weights(prompt.xs, config.layout, points)
+
+
+class PromptScores(NamedTuple):
+    """Scores of single prompts.
+
+    Attributes:
+        heads: of every head.
+        chance: of uniform causal attention.
+    """
+
+    heads: Float[np.ndarray, "batch measure layer head"]
+    chance: Float[np.ndarray, "batch measure"]
+
+
+@torch.no_grad()
+def prompt_scores(model: Transformer, prompts: Prompts, measures: Sequence[Measure], how: Weighting) -> PromptScores:
+    """Every score of every head on every prompt."""
+    n_floats = prompts.tokens.shape[1] ** 2 * (model.config.n_heads + len(measures))
+    n_at_once = min(CHUNK, max(1, FLOATS // n_floats))
+    heads, chances = [], []
+    for xs, tokens in zip(prompts.xs.split(n_at_once), prompts.tokens.split(n_at_once), strict=True):
+        masks = [kind.weights(xs.to(model.device), prompts.layout, points) for kind, points in measures]
+        layers = [
+            torch.stack([weigh(attention, mask) for mask in masks], dim=1)
+            for attention in weighted_attention(model, tokens.to(model.device), how)
+        ]
+        heads.append(torch.stack(layers, dim=2).double().cpu())
+        chances.append(torch.stack([chance(mask.double()).expand(len(xs)) for mask in masks], dim=1).cpu())
+    return PromptScores(torch.cat(heads).numpy(), torch.cat(chances).numpy())
+
+
+def weighted_attention(
+    model: Transformer, tokens: Float[Tensor, "batch pos dim"], how: Weighting
+) -> Iterator[Float[Tensor, "batch head query_pos key_pos"]]:
+    """How much every key matters to every query, layer by layer."""
+    resid = model.read_in(tokens)
+    for block in model.layers:
+        layer = open_layer(block, resid)
+        yield how(block, layer).contiguous()  # every measure reads all of it
+        resid = block.write(layer.resid_pre, layer.z)
+
+
+def weigh(
+    attention: Float[Tensor, "batch head query_pos key_pos"], weights: Float[Tensor, "#batch query_pos key_pos"]
+) -> Float[Tensor, "batch head"]:
+    """The score of every head on every prompt.
+
+    >>> attention = torch.tensor([[[[1.0, 0.0], [0.25, 0.75]]]])
+    >>> weigh(attention, SCORES["retrospective"].weights(torch.zeros(1, 1, 4))).tolist()
+    [[0.25]]
+    """
+    flat, weights = attention.flatten(2), weights.to(attention).flatten(1)
+    return flat @ weights[0] if len(weights) == 1 else (flat @ weights[..., None])[..., 0]

@@ -11,7 +11,7 @@ import pytest
 from jaxtyping import TypeCheckError
 from torch import zeros
 
-from interp.scores import y_to_own_x
+from interp.scores import weigh
 from training.checkpoint import read_config, read_history, zoo_names, zoo_path
 
 ROOT = Path(__file__).parents[1]
@@ -26,11 +26,11 @@ def test_shapes_are_checked_at_run_time_in_tests(package):
 
 def test_a_wrong_shape_is_caught():
     with pytest.raises(TypeCheckError):
-        y_to_own_x(zeros(2, 3, 4))
+        weigh(zeros(2, 3, 4, 4), zeros(1, 4, 5))
 
 
 def test_shapes_are_not_checked_for_users():
-    code = "import torch; from interp.scores import y_to_own_x; print(y_to_own_x(torch.zeros(1, 1, 4, 6)).shape)"
+    code = "import torch; from interp.weightings import shares; print(shares(torch.zeros(2, dtype=int)).shape)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "torch.Size" in done.stdout
 

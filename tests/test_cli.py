@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from interp.cli import main
+from interp.names import SCORE_DEFINITIONS, WEIGHTING_DEFINITIONS
 from interp.scores import score
 from training.baselines import BASELINES
 from training.checkpoint import load, zoo_names, zoo_path
@@ -21,6 +22,7 @@ from training.names import BASELINE_NAMES, CLASS_NAMES, INPUT_NAMES, SHIFT_NAMES
 from training.output import records
 
 COMMANDS = [["train"], ["eval"], ["score"], ["ablate"], ["zoo", "list"], ["zoo", "path"], ["study", "retrospective"]]
+COMMANDS += [["study", "published"]]
 COMMANDS += [["history"], ["classes"], ["upgrade"]]
 
 
@@ -181,8 +183,84 @@ def test_score_json_is_the_contract(tmp_path):
     assert document["chance"] == pytest.approx(ours.chance)
     for name, values in ours.values.items():
         np.testing.assert_allclose(document["scores"][name], values, rtol=1e-6)
-    assert set(pd.read_csv(tmp_path / "scores.csv")["function_class"]) == set(ours.values)
-    assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
+    rows = pd.read_csv(tmp_path / "scores.csv")
+    assert set(rows["function_class"]) == set(ours.values)
+    assert [*rows.columns] == [*document["results"][0]] == ROW
+    np.testing.assert_allclose(rows["value"], [row["value"] for row in document["results"]], rtol=1e-6)
+
+
+ROW = ["checkpoint", "step", "score", "by", "function_class", "inputs", "shift", "points"]
+ROW += ["layer", "head", "value", "ci_low", "ci_high", "chance"]
+
+
+def test_score_json_has_every_combination_and_the_first_one_on_top(tmp_path):
+    given = (
+        "--score",
+        "lookup,self",
+        "--points",
+        "1-7,8-15",
+        "--shift",
+        "none,scale_x:2",
+        "--inputs",
+        "uniform,gaussian",
+    )
+    both = ("--ckpt", "zoo:linear-0", "--ckpt", "zoo:mixed-0", "--classes", "cubic,linear", "--by", "value")
+    done = interp("score", *both, *given, "--prompts", 8, "--json", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    rows = pd.DataFrame(document["results"])
+    assert len(rows) == 2**6 * 24
+    assert rows.groupby(["checkpoint", "score", "function_class", "inputs", "shift", "points"]).ngroups == 2**6
+    first = score(
+        load("zoo:linear-0"),
+        ["cubic", "linear"],
+        kind="lookup",
+        by="value",
+        inputs="uniform",
+        points=range(1, 8),
+        n_prompts=8,
+    )
+    assert document["chance"] == pytest.approx(first.chance)
+    for name in ("cubic", "linear"):
+        np.testing.assert_allclose(document["scores"][name], first.values[name], rtol=1e-5)
+    where = {key: document[key] for key in ("checkpoint", "score", "by", "inputs", "shift", "points")}
+    assert where == {
+        "checkpoint": "zoo:linear-0",
+        "score": "lookup",
+        "by": "value",
+        "inputs": "uniform",
+        "shift": "none",
+        "points": "1-7",
+    }
+    assert (tmp_path / "scores.png").stat().st_size > 50_000
+
+
+def test_score_compares_independent_runs_by_rank_and_snapshots_by_head(run_dir):
+    common = ("--prompts", 16, "--classes", "linear,cubic", "--top", 2)
+    text = interp("score", "--ckpt", "zoo:mixed-0", "--ckpt", "zoo:linear-0", *common).stdout
+    assert "heads of independent runs do not correspond by their numbers" in " ".join(text.split())
+    comparison = text[text.index("mean over classes") :]
+    for name in ("zoo:mixed-0", "zoo:linear-0"):
+        mean = score(load(name), n_prompts=16).mean(["linear", "cubic"])
+        assert f"0.1  {mean[0, 1]:.3f}" in comparison
+    text = interp("score", "--ckpt", run_dir, "--ckpt", f"{run_dir}@14", *common).stdout
+    assert "snapshots of one run, head by head" in " ".join(text.split())
+
+
+def test_several_scores_of_one_class_are_one_table_of_heads_by_scores():
+    text = interp(
+        "score", "--ckpt", "zoo:mixed-0", "--score", "retrospective,lookup,self", "--classes", "linear"
+    ).stdout
+    (row,) = [line for line in text.splitlines() if line.startswith("│ 0.1 ")]
+    assert [float(cell) for cell in row.split("│")[2:-1]] == pytest.approx([0.809, 0.214, 0.009], abs=0.002)
+    (last,) = [line for line in text.splitlines() if line.startswith("│ chance")]
+    assert [float(cell) for cell in last.split("│")[2:-1]] == pytest.approx([0.106, 0.091, 0.099], abs=0.001)
+
+
+def test_score_help_defines_what_it_can_do():
+    text = " ".join(interp("score", "--help").stdout.split())
+    for name, definition in (SCORE_DEFINITIONS | WEIGHTING_DEFINITIONS).items():
+        assert f"{name}: {definition}" in text
 
 
 def test_ablate_json_is_the_contract(tmp_path):
@@ -245,6 +323,17 @@ def test_study_of_a_model_without_such_heads_says_so(tmp_path):
     assert not (tmp_path / "ablation.csv").exists()
 
 
+def test_study_published_writes_tables_and_a_figure_and_says_where_models_agree(tmp_path):
+    arguments = ("study", "published", "--ckpt", "zoo:mixed-0", "--ckpt", "zoo:cubic-0", "--prompts", 16)
+    done = interp(*arguments, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"published.csv", "published_likeness.csv", "published.png"}
+    document = json.loads(interp(*arguments, "--json").stdout)
+    text = " ".join(done.stdout.split())
+    assert all(f"- {sentence}" in text for sentence in document["verdict"])
+    assert len(document["results"]) == len(pd.read_csv(tmp_path / "published.csv")) == 24
+
+
 def test_zoo_list_and_path():
     names = [entry["name"] for entry in json.loads(interp("zoo", "list", "--json").stdout)["zoo"]]
     assert names == zoo_names()
@@ -265,7 +354,23 @@ CKPT = ("--ckpt", "zoo:mixed-0")
         (("score",), "Missing option '--ckpt'"),
         (("score", *CKPT, "--classes", "linear,sine"), "unknown function class 'sine' (valid: linear, quadratic"),
         (("score", *CKPT, "--classes", "linear,linear"), "a class is named twice"),
-        (("score", *CKPT, "--score", "induction"), "unknown score 'induction' (valid: retrospective, paper)"),
+        (("score", *CKPT, "--score", "induction"), "unknown score 'induction' (valid: retrospective, paper"),
+        (("score", *CKPT, "--score", "all,self", "--out", "x"), "unknown score 'all'"),
+        (("score", *CKPT, "--score", "self,self"), "--score self,self: self is named twice"),
+        (("score", *CKPT, "--score", "self,"), "--score 'self,': a name is empty"),
+        (("score", *CKPT, "--by", "norm", "--out", "x"), "unknown --by 'norm' (valid: pattern, value, derivative)"),
+        (("score", *CKPT, "--points", "3-1"), "'3-1' is not a range A-B of pairs counted from 0 (for example 0-7)"),
+        (("score", *CKPT, "--points", "0-3,4-16", "--out", "x"), "--points 4-16: these prompts have pairs 0-15"),
+        (
+            ("score", *CKPT, "--points", "0", "--score", "lookup", "--out", "x"),
+            "has no query there (it starts at pair 1)",
+        ),
+        (("score", *CKPT, "--points", "0-3", "--score", "paper"), "score paper reads the first 6 pairs: it takes no"),
+        (("score", *CKPT, "--shift", "none,beyond:3", "--out", "x"), "'beyond:3' changes only the query, and a score"),
+        (("score", *CKPT, "--shift", "tilt"), "unknown shift 'tilt' (valid: none, scale_x"),
+        (("score", *CKPT, "--inputs", "gaussian,normal", "--out", "x"), "unknown input distribution 'normal'"),
+        (("score", *CKPT, "--top", 0), "'--top': 0 (a whole number of at least 1 is needed)"),
+        (("score", *CKPT, *CKPT, "--out", "x"), "--ckpt zoo:mixed-0 is named twice"),
         (("score", *CKPT, "--prompts", 0), "'--prompts': 0 (a whole number of at least 2 is needed)"),
         (("score", *CKPT, "--prompts", "many"), "'--prompts': many (a whole"),
         (("score", *CKPT, "--seed", -1), "'--seed': -1 (a whole number of at least 0"),

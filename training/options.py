@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from training.errors import UserError
+
 DEFAULT_PROMPTS = 1024
 DEFAULT_CONTROLS = 200
 
@@ -19,6 +21,23 @@ def whole_number(at_least: int) -> Callable[[str | int], int]:
         return int(text)
 
     return parse
+
+
+def split_names(option: str, text: str) -> list[str]:
+    """The names in a list such as `--inputs NAME,NAME`.
+
+    Raises:
+        UserError: one is named twice, or is empty.
+
+    >>> split_names("--inputs", "gaussian, skewed")
+    ['gaussian', 'skewed']
+    """
+    names = [name.strip() for name in text.split(",")]
+    if "" in names:
+        raise UserError(f"{option} '{text}': a name is empty")
+    if len(set(names)) < len(names):
+        raise UserError(f"{option} {text}: {max(names, key=names.count)} is named twice")
+    return names
 
 
 Ckpt = Annotated[

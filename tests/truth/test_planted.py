@@ -7,7 +7,7 @@ import torch
 from analyses.retrospective import study
 from interp.ablation import ablate
 from interp.heads import Head
-from interp.scores import score
+from interp.scores import score, score_all
 from interp.verdict import verdict
 from training.evaluate import evaluation_prompts, predictions
 from training.prompts import last_quarter
@@ -41,6 +41,26 @@ def test_both_heads_that_attend_are_found(planted):
     assert scores[REAL[0]] == pytest.approx(1, abs=1e-3)
     uniform = score(planted, n_prompts=64).chance
     assert scores[0, 0] == pytest.approx(uniform, abs=1e-6)
+
+
+@pytest.mark.parametrize("by", ["pattern", "value", "derivative"])
+def test_every_weighting_finds_the_copy_and_the_reader(by, planted):
+    scores = {one.kind.name: one.values["linear"] for one in score_all(planted, by=by, n_prompts=16)}
+    assert scores["retrospective"][REAL[0]] == pytest.approx(1, abs=0.01)
+    assert scores["paper"][REAL[0]] == pytest.approx(0.5, abs=0.005)
+    assert scores["x_to_earlier_y"][READER[0]] == pytest.approx(1, abs=0.01)
+    assert scores["lookup"][READER[0]] == pytest.approx(np.mean([1 / q for q in range(1, 16)]), rel=0.5)
+
+
+def test_a_decoy_attends_but_moves_nothing(planted):
+    by = {by: score(planted, by=by, n_prompts=16).values["linear"] for by in ("pattern", "value", "derivative")}
+    assert by["pattern"][DECOY[0]] == pytest.approx(1, abs=1e-3)
+    assert by["value"][DECOY[0]] == by["derivative"][DECOY[0]] == 0
+
+
+def test_the_reader_spreads_its_attention_evenly(planted):
+    lookup = score(planted, kind="lookup", n_prompts=16).values["linear"][READER[0]]
+    assert lookup == pytest.approx(np.mean([1 / q for q in range(1, 16)]), abs=1e-3)
 
 
 @pytest.mark.parametrize("mode", ["zero", "mean"])

@@ -1,0 +1,236 @@
+"""What a score looks at: by name, the (query, key) pairs of a prompt between which attention is read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp.names import SCORE_DEFINITIONS
+from training.errors import UserError, one_of
+from training.prompts import PLAIN, Layout
+
+
+class Tokens(NamedTuple):
+    """What stands where in prompts of one length.
+
+    Attributes:
+        xs: the inputs, by which a key can be chosen.
+        pair: of every token, counted from 0; -1 for an instruction token.
+        is_x: which tokens are an x.
+        is_y: which are a y.
+    """
+
+    xs: Float[Tensor, "batch point dim"]
+    pair: Int[Tensor, " pos"]
+    is_x: Bool[Tensor, " pos"]
+    is_y: Bool[Tensor, " pos"]
+
+
+def tokens_of(xs: Float[Tensor, "batch point dim"], layout: Layout = PLAIN) -> Tokens:
+    """The token stream of these prompts.
+
+    >>> tokens_of(torch.zeros(1, 2, 3), Layout(n_instruction=1)).pair.tolist()
+    [-1, 0, 0, 1, 1]
+    """
+    n_points = xs.shape[1]
+    n_pos = layout.n_tokens(n_points)
+    pair = torch.full((n_pos,), -1, device=xs.device)
+    is_x, is_y = (torch.zeros(n_pos, dtype=torch.bool, device=xs.device) for _ in "xy")
+    for mask, positions in ((is_x, layout.x_tokens(n_pos)), (is_y, layout.y_tokens(n_pos))):
+        mask[positions] = True
+        pair[positions] = torch.arange(n_points, device=xs.device)
+    return Tokens(xs, pair, is_x, is_y)
+
+
+Targets = Callable[[Tokens], Bool[Tensor, "#batch query_pos key_pos"]]
+
+
+def own_x(tokens: Tokens) -> Bool[Tensor, "1 query_pos key_pos"]:
+    return (tokens.is_y[:, None] & tokens.is_x & (tokens.pair[:, None] == tokens.pair))[None]
+
+
+def key_at(offset: int) -> Targets:
+    """The token `offset` places from each x and y token but the first."""
+
+    def targets(tokens: Tokens) -> Bool[Tensor, "1 query_pos key_pos"]:
+        place = torch.arange(len(tokens.pair), device=tokens.pair.device)
+        return (asks(tokens)[:, None] & (place == place[:, None] + offset))[None]
+
+    return targets
+
+
+def first(tokens: Tokens) -> Bool[Tensor, "1 query_pos key_pos"]:
+    is_first = torch.arange(len(tokens.pair), device=tokens.pair.device) == 0
+    return (asks(tokens)[:, None] & is_first)[None]
+
+
+def asks(tokens: Tokens) -> Bool[Tensor, " pos"]:
+    """The x and y tokens that can look at anything but themselves."""
+    return (tokens.is_x | tokens.is_y) & (torch.arange(len(tokens.pair), device=tokens.pair.device) > 0)
+
+
+def earlier(query: str, key: str) -> Targets:
+    """From the x or y of each pair to all x or y of earlier pairs."""
+
+    def targets(tokens: Tokens) -> Bool[Tensor, "1 query_pos key_pos"]:
+        role = {"x": tokens.is_x, "y": tokens.is_y}
+        return (role[query][:, None] & role[key] & (tokens.pair < tokens.pair[:, None]))[None]
+
+    return targets
+
+
+def nearest_y(tokens: Tokens) -> Bool[Tensor, "batch query_pos key_pos"]:
+    """From each x to the y of the earlier x at the smallest Euclidean distance; to all of them if there are several."""
+    n_points = tokens.xs.shape[1]
+    before = torch.ones(n_points, n_points, dtype=torch.bool, device=tokens.xs.device).tril(-1)
+    distance = torch.cdist(tokens.xs, tokens.xs, compute_mode="donot_use_mm_for_euclid_dist")  # equal x at exactly 0
+    distance = distance.where(before, torch.inf)
+    nearest = before & (distance == distance.amin(-1, keepdim=True))
+    return earlier("x", "y")(tokens) & nearest[:, tokens.pair][:, :, tokens.pair]
+
+
+@dataclass(frozen=True)
+class ScoreKind:
+    """A score: the mean over queries of the attention that each pays to all of its keys.
+
+    Attributes:
+        name: on the command line.
+        targets: by query, which keys count; a query without any does not count itself.
+        best: the value of a head that only ever looks at those keys.
+        n_pairs: a definition that reads the first pairs only and takes no other range.
+    """
+
+    name: str
+    targets: Targets
+    best: float = 1.0
+    n_pairs: int | None = None
+
+    @property
+    def definition(self) -> str:
+        return SCORE_DEFINITIONS[self.name]
+
+    def weights(
+        self, xs: Float[Tensor, "batch point dim"], layout: Layout = PLAIN, points: range | None = None
+    ) -> Float[Tensor, "#batch query_pos key_pos"]:
+        """What to multiply the attention with before summing it: `best` / number of queries wherever it counts.
+
+        Args:
+            xs: the prompts' inputs.
+            layout: where they stand in the token stream.
+            points: the pairs, counted from 0, whose tokens are queries; None takes all.
+
+        Raises:
+            UserError: no token of these pairs is a query.
+
+        >>> SCORES["retrospective"].weights(torch.zeros(1, 2, 3))[0].tolist()[1]
+        [0.5, 0.0, 0.0, 0.0]
+        """
+        tokens = tokens_of(xs, layout)
+        chosen = points_in(self, points, xs.shape[1])
+        counts = (tokens.pair >= chosen.start) & (tokens.pair < chosen.stop)
+        mask = self.targets(tokens) & counts[:, None]
+        n_queries = mask.any(-1).sum(-1)
+        if not n_queries.all():
+            raise UserError(
+                f"--points {show_points(chosen)}: the score {self.name} has no query there (it starts at pair 1)"
+            )
+        return self.best * mask / n_queries[:, None, None]
+
+    def chance(self, n_points: int, layout: Layout = PLAIN, points: range | None = None) -> float:
+        """The value under uniform causal attention, in prompts whose x all differ.
+
+        >>> round(SCORES["paper"].chance(100), 3), round(SCORES["retrospective"].chance(100), 3)
+        (0.102, 0.026)
+        """
+        xs = torch.arange(n_points, dtype=torch.float64)[None, :, None]
+        return chance(self.weights(xs, layout, points)).item()
+
+
+def chance(weights: Float[Tensor, "batch query_pos key_pos"]) -> Float[Tensor, " batch"]:
+    """The score of uniform causal attention: a query sees itself and every token before it."""
+    return (weights * uniform_attention(weights.shape[-1]).to(weights)).sum((1, 2))
+
+
+def uniform_attention(n_pos: int) -> Float[Tensor, "pos pos"]:
+    """
+    >>> uniform_attention(2).tolist()
+    [[1.0, 0.0], [0.5, 0.5]]
+    """
+    seen = torch.ones(n_pos, n_pos, dtype=torch.float64).tril()
+    return seen / seen.sum(-1, keepdim=True)
+
+
+SCORES = {
+    kind.name: kind
+    for kind in (
+        ScoreKind("retrospective", own_x),
+        ScoreKind("paper", own_x, best=0.5, n_pairs=6),
+        ScoreKind("previous_token", key_at(-1)),
+        ScoreKind("self", key_at(0)),
+        ScoreKind("first_token", first),
+        ScoreKind("x_to_earlier_x", earlier("x", "x")),
+        ScoreKind("x_to_earlier_y", earlier("x", "y")),
+        ScoreKind("lookup", nearest_y),
+        ScoreKind("y_to_earlier_y", earlier("y", "y")),
+    )
+}
+
+
+def score_kind(name: str) -> ScoreKind:
+    """The definition behind `--score NAME`.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in SCORES:
+        raise one_of("score", name, SCORES)
+    return SCORES[name]
+
+
+def points_in(kind: ScoreKind, points: range | None, n_points: int) -> range:
+    """The pairs that a score reads in prompts of `n_points` pairs.
+
+    Raises:
+        UserError: they are not all there, or the score has its own.
+    """
+    if kind.n_pairs is not None:
+        if points is not None:
+            raise UserError(f"the score {kind.name} reads the first {kind.n_pairs} pairs: it takes no --points")
+        return range(min(kind.n_pairs, n_points))
+    if points is None:
+        return range(n_points)
+    if not 0 <= points.start < points.stop <= n_points or points.step != 1:
+        raise UserError(f"--points {show_points(points)}: these prompts have pairs 0-{n_points - 1}")
+    return points
+
+
+def parse_points(text: str) -> list[range]:
+    """The ranges of pairs that `--points A-B,A-B` names; both ends belong to a range.
+
+    Raises:
+        UserError: it is not a list of ranges.
+
+    >>> parse_points("0-7,15")
+    [range(0, 8), range(15, 16)]
+    """
+    ranges = []
+    for part in text.split(","):
+        start, dash, stop = part.strip().partition("-")
+        stop = stop if dash else start
+        if not (start.isdecimal() and stop.isdecimal()) or int(stop) < int(start):
+            raise UserError(f"--points {text}: '{part}' is not a range A-B of pairs counted from 0 (for example 0-7)")
+        ranges.append(range(int(start), int(stop) + 1))
+    if len(set(ranges)) < len(ranges):
+        raise UserError(f"--points {text}: a range is named twice")
+    return ranges
+
+
+def show_points(points: range) -> str:
+    """
+    >>> show_points(range(0, 8)), show_points(range(15, 16))
+    ('0-7', '15')
+    """
+    return f"{points.start}-{points.stop - 1}" if len(points) != 1 else f"{points.start}"
