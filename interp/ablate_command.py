@@ -10,7 +10,7 @@ import pandas as pd
 import typer
 from jaxtyping import Float
 
-from interp.ablation import Ablation, Design, ablate
+from interp.ablation import Ablation, Design, ablate, plan
 from interp.designs import CumulativeAblation, PairAblation, cumulative, pairs
 from interp.heads import Head, HeadSet, parse_heads, show
 from interp.scores import score
@@ -115,6 +115,7 @@ def subject(request: Request, checkpoint: Checkpoint) -> Subject:
     names = check_classes(request.classes, checkpoint.config.evaluated_classes)
     trained = checkpoint.config.trained_classes
     seed, n_prompts = request.seed, request.prompts
+    plan(checkpoint, request.modes, request.site, request.at, request.points, n_prompts, seed)  # refuses early
     scores = score(checkpoint, trained, n_prompts=n_prompts, seed=seed, stream="selection").mean(trained)
     sets = parse_heads(request.heads, *scores.shape, scores=scores.tolist)
     return Subject(checkpoint, names, sets, scores)

@@ -174,8 +174,8 @@ def plan(
     points: str | None,
     n_prompts: int,
     seed: int,
-    memory: int,
-    store: Store | None,
+    memory: int = MEMORY,
+    store: Store | None = None,
 ) -> tuple[list[Mode], Protocol]:
     """Modes and protocol from what a user writes."""
     config = checkpoint.config

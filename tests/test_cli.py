@@ -294,7 +294,41 @@ def test_a_set_of_any_size_has_a_figure(tmp_path):
     assert interp(*arguments, "--heads", "all", "--out", tmp_path / "all").returncode == 0
     assert (tmp_path / "all" / "ablation.png").exists()
     assert interp(*arguments, "--heads", "each", "--controls", 0, "--out", tmp_path / "each").returncode == 0
-    assert len(list((tmp_path / "each").glob("ablation_*.png"))) == 24
+    assert [path.name for path in (tmp_path / "each").glob("*.png")] == ["effects.png"]
+
+
+@pytest.mark.parametrize(
+    ("design", "files"),
+    [
+        ("keep", {"ablation.csv", "ablation_null.csv", "ablation_curves.csv", "ablation.png"}),
+        ("cumulative", {"cumulative.csv", "cumulative_area.csv", "cumulative.png"}),
+        ("pairs", {"pairs.csv", "pairs.png"}),
+    ],
+)
+def test_every_design_prints_writes_and_draws(tmp_path, design, files):
+    arguments = ("ablate", *CKPT, "--prompts", 32, "--mode", "mean,noise", "--classes", "linear", "--controls", 2)
+    arguments = (*arguments, "--heads", "0.1,1.1,2.5", "--design", design, "--points", "4-7,12-15")
+    done = interp(*arguments, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == files | {"sweep.sqlite"}
+    document = json.loads(interp(*arguments, "--json").stdout)
+    assert {row["points"] for row in document["results"]} == {"4-7", "12-15"}
+    assert {row["mode"] for row in document["results"]} == {"mean", "noise"}
+
+
+def test_several_checkpoints_are_pooled_by_seed(tmp_path):
+    arguments = ("ablate", *CKPT, "--ckpt", "zoo:linear-0", "--heads", "top:1", "--prompts", 64, "--classes", "linear")
+    done = interp(*arguments, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Over 2 independent seeds (2 models) top:1 costs" in done.stdout
+    assert len(pd.read_csv(tmp_path / "pooled.csv")) == 3
+    assert (tmp_path / "zoo-linear-0" / "ablation.png").exists()
+    document = json.loads(interp(*arguments, "--json").stdout)
+    assert document["n_seeds"] == 2
+    assert {row["checkpoint"] for row in document["results"]} == {"zoo:mixed-0", "zoo:linear-0"}
+    effects = [row["effect"] for row in document["results"] if row["mode"] == "mean"]
+    (pooled,) = [row for row in document["pooled"] if row["mode"] == "mean"]
+    assert pooled["effect"] == pytest.approx(sum(effects) / 2)
 
 
 def test_json_has_null_where_there_is_no_number():
@@ -388,6 +422,13 @@ CKPT = ("--ckpt", "zoo:mixed-0")
         ),
         (("ablate", *CKPT, "--heads", "0.1", "--controls", -1), "'--controls': -1 (a whole"),
         (("ablate", *CKPT), "Missing option '--heads'"),
+        (("ablate", *CKPT, "--heads", "0.1", "--design", "swap"), "unknown --design 'swap' (valid: remove, keep"),
+        (("ablate", *CKPT, "--heads", "0.1", "--site", "k"), "unknown --site 'k' (valid: z, pattern, value)"),
+        (("ablate", *CKPT, "--heads", "0.1", "--at", "q"), "--at 'q' is not valid (all, x, y"),
+        (("ablate", *CKPT, "--heads", "0.1", "--memory", 0), "--memory 0.0: a number above 0"),
+        (("ablate", *CKPT, "--heads", "3.mlp"), "there is no head 3.mlp; this model has layers 0-2"),
+        (("ablate", *CKPT, "--heads", "0.1", "--design", "pairs"), "needs at least two heads (given: 0.1)"),
+        (("ablate", *CKPT, *CKPT, "--heads", "0.1"), "a checkpoint is named twice"),
         (("train", "--out", "x", "--curriculum", "spiral"), "unknown curriculum 'spiral' (valid: mixed, sequential"),
         (("train", "--out", "x", "--curriculum", "single:sine"), "unknown function class 'sine'"),
         (("train", "--out", "x", "--preset", "huge"), "unknown preset 'huge' (valid: paper, small, tiny)"),
