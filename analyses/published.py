@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import resources
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -103,7 +104,7 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
     return PublishedStudy(models, table, likeness, sentences)
 
 
-def statistics(model: ModelMaps) -> list[dict[str, str | float | int]]:
+def statistics(model: ModelMaps) -> list[dict[str, Any]]:
     """What can be compared between models of different size, a row per class."""
     return [
         {
@@ -121,7 +122,7 @@ def statistics(model: ModelMaps) -> list[dict[str, str | float | int]]:
     ]
 
 
-def rank_correlations(model: ModelMaps) -> list[dict[str, str | float]]:
+def rank_correlations(model: ModelMaps) -> list[dict[str, Any]]:
     """Spearman's correlation over heads between the maps of two classes, a row per pair of classes."""
     ranks = pd.DataFrame({name: values.ravel() for name, values in model.maps.items()}).rank()
     correlation = ranks.corr().to_dict()
@@ -159,11 +160,11 @@ def compare(ours: ModelMaps, table: pd.DataFrame, likeness: pd.DataFrame) -> lis
     ]
 
 
-def rows_of(table: pd.DataFrame, source: str, curriculum: str) -> list[dict[str, float]]:
+def rows_of(table: pd.DataFrame, source: str, curriculum: str) -> list[dict[str, Any]]:
     return [row for row in records(table) if (row["model"], row["curriculum"]) == (source, curriculum)]
 
 
-def counts(rows: Sequence[Mapping[str, float]]) -> str:
+def counts(rows: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(str(row["n_near_maximum"]) for row in rows)
 
 

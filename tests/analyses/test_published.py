@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from analyses.published import CLASSES, ModelMaps, compare, published_maps, rank_correlations, statistics, study
@@ -46,8 +47,6 @@ def test_a_model_agrees_with_itself_and_a_flat_one_does_not(published):
     original = published["mixed"]
     flat = {name: np.full((3, 8), 0.1) + np.arange(24).reshape(3, 8) / 1e3 for name in CLASSES}
     models = [ModelMaps("same", "mixed", original.chance, original.maps), ModelMaps("flat", "mixed", 0.102, flat)]
-    import pandas as pd
-
     table = pd.DataFrame([row for model in (original, *models) for row in statistics(model)])
     likeness = pd.DataFrame([row for model in (original, *models) for row in rank_correlations(model)])
     same, other = (compare(model, table, likeness)[1] for model in models)
