@@ -22,7 +22,7 @@ from interp.heads import MLP, Head, HeadSet, all_heads, show
 from interp.interventions import DEFAULT_MODES, UNIFORM, Mode, mode
 from interp.measurements import Cell, ClassErrors, cells
 from interp.nulls import MATCHES, Match, NullSets, matched_sets
-from interp.positions import parse_points, parse_tokens
+from interp.positions import check_points, parse_points, parse_tokens
 from interp.references import activations
 from interp.stats import (
     Effect,
@@ -37,6 +37,7 @@ from training.config import stream_seed
 from training.errors import UserError
 from training.evaluate import evaluation_prompts
 from training.output import write_table
+from training.prompts import last_quarter
 
 Design = Literal["remove", "keep"]
 DESIGNS: Mapping[Design, str] = {"remove": "remove the set", "keep": "remove every head but the set"}
@@ -181,7 +182,8 @@ def plan(
     config = checkpoint.config
     n_points = config.data.n_points
     tokens = parse_tokens(at, config.layout, n_points)
-    ranges = tuple(parse_points(points, n_points))
+    named = [last_quarter(n_points)] if points is None else parse_points(points)
+    ranges = tuple(check_points(one, n_points) for one in named)
     protocol = Protocol(n_prompts, seed, ranges, check_site(site), tokens, memory, store)
     return [UNIFORM] if site == "pattern" else [mode(name) for name in modes], protocol
 

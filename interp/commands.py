@@ -165,7 +165,7 @@ def score(
     json: options.Json = False,
     out: options.Out = None,
 ) -> None:
-    from interp.score_kinds import parse_points
+    from interp.positions import parse_points
     from interp.scores import check_scores, measures_of, score_all
     from interp.weightings import weighting
     from training import output

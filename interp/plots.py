@@ -14,7 +14,7 @@ from torch import Tensor
 
 from interp.ablation import Ablation
 from interp.designs import CumulativeAblation, PairAblation
-from interp.score_kinds import show_points
+from interp.positions import show_points
 from interp.scores import HeadScores
 from training.output import records
 

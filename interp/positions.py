@@ -7,45 +7,51 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from training.errors import UserError
-from training.prompts import Layout, last_quarter
+from training.prompts import Layout
 
 TOKENS = "all, x, y, or A-B, x:A-B, y:A-B for pairs A to B"
 
 
-def parse_points(text: str | None, n_points: int) -> list[slice]:
-    """The ranges of pairs that `--points` names; None is the last quarter.
+def parse_points(text: str) -> list[slice]:
+    """The ranges of pairs that `--points A-B,A-B` names; both ends belong to a range.
 
     Raises:
-        UserError: malformed, or no such pairs.
+        UserError: it is not a list of ranges.
 
-    >>> parse_points("0-3,12", 16)
+    >>> parse_points("0-3,12")
     [slice(0, 4, None), slice(12, 13, None)]
     """
-    if text is None:
-        return [last_quarter(n_points)]
-    ranges = [parse_range("--points", text, part.strip(), n_points) for part in text.split(",")]
+    ranges = [parse_range("--points", text, part.strip()) for part in text.split(",")]
     if len({show_points(one) for one in ranges}) < len(ranges):
         raise UserError(f"--points {text}: a range is named twice")
     return ranges
 
 
-def parse_range(option: str, text: str, part: str, n_points: int) -> slice:
+def parse_range(option: str, text: str, part: str) -> slice:
     found = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
-    if not found:
-        raise UserError(f"{option} {text}: '{part}' is not a range of pairs such as 0-3")
-    first, last = int(found[1]), int(found[2] or found[1])
-    if not first <= last < n_points:
-        raise UserError(f"{option} {text}: there are no pairs {part}; this model has pairs 0-{n_points - 1}")
-    return slice(first, last + 1)
+    if not found or int(found[1]) > int(found[2] or found[1]):
+        raise UserError(f"{option} {text}: '{part}' is not a range A-B of pairs counted from 0 (for example 0-3)")
+    return slice(int(found[1]), int(found[2] or found[1]) + 1)
+
+
+def check_points(points: slice, n_points: int, option: str = "--points") -> slice:
+    """The range itself, if prompts of `n_points` pairs have it.
+
+    Raises:
+        UserError: they do not.
+    """
+    if not 0 <= points.start < points.stop <= n_points or points.step is not None:
+        raise UserError(f"{option} {show_points(points)}: these prompts have pairs 0-{n_points - 1}")
+    return points
 
 
 def show_points(points: slice) -> str:
     """A range as it is written on the command line.
 
-    >>> show_points(slice(12, 16))
-    '12-15'
+    >>> show_points(slice(12, 16)), show_points(slice(15, 16))
+    ('12-15', '15')
     """
-    return f"{points.start}-{points.stop - 1}"
+    return f"{points.start}-{points.stop - 1}" if points.stop - points.start != 1 else f"{points.start}"
 
 
 def parse_tokens(text: str, layout: Layout, n_points: int) -> Bool[Tensor, " pos"] | None:
@@ -63,7 +69,7 @@ def parse_tokens(text: str, layout: Layout, n_points: int) -> Bool[Tensor, " pos
     if not found:
         raise UserError(f"--at '{text}' is not valid ({TOKENS})")
     kind, pairs = found[1] or found[2] or "xy", found[3]
-    chosen = parse_range("--at", text, pairs, n_points) if pairs else slice(None)
+    chosen = check_points(parse_range("--at", text, pairs), n_points, "--at") if pairs else slice(None)
     n_tokens = layout.n_tokens(n_points)
     mask = torch.zeros(n_tokens, dtype=torch.bool)
     for letter, tokens in (("x", layout.x_tokens(n_tokens)), ("y", layout.y_tokens(n_tokens))):

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.names import SCORE_DEFINITIONS
+from interp.positions import check_points, show_points
 from training.errors import UserError, one_of
 from training.prompts import PLAIN, Layout
 
@@ -113,7 +114,7 @@ class ScoreKind:
         return SCORE_DEFINITIONS[self.name]
 
     def weights(
-        self, xs: Float[Tensor, "batch point dim"], layout: Layout = PLAIN, points: range | None = None
+        self, xs: Float[Tensor, "batch point dim"], layout: Layout = PLAIN, points: slice | None = None
     ) -> Float[Tensor, "#batch query_pos key_pos"]:
         """What to multiply the attention with before summing it: `best` / number of queries wherever it counts.
 
@@ -139,7 +140,7 @@ class ScoreKind:
             )
         return self.best * mask / n_queries[:, None, None]
 
-    def chance(self, n_points: int, layout: Layout = PLAIN, points: range | None = None) -> float:
+    def chance(self, n_points: int, layout: Layout = PLAIN, points: slice | None = None) -> float:
         """The value under uniform causal attention, in prompts whose x all differ.
 
         >>> round(SCORES["paper"].chance(100), 3), round(SCORES["retrospective"].chance(100), 3)
@@ -190,7 +191,7 @@ def score_kind(name: str) -> ScoreKind:
     return SCORES[name]
 
 
-def points_in(kind: ScoreKind, points: range | None, n_points: int) -> range:
+def points_in(kind: ScoreKind, points: slice | None, n_points: int) -> slice:
     """The pairs that a score reads in prompts of `n_points` pairs.
 
     Raises:
@@ -199,38 +200,5 @@ def points_in(kind: ScoreKind, points: range | None, n_points: int) -> range:
     if kind.n_pairs is not None:
         if points is not None:
             raise UserError(f"the score {kind.name} reads the first {kind.n_pairs} pairs: it takes no --points")
-        return range(min(kind.n_pairs, n_points))
-    if points is None:
-        return range(n_points)
-    if not 0 <= points.start < points.stop <= n_points or points.step != 1:
-        raise UserError(f"--points {show_points(points)}: these prompts have pairs 0-{n_points - 1}")
-    return points
-
-
-def parse_points(text: str) -> list[range]:
-    """The ranges of pairs that `--points A-B,A-B` names; both ends belong to a range.
-
-    Raises:
-        UserError: it is not a list of ranges.
-
-    >>> parse_points("0-7,15")
-    [range(0, 8), range(15, 16)]
-    """
-    ranges = []
-    for part in text.split(","):
-        start, dash, stop = part.strip().partition("-")
-        stop = stop if dash else start
-        if not (start.isdecimal() and stop.isdecimal()) or int(stop) < int(start):
-            raise UserError(f"--points {text}: '{part}' is not a range A-B of pairs counted from 0 (for example 0-7)")
-        ranges.append(range(int(start), int(stop) + 1))
-    if len(set(ranges)) < len(ranges):
-        raise UserError(f"--points {text}: a range is named twice")
-    return ranges
-
-
-def show_points(points: range) -> str:
-    """
-    >>> show_points(range(0, 8)), show_points(range(15, 16))
-    ('0-7', '15')
-    """
-    return f"{points.start}-{points.stop - 1}" if len(points) != 1 else f"{points.start}"
+        return slice(0, min(kind.n_pairs, n_points))
+    return slice(0, n_points) if points is None else check_points(points, n_points)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from interp.heads import Head, HeadSet, all_heads
 from interp.names import WEIGHTING_DEFINITIONS
-from interp.score_kinds import show_points
+from interp.positions import show_points
 from interp.scores import HeadScores
 from training.output import interval, number, print_table
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from interp.heads import all_heads
-from interp.score_kinds import SCORES, ScoreKind, chance, points_in, score_kind, show_points
+from interp.positions import show_points
+from interp.score_kinds import SCORES, ScoreKind, chance, points_in, score_kind
 from interp.weightings import Weighting, open_layer, weighting
 from training.checkpoint import Checkpoint
 from training.config import RunConfig, stream_seed
@@ -36,10 +37,10 @@ class Measure(NamedTuple):
     """A score over a range of pairs; None takes all that the score reads."""
 
     kind: ScoreKind
-    points: range | None = None
+    points: slice | None = None
 
 
-def measures_of(names: Sequence[str], ranges: Sequence[range] | None = None) -> list[Measure]:
+def measures_of(names: Sequence[str], ranges: Sequence[slice] | None = None) -> list[Measure]:
     """Every named score over every range; `all` are all that take a range, if there are any ranges.
 
     Raises:
@@ -78,7 +79,7 @@ class HeadScores:
     by: str
     inputs: str
     shift: str
-    points: range
+    points: slice
     values: dict[str, Float[np.ndarray, "layer head"]]
     ci_low: dict[str, Float[np.ndarray, "layer head"]]
     ci_high: dict[str, Float[np.ndarray, "layer head"]]
@@ -118,7 +119,7 @@ def score(
     by: str = "pattern",
     inputs: str | None = None,
     shift: str = "none",
-    points: range | slice | None = None,
+    points: slice | None = None,
     n_prompts: int = 1024,
     seed: int = 0,
     stream: str = "test",
@@ -145,8 +146,6 @@ def score(
     >>> bool(score(load("zoo:mixed-0"), ["linear"], n_prompts=64).values["linear"].max() > 0.5)
     True
     """
-    if isinstance(points, slice):
-        points = range(checkpoint.config.data.n_points)[points]
     (result,) = score_all(
         checkpoint,
         classes,

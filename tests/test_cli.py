@@ -217,7 +217,7 @@ def test_score_json_has_every_combination_and_the_first_one_on_top(tmp_path):
         kind="lookup",
         by="value",
         inputs="uniform",
-        points=range(1, 8),
+        points=slice(1, 8),
         n_prompts=8,
     )
     assert document["chance"] == pytest.approx(first.chance)
