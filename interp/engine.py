@@ -222,13 +222,14 @@ def exchanged(
     own = z.movedim(2, 0)[numbers]  # variant slot batch pos d_head
     other = at_positions(given.heads[layer], positions, 2).expand(len(numbers), -1, -1, -1, -1)
     change = other.movedim(3, 1)[variants, numbers] - own
-    acts = removed.acting(used, positions, "variant slot pos -> variant slot 1 pos 1")
-    written = einsum(
-        torch.where(acts, change, 0.0),
-        block.attn.W_O[numbers],
-        "variant slot batch pos d_head, variant slot d_head d_model -> variant batch pos d_model",
+    if removed.tokens is not None:
+        change = change * removed.tokens[positions][:, None]
+    changed = torch.baddbmm(
+        intact.flatten(0, 1).expand(len(numbers), -1, -1),
+        rearrange(change, "variant slot batch pos d_head -> variant (batch pos) (slot d_head)"),
+        (block.attn.W_O[numbers] * used[..., None, None]).flatten(1, 2),
     )
-    return (intact + written).flatten(0, 1)
+    return changed.view(-1, *intact.shape[1:])
 
 
 def padded(heads: Bool[Tensor, "variant head"]) -> tuple[Int[Tensor, "variant slot"], Bool[Tensor, "variant slot"]]:

@@ -74,6 +74,7 @@ class Sites:
 
 
 UNTOUCHED = Sites({})
+LANES = 16  # float32 numbers in a vector register of today's widest CPUs
 EVERY = slice(None)
 """All positions."""
 
@@ -171,8 +172,19 @@ class MLP(nn.Module):
         self, normalized: Float[Tensor, "batch pos d_model"], at: Sites = UNTOUCHED
     ) -> Float[Tensor, "batch pos d_model"]:
         pre = at("hook_pre", F.linear(normalized, self.W_in.T, self.b_in))
-        post = at("hook_post", F.gelu(pre, approximate="tanh"))
+        post = at("hook_post", gelu(pre))
         return F.linear(post, self.W_out.T, self.b_out)
+
+
+def gelu(pre: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """GPT-2's tanh-GELU, x (1 + tanh u) / 2 with u = sqrt(2/pi) (x + 0.044715 x³).
+
+    Without gradients on a CPU as x sigmoid(2u), which is the same and takes half the time of torch's.
+    """
+    if pre.requires_grad or pre.device.type != "cpu":
+        return F.gelu(pre, approximate="tanh")
+    slope = torch.tensor(2 * math.sqrt(2 / math.pi), dtype=pre.dtype)
+    return torch.addcmul(slope, pre, pre, value=0.044715 * slope.item()).mul_(pre).sigmoid_().mul_(pre)
 
 
 class Block(nn.Module):
@@ -379,12 +391,17 @@ def batched_attention(
     v: Float[Tensor, "batch key_pos head d_head"],
     visible: Bool[Tensor, "query_pos key_pos"],
 ) -> Float[Tensor, "batch query_pos head d_head"]:
-    """One small matrix product per head and prompt; the mask is added by the product itself."""
-    n_heads = q.shape[2]
-    q, k, v = (rearrange(x, "batch pos head d_head -> (batch head) pos d_head") for x in (q, k, v))
-    hidden = torch.where(visible, 0.0, -torch.inf).to(q)
+    """One small matrix product per head and prompt; the mask is added by the product itself.
+
+    Keys are padded to a multiple of `LANES`, with hidden ones: rows that fill vector registers take half the time.
+    """
+    n_heads, n_hidden = q.shape[2], -k.shape[1] % LANES
+    q, k, v = (rearrange(x, "batch pos head d_head -> batch head pos d_head") for x in (q, k, v))
+    k, v = (F.pad(x, (0, 0, 0, n_hidden)) for x in (k, v))
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+    hidden = torch.where(F.pad(visible, (0, n_hidden)), 0.0, -torch.inf).to(q)
     pattern = torch.baddbmm(hidden, q, k.mT, alpha=1 / math.sqrt(q.shape[-1])).softmax(-1)
-    return rearrange(pattern @ v, "(batch head) pos d_head -> batch pos head d_head", head=n_heads)
+    return rearrange(v.mT @ pattern.mT, "(batch head) d_head pos -> batch pos head d_head", head=n_heads)
 
 
 def fused_attention(
