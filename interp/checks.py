@@ -47,17 +47,17 @@ def check_removal(
     run, intact = trace(model, tokens), model.predict(tokens)
     everything = all_heads(model.config.n_layers, model.config.n_heads)
     with torch.no_grad():
-        require_equal(predictions_of(model, run), intact, "removing no head changes the predictions")
+        require_equal(predictions_of(model, run), intact, intact, "removing no head changes the predictions")
         itself = Substitutes([z[None] for z in own_z(model, tokens)])
         patched = predict_without(model, run, removal(model, [everything]), itself)[0]
-        require_equal(patched, intact, "patching a run with itself changes it")
+        require_equal(patched, intact, intact, "patching a run with itself changes it")
         for name, substitutes in given.items():
             edits = plain_edits(components, substitutes, site, at)
             for component in components:
                 require_change(model, tokens, component, edits, name, site)
             engine = predict_without(model, run, removal(model, [components], site, at), substitutes)[0]
             plain = plain_predictions(model, tokens, edits)
-            require_equal(engine, plain, f"{name} ablation in the engine is not that of the forward pass")
+            require_equal(engine, plain, intact, f"{name} ablation in the engine is not that of the forward pass")
 
 
 def own_z(
@@ -167,16 +167,27 @@ def spot_check(
     exact = Substitutes([one.double() for one in given.heads], [one.double() for one in given.mlps])
     twin = copy.deepcopy(model).double()
     plain = plain_predictions(twin, tokens.double(), plain_edits(components, exact, site, at))
-    # What a removal silences is small beside what was computed, and rounding is relative to the latter.
-    scale = torch.maximum(plain.abs().max(), predictions_of(model, run).abs().max())
-    difference = ((engine - plain).abs().max() / scale).item()
+    difference = relative_difference(engine, plain, predictions_of(model, run))
     if not difference <= ROUNDING:
         raise CheckError(f"self-check: {what} differs from its float64 result by {difference:.1e}, relative")
     return difference
 
 
-def require_equal(given: Float[Tensor, "batch point"], wanted: Float[Tensor, "batch point"], failure: str) -> None:
-    difference = ((given - wanted).abs().max() / wanted.abs().max()).item()
+def require_equal(
+    given: Float[Tensor, "batch point"],
+    wanted: Float[Tensor, "batch point"],
+    intact: Float[Tensor, "batch point"],
+    failure: str,
+) -> None:
+    difference = relative_difference(given, wanted, intact)
     if not difference <= TOLERANCE:
         raise CheckError(f"self-check: {failure} (relative difference {difference:.1e})")
 
+
+def relative_difference(
+    given: Float[Tensor, "batch point"],
+    wanted: Float[Tensor, "batch point"],
+    intact: Float[Tensor, "batch point"],
+) -> float:
+    """The largest, beside what was computed: what a removal silences is small, and rounding is not relative to that."""
+    return ((given - wanted).abs().max() / torch.maximum(wanted.abs().max(), intact.abs().max())).item()

@@ -285,7 +285,8 @@ def test_ablate_json_is_the_contract(tmp_path):
     for row in document["results"]:
         assert set(wanted) <= set(row)
         assert (row["n_controls"], row["p_value"]) == (3, 0.25)
-    assert len(pd.read_csv(tmp_path / "ablation_null.csv")) == 9 * 6
+    null = pd.read_csv(tmp_path / "ablation_null.csv")
+    assert null.groupby("match").size().to_dict() == {"layer": 9 * 3, "size": 9 * 3, "norm": 9 * 3}
     assert json.loads(interp(*arguments).stdout) == document
 
 
@@ -393,7 +394,7 @@ CKPT = ("--ckpt", "zoo:mixed-0")
         (("score", *CKPT, "--score", "self,self"), "--score self,self: self is named twice"),
         (("score", *CKPT, "--score", "self,"), "--score 'self,': a name is empty"),
         (("score", *CKPT, "--by", "norm", "--out", "x"), "unknown --by 'norm' (valid: pattern, value, derivative)"),
-        (("score", *CKPT, "--points", "3-1"), "'3-1' is not a range A-B of pairs counted from 0 (for example 0-7)"),
+        (("score", *CKPT, "--points", "3-1"), "'3-1' is not a range A-B of pairs counted from 0 (for example 0-3)"),
         (("score", *CKPT, "--points", "0-3,4-16", "--out", "x"), "--points 4-16: these prompts have pairs 0-15"),
         (
             ("score", *CKPT, "--points", "0", "--score", "lookup", "--out", "x"),
@@ -418,7 +419,7 @@ CKPT = ("--ckpt", "zoo:mixed-0")
         (("ablate", *CKPT, "--heads", "banana"), "'banana' is not a head (valid: LAYER.HEAD such as 0.3"),
         (
             ("ablate", *CKPT, "--heads", "0.1", "--mode", "median"),
-            "unknown --mode 'median' (valid: zero, mean, resample)",
+            "unknown --mode 'median' (valid: zero, mean, mean:global, mean:parity, resample",
         ),
         (("ablate", *CKPT, "--heads", "0.1", "--controls", -1), "'--controls': -1 (a whole"),
         (("ablate", *CKPT), "Missing option '--heads'"),

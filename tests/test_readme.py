@@ -1,5 +1,6 @@
 """README is tested, not trusted: its code runs, its transcripts are real, its commands and targets exist."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -59,7 +60,8 @@ def test_shell_lines_name_commands_and_targets_that_exist():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for words in (line.split() for block in blocks("sh") for line in block.splitlines()):
         if words[0] == "interp":
-            options = run(sys.executable, "-m", "interp", words[1], "--help")
+            command = itertools.takewhile(lambda word: not word.startswith("-"), words[1:])
+            options = run(sys.executable, "-m", "interp", *command, "--help")
             assert all(word in options for word in words if word.startswith("--"))
 
 

@@ -279,7 +279,7 @@ def test_a_small_memory_limit_changes_nothing_but_the_passes(trained):
     [
         ({"site": "k"}, "unknown --site 'k' \\(valid: z, pattern, value\\)"),
         ({"at": "q"}, "--at 'q' is not valid"),
-        ({"points": "12-16"}, "this model has pairs 0-15"),
+        ({"points": "12-16"}, "these prompts have pairs 0-15"),
         ({"modes": ["median"]}, "unknown --mode 'median'"),
     ],
 )

@@ -36,7 +36,7 @@ def test_a_set_reports_which_runs_failed_and_why(interp, quick_settings, tmp_pat
 
 
 def test_an_interrupted_set_saves_all_its_runs(interp, quick_settings, tmp_path):
-    given = ["--set", "recipe.steps=5000", "--set", "record.save_every=100000"]
+    given = ["--set", "recipe.steps=500000", "--set", "record.save_every=100000"]
     process = interp("train", "--seeds", "0-1", "--jobs", 2, "--out", tmp_path, *quick_settings, *given)
     deadline = time.monotonic() + 90
     while not all(any(r["step"] >= 25 for r in read_history(tmp_path / f"mixed-{seed}")) for seed in (0, 1)):
