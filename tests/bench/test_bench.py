@@ -103,7 +103,7 @@ def test_steps_of_a_reference_are_steps_of_ours(quick_config, name):
 
 
 def test_flops_are_those_that_torch_counts():
-    """Unfused attention multiplies hidden and padded pairs too: the count is checked with all in place of the visible."""
+    """Unfused attention multiplies hidden and padded pairs too: checked with all in place of the visible."""
     config = from_preset("tiny", "mixed", 0, ["recipe.batch_size=8"])
     state = new_state(config, "cpu")
     prompts = sample_prompts(config, "linear", state.data, 8)
