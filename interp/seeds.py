@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy.stats import t as student_t
+from scipy.special import stdtrit  # scipy.stats takes half a second to import
 
 from interp.ablation import Ablation, removed_by
 from interp.heads import HeadSet, show
@@ -163,5 +163,5 @@ def t_interval(by_seed: Float[np.ndarray, " seed"]) -> tuple[float, float]:
     n = len(by_seed)
     if n < 2:
         return math.nan, math.nan
-    half = float(student_t.ppf((1 + COVERAGE) / 2, n - 1) * by_seed.std(ddof=1) / math.sqrt(n))
+    half = float(stdtrit(n - 1, (1 + COVERAGE) / 2) * by_seed.std(ddof=1) / math.sqrt(n))
     return float(by_seed.mean() - half), float(by_seed.mean() + half)
