@@ -46,7 +46,7 @@ def measures_of(names: Sequence[str], ranges: Sequence[slice] | None = None) -> 
     Raises:
         UserError: there is no such score.
 
-    >>> [one.kind.name for one in measures_of(["all"], [range(4)])][:2]
+    >>> [one.kind.name for one in measures_of(["all"], [slice(0, 4)])][:2]
     ['retrospective', 'previous_token']
     """
     if list(names) == ["all"]:

@@ -37,7 +37,7 @@ def permutation_p(effect: float, null_effects: Float[np.ndarray, " set"]) -> flo
 def critical_effect(null_effects: Float[np.ndarray, " set"], alpha: float = SIGNIFICANT) -> float:
     """What an effect has to exceed for p <= alpha; infinite where so few null sets allow no such p.
 
-    >>> critical_effect(np.arange(39) / 100), critical_effect(np.arange(7))
+    >>> critical_effect(np.arange(39) / 100), critical_effect(np.arange(7.0))
     (0.37, inf)
     """
     allowed = math.floor(alpha * (len(null_effects) + 1) + 1e-9) - 1
