@@ -6,6 +6,7 @@
 4. With a store (`interp.store`) every finished piece is kept, so that an interrupted sweep goes on where it stopped.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -56,7 +57,7 @@ class Protocol:
         site: of heads, see `interp.engine.SITES`.
         tokens: where components are removed; None is everywhere.
         ranges: of pairs, over which errors are averaged.
-        memory: bytes that activations may take.
+        memory: bytes that activations may take, on all threads together.
         store: keeps finished pieces; None keeps nothing.
     """
 
@@ -167,7 +168,7 @@ class Sweep:
             for mode in modes
             if mode.partner is not None and mode.partner != "noise"
         }
-        self.size, self.stack = pass_sizes(config.model, self.test.tokens.shape[1], len(self.partners), protocol.memory)
+        self.size, self.stack = pass_sizes(config.model, self.test.tokens.shape[1], len(self.partners), protocol)
         self.known = moments(self.model, self.reference.tokens.split(self.size), protocol.site)
         self.fitted: dict[HeadSet, Substitutes] = {}
         about = (name, n_prompts, seed, protocol.site, protocol.ranges, protocol.tokens)
@@ -332,13 +333,15 @@ def stackable(sets: Sequence[HeadSet], most: int) -> Iterator[list[HeadSet]]:
             yield group[start : start + most]
 
 
-def pass_sizes(config: ModelConfig, n_tokens: int, n_partners: int, memory: int) -> tuple[int, int]:
-    """(prompts in a chunk, sets in a pass) that keep activations within the memory limit.
+def pass_sizes(config: ModelConfig, n_tokens: int, n_partners: int, protocol: Protocol) -> tuple[int, int]:
+    """(prompts in a chunk, sets in a pass) that keep activations within the memory limit, and every core busy.
 
     A chunk keeps two activations of width d_model per layer for its trace and four for each partner; a pass needs about
-    twenty of them (q, k, v, z, two of the MLP's width and the stream with its copies).
+    twenty of them (q, k, v, z, two of the MLP's width and the stream with its copies). As many chunks run side by side
+    as there are threads (`one_thread_each`).
     """
-    width = 4 * n_tokens * config.d_model
+    n_workers = torch.get_num_threads()
+    memory, width = protocol.memory // n_workers, 4 * n_tokens * config.d_model
     kept, needed = width * config.n_layers * (4 + 4 * n_partners), 20 * width
-    prompts = max(1, min(CHUNK, memory // (kept + needed)))
+    prompts = max(1, min(CHUNK, math.ceil(protocol.n_prompts / n_workers), memory // (kept + needed)))
     return prompts, max(1, min(ROWS // prompts, (memory - prompts * kept) // (prompts * needed)))

@@ -9,8 +9,7 @@
 """
 
 import statistics
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Annotated, Any
 import pandas as pd
 import torch
 import typer
+from measure import interval, matmul_rate, progress, rotated, spread, timed
 from tqdm import tqdm
 from trainers import TRAINERS, Trainer
 
@@ -78,60 +78,14 @@ def compare(preset: str, config: RunConfig, device: str, repetitions: int, bar: 
         for repetition in range(repetitions):
             peak = max(peak, matmul_rate(device))
             for name in progress(bar, rotated(list(trainers), repetition)):
-                seconds[name].append(timed(trainers[name], device, block))
+                seconds[name].append(timed(trainers[name].step, device, block))
     return Comparison(preset, config, block, seconds, peak)
 
 
 def warm_up(trainer: Trainer, device: str) -> float:
     """Seconds of a step; the first one also allocates, so where steps are short the second one counts."""
-    first = timed(trainer, device, 1)
-    return first if first > BLOCK_SECONDS else timed(trainer, device, 1)
-
-
-def progress(bar: "tqdm[Any]", names: Sequence[str]) -> Iterator[str]:
-    for name in names:
-        yield name
-        bar.update()
-
-
-def rotated(names: list[str], places: int) -> list[str]:
-    """The names in the same cyclic order from another start.
-
-    >>> rotated(["a", "b", "c"], 4)
-    ['b', 'c', 'a']
-    """
-    start = places % len(names)
-    return names[start:] + names[:start]
-
-
-def timed(trainer: Trainer, device: str, steps: int) -> float:
-    """Seconds per step."""
-    wait_for(device)
-    start = time.perf_counter()
-    for _ in range(steps):
-        trainer.step()
-    wait_for(device)
-    return (time.perf_counter() - start) / steps
-
-
-def wait_for(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize(device)
-
-
-def matmul_rate(device: str) -> float:
-    """The highest float32 torch.mm rate over a few sizes, FLOP/s."""
-    sizes = (512, 1024, 2048) if device == "cpu" else (2048, 4096, 8192)
-    rates = []
-    for size in sizes:
-        a, b, product = (torch.ones(size, size, device=device) for _ in range(3))
-        for _ in range(3):
-            wait_for(device)
-            start = time.perf_counter()
-            torch.mm(a, b, out=product)
-            wait_for(device)
-            rates.append(2 * size**3 / (time.perf_counter() - start))
-    return max(rates)
+    first = timed(trainer.step, device)
+    return first if first > BLOCK_SECONDS else timed(trainer.step, device)
 
 
 def step_flops(config: RunConfig) -> int:
@@ -151,10 +105,6 @@ def result_rows(comparison: Comparison) -> list[dict[str, Any]]:
         | spread("ratio", comparison.ratios(trainer))
         for trainer in comparison.seconds
     ]
-
-
-def spread(name: str, values: Sequence[float]) -> dict[str, float]:
-    return {name: statistics.median(values), f"{name}_low": min(values), f"{name}_high": max(values)}
 
 
 def preset_row(comparison: Comparison) -> dict[str, Any]:
@@ -209,10 +159,6 @@ def print_tables(report: Mapping[str, Any]) -> None:
     ]
     header = ["ours", "threads", "GFLOP per step", "GFLOP/s", "torch.mm peak GFLOP/s", "share of peak"]
     output.print_table("", header, shares, CAPTION)
-
-
-def interval(row: Mapping[str, Any], name: str, form: str) -> str:
-    return f"{row[name]:{form}} [{row[f'{name}_low']:{form}}, {row[f'{name}_high']:{form}}]"
 
 
 def defeats(report: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from step import app, rotated, step_flops
+from measure import rotated
+from step import app, step_flops
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from trainers import TRAINERS, Ours, PromptGPT2, PromptHooked, Reference, gpt2_layout

@@ -1,0 +1,63 @@
+"""What the benchmarks share: a clock, the machine's peak, turns that favour nobody, and intervals over repetitions."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+
+def timed(work: Callable[[], object], device: str, times: int = 1) -> float:
+    """Seconds that the work takes, on average over some times in a row."""
+    wait_for(device)
+    start = time.perf_counter()
+    for _ in range(times):
+        work()
+    wait_for(device)
+    return (time.perf_counter() - start) / times
+
+
+def wait_for(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+
+
+def matmul_rate(device: str) -> float:
+    """The highest float32 torch.mm rate over a few sizes, FLOP/s."""
+    sizes = (512, 1024, 2048) if device == "cpu" else (2048, 4096, 8192)
+    rates = []
+    for size in sizes:
+        a, b, product = (torch.ones(size, size, device=device) for _ in range(3))
+        for _ in range(3):
+            wait_for(device)
+            start = time.perf_counter()
+            torch.mm(a, b, out=product)
+            wait_for(device)
+            rates.append(2 * size**3 / (time.perf_counter() - start))
+    return max(rates)
+
+
+def progress(bar: "tqdm[Any]", names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        yield name
+        bar.update()
+
+
+def rotated(names: list[str], places: int) -> list[str]:
+    """The names in the same cyclic order from another start.
+
+    >>> rotated(["a", "b", "c"], 4)
+    ['b', 'c', 'a']
+    """
+    start = places % len(names)
+    return names[start:] + names[:start]
+
+
+def spread(name: str, values: Sequence[float]) -> dict[str, float]:
+    return {name: statistics.median(values), f"{name}_low": min(values), f"{name}_high": max(values)}
+
+
+def interval(row: Mapping[str, Any], name: str, form: str) -> str:
+    return f"{row[name]:{form}} [{row[f'{name}_low']:{form}}, {row[f'{name}_high']:{form}}]"
