@@ -42,6 +42,7 @@ class Request:
     controls: int | None
     classes: str | None
     prompts: int
+    null_prompts: int
     memory: int
     seed: int
     device: str
@@ -138,7 +139,8 @@ def carry_out(request: Request, one: Subject, store: Store | None) -> Result:
     if request.design == "pairs":
         return pairs(one.checkpoint, everything, one.names, **common)
     design = cast(Design, request.design)
-    return ablate(one.checkpoint, one.sets, one.names, design=design, n_controls=request.n_controls, **common)
+    own: dict[str, Any] = {"n_controls": request.n_controls, "n_null_prompts": request.null_prompts}
+    return ablate(one.checkpoint, one.sets, one.names, design=design, **own, **common)
 
 
 def write(subjects: Sequence[Subject], results: Sequence[Result], several: pd.DataFrame | None, out: Path) -> None:
@@ -188,6 +190,7 @@ def document(
         "n_seeds": len(independent_seeds([one.checkpoint for one in subjects])),
         "seed": request.seed,
         "prompts": request.prompts,
+        "null_prompts": min(request.null_prompts, request.prompts),
         "controls": request.n_controls,
         "design": request.design,
         "site": request.site,
@@ -242,8 +245,8 @@ def print_ablation(result: Ablation, title: str) -> None:
     caption = (
         f"effect of {done}: share of the way from the intact model to the no-context optimum, pairs {points}; direct: "
         "without reactions; LN frozen: with the LayerNorm scales of the intact run; null: mean effect of layer-matched "
-        f"sets without these heads; {result.n_prompts} prompts, seed {result.seed}; "
-        f"float64 differs by {result.spot_check:.0e}"
+        f"sets without these heads; {result.n_prompts} prompts, the sets on {result.protocol.n_compared}, "
+        f"seed {result.seed}; float64 differs by {result.spot_check:.0e}"
     )
     output.print_table(title, header, rows, caption)
 

@@ -7,7 +7,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +43,7 @@ Design = Literal["remove", "keep"]
 DESIGNS: Mapping[Design, str] = {"remove": "remove the set", "keep": "remove every head but the set"}
 PREFIXES: Mapping[Match, str] = {"layer": "", "size": "size_", "norm": "norm_"}
 NORM_PROMPTS = 128
+NULL_PROMPTS = 256
 
 Nulls = Mapping[tuple[HeadSet, Match], NullSets]
 Rows = list[dict[str, Any]]
@@ -57,9 +58,10 @@ class Ablation:
             react), `frozen_effect` (they react, with every later LayerNorm's scale as in the intact run) and
             `direct_effect` (only what the set itself writes into the final residual stream changes), each with its
             95 % interval; `p_value`, `p_holm` (over classes), `n_controls`, `smallest_p`, `exact` (all sets there are)
-            against layer-matched sets; `control_effect` (mean) and `control_max` of those that share no component with
-            the set, `n_disjoint` of them; `detectable`, the smallest effect that the test could have found. The same
-            with the prefixes `size_` and `norm_` against the other matchings.
+            against layer-matched sets, from `compared_effect`, the effect on the prompts that those were measured on;
+            `control_effect` (mean) and `control_max` of those that share no component with the set, `n_disjoint` of
+            them; `detectable`, the smallest effect that the test could have found. The same with the prefixes `size_`
+            and `norm_` against the other matchings.
         null: one row per null set, function class, mode, range and matching: the effects behind the p-values.
         curves: `nmse` by number of examples, one row per set, class, mode and number; the modes `intact` and
             `no_context` belong to no set.
@@ -105,6 +107,7 @@ def ablate(
     at: str = "all",
     points: str | None = None,
     n_prompts: int = 1024,
+    n_null_prompts: int = NULL_PROMPTS,
     n_controls: int = 200,
     matches: Sequence[Match] = tuple(MATCHES),
     seed: int = 0,
@@ -123,6 +126,8 @@ def ablate(
         at: the tokens at which components are removed, see `interp.positions.TOKENS`.
         points: the ranges of pairs over which the effect is measured, such as `0-3,12-15`; None is the last quarter.
         n_prompts: per class; the same ones for every condition.
+        n_null_prompts: on how many of them, the first ones, null sets are measured; a set under test is compared with
+            them by its effect on the same prompts. What prompts add to the spread of effects over sets is small.
         n_controls: null sets per set and matching; all there are when there are no more.
         matches: how null sets are matched, see `interp.nulls.MATCHES`.
         seed: of prompts, null sets and resampling.
@@ -140,6 +145,7 @@ def ablate(
     """
     classes = list(classes or checkpoint.config.evaluated_classes)
     chosen, protocol = plan(checkpoint, modes, site, at, points, n_prompts, seed, memory, store)
+    protocol = replace(protocol, n_null_prompts=n_null_prompts)
     norms = output_norms(checkpoint, classes, seed)
     rng = np.random.default_rng(stream_seed("null sets", seed))
     nulls: dict[tuple[HeadSet, Match], NullSets] = {
@@ -266,11 +272,9 @@ def judge(
             }
         for match, prefix in PREFIXES.items():
             null = nulls.get((one, match), NullSets((), exact=True))
-            effects = cell.mean_effects([removed[other] for other in null.sets])
-            if not total.defined:
-                effects = np.full(len(null.sets), np.nan)
+            compared, effects = cell.compared(total, removed[one], [removed[other] for other in null.sets])
             disjoint = np.array([not set(other) & set(one) for other in null.sets], dtype=bool)
-            row |= null_columns(total, null, effects, disjoint, design, n_tests, prefix)
+            row |= null_columns(total, compared, null, effects, disjoint, design, n_tests, prefix)
             null_rows += [
                 about | {"match": match, "control": show(other), "effect": value, "disjoint": apart}
                 for other, value, apart in zip(null.sets, effects, disjoint, strict=True)
@@ -281,6 +285,7 @@ def judge(
 
 def null_columns(
     total: Effect,
+    compared: Effect,
     null: NullSets,
     effects: Float[np.ndarray, " set"],
     disjoint: np.ndarray,
@@ -292,14 +297,15 @@ def null_columns(
     sign = 1 if design == "remove" else -1
     apart = effects[disjoint]
     found = {
-        "p_value": permutation_p(sign * total.value, sign * effects),
+        "p_value": permutation_p(sign * compared.value, sign * effects),
+        "compared_effect": compared.value,
         "n_controls": len(null.sets),
         "smallest_p": null.smallest_p,
         "exact": null.exact,
         "n_disjoint": len(apart),
         "control_effect": apart.mean() if len(apart) else np.nan,
         "control_max": apart.max() if len(apart) else np.nan,
-        "detectable": sign * detectable_effect(total.standard_error, sign * effects, n_tests),
+        "detectable": sign * detectable_effect(total.standard_error, compared.standard_error, sign * effects, n_tests),
     }
     return {f"{prefix}{name}": value for name, value in found.items()}
 

@@ -295,6 +295,15 @@ def ablate(
     ] = None,
     classes: options.Classes = None,
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
+    null_prompts: Annotated[
+        int,
+        typer.Option(
+            "--null-prompts",
+            metavar="N",
+            parser=options.whole_number(2),
+            help="On how many of the prompts random sets are measured and compared.",
+        ),
+    ] = options.DEFAULT_NULL_PROMPTS,
     memory: Annotated[float, typer.Option("--memory", metavar="GIB", help="Memory that activations may take.")] = 1.0,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
@@ -335,6 +344,7 @@ def ablate(
             controls=controls,
             classes=classes,
             prompts=prompts,
+            null_prompts=null_prompts,
             memory=int(memory * 2**30),
             seed=seed,
             device=check_device(device),

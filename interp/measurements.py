@@ -1,5 +1,6 @@
 """What a sweep measures, and the effects that follow from it."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ from jaxtyping import Float
 
 from interp.heads import HeadSet
 from interp.positions import show_points
-from interp.stats import Effect, effect_resamples, fraction_lost, paired_effects
+from interp.stats import UNDEFINED, Effect, effect_resamples, paired_effects
 from training.config import stream_seed
 from training.intervals import bootstrap_weights
 
@@ -103,9 +104,25 @@ class Cell:
         return effect_resamples(ablated, self.intact, self.no_context, self.weights)
 
     def mean_effects(self, removed: Sequence[HeadSet]) -> Float[np.ndarray, " set"]:
-        """Without intervals."""
-        means = [self.intact.mean(), self.no_context.mean(), *(self.without(one).mean() for one in removed)]
-        return fraction_lost(np.array([means]))[0]
+        """Without intervals: the loss on the prompts that these sets have in common, over the gain on all prompts."""
+        n_prompts = self.n_compared(removed)
+        losses = [self.without(one)[:n_prompts].mean() - self.intact[:n_prompts].mean() for one in removed]
+        return np.array(losses) / (self.no_context - self.intact).mean()
+
+    def n_compared(self, removed: Iterable[HeadSet]) -> int:
+        """How many prompts these sets have in common."""
+        return min((len(self.without(one)) for one in removed), default=len(self.intact))
+
+    def compared(
+        self, total: Effect, removed: HeadSet, others: Sequence[HeadSet]
+    ) -> tuple[Effect, Float[np.ndarray, " set"]]:
+        """The effect of a set (`total` on all prompts) on those that others were measured on, and theirs."""
+        if not total.defined:
+            return UNDEFINED, np.full(len(others), np.nan)
+        own, *effects = self.mean_effects([removed, *others])
+        n_times_fewer = len(self.intact) / self.n_compared([removed, *others])
+        standard_error = total.standard_error * math.sqrt(n_times_fewer)
+        return Effect(float(own), math.nan, math.nan, standard_error), np.array(effects)
 
 
 def cells(errors: Mapping[str, ClassErrors], ranges: Sequence[slice], seed: int) -> Iterator[Cell]:

@@ -97,15 +97,19 @@ def pooled_row(
             "smallest_p",
         )
         return about | dict.fromkeys(nothing, math.nan) | counts
-    values = {place: float(of_key[place].mean_effects([removed[place]])[0]) for place in used}
+    values = {place: of_key[place].effects([removed[place]])[0].value for place in used}
     by_seed = np.array([np.mean([values[place] for place in group]) for group in groups])
     rng = np.random.default_rng(stream_seed("seeds", ablations[0].seed, *key))
     drawn = np.stack([np.mean([resamples[place][:, 0] for place in group], axis=0) for group in groups])  # type: ignore[index]
     chosen = rng.integers(len(groups), size=drawn.shape)
     effect = interval_of(by_seed.mean(), np.take_along_axis(drawn, chosen, axis=0).mean(0))
     t_low, t_high = t_interval(by_seed)
-    others = {place: null_of(ablations[place], sets[place], key) for place in used}
-    null = null_means(groups, others, values, rng)
+    others = {
+        place: matching(ablations[place].null, sets[place], key, match="layer")["effect"].to_numpy() for place in used
+    }
+    own = {place: matching(ablations[place].table, sets[place], key)["compared_effect"].item() for place in used}
+    null = null_means(groups, others, own, rng)
+    compared = np.mean([np.mean([own[place] for place in group]) for group in groups])
     sign = 1 if ablations[0].design == "remove" else -1
     return (
         about
@@ -117,20 +121,17 @@ def pooled_row(
             "t_high": t_high,
             "effect_min": by_seed.min(),
             "effect_max": by_seed.max(),
-            "p_value": permutation_p(sign * effect.value, sign * null),
+            "p_value": permutation_p(sign * float(compared), sign * null),
             "smallest_p": 1 / (len(null) + 1) if len(null) else math.nan,
         }
         | counts
     )
 
 
-def null_of(ablation: Ablation, heads: HeadSet, key: tuple[str, str, str]) -> Float[np.ndarray, " set"]:
-    """The effects of one model's layer-matched sets."""
-    null = ablation.null
-    rows = (null["heads"] == show(heads)) & (null["match"] == "layer")
-    for column, value in zip(("function_class", "mode", "points"), key, strict=True):
-        rows &= null[column] == value
-    return null.loc[rows, "effect"].to_numpy()
+def matching(table: pd.DataFrame, heads: HeadSet, key: tuple[str, str, str], **others: str) -> pd.DataFrame:
+    """The rows of one set, class, mode and range."""
+    about = {"heads": show(heads)} | dict(zip(("function_class", "mode", "points"), key, strict=True)) | others
+    return table.loc[np.logical_and.reduce([table[column] == value for column, value in about.items()])]
 
 
 def null_means(

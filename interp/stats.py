@@ -44,13 +44,21 @@ def critical_effect(null_effects: Float[np.ndarray, " set"], alpha: float = SIGN
     return math.inf if allowed < 0 else float(np.sort(null_effects)[::-1][allowed])
 
 
-def detectable_effect(standard_error: float, null_effects: Float[np.ndarray, " set"], n_tests: int) -> float:
+def detectable_effect(
+    standard_error: float, compared_error: float, null_effects: Float[np.ndarray, " set"], n_tests: int
+) -> float:
     """The smallest true effect that would be found with 80 % power at 5 % in a family of `n_tests`.
 
     It has to beat the null sets (`critical_effect`, at 5 % / n_tests as Holm's first step asks) and zero, each by what
     the sampling of prompts may take away.
+
+    Args:
+        standard_error: of the effect over all prompts.
+        compared_error: over the prompts on which null sets were measured.
+        null_effects: of those sets.
+        n_tests: at once.
     """
-    beats_null = critical_effect(null_effects, SIGNIFICANT / n_tests) + POWER * standard_error
+    beats_null = critical_effect(null_effects, SIGNIFICANT / n_tests) + POWER * compared_error
     return max(beats_null, (1.96 + POWER) * standard_error)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ from training.evaluate import evaluation_prompts, no_context_error
 from training.transformer import EVERY
 
 CHUNK = 128  # prompts
-ROWS = 256  # prompts x variants in one pass: what fits the caches beats what amortises calls
+PASS = 8 * 2**20  # bytes of the widest activation of a pass: larger ones fall out of the caches, smaller ones pay calls
 MEMORY = 2**30
 
 
@@ -53,6 +54,8 @@ class Protocol:
 
     Attributes:
         n_prompts: per class.
+        n_null_prompts: on how many of them, the first ones, sets are measured of which only the total effect is needed;
+            None is all.
         seed: of the prompts.
         site: of heads, see `interp.engine.SITES`.
         tokens: where components are removed; None is everywhere.
@@ -68,6 +71,12 @@ class Protocol:
     tokens: Bool[Tensor, " pos"] | None = field(default=None, repr=False)
     memory: int = MEMORY
     store: Store | None = None
+    n_null_prompts: int | None = None
+
+    @property
+    def n_compared(self) -> int:
+        """How many prompts all sets have in common."""
+        return min(self.n_prompts, self.n_null_prompts or self.n_prompts)
 
     @property
     def hull(self) -> slice:
@@ -90,7 +99,7 @@ def class_errors(
         checkpoint: the model.
         name: function class.
         tested: sets for which everything is measured.
-        nulls: sets of which only the total effect is needed.
+        nulls: sets of which only the total effect is needed, on the first `protocol.n_compared` prompts.
         modes: what removed components give.
         protocol: prompts, site, ranges, memory.
         bar: advances by one for every set and mode.
@@ -107,7 +116,7 @@ def class_errors(
     intact = [errors for errors, _ in parts]
     without: dict[str, dict[HeadSet, SetErrors]] = {mode.name: {} for mode in modes}
     for mode_name, one in parts[0][1]:
-        without[mode_name][one] = joined([pieces[mode_name, one] for _, pieces in parts])
+        without[mode_name][one] = joined([pieces[mode_name, one] for _, pieces in parts if (mode_name, one) in pieces])
     no_context = no_context_error(checkpoint.config, name, sweep.test).cpu().double().numpy() / sweep.unit
     return ClassErrors(np.concatenate(intact), no_context, without, sweep.spot_check(without))
 
@@ -179,20 +188,24 @@ class Sweep:
     ) -> tuple[Float[np.ndarray, "batch point"], dict[tuple[str, HeadSet], SetErrors]]:
         """The intact errors of a chunk, and the errors by mode and set."""
         chunk = self.chunk(prompts)
-        pieces = {}
+        pieces, n_compared = {}, self.protocol.n_compared
+        if prompts.start >= n_compared:
+            nulls = ()
         for mode in self.modes:
-            for sets, full in ((tested, True), (nulls, False)):
+            for sets, full, n_prompts in ((tested, True, self.protocol.n_prompts), (nulls, False, n_compared)):
                 for group in stackable(sets, self.stack):
                     for one, errors in zip(group, self.errors(chunk, mode, group, full), strict=True):
                         pieces[mode.name, one] = errors
-                    bar.update(len(group) * len(prompts) / self.protocol.n_prompts)
+                    bar.update(len(group) * len(prompts) / n_prompts)
         with torch.no_grad():
             intact = predictions_of(self.model, chunk.run)[None]
         return self.error(intact, chunk, EVERY)[0], pieces
 
     def chunks(self) -> Iterator[range]:
-        for start in range(0, self.protocol.n_prompts, self.size):
-            yield range(start, min(start + self.size, self.protocol.n_prompts))
+        """Parts of the prompts; those that all sets have in common come first, in chunks of their own."""
+        for first, stop in pairwise((0, self.protocol.n_compared, self.protocol.n_prompts)):
+            for start in range(first, stop, self.size):
+                yield range(start, min(start + self.size, stop))
 
     def chunk(self, prompts: range) -> Chunk:
         rows = slice(prompts.start, prompts.stop)
@@ -343,5 +356,16 @@ def pass_sizes(config: ModelConfig, n_tokens: int, n_partners: int, protocol: Pr
     n_workers = torch.get_num_threads()
     memory, width = protocol.memory // n_workers, 4 * n_tokens * config.d_model
     kept, needed = width * config.n_layers * (4 + 4 * n_partners), 20 * width
-    prompts = max(1, min(CHUNK, math.ceil(protocol.n_prompts / n_workers), memory // (kept + needed)))
-    return prompts, max(1, min(ROWS // prompts, (memory - prompts * kept) // (prompts * needed)))
+    rows = max(1, PASS // (4 * width))  # the MLP is four times as wide
+    prompts = evened(protocol.n_compared, max(1, min(CHUNK, rows // 2, memory // (kept + needed))), n_workers)
+    return prompts, max(1, min(rows // prompts, (memory - prompts * kept) // (prompts * needed)))
+
+
+def evened(n_prompts: int, most: int, n_workers: int) -> int:
+    """The size of chunks, at most `most`, that leaves no worker with much less to do than another.
+
+    >>> evened(1024, 128, 2), evened(16, 5, 2), evened(10, 128, 4)
+    (128, 4, 3)
+    """
+    rounds = math.ceil(n_prompts / (n_workers * most))
+    return math.ceil(n_prompts / (n_workers * rounds))

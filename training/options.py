@@ -10,6 +10,7 @@ from training.errors import UserError
 
 DEFAULT_PROMPTS = 1024
 DEFAULT_CONTROLS = 200
+DEFAULT_NULL_PROMPTS = 256
 
 
 def whole_number(at_least: int) -> Callable[[str | int], int]:

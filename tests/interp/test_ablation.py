@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,14 +8,16 @@ import torch
 from interp import checks, sweep
 from interp.ablation import ablate, output_norms
 from interp.engine import SITES
-from interp.heads import MLP, Head, all_heads, show
+from interp.heads import MLP, Head, all_heads, head_set, show
 from interp.interventions import MODES
 from interp.references import activations, moments, partner_prompts
 from interp.verdict import verdict
+from training.checkpoint import Checkpoint
 from training.errors import CheckError, UserError
 from training.evaluate import evaluation_prompts, no_context_error, predictions
 from training.output import records
 from training.settings import from_preset
+from training.transformer import Transformer
 
 SETS = [(Head(0, 1), Head(1, 2)), (Head(2, 3),)]
 
@@ -101,8 +105,57 @@ def test_results_repeat_and_do_not_depend_on_chunks(trained, monkeypatch):
     first, second = table(), table()
     pd.testing.assert_frame_equal(first, second)
     monkeypatch.setattr(sweep, "CHUNK", 17)
-    monkeypatch.setattr(sweep, "ROWS", 40)
+    monkeypatch.setattr(sweep, "PASS", 2**18)
     pd.testing.assert_frame_equal(first, table(), rtol=1e-4, atol=1e-6)
+
+
+def test_null_sets_are_compared_on_prompts_that_they_share_with_the_set(trained):
+    """A set under test keeps its effect on all prompts, and is judged by the loss on those of the null sets."""
+    common = {"n_prompts": 60, "n_controls": 5, "modes": ["mean"], "matches": ["layer"]}
+    few, whole = (ablate(trained, SETS, ["linear"], **common, n_null_prompts=n) for n in (20, 60))
+    for column in ("effect", "ci_low", "ci_high", "frozen_effect", "n_controls"):
+        np.testing.assert_allclose(few.table[column], whole.table[column], rtol=1e-4, atol=1e-5)
+    errors = few.errors["linear"]
+    intact = errors.intact[:, 12:].mean(1)
+    gain = errors.no_context[:, 12:].mean() - intact.mean()
+    for one, row in zip(SETS, few.table.to_dict("records"), strict=True):
+        null = few.null[few.null["heads"] == show(one)]
+        losses = {
+            show(removed): (found.total[:20, 0].mean() - intact[:20].mean()) / gain
+            for removed, found in errors.without["mean"].items()
+        }
+        assert all(
+            len(found.total) == (60 if removed in SETS else 20) for removed, found in errors.without["mean"].items()
+        )
+        assert row["compared_effect"] == pytest.approx(losses[show(one)], rel=1e-6)
+        assert null["effect"].tolist() == pytest.approx([losses[name] for name in null["control"]], rel=1e-6)
+        assert row["p_value"] == (1 + sum(null["effect"] >= row["compared_effect"])) / (1 + len(null))
+        assert row["compared_effect"] != pytest.approx(row["effect"], rel=1e-3)
+    assert whole.table["compared_effect"].tolist() == pytest.approx(whole.table["effect"].tolist(), rel=1e-6)
+
+
+def test_random_sets_are_significant_as_often_as_they_should_be(trained):
+    """The whole way from heads to p-values under the null: sets that nothing chose, 240 of them."""
+    rng = np.random.default_rng(0)
+    every = all_heads(3, 8)
+    sets = list(dict.fromkeys(head_set(every[i] for i in rng.choice(24, 3, replace=False)) for _ in range(300)))[:240]
+    found = ablate(trained, sets, ["linear"], modes=["mean"], n_prompts=24, n_null_prompts=12, n_controls=19)
+    for column in ("p_value", "size_p_value"):
+        p_values = found.table[column].to_numpy()
+        assert len(p_values) == 240
+        assert p_values.mean() == pytest.approx(0.525, abs=0.06)  # 1/20, 2/20, ... 1 have this mean
+        for level in (0.05, 0.1, 0.25, 0.5):
+            assert np.mean(p_values <= level + 1e-9) == pytest.approx(
+                level, abs=3.5 * (level * (1 - level) / 240) ** 0.5
+            )
+
+
+def test_nothing_is_significant_in_a_model_that_does_not_learn_in_context(generator):
+    """Random weights have no in-context gain to lose, so there is no test rather than a lucky one."""
+    config = from_preset("tiny", "mixed", 0)
+    untrained = Checkpoint("untrained", Path("untrained"), config, 0, Transformer(config.model, generator).eval())
+    found = ablate(untrained, [(head,) for head in all_heads(3, 8)], ["linear"], n_prompts=100, n_controls=7)
+    assert np.isnan(found.table[["p_value", "p_holm"]].to_numpy()).all()
 
 
 @pytest.mark.parametrize("site", list(SITES))

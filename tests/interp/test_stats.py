@@ -81,10 +81,10 @@ def test_the_critical_effect_is_where_p_falls_to_five_percent(rng, n):
 def test_the_detectable_effect_is_found_with_its_power(rng):
     """A true effect of that size, estimated with its standard error, beats the null sets in four of five samples."""
     null, standard_error = rng.normal(scale=0.1, size=199), 0.2
-    effect = detectable_effect(standard_error, null, n_tests=1)
+    effect = detectable_effect(0.0, standard_error, null, n_tests=1)
     p_values = [permutation_p(effect + standard_error * rng.normal(), null) for _ in range(4000)]
     assert np.mean(np.array(p_values) <= 0.05) > 0.78
-    lone = detectable_effect(standard_error, np.full(199, -9.0), n_tests=1)
+    lone = detectable_effect(standard_error, 0.0, np.full(199, -9.0), n_tests=1)
     assert np.mean(lone + standard_error * rng.normal(size=4000) > 1.96 * standard_error) == pytest.approx(
         0.8, abs=0.03
     )
