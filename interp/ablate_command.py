@@ -245,7 +245,7 @@ def print_ablation(result: Ablation, title: str) -> None:
     caption = (
         f"effect of {done}: share of the way from the intact model to the no-context optimum, pairs {points}; direct: "
         "without reactions; LN frozen: with the LayerNorm scales of the intact run; null: mean effect of layer-matched "
-        f"sets without these heads; {result.n_prompts} prompts, the sets on {result.protocol.n_compared}, "
+        f"sets without these heads, on the first {result.protocol.n_compared} of {result.n_prompts} prompts, "
         f"seed {result.seed}; float64 differs by {result.spot_check:.0e}"
     )
     output.print_table(title, header, rows, caption)

@@ -36,6 +36,7 @@ from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.errors import UserError
 from training.evaluate import evaluation_prompts
+from training.options import DEFAULT_NULL_PROMPTS
 from training.output import write_table
 from training.prompts import last_quarter
 
@@ -43,7 +44,6 @@ Design = Literal["remove", "keep"]
 DESIGNS: Mapping[Design, str] = {"remove": "remove the set", "keep": "remove every head but the set"}
 PREFIXES: Mapping[Match, str] = {"layer": "", "size": "size_", "norm": "norm_"}
 NORM_PROMPTS = 128
-NULL_PROMPTS = 256
 
 Nulls = Mapping[tuple[HeadSet, Match], NullSets]
 Rows = list[dict[str, Any]]
@@ -107,7 +107,7 @@ def ablate(
     at: str = "all",
     points: str | None = None,
     n_prompts: int = 1024,
-    n_null_prompts: int = NULL_PROMPTS,
+    n_null_prompts: int = DEFAULT_NULL_PROMPTS,
     n_controls: int = 200,
     matches: Sequence[Match] = tuple(MATCHES),
     seed: int = 0,

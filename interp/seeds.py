@@ -97,7 +97,7 @@ def pooled_row(
             "smallest_p",
         )
         return about | dict.fromkeys(nothing, math.nan) | counts
-    values = {place: of_key[place].effects([removed[place]])[0].value for place in used}
+    values = {place: float(of_key[place].mean_effects([removed[place]])[0]) for place in used}
     by_seed = np.array([np.mean([values[place] for place in group]) for group in groups])
     rng = np.random.default_rng(stream_seed("seeds", ablations[0].seed, *key))
     drawn = np.stack([np.mean([resamples[place][:, 0] for place in group], axis=0) for group in groups])  # type: ignore[index]

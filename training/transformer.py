@@ -92,11 +92,9 @@ class LayerNorm(nn.Module):
     ) -> Float[Tensor, "batch pos d_model"]:
         if not at.wanted(*LN_SITES):
             return F.layer_norm(resid, self.w.shape, self.w, self.b, LN_EPS)
-        normalized, _, inverse = torch.native_layer_norm(resid, self.w.shape, None, None, LN_EPS)
-        if at.wanted("hook_scale"):
-            scale = inverse.reciprocal()
-            normalized = normalized * (scale / at("hook_scale", scale))
-        return torch.addcmul(self.b, at("hook_normalized", normalized), self.w)
+        centred = resid - resid.mean(-1, keepdim=True)
+        scale = at("hook_scale", (centred.pow(2).mean(-1, keepdim=True) + LN_EPS).sqrt())
+        return at("hook_normalized", centred / scale) * self.w + self.b
 
 
 class Attention(nn.Module):

@@ -15,10 +15,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
-import pandas as pd
 import torch
 import typer
-from measure import interval, matmul_rate, rotated, spread, timed
+from measure import command, deliver, interval, matmul_rate, rotated, spread, timed
 from sweepers import SWEEPERS, Loop, Task, sweep_flops
 from tqdm import tqdm
 
@@ -222,16 +221,10 @@ def bench(
     with tqdm(total=len(checkpoints) * len(SWEEPERS) * (1 + repetitions), unit="sweep", disable=None) as bar:
         comparisons = [compare(one, prompts or PROMPTS.get(one.name, 64), repetitions, bar) for one in checkpoints]
     report = document(comparisons, device, repetitions)
-    if directory:
-        output.write_table(pd.DataFrame(report["results"]), directory / "bench.csv")
-    output.print_json(report) if json else print_tables(report)
-    if failures(report):
-        typer.echo(f"bench: {'; '.join(failures(report))}", err=True)
-        raise typer.Exit(1)
+    deliver(report, print_tables, "; ".join(failures(report)), json=json, directory=directory)
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-app.command()(bench)
+app = command(bench)
 
 if __name__ == "__main__":
     app()

@@ -1,12 +1,17 @@
-"""What the benchmarks share: a clock, the machine's peak, turns that favour nobody, and intervals over repetitions."""
+"""What the benchmarks share: a clock, the machine's peak, turns that favour nobody, intervals and how they end."""
 
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
+import typer
 from tqdm import tqdm
+
+from training import output
 
 
 def timed(work: Callable[[], object], device: str, times: int = 1) -> float:
@@ -61,3 +66,27 @@ def spread(name: str, values: Sequence[float]) -> dict[str, float]:
 
 def interval(row: Mapping[str, Any], name: str, form: str) -> str:
     return f"{row[name]:{form}} [{row[f'{name}_low']:{form}}, {row[f'{name}_high']:{form}}]"
+
+
+def deliver(
+    report: dict[str, Any],
+    print_tables: Callable[[Mapping[str, Any]], None],
+    failure: str,
+    *,
+    json: bool,
+    directory: Path | None,
+) -> None:
+    """Show and write a report; exit with 1 if it falls short of what is promised."""
+    if directory:
+        output.write_table(pd.DataFrame(report["results"]), directory / "bench.csv")
+    output.print_json(report) if json else print_tables(report)
+    if failure:
+        typer.echo(f"bench: {failure}", err=True)
+        raise typer.Exit(1)
+
+
+def command(bench: Callable[..., None]) -> typer.Typer:
+    """The benchmark as a command of its own."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(bench)
+    return app

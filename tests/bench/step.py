@@ -15,10 +15,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
-import pandas as pd
 import torch
 import typer
-from measure import interval, matmul_rate, progress, rotated, spread, timed
+from measure import command, deliver, interval, matmul_rate, progress, rotated, spread, timed
 from tqdm import tqdm
 from trainers import TRAINERS, Trainer
 
@@ -194,16 +193,11 @@ def bench(
     with tqdm(total=ticks, unit="block", disable=None) as bar:
         comparisons = [compare(preset, config, device, repetitions, bar) for preset, config in configs.items()]
     report = document(comparisons, device, repetitions)
-    if directory:
-        output.write_table(pd.DataFrame(report["results"]), directory / "bench.csv")
-    output.print_json(report) if json else print_tables(report)
-    if defeats(report):
-        typer.echo(f"bench: not ahead of {', '.join(defeats(report))}", err=True)
-        raise typer.Exit(1)
+    failure = f"not ahead of {', '.join(defeats(report))}" if defeats(report) else ""
+    deliver(report, print_tables, failure, json=json, directory=directory)
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-app.command()(bench)
+app = command(bench)
 
 if __name__ == "__main__":
     app()

@@ -37,10 +37,11 @@ def test_a_loop_finds_the_same_errors(task, name, batch):
 
 
 def test_flops_are_far_fewer_than_those_of_full_forward_passes(task):
-    """A third of the heads is in each layer, so the sweep pays for half of the layers or less."""
+    """Layers before a head are shared, and the last layer is computed at x tokens only."""
     model, tokens = task.sweep.model.config, task.sweep.test.tokens
     linear = 2 * 12 * model.d_model**2 * model.n_layers
-    assert 0 < sweep_flops(task) < len(task.heads) * len(tokens) * tokens.shape[1] * linear
+    every = len(task.heads) * len(tokens) * tokens.shape[1] * linear
+    assert 0.5 * every < sweep_flops(task) < 0.75 * every
 
 
 def test_the_document_reports_what_was_measured(tmp_path):
