@@ -10,22 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from interp.ablation import ablate
+    from interp.designs import cumulative, pairs
     from interp.heads import Head, parse_heads
     from interp.hooked import hooked
     from interp.scores import score
+    from interp.seeds import pooled
     from training.checkpoint import load
 
 # Resolved on first use, so that `import interp` and `interp --help` import no torch.
 _HOMES = {
     "Head": "interp.heads",
     "ablate": "interp.ablation",
+    "cumulative": "interp.designs",
     "hooked": "interp.hooked",
     "load": "training.checkpoint",
+    "pairs": "interp.designs",
     "parse_heads": "interp.heads",
+    "pooled": "interp.seeds",
     "score": "interp.scores",
 }
 
-__all__ = ["Head", "ablate", "hooked", "load", "parse_heads", "score"]
+__all__ = ["Head", "ablate", "cumulative", "hooked", "load", "pairs", "parse_heads", "pooled", "score"]
 
 
 def __getattr__(name: str) -> Any:
