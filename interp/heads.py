@@ -8,21 +8,27 @@ import numpy as np
 from training.errors import UserError
 
 SYNTAX = "LAYER.HEAD such as 0.3, LAYER.mlp, a list 0.3,1.2, top:K, above:SCORE, layer:L, all, each, layers, mlps"
-MLP = -1
+MLP, READ_IN = -1, -2
 
 
 class Head(NamedTuple):
     """One attention head, or the MLP of its layer (number `MLP`), which can be removed like one.
 
-    >>> str(Head(4, 1)), str(Head(4, MLP)), Head(4, 1) < Head(5, 0)
-    ('4.1', '4.mlp', True)
+    >>> str(Head(4, 1)), str(Head(4, MLP)), str(EMBED), Head(4, 1) < Head(5, 0)
+    ('4.1', '4.mlp', 'embed', True)
     """
 
     layer: int
     number: int
 
     def __str__(self) -> str:
+        if self.number == READ_IN:
+            return "embed"
         return f"{self.layer}.{'mlp' if self.number == MLP else self.number}"
+
+
+EMBED = Head(-1, READ_IN)
+"""What the read-in writes into the residual stream: where paths through the model start; it cannot be removed."""
 
 
 Scores = Sequence[Sequence[float]] | np.ndarray

@@ -93,8 +93,13 @@ class Prompts(NamedTuple):
 
     def head(self, n_prompts: int) -> "Prompts":
         """The first prompts."""
-        instruction = None if self.instruction is None else self.instruction[:n_prompts]
-        return Prompts(self.xs[:n_prompts], self.ys[:n_prompts], self.layout, instruction)
+        return self.rows(range(n_prompts))
+
+    def rows(self, prompts: range) -> "Prompts":
+        """Some prompts in a row."""
+        chosen = slice(prompts.start, prompts.stop)
+        instruction = None if self.instruction is None else self.instruction[chosen]
+        return Prompts(self.xs[chosen], self.ys[chosen], self.layout, instruction)
 
     def first(self, n_points: int) -> "Prompts":
         """The same prompts, ended after `n_points` pairs."""

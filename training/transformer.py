@@ -13,6 +13,7 @@ A block is cut where heads are cut, at z, so that a sweep can start from a recor
 
 import math
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -79,6 +80,13 @@ EVERY = slice(None)
 """All positions."""
 
 
+class Past(NamedTuple):
+    """Keys and values of the tokens before those that a layer is run on; they are not computed again."""
+
+    k: Float[Tensor, "batch past_pos head d_head"]
+    v: Float[Tensor, "batch past_pos head d_head"]
+
+
 class LayerNorm(nn.Module):
     """GPT-2's LayerNorm, with gain w and shift b."""
 
@@ -117,18 +125,23 @@ class Attention(nn.Module):
         normalized: Float[Tensor, "batch pos d_model"],
         at: Sites = UNTOUCHED,
         queries: Positions = EVERY,
+        past: Past | None = None,
     ) -> Float[Tensor, "batch query_pos head d_head"]:
-        """z, each head's mix of values, at the query positions."""
+        """z, each head's mix of values, at the query positions, which count from the end of `past`."""
         q = at("hook_q", project(normalized[:, queries], self.W_Q, self.b_Q))
         k = at("hook_k", project(normalized, self.W_K, self.b_K))
         v = at("hook_v", project(normalized, self.W_V, self.b_V))
-        visible = causal_mask(normalized.shape[1], queries, normalized.device)
+        n_past = 0
+        if past is not None:
+            n_past = past.k.shape[1]
+            k, v = torch.cat((past.k, k), dim=1), torch.cat((past.v, v), dim=1)
+        visible = causal_mask(k.shape[1], queries, k.device, n_past)
         if at.wanted("hook_attn_scores", "hook_pattern"):
             z = self.open_attention(q, k, v, visible, at)
         elif faster_batched(k):
             z = batched_attention(q, k, v, visible)
         else:
-            z = fused_attention(q, k, v, visible, is_causal=queries is EVERY)
+            z = fused_attention(q, k, v, visible, is_causal=queries is EVERY and past is None)
         return at("hook_z", z)
 
     def open_attention(
@@ -202,8 +215,9 @@ class Block(nn.Module):
         resid_pre: Float[Tensor, "batch pos d_model"],
         at: Sites = UNTOUCHED,
         queries: Positions = EVERY,
+        past: Past | None = None,
     ) -> Float[Tensor, "batch query_pos head d_head"]:
-        return self.attn(self.ln1(resid_pre, at.under("ln1.")), at.under("attn."), queries)
+        return self.attn(self.ln1(resid_pre, at.under("ln1.")), at.under("attn."), queries, past)
 
     def write(
         self,
@@ -370,10 +384,16 @@ def project(
     return rearrange(flat, "batch pos (head d_head) -> batch pos head d_head", head=weight.shape[0])
 
 
-def causal_mask(n_pos: int, queries: Positions, device: torch.device) -> Bool[Tensor, "query_pos key_pos"]:
-    """True where a query may look: at itself and at everything before it."""
+def causal_mask(
+    n_pos: int, queries: Positions, device: torch.device, n_past: int = 0
+) -> Bool[Tensor, "query_pos key_pos"]:
+    """True where a query may look: at itself and at everything before it.
+
+    >>> causal_mask(3, slice(None), torch.device("cpu"), n_past=1).tolist()
+    [[True, True, False], [True, True, True]]
+    """
     position = torch.arange(n_pos, device=device)
-    return position[queries, None] >= position
+    return position[n_past:][queries, None] >= position
 
 
 def faster_batched(k: Float[Tensor, "batch key_pos head d_head"]) -> bool:

@@ -1,0 +1,1 @@
+"""Activation patching: what components carry, and where it goes."""

@@ -1,0 +1,101 @@
+"""How far a patch moves the prediction from the run that is patched (base) to the run it is patched from (source).
+
+    effect = mean((p - p_base) (p_source - p_base)) / mean((p_source - p_base)²)
+
+over prompts: 0 = nothing happened, 1 = as if everything had been patched. It is linear in the patched prediction p, so
+the effects of components that act apart add up, and its gradient is that of a prediction. Beside it stand errors over
+E[y²]: squared distance to the clean answer (NMSE), to the clean prediction, and the excess of NMSE over that of the
+no-context optimum. One number a patch can hide: a patch that moves half of the prompts all the way and one that moves
+all prompts half-way have the same effect, but not the same distance.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from interp.stats import UNDEFINED, Effect, interval_of
+
+LEAST_GAP = 1e-12
+"""Mean squared gap, in units of the mean squared prediction, below which base and source are the same."""
+
+
+class Outcomes(NamedTuple):
+    """Predictions at the query.
+
+    Attributes:
+        patched: under every patch.
+        clean: of the clean run.
+        corrupt: of the corrupt run.
+        answer: what is to be predicted.
+        no_context: what the no-context optimum predicts.
+        unit: E[y²].
+    """
+
+    patched: Float[np.ndarray, "variant prompt"]
+    clean: Float[np.ndarray, " prompt"]
+    corrupt: Float[np.ndarray, " prompt"]
+    answer: Float[np.ndarray, " prompt"]
+    no_context: Float[np.ndarray, " prompt"]
+    unit: float
+
+
+METRICS = {
+    "effect": "share of the way from the patched run to the run it is patched from",
+    "nmse": "squared error to the clean answer over E[y²]",
+    "distance": "squared distance to the clean prediction over E[y²]",
+    "excess": "nmse less that of the no-context optimum",
+}
+
+
+def effect_of(
+    patched: Float[np.ndarray, "variant prompt"],
+    base: Float[np.ndarray, " prompt"],
+    source: Float[np.ndarray, " prompt"],
+    weights: Float[np.ndarray, "resample prompt"],
+) -> list[Effect]:
+    """The effect of every patch with its interval; undefined where base and source predict the same.
+
+    Args:
+        patched: predictions under every patch.
+        base: predictions of the run that was patched.
+        source: predictions of the run that activations came from.
+        weights: bootstrap resamples of prompts (`training.intervals.bootstrap_weights`).
+
+    >>> base, source = np.zeros(4), np.array([1.0, -1.0, 2.0, 1.0])
+    >>> [round(one.value, 3) for one in effect_of(np.stack([base, source / 2]), base, source, np.eye(4))]
+    [0.0, 0.5]
+    """
+    gap = source - base
+    if not gap_exists(base, source):
+        return [UNDEFINED for _ in patched]
+    moved = (patched - base) * gap
+    resamples = effect_resamples(patched, base, source, weights)
+    values = moved.mean(1) / np.square(gap).mean()
+    return [interval_of(value, of_patch) for value, of_patch in zip(values, resamples.T, strict=True)]
+
+
+def effect_resamples(
+    patched: Float[np.ndarray, "variant prompt"],
+    base: Float[np.ndarray, " prompt"],
+    source: Float[np.ndarray, " prompt"],
+    weights: Float[np.ndarray, "resample prompt"],
+) -> Float[np.ndarray, "resample variant"]:
+    """Effects in bootstrap resamples; numerator and denominator are resampled together."""
+    gap = source - base
+    return (weights @ ((patched - base) * gap).T) / (weights @ np.square(gap))[:, None]
+
+
+def gap_exists(base: Float[np.ndarray, " prompt"], source: Float[np.ndarray, " prompt"]) -> bool:
+    size = np.square(base).mean() + np.square(source).mean()
+    return bool(np.square(source - base).mean() > LEAST_GAP * size)
+
+
+def error_metrics(outcomes: Outcomes) -> dict[str, Float[np.ndarray, "variant prompt"]]:
+    """By name (`METRICS`), the error of every patch on every prompt."""
+    nmse = np.square(outcomes.patched - outcomes.answer) / outcomes.unit
+    return {
+        "nmse": nmse,
+        "distance": np.square(outcomes.patched - outcomes.clean) / outcomes.unit,
+        "excess": nmse - np.square(outcomes.no_context - outcomes.answer) / outcomes.unit,
+    }
