@@ -60,7 +60,7 @@ def patch(
         typer.Option(
             "--at",
             metavar="TOKENS",
-            help="all together, each alone, query, x, y, or pairs A-B, x:A-B, y:A-B (default: all of heads, else each).",
+            help="all together, each alone, query, x, y, or pairs A-B, x:A-B, y:A-B (default: all for heads, or each).",
         ),
     ] = None,
     metric: Annotated[
@@ -279,8 +279,8 @@ def print_paths(found: "PathEffects", weights: "pd.DataFrame | None", title: str
     question = found.question
     caption = (
         f"{question.direction}, {question.corrupt}; share: of the senders' effect through everything; paths need not "
-        f"add up; {ends_phrase(found.ends)}; composition: by weights alone, and its chance level; the {most} strongest; "
-        f"{drawn(question)}"
+        f"add up; {ends_phrase(found.ends)}; composition: by weights alone, and its chance level; "
+        f"the {most} strongest; {drawn(question)}"
     )
     header = ["class: path", "effect", "share", "nmse", "composition", "chance"]
     print_table(f"{title}: paths", header, rows, caption)
