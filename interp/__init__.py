@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from interp.designs import cumulative, pairs
     from interp.heads import Head, parse_heads
     from interp.hooked import hooked
+    from interp.patching.maps import patch
+    from interp.patching.pairs import prompt_pairs
+    from interp.patching.paths import path_effects
     from interp.scores import score
     from interp.seeds import pooled
     from training.checkpoint import load
@@ -26,11 +29,27 @@ _HOMES = {
     "load": "training.checkpoint",
     "pairs": "interp.designs",
     "parse_heads": "interp.heads",
+    "patch": "interp.patching.maps",
+    "path_effects": "interp.patching.paths",
     "pooled": "interp.seeds",
+    "prompt_pairs": "interp.patching.pairs",
     "score": "interp.scores",
 }
 
-__all__ = ["Head", "ablate", "cumulative", "hooked", "load", "pairs", "parse_heads", "pooled", "score"]
+__all__ = [
+    "Head",
+    "ablate",
+    "cumulative",
+    "hooked",
+    "load",
+    "pairs",
+    "parse_heads",
+    "patch",
+    "path_effects",
+    "pooled",
+    "prompt_pairs",
+    "score",
+]
 
 
 def __getattr__(name: str) -> Any:

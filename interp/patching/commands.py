@@ -207,7 +207,7 @@ def path(
     from interp.patching.composition import composition
     from interp.patching.paths import parse_senders, path_effects
     from interp.patching.receivers import parse_receivers
-    from interp.scores import score
+    from interp.scores import selection_scores
     from training import output
     from training.checkpoint import load
 
@@ -215,13 +215,8 @@ def path(
     names = check_classes(classes, checkpoint.config.evaluated_classes)
     shape = checkpoint.config.model.n_layers, checkpoint.config.model.n_heads
 
-    def scores() -> Any:
-        trained = checkpoint.config.trained_classes
-        found = score(checkpoint, trained, n_prompts=prompts, seed=seed, stream="selection")
-        return found.mean(trained).tolist()
-
     ends = parse_receivers(receivers, *shape)
-    starts = parse_senders(senders, *shape, scores)
+    starts = parse_senders(senders, *shape, lambda: selection_scores(checkpoint, prompts, seed))
     if out:
         output.prepare_directory(out)
     found = path_effects(
