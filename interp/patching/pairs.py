@@ -190,7 +190,9 @@ def prompt_pairs(
     generator = torch.Generator().manual_seed(stream_seed("corruption", corruption, seed, name))
     corrupt = made.make(Draw(config, name, clean, seed, generator, argument))
     if not torch.equal(clean.xs[:, -1], corrupt.xs[:, -1]):
-        raise UserError(f"--corrupt {corruption}: on {name} the query depends on what is corrupted (try permuted, noise)")
+        raise UserError(
+            f"--corrupt {corruption}: on {name} the query depends on what is corrupted (try permuted, noise)"
+        )
     return PromptPairs(clean, corrupt)
 
 
