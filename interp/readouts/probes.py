@@ -105,7 +105,7 @@ def probe(
     classes: Sequence[str] | None = None,
     *,
     targets: Sequence[str] | None = None,
-    protocol: Protocol = Protocol(),  # noqa: B008  # frozen
+    protocol: Protocol = Protocol(),
 ) -> Probes:
     """Probe the residual stream at every stage.
 
@@ -291,7 +291,7 @@ def errors_at(features: tuple[np.ndarray, np.ndarray], pairs: Sequence[Pair], n_
 def class_errors(
     fit: Ridge, features: Float[np.ndarray, "row 1 feature"], target: Float[np.ndarray, "row 1 target"]
 ) -> Errors:
-    """The share of each prompt's classes that is named wrongly, beside 1: what 1 - R² is to R², 1 - accuracy is here."""
+    """The share of each prompt's classes that is named wrongly, beside 1, so that `r2` is the accuracy."""
     wrong = fit.predict(features).argmax(-1) != target.argmax(-1)
     per_prompt = wrong.reshape(-1, target.shape[2]).mean(1)
     return Errors(per_prompt, np.ones_like(per_prompt))
