@@ -99,11 +99,11 @@ def lens(
         table, depth = summarise(measured, config.data.n_points, seed)
         tables.append(table)
         depths.append(depth)
-    about = {"checkpoint": checkpoint.name, "step": checkpoint.step}
-    table, depth = (pd.concat(rows, ignore_index=True).assign(**about) for rows in (tables, depths))
-    columns = [*about, *(column for column in table.columns if column not in about)]
-    of_depth = [*about, *(column for column in depth.columns if column not in about)]
-    return Lens(checkpoint.name, checkpoint.step, table[columns], depth[of_depth], n_prompts, seed)
+    table, depth = (pd.concat(rows, ignore_index=True) for rows in (tables, depths))
+    for frame in (table, depth):
+        frame.insert(0, "checkpoint", checkpoint.name)
+        frame.insert(1, "step", checkpoint.step)
+    return Lens(checkpoint.name, checkpoint.step, table, depth, n_prompts, seed)
 
 
 def check_enough(n_prompts: int, option: str = "--prompts") -> None:

@@ -81,6 +81,9 @@ class Protocol:
         return [Place(token, k) for token in self.tokens for k in chosen]
 
 
+DEFAULT = Protocol()
+
+
 @dataclass(frozen=True)
 class Probes:
     """What was decoded from one model.
@@ -105,7 +108,7 @@ def probe(
     classes: Sequence[str] | None = None,
     *,
     targets: Sequence[str] | None = None,
-    protocol: Protocol = Protocol(),
+    protocol: Protocol = DEFAULT,
 ) -> Probes:
     """Probe the residual stream at every stage.
 
@@ -275,8 +278,9 @@ def trials_at(
     for condition in readings[0].conditions:
         found = errors_at(features_at([one.conditions[condition] for one in readings], *where), pairs, n_classes)
         for i, name in enumerate(known):
-            told = {"condition": condition, "target": name, "metric": "accuracy" if name == CLASS else "r2"}
-            told["chance"] = 1 / n_classes if name == CLASS else 0.0
+            is_class = name == CLASS
+            told: dict[str, Any] = {"condition": condition, "target": name, "metric": "accuracy" if is_class else "r2"}
+            told["chance"] = 1 / n_classes if is_class else 0.0
             trials.append(Trial({**about, **told}, found[i], found[len(known) + i], untrained[i]))
     return trials
 
@@ -305,8 +309,8 @@ def tabulate(trials: Sequence[Trial], weights: Float[np.ndarray, "resample promp
     for column, part in (("value", "probed"), ("shuffled", "shuffled"), ("untrained", "untrained")):
         errors: list[Errors] = [getattr(trial, part) for trial in trials]
         point[column] = np.array([one.r2 for one in errors])
-        stacked = (np.stack([getattr(one, side) for one in errors]) for side in Errors._fields)
-        resamples[column] = r2_resamples(*stacked, weights)
+        residual, total = (np.stack([getattr(one, side) for one in errors]) for side in Errors._fields)
+        resamples[column] = r2_resamples(residual, total, weights)
     is_shuffled = point["shuffled"] > point["untrained"]
     point["above"] = point["value"] - np.where(is_shuffled, point["shuffled"], point["untrained"])
     control = np.where(is_shuffled, resamples["shuffled"], resamples["untrained"])

@@ -1,8 +1,10 @@
 """Is what a probe reads also what the model reads? The probed subspace is swapped between two runs.
 
-1. The subspace is the row space of a probe's weights: what the probe sees, and nothing else. At an x token it is probed
-   and swapped at the query alone, where the prediction is read; at y tokens at every one before the query, with one
-   probe for all of them.
+1. Two subspaces belong to a probe. `weights` is the row space of its weights: what the probe sees. `pattern` is the
+   span of the stream's covariance with what the probe reads: where the stream goes when that changes (Haufe et al.
+   2014, NeuroImage 87). They differ: weights also cancel what else varies, in directions in which little does, and a
+   swap in those barely moves the stream. At an x token it is probed and swapped at the query alone, where the
+   prediction is read; at y tokens at every one before the query, with one probe for all of them.
 2. A clean prompt's component in it is replaced by that of the same question under another function (or another class,
    or after other inputs, where the target is one of these), everything else stays, and the later layers run on.
 3. The effect is that of a patch (`interp.patching.effects`): 0 = the prediction stays, 1 = it follows to what the other
@@ -28,21 +30,22 @@ from tqdm import tqdm
 from interp.checks import CHECKED, require_equal
 from interp.patching.effects import effect_of
 from interp.patching.pairs import PromptPairs, prompt_pairs
-from interp.readouts.probes import Place, Protocol
+from interp.readouts.probes import DEFAULT, Place, Protocol
 from interp.readouts.ridge import fit_ridges
-from interp.readouts.stream import Stage, Token, finish_from, finish_query, read_stream, stages, token_positions
+from interp.readouts.stream import Stage, activations, finish_from, finish_query, read_stream, stages, token_positions
 from interp.readouts.targets import CLASS, TARGETS, check_targets, one_hot, values
 from interp.stats import permutation_p
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
-from training.errors import CheckError
+from training.errors import CheckError, UserError
 from training.evaluate import CHUNK, evaluation_functions, predictions
 from training.intervals import bootstrap_weights
 from training.transformer import Past, Transformer
 
 RANK_TOLERANCE = 1e-6
-"""Directions of a probe's weights that are this much smaller than the largest are rounding."""
+"""Directions that are this much smaller than the largest are rounding."""
 NULLS = ("even", "matched")
+SUBSPACES = ("weights", "pattern")
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,9 @@ class Swaps:
     Attributes:
         checkpoint: the model's name.
         step: of its training.
-        table: one row per function class, target, token type and stage: `rank` of the swapped subspace, its `effect`
-            with a 95 % interval over prompts, `full` (the whole stream, with its interval), and by null its mean
-            `random` and `matched`, `p_value` and `p_matched`, from `n_controls` subspaces each.
+        table: one row per function class, target, kind of `subspace` (`SUBSPACES`), token type and stage: its `rank`,
+            the `effect` with a 95 % interval over prompts, `full` (the whole stream, with its interval), and by null
+            its mean `random` and `matched`, `p_value` and `p_matched`, from `n_controls` subspaces each.
         null: the effect of every random subspace.
         protocol: of the probes.
         n_compared: prompts on which null and swap are compared.
@@ -73,7 +76,7 @@ def swap(
     classes: Sequence[str] | None = None,
     *,
     targets: Sequence[str] | None = None,
-    protocol: Protocol = Protocol(),
+    protocol: Protocol = DEFAULT,
     n_controls: int = 100,
     n_compared: int = 256,
 ) -> Swaps:
@@ -94,21 +97,26 @@ def swap(
     >>> from interp import load
     >>> few = Protocol(tokens=("x",), n_prompts=64, n_fit=512)
     >>> rows = swap(load("zoo:mixed-0"), ["linear"], targets=["t"], protocol=few, n_controls=9).table
-    >>> [*rows["stage"]], bool(rows["effect"].iloc[-1] > 0.5)
+    >>> [*rows["stage"].unique()], bool(rows["effect"].iloc[-1] > 0.5)
     (['0.post', '1.post', '2.post'], True)
     """
     config = checkpoint.config
     names = list(classes or config.evaluated_classes)
     found = check_targets(targets, names, config.evaluated_classes, protocol.tokens)
     examples = max(place.examples for place in protocol.places(config.data.n_points))
-    arms = [
+    arms: list[tuple[str, str, Token, list[str]]] = [
         (name, group, token, wanted)
         for name in names
         for group, of_group in found.items()
         if name in group.split(",")
         for token in protocol.tokens
-        if (wanted := [target for target in of_group if token in TARGETS[target].tokens])
+        if (token == "x" or config.model.n_layers > 1)
+        and (wanted := [target for target in of_group if token in TARGETS[target].tokens])
     ]
+    if not arms:
+        raise UserError(
+            "--swap: nothing to swap (y tokens need a second layer to be read, a class has to be the run's)"
+        )
     rows: list[dict[str, Any]] = []
     nulls: list[pd.DataFrame] = []
     for name, group, token, wanted in tqdm(arms, desc="swap", unit="arm", disable=None):
@@ -159,9 +167,9 @@ class Arm:
 
     @property
     def at(self) -> list[Stage]:
-        """Where a swap can act: not at the query before anything was read, nor at y tokens that nobody reads."""
-        every = stages(self.model.config.n_layers, mid=False)
-        return every[1:] if self.place.token == "x" else every[:-1]
+        """After every layer; at y tokens not after the last, which nobody reads."""
+        every = stages(self.model.config.n_layers, mid=False)[1:]
+        return every if self.place.token == "x" else every[:-1]
 
 
 def swap_targets(arm: Arm, targets: Sequence[str]) -> list[tuple[dict[str, Any], pd.DataFrame]]:
@@ -180,20 +188,22 @@ def swap_targets(arm: Arm, targets: Sequence[str]) -> list[tuple[dict[str, Any],
         probed = probed_subspaces(arm, wanted)
         for number, stage in enumerate(arm.at):
             exchange = make_exchange(arm.model, pairs, stage, arm.positions)
-            bases = {name: probed.bases[number][name] for name in wanted}
-            found += swap_at(arm, exchange, bases, probed.roots[number])
+            found += swap_at(arm, exchange, probed.bases[number], probed.roots[number])
     return found
+
+
+Bases = dict[tuple[str, str], Float[np.ndarray, "d_model _"]]
 
 
 class Probed(NamedTuple):
     """What probes see, by stage.
 
     Attributes:
-        bases: by target an orthonormal basis [d_model rank] of the row space of the probe's weights.
+        bases: by target and kind of subspace an orthonormal basis [d_model rank].
         roots: a square root of the stream's covariance.
     """
 
-    bases: list[dict[str, Float[np.ndarray, "d_model rank"]]]
+    bases: list[Bases]
     roots: list[Float[np.ndarray, "d_model d_model"]]
 
 
@@ -214,20 +224,23 @@ def probed_subspaces(arm: Arm, targets: Sequence[str]) -> Probed:
             known.append(np.repeat(one_hot(len(arm.group), protocol.n_fit)[:, None], len(seen), axis=1))
         else:
             known.append(np.stack([values(name, drawn[0], token, examples) for examples in seen], axis=1))
-    bases = [
-        {name: row_space(fit.weights) for name, fit in zip(targets, fit_ridges(of_stage, known), strict=True)}
-        for of_stage in features
-    ]
-    return Probed(bases, [covariance_root(of_stage) for of_stage in features])
+    roots = [covariance_root(of_stage) for of_stage in features]
+    bases: list[Bases] = []
+    for of_stage, root in zip(features, roots, strict=True):
+        fits = zip(targets, fit_ridges(of_stage, known), strict=True)
+        spans = {name: (fit.weights, root @ (root.T @ fit.weights)) for name, fit in fits}
+        kinds = [(name, kind, span) for name, both in spans.items() for kind, span in zip(SUBSPACES, both, strict=True)]
+        bases.append({(name, kind): span_of(span) for name, kind, span in kinds})
+    return Probed(bases, roots)
 
 
-def row_space(weights: Float[np.ndarray, "d_model target"]) -> Float[np.ndarray, "d_model rank"]:
-    """An orthonormal basis of the directions of the stream that a probe reads.
+def span_of(columns: Float[np.ndarray, "d_model target"]) -> Float[np.ndarray, "d_model rank"]:
+    """An orthonormal basis of the span.
 
-    >>> row_space(np.array([[2.0, 2.0], [0.0, 0.0]])).shape
+    >>> span_of(np.array([[2.0, 2.0], [0.0, 0.0]])).shape
     (2, 1)
     """
-    left, sizes, _ = np.linalg.svd(weights, full_matrices=False)
+    left, sizes, _ = np.linalg.svd(columns, full_matrices=False)
     return left[:, sizes > RANK_TOLERANCE * max(sizes.max(initial=0), np.finfo(float).tiny)]
 
 
@@ -320,8 +333,6 @@ def make_exchange(model: Transformer, pairs: PromptPairs, stage: Stage, position
 
 def past_of(model: Transformer, pairs: PromptPairs, layer: int, n_before: int) -> Past:
     """The clean run's keys and values of the first tokens."""
-    from interp.readouts.stream import activations
-
     sites = [f"blocks.{layer}.attn.hook_{which}" for which in "kv"]
     chunks = list(activations(model, pairs.clean, sites, torch.arange(n_before)))
     keys, values_ = (torch.cat([chunk[i] for chunk in chunks]).to(model.device) for i in (0, 1))
@@ -331,7 +342,7 @@ def past_of(model: Transformer, pairs: PromptPairs, layer: int, n_before: int) -
 def swap_at(
     arm: Arm,
     exchange: Exchange,
-    bases: Mapping[str, Float[np.ndarray, "d_model rank"]],
+    bases: Bases,
     root: Float[np.ndarray, "d_model d_model"],
 ) -> list[tuple[dict[str, Any], pd.DataFrame]]:
     """The swap of every target at one stage."""
@@ -346,7 +357,7 @@ def swap_at(
     (full,) = effect_of(exchange.predict(everything), base, source, weights)
     nulls: dict[int, dict[str, np.ndarray]] = {}
     found = []
-    for name, basis in bases.items():
+    for (name, subspace), basis in bases.items():
         rank = basis.shape[1]
         patched = exchange.predict(basis[None])
         (effect,) = effect_of(patched, base, source, weights)
@@ -358,6 +369,7 @@ def swap_at(
         row = {
             **about,
             "target": name,
+            "subspace": subspace,
             "rank": rank,
             "effect": effect.value,
             "ci_low": effect.ci_low,
@@ -372,7 +384,7 @@ def swap_at(
             "n_controls": len(even),
         }
         null = pd.DataFrame([{"null": kind, "effect": one} for kind in NULLS for one in nulls[rank][kind]])
-        found.append((row, null.assign(**about, target=name)))
+        found.append((row, null.assign(**about, target=name, subspace=subspace)))
     return found
 
 
@@ -430,7 +442,9 @@ def check_swap(exchange: Exchange, basis: Float[np.ndarray, "d_model rank"]) -> 
         torch.zeros_like(exchange.difference),
         exchange.past,
     )
-    require_equal(exchange.predict_one(nothing)[:, None], intact, intact, "swapping an empty subspace changes something")
+    require_equal(
+        exchange.predict_one(nothing)[:, None], intact, intact, "swapping an empty subspace changes something"
+    )
     require_equal(itself.predict_one(projector)[:, None], intact, intact, "swapping a run with itself changes it")
     for name, one in (("a subspace", projector), ("the whole stream", everything)):
         plain = plain_swap(exchange, one)
