@@ -29,11 +29,7 @@ def plot_lens(result: Lens) -> list[Axes]:
         if i:
             bottom.set_yticks([])
     grid[0][0].set_ylabel("MSE / E[y²]")
-    points = distinct(result.depth, "points")[0]
-    figure_of(grid[0]).suptitle(
-        f"tuned lens of {result.checkpoint}: error, and squared distance / E[y²] to predictors, pairs {points}",
-        fontsize=10,
-    )
+    figure_of(grid[0]).suptitle(f"tuned lens of {result.checkpoint}", fontsize=10)
     legend_beside(grid[0])
     return [ax for row in grid for ax in row]
 
@@ -70,7 +66,8 @@ def draw_distances(ax: Axes, depth: pd.DataFrame, *, bar: bool) -> None:
     near = near.loc[distinct(depth, "reference"), distinct(depth, "stage")]
     for row, column in np.argwhere(near.to_numpy(dtype=bool)):
         ax.plot(column + 0.88, row + 0.5, marker="<", color="#e0a458", ms=3.5)
-    ax.set(xlabel="stage (◂ nearest predictor)", ylabel="")
+    points = distinct(depth, "points")[0]
+    ax.set(xlabel=f"stage; distance² / E[y²] to each\npredictor, pairs {points}; ◂ the nearest", ylabel="")
     ax.tick_params(length=0, labelsize=8, rotation=0)
 
 

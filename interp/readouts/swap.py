@@ -32,7 +32,16 @@ from interp.patching.effects import effect_of
 from interp.patching.pairs import PromptPairs, prompt_pairs
 from interp.readouts.probes import DEFAULT, Place, Protocol
 from interp.readouts.ridge import fit_ridges
-from interp.readouts.stream import Stage, activations, finish_from, finish_query, read_stream, stages, token_positions
+from interp.readouts.stream import (
+    Stage,
+    Token,
+    activations,
+    finish_from,
+    finish_query,
+    read_stream,
+    stages,
+    token_positions,
+)
 from interp.readouts.targets import CLASS, TARGETS, check_targets, one_hot, values
 from interp.stats import permutation_p
 from training.checkpoint import Checkpoint

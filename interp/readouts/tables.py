@@ -77,8 +77,8 @@ def print_lens(result: Lens) -> None:
                 rows.append([f"{stage} {kind}", *(number(cells[key]["distance"]) + marks[key] for key in references)])
         caption = (
             f"squared distance of the implied prediction over E[y²], pairs {distinct(mine, 'points')[0]}; to the "
-            f"target it is the NMSE; *: the nearest predictor and those not told apart from it; {result.n_prompts} prompts, "
-            f"seed {result.seed}; the tuned lens is fitted on as many others"
+            "target it is the NMSE; *: the nearest predictor and those not told apart from it; "
+            f"{result.n_prompts} prompts, seed {result.seed}; the tuned lens is fitted on as many others"
         )
         title = f"{result.checkpoint}, step {result.step}: lens on {name}"
         print_table(title, ["stage", *map(short, references)], rows, caption)
@@ -140,8 +140,9 @@ def print_condition(result: Probes, name: str, condition: str) -> None:
     what = "accuracy" if "accuracy" in distinct(mine, "metric") else "held-out R²"
     widest = max((row["ci_high"] - row["ci_low"]) / 2 for row in records(mine))
     caption = (
-        f"{what} at the x or y token that has seen k examples (what of it exceeds shuffled targets and an untrained model); 95 % half-widths up to "
-        f"{widest:.3f}; fitted on {protocol.n_fit} prompts, judged on {protocol.n_prompts} others, seed {protocol.seed}"
+        f"{what} at the x or y token that has seen k examples (what of it exceeds shuffled targets and an untrained "
+        f"model); 95 % half-widths up to {widest:.3f}; fitted on {protocol.n_fit} prompts, judged on "
+        f"{protocol.n_prompts} others, seed {protocol.seed}"
     )
     told = "" if condition == "intact" else f", {condition}"
     title = f"{result.checkpoint}, step {result.step}: probes on {name}{told}"
