@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from interp.designs import cumulative, pairs
     from interp.heads import Head, parse_heads
     from interp.hooked import hooked
+    from interp.readouts.decoding import decode_heads
+    from interp.readouts.lens import lens
+    from interp.readouts.probes import probe
+    from interp.readouts.swap import swap
     from interp.scores import score
     from interp.seeds import pooled
     from training.checkpoint import load
@@ -22,15 +26,33 @@ _HOMES = {
     "Head": "interp.heads",
     "ablate": "interp.ablation",
     "cumulative": "interp.designs",
+    "decode_heads": "interp.readouts.decoding",
     "hooked": "interp.hooked",
+    "lens": "interp.readouts.lens",
     "load": "training.checkpoint",
     "pairs": "interp.designs",
     "parse_heads": "interp.heads",
     "pooled": "interp.seeds",
+    "probe": "interp.readouts.probes",
     "score": "interp.scores",
+    "swap": "interp.readouts.swap",
 }
 
-__all__ = ["Head", "ablate", "cumulative", "hooked", "load", "pairs", "parse_heads", "pooled", "score"]
+__all__ = [
+    "Head",
+    "ablate",
+    "cumulative",
+    "decode_heads",
+    "hooked",
+    "lens",
+    "load",
+    "pairs",
+    "parse_heads",
+    "pooled",
+    "probe",
+    "score",
+    "swap",
+]
 
 
 def __getattr__(name: str) -> Any:

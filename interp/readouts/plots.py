@@ -193,11 +193,11 @@ def plot_heads(result: HeadDecoding) -> list[Axes]:
                 f"{row['layer']}.{row['head']}",
                 (row["score"], row["value"]),
                 textcoords="offset points",
-                xytext=(-4, 5),
-                ha="right",
+                xytext=(-5, -2) if row["score"] > 0.5 else (5, -2),
+                ha="right" if row["score"] > 0.5 else "left",
                 fontsize=7,
             )
         ax.set(title=name, xlabel="retrospective score", xlim=(-0.03, 1.03), ylim=(-0.05, 1.05))
-    axes[0].set_ylabel("R² of x_i in what it writes at y_i")
+    axes[0].set_ylabel("R² of x_i in what it writes")
     legend_beside(axes)
     return axes

@@ -43,7 +43,7 @@ from interp.readouts.stream import (
     token_positions,
 )
 from interp.readouts.targets import CLASS, TARGETS, check_targets, one_hot, values
-from interp.stats import permutation_p
+from interp.stats import holm, permutation_p
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.errors import CheckError, UserError
@@ -66,7 +66,8 @@ class Swaps:
         step: of its training.
         table: one row per function class, target, kind of `subspace` (`SUBSPACES`), token type and stage: its `rank`,
             the `effect` with a 95 % interval over prompts, `full` (the whole stream, with its interval), and by null
-            its mean `random` and `matched`, `p_value` and `p_matched`, from `n_controls` subspaces each.
+            its mean `random` and `matched`, `p_value` and `p_matched`, from `n_controls` subspaces each;
+            `p_holm` is the larger of the two after Holm over the places (stages and token types) of a target.
         null: the effect of every random subspace.
         protocol: of the probes.
         n_compared: prompts on which null and swap are compared.
@@ -134,11 +135,18 @@ def swap(
         for row, null in swap_targets(swaps_of, wanted):
             rows.append(row)
             nulls.append(null)
-    table, null = pd.DataFrame(rows), pd.concat(nulls, ignore_index=True)
+    table, null = with_holm(pd.DataFrame(rows)), pd.concat(nulls, ignore_index=True)
     for frame in (table, null):
         frame.insert(0, "checkpoint", checkpoint.name)
         frame.insert(1, "step", checkpoint.step)
     return Swaps(checkpoint.name, checkpoint.step, table, null, protocol, min(n_compared, protocol.n_prompts))
+
+
+def with_holm(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with `p_holm`, over the places of every target, class and kind of subspace."""
+    larger = table[["p_value", "p_matched"]].max(axis=1, skipna=False)
+    families = [table[column] for column in ("function_class", "target", "subspace")]
+    return table.assign(p_holm=larger.groupby(families).transform(lambda family: holm(family.tolist())))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from interp.readouts.decoding import HeadDecoding
 from interp.readouts.lens import Lens
 from interp.readouts.probes import Probes
 from interp.readouts.swap import Swaps
+from interp.stats import SIGNIFICANT
 from training.output import interval, number, print_table, records
 
 Result = Probes | HeadDecoding | Swaps
@@ -135,7 +136,7 @@ def print_condition(result: Probes, name: str, condition: str) -> None:
     rows = []
     for target, token, examples in sorted(keys, key=lambda key: targets.index(key[0])):
         cells = {row["stage"]: row for row in of(mine, target=target, token=token, examples=examples)}
-        shown = (f"{cells[stage]['value']:.2f} ({cells[stage]['above']:.2f})" for stage in stages)
+        shown = (f"{two(cells[stage]['value'])} ({two(cells[stage]['above'])})" for stage in stages)
         rows.append([f"{target} {token} {examples}", *shown])
     what = "accuracy" if "accuracy" in distinct(mine, "metric") else "held-out R²"
     widest = max((row["ci_high"] - row["ci_low"]) / 2 for row in records(mine))
@@ -168,6 +169,15 @@ def probe_verdict(result: Probes) -> list[str]:
     return sentences
 
 
+def two(value: float) -> str:
+    """Two digits after the point, and no minus before a zero.
+
+    >>> two(-0.001), two(0.126)
+    ('0.00', '0.13')
+    """
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
 def print_swaps(result: Swaps) -> None:
     """One table per class: a row per target, token type and stage."""
     for name in distinct(result.table, "function_class"):
@@ -181,7 +191,7 @@ def print_swaps(result: Swaps) -> None:
                     interval(row["effect"], row["ci_low"], row["ci_high"]),
                     number(seen["effect"]),
                     number(row["full"]),
-                    *(number(row[column]) for column in ("random", "p_value", "matched", "p_matched")),
+                    *(number(row[column]) for column in ("random", "p_value", "matched", "p_matched", "p_holm")),
                 ]
             )
         first = records(mine)[0]
@@ -189,28 +199,42 @@ def print_swaps(result: Swaps) -> None:
             "share of the way to the other run's prediction when the component in the probe's pattern (or in its "
             "weights) is swapped; whole: all of the stream at these tokens; random: mean over "
             f"{first['n_controls']} even subspaces of that rank, matched: over as many drawn as the stream varies; p "
-            f"for the pattern, on {result.n_compared} prompts; x: at the query, y: at every y token before it; k = "
-            f"{first['examples']}, {result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
+            "for the pattern (Holm: the larger of the two, over the places of a target), on "
+            f"{result.n_compared} prompts; x: at the query, y: at every y token before it; k = {first['examples']}, "
+            f"{result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
         )
-        header = ["swapped", "rank", "pattern", "weights", "whole", "random", "p", "matched", "p matched"]
+        header = ["swapped", "rank", "pattern", "weights", "whole", "random", "p", "matched", "p matched", "p Holm"]
         print_table(f"{result.checkpoint}, step {result.step}: swaps on {name}", header, rows, caption)
 
 
-def swap_verdict(result: Swaps, alpha: float = 0.05) -> list[str]:
-    """One sentence per class: for every target the swap that moves the prediction most, and whether it beats chance."""
+def swap_verdict(result: Swaps) -> list[str]:
+    """One sentence per class: for every target the swap that moves the prediction most, and whether it beats chance.
+
+    A target is used where its pattern beats both nulls after Holm over the places at which it was swapped.
+    """
     sentences = []
     for name in distinct(result.table, "function_class"):
         mine, parts = select(result.table, function_class=name, subspace="pattern"), []
         for target in distinct(mine, "target"):
-            best = top_row(select(mine, target=target), "effect")
-            beats = "is used" if max(best["p_value"], best["p_matched"]) <= alpha else "is not told from random ones"
+            places = of(mine, target=target)
+            used = [row for row in places if row["p_holm"] <= SIGNIFICANT]
+            best = max(used or places, key=lambda row: row["effect"])
             parts.append(
-                f"that of {target} {beats} (at most {interval(best['effect'], best['ci_low'], best['ci_high'])}, at "
-                f"{best['stage']}, {best['token']} tokens, whole stream {best['full']:.2f}, p = {best['p_value']:.3f}, "
-                f"matched {best['p_matched']:.3f})"
+                f"{target} {judgement(best)} ({'' if used else 'at most '}"
+                f"{interval(best['effect'], best['ci_low'], best['ci_high'])} of the way at {best['stage']}, "
+                f"{best['token']} tokens; whole stream {best['full']:.2f}; p = {best['p_holm']:.3f} after Holm)"
             )
-        sentences.append(f"Swapped subspaces on {name}: {'; '.join(parts)}.")
+        sentences.append(f"Swapped on {name}: {'; '.join(parts)}.")
     return sentences
+
+
+def judgement(row: dict[str, Any]) -> str:
+    least = 1 / (row["n_controls"] + 1)
+    if row["p_holm"] <= SIGNIFICANT:
+        return "is used"
+    if max(row["p_value"], row["p_matched"]) <= least + 1e-12:
+        return "moves it more than every random subspace, of which there are too few to say more"
+    return "is not told from random subspaces"
 
 
 def print_heads(result: HeadDecoding, top: int = 8) -> None:
