@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from interp.patching.maps import patch
     from interp.patching.pairs import prompt_pairs
     from interp.patching.paths import path_effects
+    from interp.readouts.decoding import decode_heads
+    from interp.readouts.lens import lens
+    from interp.readouts.probes import probe
+    from interp.readouts.swap import swap
     from interp.scores import score
     from interp.seeds import pooled
     from training.checkpoint import load
@@ -25,30 +29,38 @@ _HOMES = {
     "Head": "interp.heads",
     "ablate": "interp.ablation",
     "cumulative": "interp.designs",
+    "decode_heads": "interp.readouts.decoding",
     "hooked": "interp.hooked",
+    "lens": "interp.readouts.lens",
     "load": "training.checkpoint",
     "pairs": "interp.designs",
     "parse_heads": "interp.heads",
     "patch": "interp.patching.maps",
     "path_effects": "interp.patching.paths",
     "pooled": "interp.seeds",
+    "probe": "interp.readouts.probes",
     "prompt_pairs": "interp.patching.pairs",
     "score": "interp.scores",
+    "swap": "interp.readouts.swap",
 }
 
 __all__ = [
     "Head",
     "ablate",
     "cumulative",
+    "decode_heads",
     "hooked",
+    "lens",
     "load",
     "pairs",
     "parse_heads",
     "patch",
     "path_effects",
     "pooled",
+    "probe",
     "prompt_pairs",
     "score",
+    "swap",
 ]
 
 
