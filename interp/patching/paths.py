@@ -91,10 +91,7 @@ def path_effects(
     """
     names = list(classes or checkpoint.config.evaluated_classes)
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
-    bundles = [Bundle(one, [to for to in receivers if all_read(to, one)]) for one in senders]
-    bundles = [bundle for bundle in bundles if bundle.receivers]
-    if not bundles:
-        raise UserError(f"no such path: nothing in --to reads what {', '.join(map(show, senders))} writes")
+    bundles = bundles_of(senders, receivers)
     jobs = [job for bundle in bundles for job in bundle.jobs]
     prepare = changed_inputs([bundle.senders for bundle in bundles])
     rows, ends = [], []
@@ -122,6 +119,19 @@ class Bundle(NamedTuple):
     @property
     def names(self) -> list[str]:
         return [ALL, *(",".join(map(str, to)) for to in self.receivers)]
+
+
+def bundles_of(senders: Sequence[HeadSet], receivers: Sequence[tuple[Receiver, ...]]) -> list[Bundle]:
+    """The paths that exist.
+
+    Raises:
+        UserError: no receiver reads any of the senders.
+    """
+    bundles = [Bundle(one, [to for to in receivers if all_read(to, one)]) for one in senders]
+    bundles = [bundle for bundle in bundles if bundle.receivers]
+    if not bundles:
+        raise UserError(f"no such path: nothing in --to reads what {', '.join(map(show, senders))} writes")
+    return bundles
 
 
 def all_read(receivers: tuple[Receiver, ...], senders: HeadSet) -> bool:
