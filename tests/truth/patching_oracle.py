@@ -188,7 +188,10 @@ def written(twin: HookedPromptTransformer, run: ActivationCache, sender: Head) -
         return run["blocks.0.hook_resid_pre"]
     if sender.number == MLP:
         return run[f"blocks.{sender.layer}.hook_mlp_out"]
-    return run[f"blocks.{sender.layer}.attn.hook_z"][:, :, sender.number] @ twin.blocks[sender.layer].attn.W_O[sender.number]
+    return (
+        run[f"blocks.{sender.layer}.attn.hook_z"][:, :, sender.number]
+        @ twin.blocks[sender.layer].attn.W_O[sender.number]
+    )
 
 
 def added(change: Tensor, head: int | None) -> Callable[..., Tensor]:

@@ -52,7 +52,9 @@ def variants_of(model, site, n_tokens) -> list[Variant]:
     n_layers, n_heads = model.config.n_layers, model.config.n_heads
     if SITES[site].by_head:
         return [
-            head_patches(site, heads, tokens) for heads in head_sets(n_layers, n_heads) for tokens in token_sets(n_tokens)
+            head_patches(site, heads, tokens)
+            for heads in head_sets(n_layers, n_heads)
+            for tokens in token_sets(n_tokens)
         ]
     alone = [(Patch(site, layer, (), tokens),) for layer in range(n_layers) for tokens in token_sets(n_tokens)]
     return [*alone, tuple(Patch(site, layer) for layer in range(n_layers))]
@@ -92,7 +94,9 @@ def test_every_patch_equals_the_hook_that_does_it(subject, site):
 def test_batching_variants_changes_nothing(subject):
     """Stacked, all start with the first layer and token that any of them changes; alone, each where it has to."""
     model, _, base, source = subject
-    variants = [variant for place, site in enumerate(SITES) for variant in variants_of(model, site, base.shape[1])[place::7]]
+    variants = [
+        variant for place, site in enumerate(SITES) for variant in variants_of(model, site, base.shape[1])[place::7]
+    ]
     stacked = run_patched(model, base, source, variants)
     alone = torch.cat([run_patched(model, base, source, [variant]) for variant in variants])
     assert (alone - stacked).square().mean().sqrt() <= 1e-6 * stacked.square().mean().sqrt()

@@ -49,7 +49,14 @@ def question(request, trained):
 def our_map(trained, question, site, **where):
     corrupt, direction = question[:2]
     found = patch(
-        trained, ["linear"], site=site, corrupt=corrupt, direction=direction, examples=EXAMPLES, n_prompts=PROMPTS, **where
+        trained,
+        ["linear"],
+        site=site,
+        corrupt=corrupt,
+        direction=direction,
+        examples=EXAMPLES,
+        n_prompts=PROMPTS,
+        **where,
     )
     return found.table["effect"].to_numpy()
 
@@ -80,9 +87,7 @@ def test_transformer_lens_on_its_own_stops_at_as_many_tokens_as_there_are_dims(t
     np.testing.assert_allclose(ours[:, :4], theirs, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("site", "name"), [("z", "out"), ("q", "q"), ("k", "k"), ("v", "v"), ("pattern", "pattern")]
-)
+@pytest.mark.parametrize(("site", "name"), [("z", "out"), ("q", "q"), ("k", "k"), ("v", "v"), ("pattern", "pattern")])
 def test_heads_are_those_of_transformer_lens(trained, question, site, name):
     _, _, twin, base, cache, effect = question
     theirs = getattr(tl, f"get_act_patch_attn_head_{name}_all_pos")(twin, base, cache, effect)
@@ -169,7 +174,17 @@ def test_places_where_both_runs_hold_the_same_say_so(trained):
 
 def test_results_repeat_and_do_not_depend_on_chunks_or_passes(trained, monkeypatch):
     def table(seed=0):
-        return patch(trained, ["linear"], site="v", corrupt="prompt", at="x", heads="layer:1", examples=4, n_prompts=50, seed=seed).table
+        return patch(
+            trained,
+            ["linear"],
+            site="v",
+            corrupt="prompt",
+            at="x",
+            heads="layer:1",
+            examples=4,
+            n_prompts=50,
+            seed=seed,
+        ).table
 
     first = table()
     pd.testing.assert_frame_equal(first, table())
@@ -261,7 +276,9 @@ def test_the_sentence_names_the_best_place_and_the_next(found, trained):
         (row for row in records(found.table) if row["function_class"] == "linear"), key=lambda row: -abs(row["effect"])
     )
     text = sentence(found, "linear")
-    assert text.startswith(f"On linear (prompt) patching resid_mid of layer {rows[0]['layer']} at {rows[0]['tokens']} restores")
+    assert text.startswith(
+        f"On linear (prompt) patching resid_mid of layer {rows[0]['layer']} at {rows[0]['tokens']} restores"
+    )
     assert f"{rows[0]['effect']:.2f} [{rows[0]['ci_low']:.2f}, {rows[0]['ci_high']:.2f}] of the gap; next" in text
     assert f"resid_mid of layer {rows[1]['layer']} at {rows[1]['tokens']}" in text
 
@@ -281,5 +298,3 @@ def test_a_model_that_ignores_its_context_has_no_effect_to_measure(trained, monk
     assert found.table[["effect", "ci_low", "ci_high"]].isna().to_numpy().all()
     assert np.isfinite(found.table[["nmse", "distance", "excess"]].to_numpy()).all()
     assert "there is nothing to patch" in sentence(found, "linear")
-
-
