@@ -5,7 +5,7 @@
 3. Patch everything, exactly (`interp.patching.sweep`); effects with paired bootstrap intervals.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from interp.heads import MLP, HeadSet, parse_heads, show
+from interp.heads import MLP, HeadSet, Scores, parse_heads, show
 from interp.patching.effects import Outcomes, effect_of, error_metrics
 from interp.patching.engine import recorded
 from interp.patching.sites import SITES, Given, Patch, Variant, check_site, head_patches
@@ -118,8 +118,7 @@ def patch(
     """
     names = list(classes or checkpoint.config.evaluated_classes)
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
-    sets = sets_of(checkpoint, site, heads, question)
-    places = places_of(checkpoint.config, site, sets, at, question.pairs(checkpoint, names[0]).n_examples)
+    places = plan(checkpoint, names, question, site=site, heads=heads, at=at)
     variants = [place.variant for place in places]
     with tqdm(total=len(names) * len(variants), desc="patch", unit="patch", disable=None) as bar:
         sweeps = {
@@ -148,10 +147,33 @@ def source_run(variants: Sequence[Variant]) -> Prepare:
     return prepare
 
 
-def sets_of(
-    checkpoint: Checkpoint, site: str, heads: str | Sequence[HeadSet], question: Question
-) -> Sequence[HeadSet] | None:
-    """The sets of heads to patch; None at sites without heads.
+def plan(
+    checkpoint: Checkpoint,
+    names: Sequence[str],
+    question: Question,
+    *,
+    site: str,
+    heads: str | Sequence[HeadSet],
+    at: str | None,
+) -> list[Place]:
+    """Every cell of the map; refuses whatever does not exist before anything is run or written.
+
+    Raises:
+        UserError: an unknown name, or a class that does not allow the corruption.
+    """
+    n_examples = question.check(checkpoint, names)
+    return places_of(checkpoint.config, site, heads, at, n_examples, lambda: question.scores(checkpoint))
+
+
+def places_of(
+    config: RunConfig,
+    site: str,
+    heads: str | Sequence[HeadSet],
+    at: str | None,
+    n_examples: int,
+    scores: Callable[[], Scores] | None = None,
+) -> list[Place]:
+    """Every cell of the map; `scores` give [layer][head] when `top:K` or `above:SCORE` needs it.
 
     Raises:
         UserError: an unknown site or head, or heads at a site that has none.
@@ -160,11 +182,12 @@ def sets_of(
     if not check_site(site).by_head:
         if heads != "each":
             raise UserError(f"--heads {heads}: the site {site} has no heads (those that have: {', '.join(by_head())})")
-        return None
-    if not isinstance(heads, str):
-        return heads
-    chosen_by = partial(selection_scores, checkpoint, question.n_prompts, question.seed)
-    sets = parse_heads(heads, config.n_layers, config.n_heads, chosen_by)
+        return [
+            Place(layer, "", label, (Patch(site, layer, (), tokens),))
+            for layer in range(model.n_layers)
+            for label, tokens in spans
+        ]
+    sets = parse_heads(heads, model.n_layers, model.n_heads, scores) if isinstance(heads, str) else list(heads)
     if any(head.number == MLP for one in sets for head in one):
         raise UserError(f"--heads {heads}: {site} is a site of heads; an MLP is patched with --site mlp_out")
     return sets
@@ -211,11 +234,14 @@ def token_sets(at: str, layout: Layout, n_points: int) -> list[tuple[str, Bool[T
     if at == "query":
         return [("query", torch.arange(len(names)) == len(names) - 1)]
     try:
-        return [(at, parse_tokens(at, layout, n_points))]
+        tokens = parse_tokens(at, layout, n_points)
     except UserError as error:
         if "is not valid" in str(error):
             raise UserError(f"--at '{at}' is not valid ({AT})") from None
         raise
+    if tokens is not None and not tokens.any():
+        raise UserError(f"--at {at}: no prediction reads the y of the query (pair {n_points - 1})")
+    return [(at, tokens)]
 
 
 def token_names(layout: Layout, n_points: int) -> list[str]:
