@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from interp.designs import cumulative, pairs
     from interp.heads import Head, parse_heads
     from interp.hooked import hooked
+    from interp.patching.maps import patch
+    from interp.patching.pairs import prompt_pairs
+    from interp.patching.paths import path_effects
     from interp.readouts.decoding import decode_heads
     from interp.readouts.lens import lens
     from interp.readouts.probes import probe
@@ -32,8 +35,11 @@ _HOMES = {
     "load": "training.checkpoint",
     "pairs": "interp.designs",
     "parse_heads": "interp.heads",
+    "patch": "interp.patching.maps",
+    "path_effects": "interp.patching.paths",
     "pooled": "interp.seeds",
     "probe": "interp.readouts.probes",
+    "prompt_pairs": "interp.patching.pairs",
     "score": "interp.scores",
     "swap": "interp.readouts.swap",
 }
@@ -48,8 +54,11 @@ __all__ = [
     "load",
     "pairs",
     "parse_heads",
+    "patch",
+    "path_effects",
     "pooled",
     "probe",
+    "prompt_pairs",
     "score",
     "swap",
 ]

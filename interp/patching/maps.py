@@ -5,8 +5,9 @@
 3. Patch everything, exactly (`interp.patching.sweep`); effects with paired bootstrap intervals.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +18,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from interp.heads import MLP, HeadSet, parse_heads, show
+from interp.heads import MLP, HeadSet, Scores, parse_heads, show
 from interp.patching.effects import Outcomes, effect_of, error_metrics
 from interp.patching.engine import recorded
 from interp.patching.sites import SITES, Given, Patch, Variant, check_site, head_patches
 from interp.patching.sweep import Prepare, Question, Sweep, check_direction, patch_sweep
 from interp.positions import parse_tokens
+from interp.scores import selection_scores
 from training.checkpoint import Checkpoint
 from training.config import RunConfig, stream_seed
 from training.errors import UserError
@@ -116,7 +118,7 @@ def patch(
     """
     names = list(classes or checkpoint.config.evaluated_classes)
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
-    places = places_of(checkpoint.config, site, heads, at, question.pairs(checkpoint, names[0]).n_examples)
+    places = plan(checkpoint, names, question, site=site, heads=heads, at=at)
     variants = [place.variant for place in places]
     with tqdm(total=len(names) * len(variants), desc="patch", unit="patch", disable=None) as bar:
         sweeps = {
@@ -145,17 +147,39 @@ def source_run(variants: Sequence[Variant]) -> Prepare:
     return prepare
 
 
-def places_of(
-    config: RunConfig, site: str, heads: str | Sequence[HeadSet], at: str | None, n_examples: int
+def plan(
+    checkpoint: Checkpoint,
+    names: Sequence[str],
+    question: Question,
+    *,
+    site: str,
+    heads: str | Sequence[HeadSet],
+    at: str | None,
 ) -> list[Place]:
-    """Every cell of the map.
+    """Every cell of the map; refuses whatever does not exist before anything is run or written.
 
     Raises:
-        UserError: an unknown site, head or token, or heads at a site that has none.
+        UserError: an unknown name, or a class that does not allow the corruption.
     """
-    kind, model = check_site(site), config.model
-    spans = token_sets(at or ("all" if kind.by_head else "each"), config.layout, n_examples + 1)
-    if not kind.by_head:
+    n_examples = question.check(checkpoint, names)
+    return places_of(checkpoint.config, site, heads, at, n_examples, lambda: question.scores(checkpoint))
+
+
+def places_of(
+    config: RunConfig,
+    site: str,
+    heads: str | Sequence[HeadSet],
+    at: str | None,
+    n_examples: int,
+    scores: Callable[[], Scores] | None = None,
+) -> list[Place]:
+    """Every cell of the map; `scores` give [layer][head] when `top:K` or `above:SCORE` needs it.
+
+    Raises:
+        UserError: an unknown site or head, or heads at a site that has none.
+    """
+    config = checkpoint.config.model
+    if not check_site(site).by_head:
         if heads != "each":
             raise UserError(f"--heads {heads}: the site {site} has no heads (those that have: {', '.join(by_head())})")
         return [
@@ -163,9 +187,27 @@ def places_of(
             for layer in range(model.n_layers)
             for label, tokens in spans
         ]
-    sets = parse_heads(heads, model.n_layers, model.n_heads) if isinstance(heads, str) else list(heads)
+    sets = parse_heads(heads, model.n_layers, model.n_heads, scores) if isinstance(heads, str) else list(heads)
     if any(head.number == MLP for one in sets for head in one):
         raise UserError(f"--heads {heads}: {site} is a site of heads; an MLP is patched with --site mlp_out")
+    return sets
+
+
+def places_of(
+    config: RunConfig, site: str, sets: Sequence[HeadSet] | None, at: str | None, n_examples: int
+) -> list[Place]:
+    """Every cell of the map, for these sets of heads, or for every layer at a site without heads.
+
+    Raises:
+        UserError: there are no such tokens.
+    """
+    spans = token_sets(at or ("each" if sets is None else "all"), config.layout, n_examples + 1)
+    if sets is None:
+        return [
+            Place(layer, "", label, (Patch(site, layer, (), tokens),))
+            for layer in range(config.model.n_layers)
+            for label, tokens in spans
+        ]
     return [
         Place(one[0].layer, show(one), label, head_patches(site, one, tokens))
         for one in sets
@@ -192,11 +234,14 @@ def token_sets(at: str, layout: Layout, n_points: int) -> list[tuple[str, Bool[T
     if at == "query":
         return [("query", torch.arange(len(names)) == len(names) - 1)]
     try:
-        return [(at, parse_tokens(at, layout, n_points))]
+        tokens = parse_tokens(at, layout, n_points)
     except UserError as error:
         if "is not valid" in str(error):
             raise UserError(f"--at '{at}' is not valid ({AT})") from None
         raise
+    if tokens is not None and not tokens.any():
+        raise UserError(f"--at {at}: no prediction reads the y of the query (pair {n_points - 1})")
+    return [(at, tokens)]
 
 
 def token_names(layout: Layout, n_points: int) -> list[str]:
