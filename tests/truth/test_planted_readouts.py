@@ -7,7 +7,7 @@ from interp.readouts.decoding import decode_heads
 from interp.readouts.lens import lens
 from interp.readouts.probes import Protocol, probe
 from interp.readouts.swap import swap
-from interp.readouts.tables import heads_verdict, lens_verdict, select, swap_verdict
+from interp.readouts.tables import heads_verdict, lens_verdict, of, select, swap_verdict
 
 FEW = Protocol(examples=(12,), n_prompts=128, n_fit=512)
 EXAMPLES = np.arange(16)
@@ -21,14 +21,14 @@ def of_lens(planted):
 def test_the_plain_lens_reads_nothing_before_the_last_mlp_and_the_answer_after_it(of_lens):
     plain = select(of_lens.table, kind="plain")
     for stage in ("embed", "0.mid", "0.post", "1.mid"):
-        assert select(plain, stage=stage, reference="no_context")["distance"].max() < 1e-4
+        assert select(plain, stage=stage, reference="no_context")["distance"].to_numpy().max() < 1e-4
     last = select(plain, stage="1.post", reference="target")["distance"].to_numpy()
     np.testing.assert_allclose(last[4:], 2 / EXAMPLES[4:], rtol=0.4)  # the error of x_q mean(x_i y_i)
 
 
 def test_no_affine_map_finds_the_answer_where_only_its_factors_are(of_lens):
     """After attention of layer 1 the stream holds S and x_q, and the answer is their product."""
-    tuned = select(of_lens.depth, kind="tuned", reference="target").set_index("stage")["gain"]
+    tuned = {row["stage"]: row["gain"] for row in of(of_lens.depth, kind="tuned", reference="target")}
     assert tuned["1.mid"] == pytest.approx(0, abs=0.1)
     assert tuned["1.post"] == pytest.approx(1, abs=0.01)
     assert "the answer appears at 1.post (1.00 of the model's gain" in lens_verdict(of_lens)[0]
@@ -47,7 +47,7 @@ def test_probes_find_what_was_put_there(planted):
     assert value("w", "x", "1.mid") > 0.6  # S is w mean(x²)
     assert value("w", "y", "0.mid") == pytest.approx(0, abs=0.02)  # y_i and x_i, not yet their product
     assert value("w", "y", "0.post") == pytest.approx(1 / 3, abs=0.12)  # E[x²]² / E[x⁴]
-    assert select(table, target="w")["shuffled"].abs().max() < 0.05
+    assert np.abs(select(table, target="w")["shuffled"].to_numpy()).max() < 0.05
 
 
 def test_what_is_decodable_and_not_read_is_called_unused(planted):
@@ -68,10 +68,10 @@ def test_what_is_decodable_and_not_read_is_called_unused(planted):
 
 def test_the_copying_head_writes_x_and_the_decoy_writes_nothing(planted):
     result = decode_heads(planted, protocol=Protocol(n_prompts=64, n_fit=128))
-    table = result.table.set_index(["layer", "head"])
-    assert table.loc[(0, 1), "value"] == pytest.approx(1, abs=1e-3)
-    assert table.loc[(0, 3), "score"] == pytest.approx(1, abs=1e-3)
-    assert table.loc[(0, 3), "value"] == 0
-    assert (table["value"].drop((0, 1)) < 0.05).all()
-    assert table["shuffled"].abs().max() < 0.05
+    heads = {(row["layer"], row["head"]): row for row in of(result.table)}
+    copy, decoy = heads.pop((0, 1)), heads[0, 3]
+    assert (copy["value"], copy["score"]) == pytest.approx((1, 1), abs=1e-3)
+    assert (decoy["value"], decoy["score"]) == pytest.approx((0, 1), abs=1e-3)
+    assert max(row["value"] for row in heads.values()) < 0.05
+    assert abs(copy["shuffled"]) < 0.05
     assert "writes it with R²" in heads_verdict(result)[0]

@@ -78,13 +78,14 @@ def of_mixed():
 
 
 def test_shuffled_targets_are_not_decodable(of_mixed):
-    """The false-positive rate of the control over 98 probes, of which seven stages each are nearly the same one."""
+    """The false-positive rate of the control over every probe; the stages of one target are nearly one test."""
     rows = of_mixed.table[of_mixed.table["metric"] == "r2"]
     assert len(rows) > 90
     assert (rows["shuffled_low"] > 0).mean() < 0.1
-    assert rows["shuffled"].abs().max() < 0.05
+    assert rows["shuffled"].max() < 0.05
+    assert rows["shuffled"].min() > -0.15
     accuracy = select(of_mixed.table, metric="accuracy")
-    assert (accuracy["shuffled"] - accuracy["chance"]).abs().max() < 0.07
+    assert np.abs(accuracy["shuffled"].to_numpy() - 1 / 3).max() < 0.07
     assert accuracy["chance"].tolist() == pytest.approx([1 / 3] * len(accuracy))
 
 
@@ -107,7 +108,7 @@ def test_without_the_first_layer_s_heads_no_y_token_knows_its_x(of_mixed):
     rows = select(of_mixed.table, function_class="linear", target="x", stage="0.post", examples=3)
     intact, without = (select(rows, condition=name)["value"].iloc[0] for name in rows["condition"].unique())
     assert intact > 0.9
-    assert abs(without) < 0.02
+    assert -0.1 < without < 0.02
 
 
 def test_removing_heads_is_what_transformer_lens_makes_of_it(random_checkpoint):
