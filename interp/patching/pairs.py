@@ -86,10 +86,11 @@ def other_class(drawn: Draw) -> Prompts:
 
 
 def other_inputs(drawn: Draw) -> Prompts:
-    """Other examples of the same function, and the same query."""
-    if not isinstance(function_class(drawn.name), FunctionOfX):
-        raise UserError(f"--corrupt inputs: {drawn.name} is no function of x that could be asked at other inputs")
-    return with_query(drawn.partner("inputs"), drawn.clean)
+    return with_query("inputs", drawn.partner("inputs"), drawn)
+
+
+def other_prompt(drawn: Draw) -> Prompts:
+    return with_query("prompt", drawn.partner("other"), drawn)
 
 
 def permuted(drawn: Draw) -> Prompts:
@@ -137,6 +138,7 @@ class Corruption(NamedTuple):
 CORRUPTIONS: Mapping[str, Corruption] = {
     "function": Corruption("the same inputs under another function of the class", other_function),
     "inputs": Corruption("other inputs to the same function", other_inputs),
+    "prompt": Corruption("another prompt's examples: other inputs, other function", other_prompt),
     "class": Corruption("the same inputs under the run's next function class", other_class),
     "permuted": Corruption("every y beside another example's x", permuted),
     "pair": Corruption("one example (pair:J, counted from 0; default the last) from another prompt", one_pair, True),
@@ -190,12 +192,20 @@ def prompt_pairs(
     generator = torch.Generator().manual_seed(stream_seed("corruption", corruption, seed, name))
     corrupt = made.make(Draw(config, name, clean, seed, generator, argument))
     if not torch.equal(clean.xs[:, -1], corrupt.xs[:, -1]):
-        raise UserError(f"--corrupt {corruption}: on {name} the query depends on what is corrupted (try permuted, noise)")
+        raise UserError(
+            f"--corrupt {corruption}: on {name} the query depends on what is corrupted (valid: permuted, noise)"
+        )
     return PromptPairs(clean, corrupt)
 
 
-def with_query(examples: Prompts, clean: Prompts) -> Prompts:
-    """These examples before the clean prompts' query and answer."""
+def with_query(name: str, examples: Prompts, drawn: Draw) -> Prompts:
+    """These examples before the clean prompts' query and answer.
+
+    Raises:
+        UserError: the query of this class belongs to its examples.
+    """
+    if not isinstance(function_class(drawn.name), FunctionOfX):
+        raise UserError(f"--corrupt {name}: {drawn.name} is no function of x that could be asked after other examples")
     xs, ys = examples.xs.clone(), examples.ys.clone()
-    xs[:, -1], ys[:, -1] = clean.xs[:, -1], clean.ys[:, -1]
+    xs[:, -1], ys[:, -1] = drawn.clean.xs[:, -1], drawn.clean.ys[:, -1]
     return examples._replace(xs=xs, ys=ys)

@@ -1,0 +1,287 @@
+"""Which activations carry the answer: one site patched at every layer and head or token, as a map.
+
+1. Clean and corrupt prompts (`interp.patching.pairs`); the direction says which of them is patched.
+2. Prove on some of them that the patches act (`interp.patching.checks`).
+3. Patch everything, exactly (`interp.patching.sweep`); effects with paired bootstrap intervals.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from tqdm import tqdm
+
+from interp.heads import MLP, HeadSet, parse_heads, show
+from interp.patching.effects import Outcomes, effect_of, error_metrics
+from interp.patching.engine import recorded
+from interp.patching.sites import SITES, Given, Patch, Variant, check_site, head_patches
+from interp.patching.sweep import Prepare, Question, Sweep, check_direction, patch_sweep
+from interp.positions import parse_tokens
+from training.checkpoint import Checkpoint
+from training.config import RunConfig, stream_seed
+from training.errors import UserError
+from training.intervals import bootstrap_weights, percentile_interval
+from training.output import write_table
+from training.prompts import Layout
+from training.transformer import Transformer
+
+AT = "all, each, query, x, y, or A-B, x:A-B, y:A-B for pairs A to B"
+
+
+class Place(NamedTuple):
+    """One cell of a map.
+
+    Attributes:
+        layer: of the patched activation; that of the first head of a set.
+        heads: as on the command line; empty at sites without heads.
+        tokens: as on the command line, or a token's name.
+        variant: the patches.
+    """
+
+    layer: int
+    heads: str
+    tokens: str
+    variant: Variant
+
+
+@dataclass(frozen=True)
+class PatchMap:
+    """The effect of patching one site at many places.
+
+    Attributes:
+        table: one row per function class and place: `layer`, `heads`, `tokens`; `effect` (0: nothing happened, 1: as if
+            everything had been patched), `nmse`, `distance` and `excess` (see `interp.patching.effects.METRICS`), each
+            with its 95 % interval over prompts (`ci_low`, `nmse_low`, …); `differs`, whether what was patched in
+            differs at all from what was there.
+        question: prompts and direction.
+        site: what was patched.
+        ends: one row per function class: errors of the clean and the corrupt run and of the no-context optimum.
+    """
+
+    table: pd.DataFrame
+    question: Question
+    site: str
+    ends: pd.DataFrame
+    outcomes: Mapping[str, Outcomes] = field(repr=False)
+
+    def write(self, directory: Path) -> None:
+        """Both tables as CSV files."""
+        write_table(self.table, directory / "patching.csv")
+        write_table(self.ends, directory / "patching_ends.csv")
+
+
+def patch(
+    checkpoint: Checkpoint,
+    classes: Sequence[str] | None = None,
+    *,
+    site: str = "z",
+    corrupt: str = "function",
+    direction: str = "denoise",
+    heads: str | Sequence[HeadSet] = "each",
+    at: str | None = None,
+    examples: int | None = None,
+    n_prompts: int = 1024,
+    seed: int = 0,
+) -> PatchMap:
+    """Patch one site of one run with its activations in another, place by place.
+
+    Args:
+        checkpoint: a loaded run.
+        classes: function classes; None takes those of the run.
+        site: a name in `interp.patching.sites.SITES`.
+        corrupt: a name in `interp.patching.pairs.CORRUPTIONS`.
+        direction: `denoise` patches the clean run's activations into the corrupt run, `noise` the other way.
+        heads: at sites with heads, which of them together; `each` alone (`interp.heads.SYNTAX`, or sets of heads).
+        at: tokens, all together or `each` alone; None is `all` at sites with heads and `each` elsewhere.
+        examples: pairs before the query; None takes as many as there are.
+        n_prompts: per class.
+        seed: of prompts and resampling.
+
+    Raises:
+        CheckError: a patch did not act, or acted where it should not.
+        UserError: an unknown name, or a class that does not allow the corruption.
+
+    >>> from interp import load
+    >>> found = patch(load("zoo:mixed-0"), ["linear"], site="resid_post", at="query", n_prompts=32)
+    >>> found.table["effect"].round(3).tolist()[-1]
+    1.0
+    """
+    names = list(classes or checkpoint.config.evaluated_classes)
+    question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
+    places = places_of(checkpoint.config, site, heads, at, question.pairs(checkpoint, names[0]).n_examples)
+    variants = [place.variant for place in places]
+    with tqdm(total=len(names) * len(variants), desc="patch", unit="patch", disable=None) as bar:
+        sweeps = {
+            name: patch_sweep(checkpoint, name, question, [variants], source_run(variants), bar) for name in names
+        }
+    about = {"corrupt": corrupt, "direction": direction, "site": site}
+    rows = [
+        {"function_class": name, **about, **row}
+        for name, sweep in sweeps.items()
+        for row in rows_of(places, sweep, name, question)
+    ]
+    ends = pd.DataFrame([end_row(name, sweep.outcomes) for name, sweep in sweeps.items()])
+    return PatchMap(pd.DataFrame(rows), question, site, ends, {name: one.outcomes for name, one in sweeps.items()})
+
+
+def source_run(variants: Sequence[Variant]) -> Prepare:
+    """What a map patches in: the activations of the source run."""
+    keys = {(one.layer, one.site): None for variant in variants for one in variant}
+
+    def prepare(
+        model: Transformer, own: Float[Tensor, "batch pos dim"], other: Float[Tensor, "batch pos dim"]
+    ) -> Iterator[Given]:
+        del own
+        yield recorded(model, other, keys)
+
+    return prepare
+
+
+def places_of(
+    config: RunConfig, site: str, heads: str | Sequence[HeadSet], at: str | None, n_examples: int
+) -> list[Place]:
+    """Every cell of the map.
+
+    Raises:
+        UserError: an unknown site, head or token, or heads at a site that has none.
+    """
+    kind, model = check_site(site), config.model
+    spans = token_sets(at or ("all" if kind.by_head else "each"), config.layout, n_examples + 1)
+    if not kind.by_head:
+        if heads != "each":
+            raise UserError(f"--heads {heads}: the site {site} has no heads (those that have: {', '.join(by_head())})")
+        return [
+            Place(layer, "", label, (Patch(site, layer, (), tokens),))
+            for layer in range(model.n_layers)
+            for label, tokens in spans
+        ]
+    sets = parse_heads(heads, model.n_layers, model.n_heads) if isinstance(heads, str) else list(heads)
+    if any(head.number == MLP for one in sets for head in one):
+        raise UserError(f"--heads {heads}: {site} is a site of heads; an MLP is patched with --site mlp_out")
+    return [
+        Place(one[0].layer, show(one), label, head_patches(site, one, tokens))
+        for one in sets
+        for label, tokens in spans
+    ]
+
+
+def by_head() -> list[str]:
+    return [name for name, site in SITES.items() if site.by_head]
+
+
+def token_sets(at: str, layout: Layout, n_points: int) -> list[tuple[str, Bool[Tensor, " pos"] | None]]:
+    """The sets of tokens that `--at` names, among those of a prompt of `n_points` pairs, the last of them the query.
+
+    Raises:
+        UserError: malformed, or no such pairs.
+
+    >>> [name for name, _ in token_sets("each", Layout(), 2)], token_sets("query", Layout(), 2)[0][1].tolist()
+    (['x0', 'y0', 'x1'], [False, False, True])
+    """
+    names = token_names(layout, n_points)
+    if at == "each":
+        return [(name, torch.arange(len(names)) == place) for place, name in enumerate(names)]
+    if at == "query":
+        return [("query", torch.arange(len(names)) == len(names) - 1)]
+    try:
+        return [(at, parse_tokens(at, layout, n_points))]
+    except UserError as error:
+        if "is not valid" in str(error):
+            raise UserError(f"--at '{at}' is not valid ({AT})") from None
+        raise
+
+
+def token_names(layout: Layout, n_points: int) -> list[str]:
+    """The tokens that the query's prediction can depend on: x0 y0 x1 …, and i0 … for instruction tokens.
+
+    >>> token_names(Layout(), 3), token_names(Layout(1, at=2), 2)
+    (['x0', 'y0', 'x1', 'y1', 'x2'], ['x0', 'y0', 'i0', 'x1'])
+    """
+    n_tokens = layout.n_tokens(n_points)
+    names = np.array([""] * n_tokens, dtype=object)
+    for letter, tokens in (("x", layout.x_tokens(n_tokens)), ("y", layout.y_tokens(n_tokens))):
+        places = torch.arange(n_tokens)[tokens].numpy()
+        names[places] = [f"{letter}{i}" for i in range(len(places))]
+    empty = np.flatnonzero(names == "")
+    names[empty] = [f"i{i}" for i in range(len(empty))]
+    return list(names[: layout.n_needed(n_tokens)])
+
+
+def rows_of(places: Sequence[Place], sweep: Sweep, name: str, question: Question) -> list[dict[str, Any]]:
+    """One row per place of one class."""
+    outcomes = sweep.outcomes
+    rng = np.random.default_rng(stream_seed("bootstrap", question.seed, name))
+    weights = bootstrap_weights(len(outcomes.answer), rng)
+    effects = effect_of(outcomes.patched, *question.ends(outcomes), weights)
+    errors = {metric: with_intervals(values, weights) for metric, values in error_metrics(outcomes).items()}
+    return [
+        {"layer": place.layer, "heads": place.heads, "tokens": place.tokens}
+        | {"effect": effects[i].value, "ci_low": effects[i].ci_low, "ci_high": effects[i].ci_high}
+        | {
+            f"{metric}{end}": float(values[i])
+            for metric, columns in errors.items()
+            for end, values in zip(("", "_low", "_high"), columns, strict=True)
+        }
+        | {"differs": bool(sweep.differs[i])}
+        for i, place in enumerate(places)
+    ]
+
+
+def with_intervals(
+    values: Float[np.ndarray, "variant prompt"], weights: Float[np.ndarray, "resample prompt"]
+) -> tuple[Float[np.ndarray, " variant"], Float[np.ndarray, " variant"], Float[np.ndarray, " variant"]]:
+    """Means over prompts with their 95 % intervals."""
+    return values.mean(1), *percentile_interval(weights @ values.T)
+
+
+def end_row(name: str, outcomes: Outcomes) -> dict[str, Any]:
+    """Errors at both ends of the gap that patches are measured on."""
+    ends = {"clean": outcomes.clean, "corrupt": outcomes.corrupt, "no_context": outcomes.no_context}
+    errors = {f"nmse_{key}": np.square(one - outcomes.answer).mean() / outcomes.unit for key, one in ends.items()}
+    gap = np.square(outcomes.clean - outcomes.corrupt).mean() / outcomes.unit
+    return {"function_class": name, **errors, "gap": gap}
+
+
+def strongest(found: PatchMap, name: str, count: int) -> list[dict[str, Any]]:
+    """The places with the largest effects on one class."""
+    table = found.table[found.table["function_class"] == name]
+    return table.sort_values("effect", ascending=False, key=abs, kind="stable").head(count).to_dict("records")  # type: ignore[return-value]
+
+
+def sentence(found: PatchMap, name: str) -> str:
+    """What the map of one class says, by rule: the strongest place, and whether any other comes near."""
+    question, best = found.question, strongest(found, name, 2)
+    if np.isnan(best[0]["effect"]):
+        return (
+            f"On {name} the clean and the corrupt run predict the same ({question.corrupt}): there is nothing to patch."
+        )
+    done = "restores" if question.direction == "denoise" else "destroys"
+    text = (
+        f"On {name} ({question.corrupt}) patching {place_name(found.site, best[0])} {done} {cell(best[0])} of the gap"
+    )
+    if len(best) > 1:
+        text += f"; next {place_name(found.site, best[1])} with {cell(best[1])}"
+    return text + "."
+
+
+def cell(row: Mapping[str, Any]) -> str:
+    return f"{row['effect']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
+
+
+def place_name(site: str, row: Mapping[str, Any]) -> str:
+    """A place in words.
+
+    >>> place_name("z", {"layer": 0, "heads": "0.1", "tokens": "all"})
+    'z of 0.1'
+    >>> place_name("resid_pre", {"layer": 2, "heads": "", "tokens": "y3"})
+    'resid_pre of layer 2 at y3'
+    """
+    where = "" if row["tokens"] == "all" else f" at {row['tokens']}"
+    whose = row["heads"] or f"layer {row['layer']}"
+    return f"{site} of {whose}{where}"
