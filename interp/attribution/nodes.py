@@ -43,7 +43,8 @@ class Moves(NamedTuple):
 
     Attributes:
         signed: the estimate; `unit` is the head, or 0 at sites without heads.
-        dropped: for AtP*, the estimate with the gradient through each layer dropped.
+        dropped: for AtP*, the estimate with the gradient through each layer dropped, over the number of drops that leave
+            a path from the node, so that absolute values need only be summed.
     """
 
     signed: Float[Tensor, "batch layer unit set"]
@@ -132,7 +133,7 @@ def atp_moves(model: Transformer, ends: Ends, site: str, sets: Sets) -> Moves:
     moves = softmax_moves if site in ("q", "k") else first_order
     n_layers = model.config.n_layers
     dropped = torch.stack([moves(model, ends, site, sets, dropping(layer)) for layer in range(n_layers)])
-    return Moves(moves(model, ends, site, sets), dropped)
+    return Moves(moves(model, ends, site, sets), dropped / n_drops(site, n_layers))
 
 
 def first_order(
