@@ -34,3 +34,7 @@ WEIGHTING_DEFINITIONS = {
     "over keys",
 }
 WEIGHTING_NAMES = tuple(WEIGHTING_DEFINITIONS)
+
+CORRUPTION_NAMES = ("function", "inputs", "prompt", "class", "permuted", "pair:J", "noise")
+SITE_NAMES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "q", "k", "v", "pattern")
+METRIC_NAMES = ("effect", "nmse", "distance", "excess")

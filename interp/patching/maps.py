@@ -27,10 +27,12 @@ from training.checkpoint import Checkpoint
 from training.config import RunConfig, stream_seed
 from training.errors import UserError
 from training.intervals import bootstrap_weights, percentile_interval
-from training.output import write_table
+from training.output import records, write_table
 from training.prompts import Layout
 from training.transformer import Transformer
 
+ALIKE = 0.5
+"""NMSE: two runs that both err by less answer alike."""
 AT = "all, each, query, x, y, or A-B, x:A-B, y:A-B for pairs A to B"
 
 
@@ -249,29 +251,42 @@ def end_row(name: str, outcomes: Outcomes) -> dict[str, Any]:
 
 
 def strongest(found: PatchMap, name: str, count: int) -> list[dict[str, Any]]:
-    """The places with the largest effects on one class."""
-    table = found.table[found.table["function_class"] == name]
-    return table.sort_values("effect", ascending=False, key=abs, kind="stable").head(count).to_dict("records")  # type: ignore[return-value]
+    """The places on one class that matter most: with the largest effects, or, where both runs answer alike, errors."""
+    by = "nmse" if answers_alike(found, name) else "effect"
+    rows = [row for row in records(found.table) if row["function_class"] == name]
+    return sorted(rows, key=lambda row: -abs(row[by]))[:count]
+
+
+def answers_alike(found: PatchMap, name: str) -> bool:
+    """Whether the corruption leaves the answer as it is (as `inputs` does), so that there is little way to go."""
+    end = end_of(found, name)
+    return end["nmse_corrupt"] < ALIKE and end["gap"] < ALIKE
+
+
+def end_of(found: PatchMap, name: str) -> dict[str, Any]:
+    """The errors at both ends, on one class."""
+    return next(row for row in records(found.ends) if row["function_class"] == name)
 
 
 def sentence(found: PatchMap, name: str) -> str:
-    """What the map of one class says, by rule: the strongest place, and whether any other comes near."""
+    """What the map of one class says, by rule: the place that matters most, and how near the next one comes."""
     question, best = found.question, strongest(found, name, 2)
+    corrupt = f"On {name} ({question.corrupt}) "
     if np.isnan(best[0]["effect"]):
-        return (
-            f"On {name} the clean and the corrupt run predict the same ({question.corrupt}): there is nothing to patch."
-        )
-    done = "restores" if question.direction == "denoise" else "destroys"
-    text = (
-        f"On {name} ({question.corrupt}) patching {place_name(found.site, best[0])} {done} {cell(best[0])} of the gap"
-    )
-    if len(best) > 1:
-        text += f"; next {place_name(found.site, best[1])} with {cell(best[1])}"
-    return text + "."
+        return f"{corrupt}the clean and the corrupt run predict the same: there is nothing to patch."
+    if answers_alike(found, name):
+        before = end_of(found, name)[f"nmse_{question.base}"]
+        text = f"{corrupt}both runs answer alike, so errors tell more than effects: from {before:.2f} NMSE "
+        places = [f"{place_name(found.site, row)} leads to {shown(row, 'nmse', 'nmse_')}" for row in best]
+    else:
+        done = "restores" if question.direction == "denoise" else "destroys"
+        text = f"{corrupt}patching "
+        places = [f"{place_name(found.site, row)} {done} {shown(row)} of the gap" for row in best]
+    return text + "; next ".join(places) + "."
 
 
-def cell(row: Mapping[str, Any]) -> str:
-    return f"{row['effect']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
+def shown(row: Mapping[str, Any], metric: str = "effect", prefix: str = "ci_") -> str:
+    return f"{row[metric]:.2f} [{row[prefix + 'low']:.2f}, {row[prefix + 'high']:.2f}]"
 
 
 def place_name(site: str, row: Mapping[str, Any]) -> str:

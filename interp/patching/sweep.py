@@ -70,6 +70,10 @@ class Question(NamedTuple):
         )
         return pairs.to(checkpoint.model.device)
 
+    @property
+    def base(self) -> str:
+        return "corrupt" if self.direction == "denoise" else "clean"
+
     def sides(self, pairs: PromptPairs) -> tuple[Prompts, Prompts]:
         """(base, source): the prompts whose run is patched, and those that activations come from."""
         return (pairs.corrupt, pairs.clean) if self.direction == "denoise" else (pairs.clean, pairs.corrupt)

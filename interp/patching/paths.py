@@ -1,0 +1,234 @@
+"""Who reads what a component writes: path patching (Wang et al. 2022, arXiv 2211.00593; Goldowsky-Dill et al. 2023).
+
+The senders write what they write in the source run; the receivers alone see it, through one of their inputs (q, k or v
+of a head, an MLP, the read-out); every component between the two gives what it gives in the base run; whatever comes
+after the receivers reacts. So a path's effect is that of its first step, from sender to receiver, and of all that
+follows it. Effects of several paths need not add up to that of the senders: later components combine what they read.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from interp.heads import EMBED, MLP, Head, HeadSet, Scores, all_heads, parse_heads, show
+from interp.patching.effects import Outcomes, effect_of, effect_resamples, gap_exists
+from interp.patching.engine import recorded
+from interp.patching.maps import end_row, with_intervals
+from interp.patching.receivers import Receiver
+from interp.patching.sites import Given, Patch, Variant
+from interp.patching.sweep import Prepare, Question, check_direction, patch_sweep
+from interp.stats import UNDEFINED, interval_of
+from training.checkpoint import Checkpoint
+from training.config import stream_seed
+from training.errors import UserError
+from training.intervals import bootstrap_weights
+from training.output import write_table
+from training.transformer import Transformer, project
+
+ALL = "all"
+"""The receiver of the senders' whole effect: everything that reads them."""
+NMSE = ("nmse", "nmse_low", "nmse_high")
+
+
+@dataclass(frozen=True)
+class PathEffects:
+    """The effects of paths.
+
+    Attributes:
+        table: one row per function class, sender set and receiver set: `effect` with its 95 % interval over prompts
+            (0: nothing happened, 1: as if everything had been patched), `share`, the effect over that of the senders
+            through everything (receiver `all`), with its interval, and `nmse`, the error to the clean answer.
+        question: prompts and direction.
+        ends: one row per class: errors of the clean and the corrupt run and of the no-context optimum.
+    """
+
+    table: pd.DataFrame
+    question: Question
+    ends: pd.DataFrame
+
+    def write(self, directory: Path) -> None:
+        """Both tables as CSV files."""
+        write_table(self.table, directory / "paths.csv")
+        write_table(self.ends, directory / "paths_ends.csv")
+
+
+def path_effects(
+    checkpoint: Checkpoint,
+    senders: Sequence[HeadSet],
+    receivers: Sequence[tuple[Receiver, ...]],
+    classes: Sequence[str] | None = None,
+    *,
+    corrupt: str = "prompt",
+    direction: str = "noise",
+    examples: int | None = None,
+    n_prompts: int = 1024,
+    seed: int = 0,
+) -> PathEffects:
+    """Patch the paths from every set of senders to every set of receivers that reads it.
+
+    Args:
+        checkpoint: a loaded run.
+        senders: sets of heads and MLPs, or `interp.heads.EMBED`; those of a set write together.
+        receivers: sets of inputs; those of a set see the change together (`interp.patching.receivers`).
+        classes: function classes; None takes those of the run.
+        corrupt: a name in `interp.patching.pairs.CORRUPTIONS`.
+        direction: `noise` lets the senders write what they write in the corrupt run, `denoise` the other way.
+        examples: pairs before the query; None takes as many as there are.
+        n_prompts: per class.
+        seed: of prompts and resampling.
+
+    Raises:
+        CheckError: a patch did not act, or acted where it should not.
+        UserError: an unknown name, or no receiver reads any of the senders.
+    """
+    names = list(classes or checkpoint.config.evaluated_classes)
+    question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
+    bundles = [Bundle(one, [to for to in receivers if all_read(to, one)]) for one in senders]
+    bundles = [bundle for bundle in bundles if bundle.receivers]
+    if not bundles:
+        raise UserError(f"no such path: nothing in --to reads what {', '.join(map(show, senders))} writes")
+    jobs = [job for bundle in bundles for job in bundle.jobs]
+    prepare = changed_inputs([bundle.senders for bundle in bundles])
+    rows, ends = [], []
+    with tqdm(total=len(names) * sum(map(len, jobs)), desc="paths", unit="path", disable=None) as bar:
+        for name in names:
+            found = patch_sweep(checkpoint, name, question, jobs, prepare, bar)
+            ends.append(end_row(name, found.outcomes))
+            about = {"function_class": name, "corrupt": corrupt, "direction": direction}
+            rows += [about | row for row in path_rows(bundles, found.outcomes, name, question)]
+    return PathEffects(pd.DataFrame(rows), question, pd.DataFrame(ends))
+
+
+class Bundle(NamedTuple):
+    """The paths from one set of senders."""
+
+    senders: HeadSet
+    receivers: list[tuple[Receiver, ...]]
+
+    @property
+    def jobs(self) -> list[list[Variant]]:
+        """The senders' outputs for everyone to see, then the inputs of each set of receivers."""
+        everyone = tuple(output_of(sender) for sender in self.senders)
+        return [[everyone], [tuple(one.patch() for one in to) for to in self.receivers]]
+
+    @property
+    def names(self) -> list[str]:
+        return [ALL, *(",".join(map(str, to)) for to in self.receivers)]
+
+
+def all_read(receivers: tuple[Receiver, ...], senders: HeadSet) -> bool:
+    """Whether every receiver reads any of the senders."""
+    return all(any(receiver.reads(sender) for sender in senders) for receiver in receivers)
+
+
+def output_of(sender: Head) -> Patch:
+    """What a sender writes, as a patch."""
+    if sender == EMBED:
+        return Patch("resid_pre", 0)
+    return Patch("mlp_out", sender.layer) if sender.number == MLP else Patch("z", sender.layer, (sender.number,))
+
+
+def changed_inputs(senders: Sequence[HeadSet]) -> Prepare:
+    """For every set of senders their outputs in the source run, then what each input makes of these alone."""
+
+    def prepare(
+        model: Transformer, own: Float[Tensor, "batch pos dim"], other: Float[Tensor, "batch pos dim"]
+    ) -> Iterator[Given]:
+        layers = range(model.config.n_layers)
+        kept = [(layer, site) for layer in layers for site in ("resid_pre", "resid_mid", "resid_post", "z", "mlp_out")]
+        base, source = recorded(model, own, kept), recorded(model, other, kept)
+        for one in senders:
+            yield source
+            yield input_values(model, base, written_change(model, base, source, one), one)
+
+    return prepare
+
+
+Change = Mapping[Head, Float[Tensor, "batch pos d_model"]]
+
+
+@torch.no_grad()
+def written_change(model: Transformer, base: Given, source: Given, senders: HeadSet) -> Change:
+    """What every sender writes in the source run, less what it writes in the base run."""
+    changes = {}
+    for sender in senders:
+        patch = output_of(sender)
+        key = (patch.layer, patch.site)
+        change = source[key] - base[key]
+        if patch.site == "z":
+            change = change[:, :, sender.number] @ model.layers[sender.layer].attn.W_O[sender.number]
+        changes[sender] = change
+    return changes
+
+
+@torch.no_grad()
+def input_values(model: Transformer, base: Given, change: Change, senders: HeadSet) -> Given:
+    """q, k and v of every head, mlp_out of every MLP and the final stream of the base run, if nothing but the senders'
+    writing changed before them.
+    """
+    last, given = model.config.n_layers - 1, {}
+    zero = torch.zeros_like(base[0, "resid_pre"])
+    for layer, block in enumerate(model.layers):
+        earlier = sum((change[one] for one in senders if one.layer < layer), zero)
+        normalized = block.ln1(base[layer, "resid_pre"] + earlier)
+        attn = block.attn
+        for name, weight, bias in (("q", attn.W_Q, attn.b_Q), ("k", attn.W_K, attn.b_K), ("v", attn.W_V, attn.b_V)):
+            given[layer, name] = project(normalized, weight, bias)
+        beside = sum((change[one] for one in senders if one.layer == layer and one.number != MLP), earlier)
+        given[layer, "mlp_out"] = block.mlp(block.ln2(base[layer, "resid_mid"] + beside))
+    given[last, "resid_post"] = base[last, "resid_post"] + sum(change.values(), zero)
+    return given
+
+
+def path_rows(bundles: Sequence[Bundle], outcomes: Outcomes, name: str, question: Question) -> Iterator[dict[str, Any]]:
+    """One row per path of one class."""
+    rng = np.random.default_rng(stream_seed("bootstrap", question.seed, name))
+    weights = bootstrap_weights(len(outcomes.answer), rng)
+    base, source = question.ends(outcomes)
+    effects = effect_of(outcomes.patched, base, source, weights)
+    resamples = effect_resamples(outcomes.patched, base, source, weights) if gap_exists(base, source) else None
+    nmse = with_intervals(np.square(outcomes.patched - outcomes.answer) / outcomes.unit, weights)
+    whole = 0
+    for bundle in bundles:
+        for place, receiver in enumerate(bundle.names, start=whole):
+            effect, share = effects[place], UNDEFINED
+            if resamples is not None:
+                share = interval_of(effect.value / effects[whole].value, resamples[:, place] / resamples[:, whole])
+            yield (
+                {"sender": show(bundle.senders), "receiver": receiver}
+                | {"effect": effect.value, "ci_low": effect.ci_low, "ci_high": effect.ci_high}
+                | {"share": share.value, "share_low": share.ci_low, "share_high": share.ci_high}
+                | {
+                    key: float(values[place])
+                    for key, values in zip(("nmse", "nmse_low", "nmse_high"), nmse, strict=True)
+                }
+            )
+        whole += len(bundle.names)
+
+
+def parse_senders(text: str, n_layers: int, n_heads: int, scores: Callable[[], Scores] | None = None) -> list[HeadSet]:
+    """The sets of senders that `--from` names, as `--heads` does, or `embed`.
+
+    `each` are the read-in, every head and every MLP, each alone.
+
+    Raises:
+        UserError: malformed, or no such component.
+
+    >>> [show(one) for one in parse_senders("each", 1, 2)], parse_senders("embed", 1, 2)
+    (['embed', '0.0', '0.1', '0.mlp'], [(Head(layer=-1, number=-2),)])
+    """
+    if text == "embed":
+        return [(EMBED,)]
+    if text == "each":
+        components = [*all_heads(n_layers, n_heads), *(Head(layer, MLP) for layer in range(n_layers))]
+        by_layer = sorted(components, key=lambda one: (one.layer, one.number == MLP, one.number))
+        return [(EMBED,), *((one,) for one in by_layer)]
+    return parse_heads(text, n_layers, n_heads, scores)

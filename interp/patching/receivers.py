@@ -1,0 +1,90 @@
+"""Where a path ends: what a component reads, by name (`1.2.q`, `1.mlp`, `out`)."""
+
+from typing import NamedTuple
+
+from interp.heads import MLP, Head, HeadSet, all_heads
+from interp.patching.sites import Patch
+from training.errors import UserError
+
+INPUTS = ("q", "k", "v")
+SYNTAX = "LAYER.HEAD.q, .k or .v, LAYER.HEAD for all three, LAYER.mlp, out, a list, or each"
+
+
+class Receiver(NamedTuple):
+    """One input of one component.
+
+    Attributes:
+        layer: of the component; that of the read-out is one beyond the last.
+        number: of the head, `MLP`, or 0 for the read-out.
+        input: `q`, `k` or `v` of a head, `mlp`, or `out`.
+
+    >>> str(Receiver(1, 2, "q")), str(Receiver(1, MLP, "mlp")), str(Receiver(3, 0, "out"))
+    ('1.2.q', '1.mlp', 'out')
+    """
+
+    layer: int
+    number: int
+    input: str
+
+    def __str__(self) -> str:
+        if self.input == "out":
+            return "out"
+        return f"{self.layer}.mlp" if self.input == "mlp" else f"{self.layer}.{self.number}.{self.input}"
+
+    def reads(self, sender: Head) -> bool:
+        """Whether the sender writes before this input reads."""
+        if self.input == "mlp":
+            return sender.layer < self.layer or (sender.layer == self.layer and sender.number != MLP)
+        return sender.layer < self.layer
+
+    def patch(self) -> Patch:
+        """Where its changed input acts: on its own q, k or v, on what the MLP writes, on the final residual stream."""
+        if self.input == "out":
+            return Patch("resid_post", self.layer - 1)
+        return Patch("mlp_out", self.layer) if self.input == "mlp" else Patch(self.input, self.layer, (self.number,))
+
+
+def all_receivers(n_layers: int, n_heads: int) -> list[Receiver]:
+    """Every input of a model, in the order of its layers.
+
+    >>> [str(one) for one in all_receivers(1, 1)]
+    ['0.0.q', '0.0.k', '0.0.v', '0.mlp', 'out']
+    """
+    found = []
+    for layer in range(n_layers):
+        heads = [head for head in all_heads(n_layers, n_heads) if head.layer == layer]
+        found += [Receiver(layer, head.number, name) for head in heads for name in INPUTS]
+        found.append(Receiver(layer, MLP, "mlp"))
+    return [*found, Receiver(n_layers, 0, "out")]
+
+
+def later(receivers: list[Receiver], senders: HeadSet) -> list[Receiver]:
+    """Those that read what any of the senders writes."""
+    return [receiver for receiver in receivers if any(receiver.reads(sender) for sender in senders)]
+
+
+def parse_receivers(text: str, n_layers: int, n_heads: int) -> list[tuple[Receiver, ...]]:
+    """The sets of receivers that `--to` names: `each` input alone, or a list of inputs that change together.
+
+    Raises:
+        UserError: malformed, or no such input.
+
+    >>> [str(one) for one in parse_receivers("1.0,out", 2, 1)[0]]
+    ['1.0.q', '1.0.k', '1.0.v', 'out']
+    """
+    every = all_receivers(n_layers, n_heads)
+    if text == "each":
+        return [(receiver,) for receiver in every]
+    chosen: list[Receiver] = []
+    for name in (part.strip() for part in text.split(",")):
+        found = [one for one in every if str(one) == name or str(one).rpartition(".")[0] == name]
+        found = [one for one in found if str(one) == name or one.input in INPUTS]
+        if not found:
+            raise UserError(
+                f"--to {text}: there is no input '{name}' (valid: {SYNTAX}; "
+                f"layers 0-{n_layers - 1}, heads 0-{n_heads - 1})"
+            )
+        chosen += found
+    if len(set(chosen)) < len(chosen):
+        raise UserError(f"--to {text}: an input is named twice")
+    return [tuple(chosen)]
