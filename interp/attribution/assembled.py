@@ -101,7 +101,7 @@ def heads_given(
     """
     seen = [resid_pre[:, at] + mixed(row, change[:, :, at]) for row, at in zip(rows, (queries, EVERY, EVERY), strict=True)]
     q, k, v = (
-        projected(block.ln1(stream), block.attn, channel, heads)
+        projected(block.ln1(stream.flatten(0, 1)).view_as(stream), block.attn, channel, heads)
         for stream, channel in zip(seen, CHANNELS, strict=True)
     )
     visible = causal_mask(k.shape[1], queries, k.device)

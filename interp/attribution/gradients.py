@@ -32,7 +32,11 @@ class Graded(NamedTuple):
 
 
 def graded(
-    model: Transformer, tokens: Float[Tensor, "batch pos dim"], sites: Sequence[str], edits: Edits | None = None
+    model: Transformer,
+    tokens: Float[Tensor, "batch pos dim"],
+    sites: Sequence[str],
+    edits: Edits | None = None,
+    cut: Sequence[str] = (),
 ) -> Graded:
     """The prediction at the last token, with its gradient at named sites.
 
@@ -41,6 +45,7 @@ def graded(
         tokens: prompts that end in their query.
         sites: TransformerLens hook names.
         edits: of other sites or of the same; the gradient is that at the edited activation.
+        cut: sites that no gradient passes on its way back; their own is zero.
 
     Raises:
         ValueError: there is no such site.
@@ -53,12 +58,12 @@ def graded(
         def edit(activation: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
             activation = activation if change is None else change(activation)
             seen[site] = activation if activation.requires_grad else activation.detach().requires_grad_()
-            return seen[site]
+            return seen[site].detach() if site in cut else seen[site]
 
         return edit
 
     with torch.enable_grad():
-        prediction = model(tokens, edits | {site: keep(site) for site in (READ_IN, *sites)})[:, -1]
+        prediction = model(tokens, edits | {site: keep(site) for site in (READ_IN, *sites, *cut)})[:, -1]
         places = [seen[site] for site in sites]
         found = torch.autograd.grad(prediction.sum(), places, allow_unused=True, materialize_grads=True)
     return Graded(

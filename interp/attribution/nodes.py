@@ -15,7 +15,7 @@ Hanna et al. 2024, arXiv 2403.17806; Kramár et al. 2024, arXiv 2403.00745). Our
   averaged over the drops that leave a path from the node.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,7 +27,7 @@ from interp.attribution.gradients import graded, halfway_points, interpolated, r
 from interp.engine import read_sites
 from interp.patching.sites import SITES, hook_of
 from training.errors import one_of
-from training.transformer import Edits, Transformer
+from training.transformer import Transformer
 
 METHODS: Mapping[str, str] = {
     "gradient": "the gradient in the run that is patched (attribution patching)",
@@ -93,7 +93,7 @@ def node_moves(model: Transformer, ends: Ends, site: str, sets: Sets, method: st
 
 
 def linear_moves(
-    model: Transformer, ends: Ends, site: str, sets: Sets, shares: list[float], edits: Edits | None = None
+    model: Transformer, ends: Ends, site: str, sets: Sets, shares: list[float], cut: Sequence[str] = ()
 ) -> Float[Tensor, "batch layer unit set"]:
     """(a_source - a_base) · gradient, the gradient averaged over points on the path of the read-in.
 
@@ -103,7 +103,7 @@ def linear_moves(
     base, source = read_sites(model, ends.base, hooks), read_sites(model, ends.source, hooks)
     total: dict[str, Tensor] = {}
     for share in shares:
-        found = graded(model, interpolated(*ends, share), hooks, edits).gradients
+        found = graded(model, interpolated(*ends, share), hooks, cut=cut).gradients
         total = {hook: found[hook] + total.get(hook, 0) for hook in hooks}
     return by_layer(
         over_sets(site, (source[hook] - base[hook]) * (total[hook] / len(shares)), sets) for hook in hooks
@@ -137,30 +137,27 @@ def atp_moves(model: Transformer, ends: Ends, site: str, sets: Sets) -> Moves:
 
 
 def first_order(
-    model: Transformer, ends: Ends, site: str, sets: Sets, edits: Edits | None = None
+    model: Transformer, ends: Ends, site: str, sets: Sets, cut: Sequence[str] = ()
 ) -> Float[Tensor, "batch layer unit set"]:
-    return linear_moves(model, ends, site, sets, [0.0], edits)
+    return linear_moves(model, ends, site, sets, [0.0], cut)
 
 
-def dropping(layer: int) -> Edits:
-    """Edits under which no gradient passes through a layer's heads and MLP, only past them."""
-    return {f"blocks.{layer}.{hook}": torch.detach for hook in ("hook_attn_out", "hook_mlp_out")}
+def dropping(layer: int) -> list[str]:
+    """Where gradients are cut so that none passes through a layer's heads and MLP, only past them."""
+    return [f"blocks.{layer}.{hook}" for hook in ("hook_attn_out", "hook_mlp_out")]
 
 
 def softmax_moves(
-    model: Transformer, ends: Ends, site: str, sets: Sets, edits: Edits | None = None
+    model: Transformer, ends: Ends, site: str, sets: Sets, cut: Sequence[str] = ()
 ) -> Float[Tensor, "batch layer unit set"]:
     """The QK fix: the changed attention pattern exactly, then times the gradient at the pattern.
 
-    With s and s' the scores of base keys and queries and of those patched in, P = softmax(s) and g = dp/dP:
-
-    - queries in a set T: Σ_{i in T} Σ_j (P'_ij - P_ij) g_ij;
-    - keys in a set T: with w_ij = P_ij (exp(s'_ij - s_ij) - 1) the row's new weights are (P_ij + [j in T] w_ij) over
-      1 + Σ_T w_ij, so the change is Σ_i Σ_{j in T} w_ij (g_ij - Σ_k P_ik g_ik) / (1 + Σ_{j in T} w_ij).
+    Queries act on their own rows of the pattern, so those of several tokens add up; keys share rows, so every set of
+    them has a softmax of its own.
     """
     hooks = {name: hooks_of(model, name) for name in ("q", "k", "pattern")}
     source = read_sites(model, ends.source, hooks[site])
-    run = graded(model, ends.base, [*hooks["q"], *hooks["k"], *hooks["pattern"]], edits)
+    run = graded(model, ends.base, [*hooks["q"], *hooks["k"], *hooks["pattern"]], cut=cut)
 
     def of_layer(q: str, k: str, pattern: str) -> Float[Tensor, "batch unit set"]:
         queries, keys = run.values[q], run.values[k]
@@ -180,11 +177,11 @@ def of_keys(
     gradient: Float[Tensor, "batch head query_pos key_pos"],
     sets: Sets,
 ) -> Float[Tensor, "batch head set"]:
-    """The QK fix for keys (see `softmax_moves`), from log P, s' - s and dp/dP, in float64."""
-    weight = (own + change).exp() - own.exp()
-    level = (own.exp() * gradient).sum(-1, keepdim=True)
-    members = sets.double().T
-    return ((weight * (gradient - level)) @ members / (1 + weight @ members)).sum(-2)
+    """The QK fix for keys, from log P, the change of the scores if all keys were patched, and dp/dP, in float64."""
+    pattern = own.exp()
+    return torch.stack(
+        [(((own + change * keys).softmax(-1) - pattern) * gradient).sum((-2, -1)) for keys in sets], dim=-1
+    )
 
 
 def scores(

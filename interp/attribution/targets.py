@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -40,6 +40,7 @@ class Effects(NamedTuple):
     size: Float[np.ndarray, " node"]
 
 
+@runtime_checkable
 class Target(Protocol):
     """Nodes or edges of one model, in a fixed order.
 
