@@ -22,11 +22,11 @@ from interp.attribution.nodes import Ends, check_method
 from interp.attribution.receipt import Receipt, receipt
 from interp.attribution.targets import EXACT, AllEdges, Effects, Nodes, Target, flat
 from interp.patching.effects import effect_resamples, gap_exists
+from interp.patching.maps import place_name
 from interp.patching.sweep import Question, check_direction, chunks
 from interp.sweep import evened, one_thread_each
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
-from training.errors import UserError
 from training.intervals import bootstrap_weights, percentile_interval
 from training.output import write_table
 
@@ -56,6 +56,10 @@ class Attribution:
     question: Question
     of: str
 
+    def name(self, row: dict[str, Any]) -> str:
+        """A row's node or edge in words."""
+        return f"{row['sender']}->{row['receiver']}" if self.of == "edges" else place_name(self.of, row)
+
     def write(self, directory: Path) -> None:
         """The tables as CSV files."""
         write_table(self.table, directory / "attribution.csv")
@@ -76,7 +80,7 @@ def attribute(
     examples: int | None = None,
     n_prompts: int = 1024,
     seed: int = 0,
-    n_steps: int = 10,
+    n_steps: int = 5,
     n_receipt: int = 256,
 ) -> Attribution:
     """The effect of patching every node of a site.
@@ -120,7 +124,7 @@ def attribute_edges(
     examples: int | None = None,
     n_prompts: int = 1024,
     seed: int = 0,
-    n_steps: int = 10,
+    n_steps: int = 5,
     n_receipt: int = 256,
 ) -> Attribution:
     """The effect of patching every edge alone: sender to receiver, whatever comes after the receiver reacts.
@@ -286,13 +290,3 @@ def pair_rows(target: Target, pair: Pair) -> pd.DataFrame:
     values = {"exact": pair.exact.value, "approximate": pair.approximate.value, "size": pair.approximate.size}
     return pd.DataFrame(pair.about | {"name": target.names()} | values)
 
-
-def check_receipt(n_receipt: int) -> int:
-    """The number of prompts of a receipt.
-
-    Raises:
-        UserError: too few to compare anything on.
-    """
-    if n_receipt == 1 or n_receipt < 0:
-        raise UserError(f"--receipt {n_receipt}: at least 2 prompts are needed (or --no-receipt)")
-    return n_receipt

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from interp.attribution.assembled import corrupt_run, predict_circuit
 from interp.attribution.attribute import effects, n_examples
-from interp.attribution.graph import Edges, Graph, pruned
+from interp.attribution.graph import Edges, Graph, edges_called, pruned
 from interp.attribution.nodes import check_method
 from interp.attribution.receipt import largest
 from interp.attribution.targets import EXACT, AllEdges, Effects
@@ -37,7 +37,7 @@ from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.errors import CheckError, UserError
 from training.intervals import bootstrap_weights
-from training.output import write_table
+from training.output import records, write_table
 from training.transformer import Transformer
 
 SIZES = (5, 10, 20, 50, 100, 200, 400)
@@ -76,8 +76,38 @@ class Circuits:
 
     def chosen(self, name: str) -> list[dict[str, Any]]:
         """The edges of the smallest faithful circuit of a class, the largest first."""
-        table = self.edges[(self.edges["function_class"] == name) & self.edges["chosen"]]
-        return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+        return records(self.edges[(self.edges["function_class"] == name) & self.edges["chosen"]])
+
+    def shown(self, name: str) -> list[dict[str, Any]]:
+        """Those edges, or where no size is faithful those of the largest circuit, the largest first."""
+        chosen = self.chosen(name)
+        if chosen:
+            return chosen
+        n_best = self.curve.loc[self.curve["function_class"] == name, "n_best"].max()
+        rows = records(self.edges[(self.edges["function_class"] == name) & (self.edges["rank"] <= n_best)])
+        kept = pruned(self.graph, edges_called(self.graph, [f"{row['sender']}->{row['receiver']}" for row in rows]))
+        return [row for row in rows if kept[self.graph.place(row["receiver"], row["sender"])]]
+
+    def sentence(self, name: str) -> str:
+        """What was found on one class, by rule."""
+        n_all, row = int(self.graph.allowed.sum()), self.smallest[name]
+        if row is None:
+            best = self.curve[self.curve["function_class"] == name]["faithfulness"].max()
+            return (
+                f"On {name} no circuit of the sizes asked for reaches a faithfulness of {self.faithful:g} "
+                f"(at most {best:.2f}); the model has {n_all} edges."
+            )
+        text = (
+            f"On {name} {row['n_edges']} of {n_all} edges carry {row['faithfulness']:.2f} "
+            f"[{row['faithfulness_low']:.2f}, {row['faithfulness_high']:.2f}] of what separates the clean from the corrupt "
+            f"run, and everything else {row['completeness']:.2f}"
+        )
+        if row["n_random"]:
+            text += (
+                f"; {row['n_random']} random graphs as large carry {row['random']:.2f} on average and "
+                f"{row['random_high']:.2f} at most (p = {row['p_value']:.3f})"
+            )
+        return text + "."
 
     def write(self, directory: Path) -> None:
         """Both tables as CSV files."""
@@ -185,8 +215,8 @@ def of_class(
     cut = Cut(target.graph, np.argwhere(target.graph.allowed)[order])
     asked = sorted({size for size in sizes if size <= len(order)})
     rng = np.random.default_rng(stream_seed("random graphs", question.seed, name))
-    with tqdm(total=len(asked), desc=f"circuits {name}", unit="size", disable=None) as bar:
-        rows = [row for size in asked for row in [runs.row(cut, size, n_random, rng)] if bar.update() is not False]
+    bar = tqdm(asked, desc=f"circuits {name}", unit="size", disable=None)
+    rows = [runs.row(cut, size, n_random, rng) for size in bar]
     for size in between(rows, lambda size: runs.faithfulness(cut.best(size)).value, faithful):
         rows.append(runs.row(cut, size, n_random, rng))
     rows.sort(key=lambda row: row["n_best"])

@@ -101,6 +101,10 @@ class Graph:
         """The receiver of a layer's MLP."""
         return self.of_heads(layer).stop
 
+    def place(self, receiver: str, sender: str) -> tuple[int, int]:
+        """Where an edge stands in arrays [receiver sender]."""
+        return self.receivers.index(receiver), self.senders.index(sender)
+
     def name(self, receiver: int, sender: int) -> str:
         """An edge in words, `0.1->0.mlp`."""
         return f"{self.senders[sender]}->{self.receivers[receiver]}"
@@ -120,7 +124,7 @@ def edges_called(graph: Graph, names: Iterable[str]) -> Edges:
         sender, _, receiver = name.partition("->")
         if sender not in graph.senders or receiver not in graph.receivers:
             raise UserError(f"no edge '{name}' (valid: SENDER->RECEIVER such as 0.1->0.mlp, embed->0.1.v, 0.mlp->out)")
-        place = graph.receivers.index(receiver), graph.senders.index(sender)
+        place = graph.place(receiver, sender)
         if not graph.allowed[place]:
             raise UserError(f"no edge '{name}': {receiver} comes before {sender}")
         edges[place] = True
