@@ -1,1 +1,1 @@
-"""Attribution: the effects of all nodes and edges at once from gradients, with a receipt, and the circuits they make."""
+"""Attribution: effects of all nodes and edges at once from gradients, with a receipt, and the circuits they make."""

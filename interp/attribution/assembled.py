@@ -66,7 +66,9 @@ def predict_circuit(
     for layer, block in enumerate(model.layers):
         queries = QUERY if layer == model.config.n_layers - 1 else EVERY
         before = graph.n_before_heads(layer)
-        rows = rearrange(mask[graph.of_heads(layer), :before], "(channel head) sender -> channel head sender", channel=3)
+        rows = rearrange(
+            mask[graph.of_heads(layer), :before], "(channel head) sender -> channel head sender", channel=3
+        )
         heads = rows.any(2).any(0).nonzero()[:, 0]
         if len(heads):
             given = heads_given(block, corrupt.resid_pre[layer], rows[:, heads], change[:before], heads, queries)
@@ -99,7 +101,9 @@ def heads_given(
         heads: their numbers.
         queries: where they look from.
     """
-    seen = [resid_pre[:, at] + mixed(row, change[:, :, at]) for row, at in zip(rows, (queries, EVERY, EVERY), strict=True)]
+    seen = [
+        resid_pre[:, at] + mixed(row, change[:, :, at]) for row, at in zip(rows, (queries, EVERY, EVERY), strict=True)
+    ]
     q, k, v = (
         projected(block.ln1(stream.flatten(0, 1)).view_as(stream), block.attn, channel, heads)
         for stream, channel in zip(seen, CHANNELS, strict=True)

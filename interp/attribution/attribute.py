@@ -134,7 +134,7 @@ def attribute_edges(
         classes: function classes; None takes those of the run.
         methods: `exact` (path patching), or names in `interp.attribution.edges.METHODS`.
         corrupt: a name in `interp.patching.pairs.CORRUPTIONS`.
-        direction: `denoise` lets edges of the corrupt run carry what they carry in the clean run, `noise` the other way.
+        direction: `denoise` lets edges of the corrupt run carry what they carry in the clean one; `noise` turns it round.
         examples: pairs before the query; None takes as many as there are.
         n_prompts: per class.
         seed: of prompts and resampling.
@@ -184,7 +184,9 @@ def measured(
     approximate = [method for method in methods if method != EXACT]
     rows, pairs = [], []
     for name in names:
-        known = {(method, question.n_prompts): effects(checkpoint, name, target, method, question) for method in methods}
+        known = {
+            (method, question.n_prompts): effects(checkpoint, name, target, method, question) for method in methods
+        }
         for (method, _), found in known.items():
             about = {"function_class": name, "corrupt": question.corrupt, "direction": question.direction}
             rows += [about | {"method": method} | row for row in effect_rows(target, found)]
@@ -215,9 +217,7 @@ def compare(
     pairs = []
     for method in methods:
         found = known[method, few.n_prompts]
-        agreement = receipt(
-            exact.value, found.value, target.names(), n_prompts=few.n_prompts, sizes=found.size
-        )
+        agreement = receipt(exact.value, found.value, target.names(), n_prompts=few.n_prompts, sizes=found.size)
         pairs.append(Pair({"function_class": name, "method": method}, exact, found, agreement))
     return pairs
 
@@ -250,9 +250,9 @@ def moves_of(checkpoint: Checkpoint, name: str, target: Target, method: str, que
             ends = Ends(*(model.needed(side.rows(prompts).tokens) for side in (base, source)))
             found = target.moves(model, ends, method)
             with torch.no_grad():
-                predictions = (model.predict(tokens)[:, -1].double().cpu().numpy() for tokens in ends)
+                own, other = (model.predict(tokens)[:, -1].double().cpu().numpy() for tokens in ends)
             bar.update(len(prompts))
-            return AllMoves(*predictions, flat(found.signed), None if found.dropped is None else flat(found.dropped))
+            return AllMoves(own, other, flat(found.signed), None if found.dropped is None else flat(found.dropped))
 
         parts = list(pool.map(run, chunks(question.n_prompts, evened(question.n_prompts, most, n_workers))))
     bases, sources, signed, dropped = zip(*parts, strict=True)
@@ -289,4 +289,3 @@ def effect_rows(target: Target, found: Effects) -> list[dict[str, Any]]:
 def pair_rows(target: Target, pair: Pair) -> pd.DataFrame:
     values = {"exact": pair.exact.value, "approximate": pair.approximate.value, "size": pair.approximate.size}
     return pd.DataFrame(pair.about | {"name": target.names()} | values)
-

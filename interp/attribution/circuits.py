@@ -74,17 +74,21 @@ class Circuits:
     faithful: float
     graph: Graph = field(repr=False)
 
+    def rows(self, table: pd.DataFrame, name: str) -> list[dict[str, Any]]:
+        """The rows of one class."""
+        return [row for row in records(table) if row["function_class"] == name]
+
     def chosen(self, name: str) -> list[dict[str, Any]]:
         """The edges of the smallest faithful circuit of a class, the largest first."""
-        return records(self.edges[(self.edges["function_class"] == name) & self.edges["chosen"]])
+        return [row for row in self.rows(self.edges, name) if row["chosen"]]
 
     def shown(self, name: str) -> list[dict[str, Any]]:
         """Those edges, or where no size is faithful those of the largest circuit, the largest first."""
         chosen = self.chosen(name)
         if chosen:
             return chosen
-        n_best = self.curve.loc[self.curve["function_class"] == name, "n_best"].max()
-        rows = records(self.edges[(self.edges["function_class"] == name) & (self.edges["rank"] <= n_best)])
+        n_best = max((row["n_best"] for row in self.rows(self.curve, name)), default=0)
+        rows = self.rows(self.edges, name)[:n_best]
         kept = pruned(self.graph, edges_called(self.graph, [f"{row['sender']}->{row['receiver']}" for row in rows]))
         return [row for row in rows if kept[self.graph.place(row["receiver"], row["sender"])]]
 
@@ -92,15 +96,15 @@ class Circuits:
         """What was found on one class, by rule."""
         n_all, row = int(self.graph.allowed.sum()), self.smallest[name]
         if row is None:
-            best = self.curve[self.curve["function_class"] == name]["faithfulness"].max()
+            best = max((row["faithfulness"] for row in self.rows(self.curve, name)), default=0.0)
             return (
                 f"On {name} no circuit of the sizes asked for reaches a faithfulness of {self.faithful:g} "
                 f"(at most {best:.2f}); the model has {n_all} edges."
             )
         text = (
             f"On {name} {row['n_edges']} of {n_all} edges carry {row['faithfulness']:.2f} "
-            f"[{row['faithfulness_low']:.2f}, {row['faithfulness_high']:.2f}] of what separates the clean from the corrupt "
-            f"run, and everything else {row['completeness']:.2f}"
+            f"[{row['faithfulness_low']:.2f}, {row['faithfulness_high']:.2f}] of what separates the clean from the "
+            f"corrupt run, and everything else {row['completeness']:.2f}"
         )
         if row["n_random"]:
             text += (
@@ -149,7 +153,7 @@ def circuits(
 
     Raises:
         CheckError: all edges together are not the clean run, or none of them not the corrupt run.
-        UserError: an unknown name, a size or faithfulness that cannot be, or a class that does not allow the corruption.
+        UserError: an unknown name, a size or share that cannot be, or a class that does not allow the corruption.
 
     >>> from interp import load
     >>> found = circuits(load("zoo:mixed-0"), ["linear"], sizes=[200], method="eap", n_prompts=32, n_random=0)
@@ -310,9 +314,7 @@ class Runs:
             most = max(1, min(CHUNK, MEMORY // (4 * self.floats(len(graphs[0][0])))))
 
             def run(rows: range) -> Float[np.ndarray, "graph chunk"]:
-                clean, other = (
-                    self.model.needed(side.rows(rows).tokens) for side in self.pairs.rows(prompts)
-                )
+                clean, other = (self.model.needed(side.rows(rows).tokens) for side in self.pairs.rows(prompts))
                 corrupt = corrupt_run(self.model, other)
                 found = [predict_circuit(self.model, clean, corrupt, mask) for mask in masks]
                 return torch.stack(found).double().cpu().numpy()
@@ -380,9 +382,7 @@ def random_graphs(graph: Graph, n_edges: int, n_graphs: int, rng: np.random.Gene
     return [Cut(graph, rng.permutation(everything)).grown(n_edges) for _ in range(n_graphs)]
 
 
-def between(
-    rows: Sequence[dict[str, Any]], faithfulness: Callable[[int], float], asked: float
-) -> Iterator[int]:
+def between(rows: Sequence[dict[str, Any]], faithfulness: Callable[[int], float], asked: float) -> Iterator[int]:
     """The smallest faithful size between two that were run, by bisection; nothing where none is faithful."""
     first = next((place for place, row in enumerate(rows) if is_faithful(row["faithfulness"], asked)), None)
     if first is None:

@@ -120,15 +120,15 @@ def print_attribution(found: "Attribution", title: str, top: int) -> None:
     """The strongest nodes or edges by every method, then the receipts."""
     from training.output import interval, print_table, records
 
-    methods = list(found.table["method"].unique())
-    names = list(found.table["function_class"].unique())
+    everything = records(found.table)
+    names, methods = ([*dict.fromkeys(row[key] for row in everything)] for key in ("function_class", "method"))
     rows = []
     for name in names:
         tables = [
-            records(found.table[(found.table["function_class"] == name) & (found.table["method"] == method)])
+            [row for row in everything if (row["function_class"], row["method"]) == (name, method)]
             for method in methods
         ]
-        order = sorted(range(len(tables[0])), key=lambda place: -tables[0][place]["size"])
+        order = sorted(range(len(tables[0])), key=lambda place, first=tables[0]: -first[place]["size"])
         rows += [
             [f"{name}: {found.name(tables[0][place])}"]
             + [interval(*(table[place][key] for key in ("effect", "ci_low", "ci_high"))) for table in tables]
@@ -163,8 +163,9 @@ def print_receipts(found: "Attribution") -> None:
     ]
     header = ["class: method", "Spearman", "of sizes", *(f"top {k}" for k in tops), "signs", "worst miss"]
     caption = (
-        f"{receipts[0]['n']} compared on {receipts[0]['n_prompts']} prompts; top k: share of the k largest exact effects "
-        "that are among the k largest approximate ones (chance); signs: where the exact effect is at least 1 % of the largest"
+        f"{receipts[0]['n']} compared on {receipts[0]['n_prompts']} prompts; top k: share of the k largest exact "
+        "effects that are among the k largest approximate ones (chance); signs: where the exact effect is at least 1 % "
+        "of the largest"
     )
     print_table("receipt: approximate against exact effects", header, rows, caption)
 
@@ -273,11 +274,11 @@ def print_circuits(found: "Circuits", title: str) -> None:
         for row in records(found.curve)
     ]
     question = found.question
-    n_random = int(found.curve["n_random"].max())
+    n_random = max(row["n_random"] for row in records(found.curve))
     header = ["class: best edges", "on paths", "faithfulness", "everything else", "distance", "random [range]", "p"]
     caption = (
-        f"{found.method} scores, {question.corrupt}, {question.direction}; 0: the corrupt run, 1: the clean run; distance: "
-        f"squared, to the clean prediction, over that of the corrupt run; {n_random} random graphs with as many edges on "
-        f"paths; {question.n_prompts} prompts, seed {question.seed}"
+        f"{found.method} scores, {question.corrupt}, {question.direction}; 0: the corrupt run, 1: the clean run; "
+        f"distance: squared, to the clean prediction, over that of the corrupt run; {n_random} random graphs with as "
+        f"many edges on paths; {question.n_prompts} prompts, seed {question.seed}"
     )
     print_table(f"{title}: circuits of the best edges", header, rows, caption)

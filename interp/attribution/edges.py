@@ -5,8 +5,8 @@ stays as in the base run, everything after the receiver reacts) changes the pred
 
     (what the sender writes in the source run - in the base run) · dp / d(the receiver's input),
 
-summed over tokens and coordinates. The receivers' gradients are those at q, k, v of each head, at the MLP's input and at
-the read-out's, pushed back through the projection and LayerNorm's exact Jacobian to the residual stream.
+summed over tokens and coordinates. The receivers' gradients are those at q, k, v of each head, at the MLP's input and
+at the read-out's, pushed back through the projection and LayerNorm's exact Jacobian to the residual stream.
 
 - `eap`: gradients in the base run (Syed et al. 2023, arXiv 2310.10348): two forward passes and one backward.
 - `eap-ig`: gradients averaged on the straight path of the read-in from base to source (EAP-IG-inputs, Hanna et al.
@@ -51,9 +51,7 @@ def written(model: Transformer, tokens: Float[Tensor, "batch pos dim"]) -> Float
     return torch.cat(senders)
 
 
-def edge_moves(
-    model: Transformer, ends: Ends, method: str, n_steps: int
-) -> Float[Tensor, "batch receiver sender"]:
+def edge_moves(model: Transformer, ends: Ends, method: str, n_steps: int) -> Float[Tensor, "batch receiver sender"]:
     """What patching each edge would do, by one of `METHODS`; 0 where there is no edge (`Graph.allowed`).
 
     Args:

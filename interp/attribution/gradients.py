@@ -82,9 +82,7 @@ def halfway_points(n_steps: int) -> Iterator[float]:
     return ((step + 0.5) / n_steps for step in range(n_steps))
 
 
-def interpolated(
-    base: Float[Tensor, "*axes"], source: Float[Tensor, "*axes"], share: float
-) -> Float[Tensor, "*axes"]:
+def interpolated(base: Float[Tensor, "*axes"], source: Float[Tensor, "*axes"], share: float) -> Float[Tensor, "*axes"]:
     """The point `share` of the way from base to source."""
     return base + share * (source - base)
 

@@ -139,7 +139,7 @@ def pruned(graph: Graph, edges: Edges) -> Edges:
 
     >>> graph = Graph(1, 2)
     >>> kept = pruned(graph, edges_called(graph, ["embed->0.1.q", "0.1->out", "0.0->out", "embed->0.mlp"]))
-    >>> [graph.name(*edge) for edge in np.argwhere(kept)]
+    >>> [graph.name(*edge) for edge in np.argwhere(kept).tolist()]
     ['embed->0.1.q', '0.1->out']
     """
     n_senders = len(graph.senders)

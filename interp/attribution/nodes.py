@@ -43,8 +43,8 @@ class Moves(NamedTuple):
 
     Attributes:
         signed: the estimate; `unit` is the head, or 0 at sites without heads.
-        dropped: for AtP*, the estimate with the gradient through each layer dropped, over the number of drops that leave
-            a path from the node, so that absolute values need only be summed.
+        dropped: for AtP*, the estimate with the gradient through each layer dropped, over the number of drops that
+            leave a path from the node, so that absolute values need only be summed.
     """
 
     signed: Float[Tensor, "batch layer unit set"]
@@ -105,15 +105,13 @@ def linear_moves(
     for share in shares:
         found = graded(model, interpolated(*ends, share), hooks, cut=cut).gradients
         total = {hook: found[hook] + total.get(hook, 0) for hook in hooks}
-    return by_layer(
-        over_sets(site, (source[hook] - base[hook]) * (total[hook] / len(shares)), sets) for hook in hooks
-    )
+    return by_layer(over_sets(site, (source[hook] - base[hook]) * (total[hook] / len(shares)), sets) for hook in hooks)
 
 
 def own_path_moves(
     model: Transformer, ends: Ends, site: str, sets: Sets, n_steps: int
 ) -> Float[Tensor, "batch layer unit set"]:
-    """As `linear_moves`, the gradient averaged while the site of one layer after the other moves from base to source."""
+    """As `linear_moves`, the gradient averaged while the site of one layer at a time moves from base to source."""
     hooks = hooks_of(model, site)
     base, source = read_sites(model, ends.base, hooks), read_sites(model, ends.source, hooks)
 
@@ -225,5 +223,3 @@ def n_drops(site: str, n_layers: int) -> int:
     Dropping a layer cuts off its own heads and MLP, but not the residual stream.
     """
     return n_layers if site in RESIDUAL else max(1, n_layers - 1)
-
-

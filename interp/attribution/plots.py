@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch
+from matplotlib.ticker import FuncFormatter
 
 from interp.attribution.attribute import Attribution
 from interp.attribution.circuits import Circuits
@@ -36,37 +37,42 @@ def plot_attribution(found: Attribution) -> list[Axes]:
     n_rows, n_columns = next(iter(grids.values())).shape
     cell = 0.14 if found.of == "edges" or n_columns > 24 else 0.42
     axes = grid_of_axes(len(names), len(methods), width=cell * n_columns + 1.0, height=max(2.0, cell * n_rows + 1.1))
-    limit = max(0.05, float(found.table["effect"].abs().max()))
+    limit = max(0.05, *(float(np.nanmax(np.abs(grid.to_numpy()))) for grid in grids.values()))
     for row, name in zip(axes, names, strict=True):
         for ax, method in zip(row, methods, strict=True):
             draw_grid(ax, grids[name, method], limit, numbers=n_columns <= 12 and n_rows <= 12, bar=ax is row[-1])
             ax.set_title(f"{name}: {method}", fontsize=10)
     flat = [ax for row in axes for ax in row]
     what = "edges (rows: senders, columns: receivers)" if found.of == "edges" else found.of
-    figure_of(flat).suptitle(f"effect of patching {what}, {found.question.corrupt} {found.question.direction}", fontsize=10)
+    figure_of(flat).suptitle(
+        f"effect of patching {what}, {found.question.corrupt} {found.question.direction}", fontsize=10
+    )
     return flat
 
 
 def grid_of(found: Attribution, table: pd.DataFrame) -> pd.DataFrame:
     """One method's effects on one class as a rectangle, in the order of the table."""
+    cells = {cell_of(found, row): row["effect"] for row in records(table)}
+    rows, columns = (list(dict.fromkeys(cell[axis] for cell in cells)) for axis in (0, 1))
+    return pd.DataFrame([[cells.get((row, column), np.nan) for column in columns] for row in rows], rows, columns)
+
+
+def cell_of(found: Attribution, row: dict[str, Any]) -> tuple[str, str]:
+    """The row and the column of one effect."""
     if found.of == "edges":
-        rows, columns = table["sender"], table["receiver"]
-    elif table["heads"].iloc[0] == "":
-        rows, columns = table["layer"].astype(str), table["tokens"]
-    elif table["tokens"].nunique() == 1:
-        rows, columns = table["layer"].astype(str), table["heads"].str.rpartition(".")[2]
-    else:
-        rows, columns = table["heads"], table["tokens"]
-    grid = pd.DataFrame(np.nan, index=pd.unique(rows), columns=pd.unique(columns))
-    for row, column, effect in zip(rows, columns, table["effect"], strict=True):
-        grid.loc[row, column] = effect
-    return grid
+        return row["sender"], row["receiver"]
+    if not row["heads"]:
+        return f"layer {row['layer']}", row["tokens"]
+    if row["tokens"] == "all":
+        return f"layer {row['layer']}", f"head {row['heads'].rpartition('.')[2]}"
+    return row["heads"], row["tokens"]
 
 
 def draw_grid(ax: Axes, grid: pd.DataFrame, limit: float, *, numbers: bool, bar: bool) -> None:
     cells = ax.imshow(grid, vmin=-limit, vmax=limit, cmap="vlag", aspect="auto")
     size = 8 if max(grid.shape) <= 24 else 5
-    ax.set_xticks(range(grid.shape[1]), list(grid.columns), rotation=90 if grid.shape[1] > 12 else 0, fontsize=size)
+    turned = 90 if grid.shape[1] > 4 else 0
+    ax.set_xticks(range(grid.shape[1]), list(grid.columns), rotation=turned, fontsize=size)
     ax.set_yticks(range(grid.shape[0]), list(grid.index), fontsize=size)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
@@ -103,8 +109,8 @@ def plot_receipts(found: Attribution) -> list[Axes]:
 
 def draw_receipt(ax: Axes, pairs: pd.DataFrame, receipt: dict[str, Any]) -> None:
     exact, approximate = pairs["exact"].to_numpy(), pairs["approximate"].to_numpy()
-    ends = [float(f(f(exact), f(approximate))) for f in (min, max)] if len(pairs) < 2 else None
-    low, high = ends or (min(exact.min(), approximate.min()), max(exact.max(), approximate.max()))
+    shown = np.concatenate([exact, approximate])
+    low, high = float(shown.min()), float(shown.max())
     ax.plot([low, high], [low, high], color=GREY, lw=0.8, ls=":", zorder=0)
     for line in (ax.axhline, ax.axvline):
         line(0, color=NULL, lw=0.6, zorder=0)
@@ -132,7 +138,7 @@ def short(name: str) -> str:
 def plot_circuit_curves(found: Circuits) -> list[Axes]:
     """Faithfulness and completeness by number of edges, with their bands, and the range of random graphs."""
     names = list(found.curve["function_class"].unique())
-    axes = row_of_axes(len(names), width=3.4, height=3.0)
+    axes = row_of_axes(len(names), width=4.0, height=3.2)
     for ax, name in zip(axes, names, strict=True):
         curve = where(found.curve, function_class=name)
         curve = curve[curve["n_edges"] > 0]
@@ -153,7 +159,7 @@ def plot_circuit_curves(found: Circuits) -> list[Axes]:
             ax.axhline(level, color=GREY, lw=0.6, zorder=0)
         ax.set_title(name, fontsize=10)
         ax.set(xlabel="edges in the circuit", xscale="log")
-        ax.xaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes[0].set_ylabel("share of the way from\nthe corrupt to the clean run")
     legend_beside(axes)
     return axes
@@ -239,7 +245,11 @@ def layout(found: Circuits) -> dict[str, tuple[float, float]]:
     middle = (graph.n_heads - 1) / 2
     places = {"embed": (middle, 0.0)}
     for component in graph.components[1:]:
-        x, y = (middle, 2.0 * component.layer + 2) if component.number < 0 else (component.number, 2.0 * component.layer + 1)
+        x, y = (
+            (middle, 2.0 * component.layer + 2)
+            if component.number < 0
+            else (component.number, 2.0 * component.layer + 1)
+        )
         places[str(component)] = (float(x), y)
     return places | {OUT: (middle, 2.0 * graph.n_layers + 1)}
 

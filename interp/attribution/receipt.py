@@ -1,4 +1,4 @@
-"""The receipt of an approximation: how well it agrees with exact patching of the same nodes or edges on the same prompts.
+"""The receipt of an approximation: its agreement with exact patching of the same nodes or edges on the same prompts.
 
 Four questions, since no one number answers them all: is the order right (Spearman), are the largest ones found (top-k
 overlap, with the overlap that chance would give), are the signs right, and how wrong is the worst estimate.
@@ -117,9 +117,9 @@ def rank_correlation(first: Float[np.ndarray, " node"], second: Float[np.ndarray
     >>> rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 8.0, 9.0]))
     1.0
     """
-    ranks = [pd.Series(one).rank().to_numpy() for one in (first, second)]
-    spread = [float(np.ptp(one)) if len(one) else 0.0 for one in ranks]
-    return float(np.corrcoef(*ranks)[0, 1].round(12)) if min(spread) > 0 else float("nan")
+    ranks = np.stack([pd.Series(one).rank().to_numpy(dtype=float) for one in (first, second)])
+    varies = bool((ranks != ranks[:, :1]).any(1).all())
+    return float(np.corrcoef(ranks)[0, 1].round(12)) if varies else float("nan")
 
 
 def top_overlap(exact: Float[np.ndarray, " node"], approximate: Float[np.ndarray, " node"], k: int) -> float:

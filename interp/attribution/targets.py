@@ -1,4 +1,4 @@
-"""What effects are asked of: the nodes of a site, or all edges. Each knows its names, its estimates and the exact way."""
+"""What effects are asked of: the nodes of a site, or all edges; each knows its names, its estimates, the exact way."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,9 +92,7 @@ class Nodes:
 
     def rows(self) -> list[dict[str, Any]]:
         places = places_of(self.checkpoint.config, self.site, "each", self.at, self.n_examples)
-        return [
-            {"site": self.site, "layer": one.layer, "heads": one.heads, "tokens": one.tokens} for one in places
-        ]
+        return [{"site": self.site, "layer": one.layer, "heads": one.heads, "tokens": one.tokens} for one in places]
 
     def names(self) -> list[str]:
         return [place_name(self.site, row) for row in self.rows()]
@@ -141,11 +139,11 @@ class AllEdges:
         graph = self.graph
         return [
             {"sender": graph.senders[sender], "receiver": graph.receivers[receiver]}
-            for receiver, sender in np.argwhere(graph.allowed)
+            for receiver, sender in np.argwhere(graph.allowed).tolist()
         ]
 
     def names(self) -> list[str]:
-        return [self.graph.name(receiver, sender) for receiver, sender in np.argwhere(self.graph.allowed)]
+        return [self.graph.name(receiver, sender) for receiver, sender in np.argwhere(self.graph.allowed).tolist()]
 
     def moves(self, model: Transformer, ends: Ends, method: str) -> Moves:
         found = edges.edge_moves(model, ends, method, self.n_steps).double()

@@ -59,7 +59,7 @@ def patch_edge(model: Transformer, base: Tensor, source: Tensor, sender: str, re
 
 
 def run_circuit(model: Transformer, clean: Tensor, corrupt: Tensor, edges: set[tuple[str, str]]) -> Tensor:
-    """(sender, receiver) in `edges` carry what the sender writes in this run, all others what it writes when corrupt."""
+    """(sender, receiver) in `edges` carry what the sender writes in this run, all others what it wrote when corrupt."""
     other = run(model, corrupt)[1]
 
     def look(receiver: str, stream: Tensor, written: dict[str, Tensor]) -> Tensor:

@@ -44,7 +44,7 @@ def gradients_at_split_inputs(model, tokens):
     """By receiver, d prediction / d its own input, by autograd."""
     leaves = {}
 
-    def look(receiver, stream, written):
+    def look(receiver, stream, _):
         leaves[receiver] = torch.zeros_like(stream, requires_grad=True)
         return stream + leaves[receiver]
 
@@ -101,9 +101,7 @@ def test_eap_misses_exact_path_patching_by_the_second_order(model, ends):
 def test_integrated_gradients_of_the_read_ins_edges_add_up_to_the_whole_difference(model, ends):
     """Completeness, in two ways: every edge from the read-in carries its share, and midpoints converge as 1 / m²."""
     whole = run(model, ends.source)[0] - run(model, ends.base)[0]
-    missing = [
-        (edge_moves(model, ends, "eap-ig", n_steps)[:, :, 0].sum(1) - whole).abs().max() for n_steps in (20, 40)
-    ]
+    missing = [(edge_moves(model, ends, "eap-ig", n_steps)[:, :, 0].sum(1) - whole).abs().max() for n_steps in (20, 40)]
     assert missing[1] < 5e-3 * whole.abs().max()
     assert 3 < missing[0] / missing[1] < 5
     plain = (edge_moves(model, ends, "eap", 1)[:, :, 0].sum(1) - whole).abs().max()

@@ -71,7 +71,11 @@ def test_random_graphs_have_as_many_edges_on_paths_and_no_more_than_they_need(rn
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("0.9->out", "no edge '0.9->out'"), ("1.0->0.mlp", "0.mlp comes before 1.0"), ("embed", "valid: SENDER->RECEIVER")],
+    [
+        ("0.9->out", "no edge '0.9->out'"),
+        ("1.0->0.mlp", "0.mlp comes before 1.0"),
+        ("embed", "valid: SENDER->RECEIVER"),
+    ],
 )
 def test_an_edge_that_is_none_is_refused(name, message):
     with pytest.raises(UserError, match=message):

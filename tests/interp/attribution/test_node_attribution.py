@@ -62,6 +62,18 @@ def patched(model, tokens, hook, value):
     return model(tokens, {hook: lambda _: value})[:, -1]
 
 
+def pattern_under(model, tokens, hook, value, pattern):
+    """The attention pattern where another activation is patched in."""
+    seen = []
+
+    def keep(activation):
+        seen.append(activation)
+        return activation
+
+    model(tokens, {hook: lambda _: value, pattern: keep})
+    return seen[0]
+
+
 @pytest.mark.parametrize("site", list(SITES))
 def test_the_gradient_method_is_hooked_transformers_gradient(model, ends, site):
     hooks = [hook_of(site, layer) for layer in range(2)]
@@ -111,9 +123,8 @@ def test_the_qk_fix_is_the_exact_change_of_the_pattern_times_its_gradient(model,
         base, source = (read_sites(model, tokens, [hook])[hook] for tokens in ends)
         for place, tokens in enumerate(sets):
             mixed = torch.where(tokens[:, None, None], source, base)
-            seen = {}
-            model(ends.base, {hook: lambda _, value=mixed: value, pattern: lambda p: seen.setdefault("pattern", p)})
-            wanted = ((seen["pattern"] - before) * gradient).sum((2, 3))
+            after = pattern_under(model, ends.base, hook, mixed, pattern)
+            wanted = ((after - before) * gradient).sum((2, 3))
             assert (ours[:, layer, :, place] - wanted).abs().max() < 1e-4 * gradient.abs().max()
 
 
@@ -121,8 +132,8 @@ def test_the_qk_fix_mends_what_saturation_hides(ends):
     """Sharp attention, and heads that write so little that nothing but the softmax is far from linear."""
     model = random_model()
     for block in model.layers:
-        block.attn.W_Q *= 12
-        block.attn.W_O *= 0.01
+        block.attn.W_Q.mul_(12)
+        block.attn.W_O.mul_(0.01)
     model, ends = model.double(), Ends(*(tokens.double() for tokens in ends))
     base = model(ends.base)[:, -1]
     for site in ("q", "k"):
@@ -146,7 +157,7 @@ def test_the_qk_fix_mends_what_saturation_hides(ends):
 def test_very_sharp_attention_stays_finite(ends):
     model = random_model()
     for block in model.layers:
-        block.attn.W_Q *= 1000
+        block.attn.W_Q.mul_(1000)
     for site in ("q", "k"):
         found = node_moves(model, ends, site, EACH, "atp", 1)
         assert found.dropped is not None

@@ -14,14 +14,19 @@ def names(n):
 def test_the_rank_correlation_is_scipys_with_ties(rng):
     for _ in range(20):
         first, second = rng.integers(0, 6, 30).astype(float), rng.integers(0, 6, 30).astype(float)
-        assert rank_correlation(first, second) == pytest.approx(spearmanr(first, second).statistic)
+        assert rank_correlation(first, second) == pytest.approx(spearmanr(first, second)[0])
     assert np.isnan(rank_correlation(np.ones(5), np.arange(5.0)))
 
 
 def test_an_exact_estimate_gets_a_perfect_receipt(rng):
     exact = rng.standard_normal(40)
     found = receipt(exact, exact, names(40), n_prompts=8)
-    assert (found.spearman, found.spearman_size, found.signs, found.n_signs) == (1, 1, 1, (abs(exact) > 0.01 * abs(exact).max()).sum())
+    assert (found.spearman, found.spearman_size, found.signs, found.n_signs) == (
+        1,
+        1,
+        1,
+        (abs(exact) > 0.01 * abs(exact).max()).sum(),
+    )
     assert found.overlap == {5: 1, 10: 1, 20: 1}
     assert found.chance == {5: 5 / 40, 10: 10 / 40, 20: 20 / 40}
     assert found.worst_exact == found.worst_approximate
@@ -49,7 +54,7 @@ def test_signs_are_judged_where_there_is_an_effect_and_rounding_is_nothing():
     approximate = np.array([0.1, -0.1, -0.001, 0.9 * NEGLIGIBLE, -0.5 * NEGLIGIBLE])
     found = receipt(exact, approximate, names(5), n_prompts=8)
     assert (found.signs, found.n_signs) == (1, 2)
-    assert found.spearman == pytest.approx(spearmanr(exact, [0.1, -0.1, -0.001, 0, 0]).statistic)
+    assert found.spearman == pytest.approx(spearmanr(exact, [0.1, -0.1, -0.001, 0, 0])[0])
 
 
 def test_sizes_rank_where_they_are_given():
@@ -64,9 +69,10 @@ def test_sizes_rank_where_they_are_given():
 
 def test_random_estimates_overlap_as_chance_has_it(rng):
     overlaps = [
-        receipt(rng.standard_normal(50), rng.standard_normal(50), names(50), n_prompts=8).overlap[10] for _ in range(400)
+        receipt(rng.standard_normal(50), rng.standard_normal(50), names(50), n_prompts=8).overlap[10]
+        for _ in range(400)
     ]
-    assert np.mean(overlaps) == pytest.approx(0.2, abs=4 * np.std(overlaps) / 20)
+    assert np.mean(overlaps) == pytest.approx(0.2, abs=4 * float(np.std(overlaps)) / 20)
 
 
 def test_what_does_not_belong_together_is_refused():
