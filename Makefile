@@ -27,10 +27,11 @@ test: lint
 test-slow: install
 	$(BIN)/python -m pytest -m slow -n auto
 
-# A training step against other trainers, the sweep over all heads against TransformerLens, on every preset.
+# A training step against other trainers; every head removed, and a patching map, against TransformerLens.
 bench: install
 	$(BIN)/python tests/bench/step.py
 	$(BIN)/python tests/bench/ablations.py
+	$(BIN)/python tests/bench/patching.py
 
 # Train what is missing of the shipped checkpoints: `make -j2 zoo` uses two cores. Goes on with what was interrupted.
 zoo: $(ZOO:%=zoo-%)

@@ -222,6 +222,18 @@ def score_all(
     ]
 
 
+def selection_scores(checkpoint: Checkpoint, n_prompts: int = 1024, seed: int = 0) -> Float[np.ndarray, "layer head"]:
+    """The retrospective scores by which heads are chosen: mean over the trained classes, on prompts of their own.
+
+    Args:
+        checkpoint: a loaded run.
+        n_prompts: per class.
+        seed: of the prompts, which no test shares (stream `selection`).
+    """
+    trained = checkpoint.config.trained_classes
+    return score(checkpoint, trained, n_prompts=n_prompts, seed=seed, stream="selection").mean(trained)
+
+
 def check_scores(
     config: RunConfig,
     classes: Sequence[str],

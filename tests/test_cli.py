@@ -22,7 +22,7 @@ from training.names import BASELINE_NAMES, CLASS_NAMES, INPUT_NAMES, SHIFT_NAMES
 from training.output import records
 
 COMMANDS = [["train"], ["eval"], ["score"], ["ablate"], ["zoo", "list"], ["zoo", "path"], ["study", "retrospective"]]
-COMMANDS += [["study", "published"]]
+COMMANDS += [["study", "published"], ["lens"], ["probe"]]
 COMMANDS += [["history"], ["classes"], ["upgrade"]]
 
 

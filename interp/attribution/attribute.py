@@ -134,7 +134,7 @@ def attribute_edges(
         classes: function classes; None takes those of the run.
         methods: `exact` (path patching), or names in `interp.attribution.edges.METHODS`.
         corrupt: a name in `interp.patching.pairs.CORRUPTIONS`.
-        direction: `denoise` lets edges of the corrupt run carry what they carry in the clean one; `noise` turns it round.
+        direction: `denoise` patches the clean run's edges into the corrupt run, `noise` the other way.
         examples: pairs before the query; None takes as many as there are.
         n_prompts: per class.
         seed: of prompts and resampling.

@@ -86,7 +86,8 @@ def patch(
       interp patch --ckpt zoo:mixed-0 --site v --heads 0.1 --at each --corrupt inputs --direction noise
     """
     from interp.patching.maps import patch as run
-    from interp.patching.maps import sentence
+    from interp.patching.maps import plan, sentence
+    from interp.patching.sweep import Question, check_direction
     from training import output
     from training.checkpoint import load
 
@@ -94,6 +95,8 @@ def patch(
         raise one_of("--metric", metric, METRIC_NAMES)
     checkpoint = load(ckpt, check_device(device))
     names = check_classes(classes, checkpoint.config.evaluated_classes)
+    question = Question(corrupt, check_direction(direction), examples, prompts, seed)
+    plan(checkpoint, names, question, site=site, heads=heads, at=at)  # refuses early
     if out:
         output.prepare_directory(out)
     found = run(
@@ -205,23 +208,20 @@ def path(
       interp path --ckpt zoo:mixed-0 --from embed --to 1.2.k,1.2.v --corrupt function --direction denoise
     """
     from interp.patching.composition import composition
-    from interp.patching.paths import parse_senders, path_effects
+    from interp.patching.paths import bundles_of, parse_senders, path_effects
     from interp.patching.receivers import parse_receivers
-    from interp.scores import score
+    from interp.patching.sweep import Question, check_direction
     from training import output
     from training.checkpoint import load
 
     checkpoint = load(ckpt, check_device(device))
     names = check_classes(classes, checkpoint.config.evaluated_classes)
     shape = checkpoint.config.model.n_layers, checkpoint.config.model.n_heads
-
-    def scores() -> Any:
-        trained = checkpoint.config.trained_classes
-        found = score(checkpoint, trained, n_prompts=prompts, seed=seed, stream="selection")
-        return found.mean(trained).tolist()
-
+    question = Question(corrupt, check_direction(direction), examples, prompts, seed)
+    question.check(checkpoint, names)
     ends = parse_receivers(receivers, *shape)
-    starts = parse_senders(senders, *shape, scores)
+    starts = parse_senders(senders, *shape, lambda: question.scores(checkpoint))
+    bundles_of(starts, ends)  # refuses early
     if out:
         output.prepare_directory(out)
     found = path_effects(

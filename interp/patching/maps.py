@@ -7,6 +7,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,7 +117,7 @@ def patch(
     """
     names = list(classes or checkpoint.config.evaluated_classes)
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
-    places = places_of(checkpoint.config, site, heads, at, question.pairs(checkpoint, names[0]).n_examples)
+    places = plan(checkpoint, names, question, site=site, heads=heads, at=at)
     variants = [place.variant for place in places]
     with tqdm(total=len(names) * len(variants), desc="patch", unit="patch", disable=None) as bar:
         sweeps = {
@@ -145,27 +146,60 @@ def source_run(variants: Sequence[Variant]) -> Prepare:
     return prepare
 
 
-def places_of(
-    config: RunConfig, site: str, heads: str | Sequence[HeadSet], at: str | None, n_examples: int
+def plan(
+    checkpoint: Checkpoint,
+    names: Sequence[str],
+    question: Question,
+    *,
+    site: str,
+    heads: str | Sequence[HeadSet],
+    at: str | None,
 ) -> list[Place]:
-    """Every cell of the map.
+    """Every cell of the map; refuses whatever does not exist before anything is run or written.
 
     Raises:
-        UserError: an unknown site, head or token, or heads at a site that has none.
+        UserError: an unknown name, or a class that does not allow the corruption.
     """
-    kind, model = check_site(site), config.model
-    spans = token_sets(at or ("all" if kind.by_head else "each"), config.layout, n_examples + 1)
-    if not kind.by_head:
+    sets = sets_of(checkpoint, site, heads, question)
+    return places_of(checkpoint.config, site, sets, at, question.check(checkpoint, names))
+
+
+def sets_of(
+    checkpoint: Checkpoint, site: str, heads: str | Sequence[HeadSet], question: Question
+) -> Sequence[HeadSet] | None:
+    """The sets of heads to patch; None at sites without heads.
+
+    Raises:
+        UserError: an unknown site or head, or heads at a site that has none.
+    """
+    config = checkpoint.config.model
+    if not check_site(site).by_head:
         if heads != "each":
             raise UserError(f"--heads {heads}: the site {site} has no heads (those that have: {', '.join(by_head())})")
-        return [
-            Place(layer, "", label, (Patch(site, layer, (), tokens),))
-            for layer in range(model.n_layers)
-            for label, tokens in spans
-        ]
-    sets = parse_heads(heads, model.n_layers, model.n_heads) if isinstance(heads, str) else list(heads)
+        return None
+    if not isinstance(heads, str):
+        return heads
+    sets = parse_heads(heads, config.n_layers, config.n_heads, partial(question.scores, checkpoint))
     if any(head.number == MLP for one in sets for head in one):
         raise UserError(f"--heads {heads}: {site} is a site of heads; an MLP is patched with --site mlp_out")
+    return sets
+
+
+def places_of(
+    config: RunConfig, site: str, sets: Sequence[HeadSet] | None, at: str | None, n_examples: int
+) -> list[Place]:
+    """Every cell of the map, for these sets of heads, or for every layer at a site without heads.
+
+    Raises:
+        UserError: there are no such tokens.
+    """
+    spans = token_sets(at or ("each" if sets is None else "all"), config.layout, n_examples + 1)
+    if sets is None:
+        return [
+            Place(layer, "", label, (Patch(site, layer, (), tokens),))
+            for layer in range(config.model.n_layers)
+            for label, tokens in spans
+        ]
     return [
         Place(one[0].layer, show(one), label, head_patches(site, one, tokens))
         for one in sets
@@ -192,11 +226,14 @@ def token_sets(at: str, layout: Layout, n_points: int) -> list[tuple[str, Bool[T
     if at == "query":
         return [("query", torch.arange(len(names)) == len(names) - 1)]
     try:
-        return [(at, parse_tokens(at, layout, n_points))]
+        tokens = parse_tokens(at, layout, n_points)
     except UserError as error:
         if "is not valid" in str(error):
             raise UserError(f"--at '{at}' is not valid ({AT})") from None
         raise
+    if tokens is not None and not tokens.any():
+        raise UserError(f"--at {at}: no prediction reads the y of the query (pair {n_points - 1})")
+    return [(at, tokens)]
 
 
 def token_names(layout: Layout, n_points: int) -> list[str]:

@@ -2,12 +2,14 @@
 
 The senders write what they write in the source run; the receivers alone see it, through one of their inputs (q, k or v
 of a head, an MLP, the read-out); every component between the two gives what it gives in the base run; whatever comes
-after the receivers reacts. So a path's effect is that of its first step, from sender to receiver, and of all that
-follows it. Effects of several paths need not add up to that of the senders: later components combine what they read.
+after the receivers reacts, a later receiver of the same set too. So a path's effect is that of its first step, from
+sender to receiver, and of all that follows it; that of a component to all that read it is its whole effect. Effects of
+several paths need not add up to that of the senders: later components combine what they read.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,16 +24,16 @@ from interp.heads import EMBED, MLP, Head, HeadSet, Scores, all_heads, parse_hea
 from interp.patching.effects import Outcomes, effect_of, effect_resamples, gap_exists
 from interp.patching.engine import recorded
 from interp.patching.maps import end_row, with_intervals
-from interp.patching.receivers import Receiver
-from interp.patching.sites import Given, Patch, Variant
+from interp.patching.receivers import INPUTS, Receiver
+from interp.patching.sites import Given, Patch, Variant, patches_of
 from interp.patching.sweep import Prepare, Question, check_direction, patch_sweep
-from interp.stats import UNDEFINED, interval_of
+from interp.stats import TIE, UNDEFINED, interval_of
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.errors import UserError
 from training.intervals import bootstrap_weights
 from training.output import write_table
-from training.transformer import Transformer, project
+from training.transformer import EVERY, Sites, Transformer, project
 
 ALL = "all"
 """The receiver of the senders' whole effect: everything that reads them."""
@@ -45,7 +47,8 @@ class PathEffects:
     Attributes:
         table: one row per function class, sender set and receiver set: `effect` with its 95 % interval over prompts
             (0: nothing happened, 1: as if everything had been patched), `share`, the effect over that of the senders
-            through everything (receiver `all`), with its interval, and `nmse`, the error to the clean answer.
+            through everything (receiver `all`), with its interval, none where they have no effect, and `nmse`, the
+            error to the clean answer.
         question: prompts and direction.
         ends: one row per class: errors of the clean and the corrupt run and of the no-context optimum.
     """
@@ -77,7 +80,7 @@ def path_effects(
     Args:
         checkpoint: a loaded run.
         senders: sets of heads and MLPs, or `interp.heads.EMBED`; those of a set write together.
-        receivers: sets of inputs; those of a set see the change together (`interp.patching.receivers`).
+        receivers: sets of inputs (`interp.patching.receivers`); those of a set see the change together.
         classes: function classes; None takes those of the run.
         corrupt: a name in `interp.patching.pairs.CORRUPTIONS`.
         direction: `noise` lets the senders write what they write in the corrupt run, `denoise` the other way.
@@ -91,12 +94,9 @@ def path_effects(
     """
     names = list(classes or checkpoint.config.evaluated_classes)
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
-    bundles = [Bundle(one, [to for to in receivers if all_read(to, one)]) for one in senders]
-    bundles = [bundle for bundle in bundles if bundle.receivers]
-    if not bundles:
-        raise UserError(f"no such path: nothing in --to reads what {', '.join(map(show, senders))} writes")
+    bundles = bundles_of(senders, receivers)
     jobs = [job for bundle in bundles for job in bundle.jobs]
-    prepare = changed_inputs([bundle.senders for bundle in bundles])
+    prepare = changed_inputs(bundles)
     rows, ends = [], []
     with tqdm(total=len(names) * sum(map(len, jobs)), desc="paths", unit="path", disable=None) as bar:
         for name in names:
@@ -117,11 +117,31 @@ class Bundle(NamedTuple):
     def jobs(self) -> list[list[Variant]]:
         """The senders' outputs for everyone to see, then the inputs of each set of receivers."""
         everyone = tuple(output_of(sender) for sender in self.senders)
-        return [[everyone], [tuple(one.patch() for one in to) for to in self.receivers]]
+        return [[everyone], *([inputs_of(to) for to in alike] for alike in self.alike)]
+
+    @property
+    def alike(self) -> list[list[tuple[Receiver, ...]]]:
+        """The sets of receivers in their order, cut where what is patched in differs: single receivers, which see the
+        senders' change alone, can be run together; those of a larger set see what the others of the set make of it.
+        """
+        return [list(group) for _, group in groupby(self.receivers, key=lambda to: to if len(to) > 1 else ())]
 
     @property
     def names(self) -> list[str]:
         return [ALL, *(",".join(map(str, to)) for to in self.receivers)]
+
+
+def bundles_of(senders: Sequence[HeadSet], receivers: Sequence[tuple[Receiver, ...]]) -> list[Bundle]:
+    """The paths that exist.
+
+    Raises:
+        UserError: no receiver reads any of the senders.
+    """
+    bundles = [Bundle(one, [to for to in receivers if all_read(to, one)]) for one in senders]
+    bundles = [bundle for bundle in bundles if bundle.receivers]
+    if not bundles:
+        raise UserError(f"no such path: nothing in --to reads what {', '.join(map(show, senders))} writes")
+    return bundles
 
 
 def all_read(receivers: tuple[Receiver, ...], senders: HeadSet) -> bool:
@@ -136,18 +156,25 @@ def output_of(sender: Head) -> Patch:
     return Patch("mlp_out", sender.layer) if sender.number == MLP else Patch("z", sender.layer, (sender.number,))
 
 
-def changed_inputs(senders: Sequence[HeadSet]) -> Prepare:
-    """For every set of senders their outputs in the source run, then what each input makes of these alone."""
+def inputs_of(receivers: tuple[Receiver, ...]) -> Variant:
+    """What a set of receivers read, as patches."""
+    return tuple(receiver.patch() for receiver in receivers)
+
+
+def changed_inputs(bundles: Sequence[Bundle]) -> Prepare:
+    """For every job, the senders' outputs in the source run, or what each input makes of these alone."""
 
     def prepare(
         model: Transformer, own: Float[Tensor, "batch pos dim"], other: Float[Tensor, "batch pos dim"]
     ) -> Iterator[Given]:
-        layers = range(model.config.n_layers)
-        kept = [(layer, site) for layer in layers for site in ("resid_pre", "resid_mid", "resid_post", "z", "mlp_out")]
-        base, source = recorded(model, own, kept), recorded(model, other, kept)
-        for one in senders:
+        written = [(layer, site) for layer in range(model.config.n_layers) for site in ("z", "mlp_out")]
+        base, source = (recorded(model, tokens, [(0, "resid_pre"), *written]) for tokens in (own, other))
+        for bundle in bundles:
             yield source
-            yield input_values(model, base, written_change(model, base, source, one), one)
+            change = written_change(model, base, source, bundle.senders)
+            for alike in bundle.alike:
+                together = alike[0] if len(alike[0]) > 1 else ()
+                yield input_values(model, base[0, "resid_pre"], change, inputs_of(together))
 
     return prepare
 
@@ -170,21 +197,36 @@ def written_change(model: Transformer, base: Given, source: Given, senders: Head
 
 
 @torch.no_grad()
-def input_values(model: Transformer, base: Given, change: Change, senders: HeadSet) -> Given:
-    """q, k and v of every head, mlp_out of every MLP and the final stream of the base run, if nothing but the senders'
-    writing changed before them.
+def input_values(
+    model: Transformer, resid_pre: Float[Tensor, "batch pos d_model"], change: Change, together: Variant = ()
+) -> Given:
+    """q, k and v of every head, mlp_out of every MLP and the final stream, when to what they read is added what the
+    senders change.
+
+    Args:
+        model: the transformer.
+        resid_pre: the first residual stream of the base run.
+        change: what the senders change.
+        together: inputs that see the change while the others are computed; all else is as in the base run.
     """
-    last, given = model.config.n_layers - 1, {}
-    zero = torch.zeros_like(base[0, "resid_pre"])
+    given, resid, zero = {}, resid_pre, torch.zeros_like(resid_pre)
+    of_heads, of_mlps = (
+        patches_of(
+            [tuple(one for one in together if one.site in sites)], resid.shape[1], model.config.n_heads, model.device
+        )
+        for sites in (INPUTS, ("mlp_out",))
+    )
     for layer, block in enumerate(model.layers):
-        earlier = sum((change[one] for one in senders if one.layer < layer), zero)
-        normalized = block.ln1(base[layer, "resid_pre"] + earlier)
-        attn = block.attn
+        earlier = sum((written for sender, written in change.items() if sender.layer < layer), zero)
+        normalized, attn = block.ln1(resid + earlier), block.attn
         for name, weight, bias in (("q", attn.W_Q, attn.b_Q), ("k", attn.W_K, attn.b_K), ("v", attn.W_V, attn.b_V)):
             given[layer, name] = project(normalized, weight, bias)
-        beside = sum((change[one] for one in senders if one.layer == layer and one.number != MLP), earlier)
-        given[layer, "mlp_out"] = block.mlp(block.ln2(base[layer, "resid_mid"] + beside))
-    given[last, "resid_post"] = base[last, "resid_post"] + sum(change.values(), zero)
+        z = block.mix(resid, Sites(of_heads.edits(layer, 0, EVERY, given)))
+        resid = resid + attn.write(z)
+        beside = sum((change[one] for one in change if one.layer == layer and one.number != MLP), earlier)
+        given[layer, "mlp_out"] = block.mlp(block.ln2(resid + beside))
+        resid = block.transform(resid, Sites(of_mlps.edits(layer, 0, EVERY, given)))
+    given[model.config.n_layers - 1, "resid_post"] = resid + sum(change.values(), zero)
     return given
 
 
@@ -200,7 +242,7 @@ def path_rows(bundles: Sequence[Bundle], outcomes: Outcomes, name: str, question
     for bundle in bundles:
         for place, receiver in enumerate(bundle.names, start=whole):
             effect, share = effects[place], UNDEFINED
-            if resamples is not None:
+            if resamples is not None and abs(effects[whole].value) > TIE:
                 share = interval_of(effect.value / effects[whole].value, resamples[:, place] / resamples[:, whole])
             yield (
                 {"sender": show(bundle.senders), "receiver": receiver}

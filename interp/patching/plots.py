@@ -17,8 +17,7 @@ CELLS_WITH_NUMBERS = 60
 def plot_map(found: PatchMap, metric: str = "effect") -> list[Axes]:
     """Heat maps, a panel per class: layers x heads, layers x tokens, or heads x tokens.
 
-    A dot marks cells whose 95 % interval does not contain what the unpatched run has: 0 for effects, its own error for
-    the others.
+    White is what the unpatched run has; a dot marks cells whose 95 % interval does not contain that.
 
     Args:
         found: the map.
@@ -31,17 +30,18 @@ def plot_map(found: PatchMap, metric: str = "effect") -> list[Axes]:
     width, height = max(2.6, 0.36 * n_columns + 0.7), max(1.7, 0.34 * n_rows + 0.9)
     shape = (len(names), 1) if tall else (1, len(names))
     axes = [ax for row in grid_of_axes(*shape, width=width, height=height) for ax in row]
-    largest = max(float(np.nanmax(np.abs(grid.to_numpy()))) for grid in grids.values())
+    rest = {name: resting(found, name, metric) for name in names}
+    largest = max(float(np.nanmax(np.abs(grid.to_numpy() - rest[name]))) for name, grid in grids.items())
     limit = 1.0 if metric == "effect" else max(largest, 0.1)
     for ax, (name, grid) in zip(axes, grids.items(), strict=True):
-        cells = ax.imshow(grid, vmin=-limit, vmax=limit, cmap="vlag", aspect="auto")
+        cells = ax.imshow(grid, vmin=rest[name] - limit, vmax=rest[name] + limit, cmap="vlag", aspect="auto")
         ax.set(title=name, xticks=range(n_columns), yticks=range(n_rows), xlabel=str(grid.columns.name))
         ax.set_xticklabels(list(grid.columns), rotation=90 if tall else 0, fontsize=7)
         ax.set_yticklabels(list(grid.index), fontsize=7)
         ax.set_ylabel(str(grid.index.name))
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
-        mark_cells(ax, found, name, metric, grid, limit)
+        mark_cells(ax, where(found.table, function_class=name), metric, grid, (rest[name], limit))
         figure_of([ax]).colorbar(cells, ax=ax, shrink=0.9, label=metric).outline.set_visible(False)
     question = found.question
     title = f"{found.site} patched from the {'clean' if question.direction == 'denoise' else 'corrupt'} run "
@@ -77,17 +77,31 @@ def head_grid(names: list[str]) -> tuple[int, int] | None:
     return (n_layers, n_heads) if whole else None
 
 
-def mark_cells(ax: Axes, found: PatchMap, name: str, metric: str, grid: pd.DataFrame, limit: float) -> None:
-    """Numbers where they fit, and a dot where the interval excludes no change."""
-    table = where(found.table, function_class=name)
+def resting(found: PatchMap, name: str, metric: str) -> float:
+    """What the metric is when nothing is patched."""
+    end, base = end_of(found, name), found.question.base
+    if metric == "effect":
+        return 0.0
+    if metric == "distance":
+        return 0.0 if base == "clean" else end["gap"]
+    return end[f"nmse_{base}"] - (end["nmse_no_context"] if metric == "excess" else 0.0)
+
+
+def mark_cells(ax: Axes, table: pd.DataFrame, metric: str, grid: pd.DataFrame, colours: tuple[float, float]) -> None:
+    """Numbers where they fit, and a dot where the interval excludes no change.
+
+    Args:
+        ax: of the map.
+        table: of its class.
+        metric: that it shows.
+        grid: its values.
+        colours: (what is white, half of the range of colours).
+    """
+    rest, limit = colours
     low, high = (grid_of(table, LOW[metric].replace("low", end)).to_numpy() for end in ("low", "high"))
-    end = end_of(found, name)
-    rest = {"effect": 0.0, "nmse": end[f"nmse_{found.question.base}"]}
-    rest |= {"excess": rest["nmse"] - end["nmse_no_context"]}
-    rest |= {"distance": 0.0 if found.question.base == "clean" else end["gap"]}
     for (row, column), value in np.ndenumerate(grid.to_numpy()):
-        colour = "white" if abs(value) > 0.6 * limit else "black"
-        if not low[row, column] <= rest[metric] <= high[row, column]:
+        colour = "white" if abs(value - rest) > 0.6 * limit else "black"
+        if not low[row, column] <= rest <= high[row, column]:
             ax.plot(column + 0.36, row - 0.34, ".", color=colour, ms=2.5)
         if grid.size <= CELLS_WITH_NUMBERS:
             ax.text(column, row, f"{value:.2f}", ha="center", va="center", size=6.5, color=colour)

@@ -85,7 +85,7 @@ class Patch(NamedTuple):
 Variant = tuple[Patch, ...]
 """Patches that act together."""
 
-Given = Mapping[tuple[int, str], Float[Tensor, "batch pos ..."]]
+Given = Mapping[tuple[int, str], Float[Tensor, "batch _ ..."]]
 """By layer and site, the activations to patch in, at every token that predictions need."""
 
 

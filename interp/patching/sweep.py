@@ -15,6 +15,7 @@ from interp.patching.effects import Outcomes
 from interp.patching.engine import predict_patched, run_on
 from interp.patching.pairs import PromptPairs, prompt_pairs
 from interp.patching.sites import Given, Variant, patches_of
+from interp.scores import selection_scores
 from interp.sweep import PASS, evened, one_thread_each
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig
@@ -69,6 +70,19 @@ class Question(NamedTuple):
             examples=self.examples,
         )
         return pairs.to(checkpoint.model.device)
+
+    def check(self, checkpoint: Checkpoint, names: Sequence[str]) -> int:
+        """How many examples stand before the query.
+
+        Raises:
+            UserError: no such corruption, direction or number of examples, or a class does not allow the corruption.
+        """
+        check_direction(self.direction)
+        return max(self.pairs(checkpoint, name).n_examples for name in names)
+
+    def scores(self, checkpoint: Checkpoint) -> Float[np.ndarray, "layer head"]:
+        """What heads are chosen by (`interp.scores.selection_scores`)."""
+        return selection_scores(checkpoint, self.n_prompts, self.seed)
 
     @property
     def base(self) -> str:

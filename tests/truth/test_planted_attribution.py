@@ -4,10 +4,10 @@ Under `function` only y changes, so the answer goes one way, and each of its edg
 
     embed -> 0.mlp (as y_i) -> 1.2.v -> 1.mlp -> out
 
-Under `prompt` x changes too, and the first MLP multiplies x_i, which head 0.1 has copied, by y_i. One factor alone gives
-x_q mean(x_i y'_i), which is 0 on average: half-way between two predictions that know nothing of each other. So the edges
-embed -> 0.1.v, 0.1 -> 0.mlp and embed -> 0.mlp carry 1/2 each. Every edge acts linearly while the others stay, so that
-gradients are exact.
+Under `prompt` x changes too, and the first MLP multiplies x_i, which head 0.1 has copied, by y_i. One factor alone
+gives x_q mean(x_i y'_i), which is 0 on average: half-way between two predictions that know nothing of each other. So
+the edges embed -> 0.1.v, 0.1 -> 0.mlp and embed -> 0.mlp carry 1/2 each. Every edge acts linearly while the others
+stay, so that gradients are exact.
 """
 
 import math
@@ -86,7 +86,7 @@ def test_the_circuit_is_these_edges_and_it_is_all_there_is(planted, corrupt, met
 
 
 def test_of_the_nodes_only_the_path_matters(planted):
-    """`inputs` changes x and y, so the sum of two products; the copying head and the reader carry it, the decoy nothing."""
+    """The copying head carries one factor of the product, the reader all of it, the decoy nothing."""
     found = attribute(
         planted, ["linear"], methods=["exact", "gradient", "atp"], corrupt="prompt", n_prompts=PROMPTS, n_receipt=0
     )
@@ -99,9 +99,9 @@ def test_of_the_nodes_only_the_path_matters(planted):
 def test_graddrop_sees_what_the_eraser_takes_back(self_repairing):
     """The writer's 2 ŷ less the eraser's ŷ: dropping the eraser's layer doubles the gradient.
 
-    Sizes are means over the drops of other layers. Of the writer (2.1): 1 without layer 0 or 1, 2 without layer 3. Of the
-    eraser (3.1): 1 each. Of the reader (1.2): 1 without layer 0, nothing without layer 2, which holds the writer, and 2
-    without layer 3.
+    Sizes are means over the drops of other layers. Of the writer (2.1): 1 without layer 0 or 1, 2 without layer 3. Of
+    the eraser (3.1): 1 each. Of the reader (1.2): 1 without layer 0, nothing without layer 2, which holds the writer,
+    and 2 without layer 3.
     """
     found = attribute(
         self_repairing, ["linear"], methods=["exact", "atp"], corrupt="function", n_prompts=64, n_receipt=64
