@@ -14,9 +14,11 @@ from torch import Tensor
 from interp.attribution import edges, nodes
 from interp.attribution.graph import Graph
 from interp.attribution.nodes import Ends, Moves
+from interp.heads import all_heads
 from interp.patching.maps import patch, place_name, places_of, token_sets
 from interp.patching.paths import parse_senders, path_effects
 from interp.patching.receivers import all_receivers
+from interp.patching.sites import check_site
 from interp.patching.sweep import Question
 from training.checkpoint import Checkpoint
 from training.transformer import Transformer
@@ -91,7 +93,10 @@ class Nodes:
     methods = nodes.METHODS
 
     def rows(self) -> list[dict[str, Any]]:
-        places = places_of(self.checkpoint.config, self.site, "each", self.at, self.n_examples)
+        config = self.checkpoint.config
+        heads = all_heads(config.model.n_layers, config.model.n_heads)
+        sets = [(head,) for head in heads] if check_site(self.site).by_head else None
+        places = places_of(config, self.site, sets, self.at, self.n_examples)
         return [{"site": self.site, "layer": one.layer, "heads": one.heads, "tokens": one.tokens} for one in places]
 
     def names(self) -> list[str]:
