@@ -78,7 +78,8 @@ class Question(NamedTuple):
             UserError: no such corruption, direction or number of examples, or a class does not allow the corruption.
         """
         check_direction(self.direction)
-        return [self.pairs(checkpoint, name).n_examples for name in names][0]
+        pairs = [self.pairs(checkpoint, name) for name in names]
+        return pairs[0].n_examples
 
     def scores(self, checkpoint: Checkpoint) -> list[list[float]]:
         """Mean retrospective score of every head, on prompts of their own: what heads are chosen by."""
