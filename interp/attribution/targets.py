@@ -14,7 +14,7 @@ from torch import Tensor
 from interp.attribution import edges, nodes
 from interp.attribution.graph import Graph
 from interp.attribution.nodes import Ends, Moves
-from interp.heads import all_heads
+from interp.heads import HeadSet, parse_heads
 from interp.patching.maps import patch, place_name, places_of, token_sets
 from interp.patching.paths import parse_senders, path_effects
 from interp.patching.receivers import all_receivers
@@ -93,11 +93,16 @@ class Nodes:
     methods = nodes.METHODS
 
     def rows(self) -> list[dict[str, Any]]:
-        config = self.checkpoint.config
-        heads = all_heads(config.model.n_layers, config.model.n_heads)
-        sets = [(head,) for head in heads] if check_site(self.site).by_head else None
-        places = places_of(config, self.site, sets, self.at, self.n_examples)
-        return [{"site": self.site, "layer": one.layer, "heads": one.heads, "tokens": one.tokens} for one in places]
+        return [
+            {"site": self.site, "layer": one.layer, "heads": one.heads, "tokens": one.tokens}
+            for one in places_of(self.checkpoint.config, self.site, self.heads, self.at, self.n_examples)
+        ]
+
+    @property
+    def heads(self) -> list[HeadSet] | None:
+        """Every head alone; None at sites without heads."""
+        model = self.checkpoint.config.model
+        return parse_heads("each", model.n_layers, model.n_heads) if check_site(self.site).by_head else None
 
     def names(self) -> list[str]:
         return [place_name(self.site, row) for row in self.rows()]
@@ -105,8 +110,7 @@ class Nodes:
     def sets(self) -> nodes.Sets:
         """The sets of tokens; those of every head are the same."""
         layout, n_points = self.checkpoint.config.layout, self.n_examples + 1
-        spans = {row["tokens"] for row in self.rows()}
-        at = self.at or ("all" if spans == {"all"} else "each")
+        at = self.at or ("each" if self.heads is None else "all")
         everything = torch.ones(layout.n_needed(layout.n_tokens(n_points)), dtype=torch.bool)
         return torch.stack([everything if one is None else one for _, one in token_sets(at, layout, n_points)])
 
