@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from interp.designs import cumulative, pairs
     from interp.heads import Head, parse_heads
     from interp.hooked import hooked
+    from interp.patching.maps import patch
+    from interp.patching.pairs import prompt_pairs
+    from interp.patching.paths import path_effects
+    from interp.readouts.decoding import decode_heads
+    from interp.readouts.lens import lens
+    from interp.readouts.probes import probe
+    from interp.readouts.swap import swap
     from interp.scores import score
     from interp.seeds import pooled
     from training.checkpoint import load
@@ -22,15 +29,39 @@ _HOMES = {
     "Head": "interp.heads",
     "ablate": "interp.ablation",
     "cumulative": "interp.designs",
+    "decode_heads": "interp.readouts.decoding",
     "hooked": "interp.hooked",
+    "lens": "interp.readouts.lens",
     "load": "training.checkpoint",
     "pairs": "interp.designs",
     "parse_heads": "interp.heads",
+    "patch": "interp.patching.maps",
+    "path_effects": "interp.patching.paths",
     "pooled": "interp.seeds",
+    "probe": "interp.readouts.probes",
+    "prompt_pairs": "interp.patching.pairs",
     "score": "interp.scores",
+    "swap": "interp.readouts.swap",
 }
 
-__all__ = ["Head", "ablate", "cumulative", "hooked", "load", "pairs", "parse_heads", "pooled", "score"]
+__all__ = [
+    "Head",
+    "ablate",
+    "cumulative",
+    "decode_heads",
+    "hooked",
+    "lens",
+    "load",
+    "pairs",
+    "parse_heads",
+    "patch",
+    "path_effects",
+    "pooled",
+    "probe",
+    "prompt_pairs",
+    "score",
+    "swap",
+]
 
 
 def __getattr__(name: str) -> Any:

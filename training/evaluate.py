@@ -18,7 +18,7 @@ from training.config import RunConfig, stream_seed
 from training.function_classes import function_class
 from training.intervals import mean_interval
 from training.prompts import Prompts
-from training.sampling import sample_prompts, shifted_queries
+from training.sampling import Sampled, sample_functions, sample_prompts, shifted_queries
 from training.shifts import shift as shift_called
 from training.transformer import Transformer
 
@@ -51,6 +51,11 @@ def evaluation_prompts(
         shift: a change of the whole prompt (`training.shifts`).
     """
     return sample_prompts(config, name, evaluation_generator(stream, seed), n_prompts, inputs=inputs, shift=shift)
+
+
+def evaluation_functions(config: RunConfig, name: str, *, n_prompts: int, seed: int, stream: str = "test") -> Sampled:
+    """The prompts of `evaluation_prompts`, with the functions behind them."""
+    return sample_functions(config, name, evaluation_generator(stream, seed), n_prompts)
 
 
 def evaluation_generator(stream: str, seed: int) -> torch.Generator:

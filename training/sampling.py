@@ -27,6 +27,18 @@ class Draw(NamedTuple):
     weights: Weights
 
 
+class Sampled(NamedTuple):
+    """Prompts and the functions behind them.
+
+    Attributes:
+        prompts: what a model reads.
+        weights: one function per prompt, as the prompts follow it (after a shift of the weights).
+    """
+
+    prompts: Prompts
+    weights: Weights
+
+
 def sample_prompts(
     config: RunConfig,
     name: str,
@@ -56,6 +68,23 @@ def sample_prompts(
     Raises:
         UserError: unknown function class, input distribution or shift.
     """
+    return sample_functions(
+        config, name, generator, n_prompts, inputs=inputs, shift=shift, n_points=n_points, n_dims=n_dims
+    ).prompts
+
+
+def sample_functions(
+    config: RunConfig,
+    name: str,
+    generator: torch.Generator,
+    n_prompts: int,
+    *,
+    inputs: str | None = None,
+    shift: str = "none",
+    n_points: int | None = None,
+    n_dims: int | None = None,
+) -> Sampled:
+    """The prompts of `sample_prompts`, with their functions; arguments and errors are the same."""
     drawn = function_class(name)
     chosen = check_shift(shift, name)
     xs, weights = draw(config, name, generator, n_prompts, inputs, n_points or config.data.n_points)
@@ -66,7 +95,8 @@ def sample_prompts(
         weights = chosen.weights(weights)
     xs, ys = drawn.pairs(xs, weights, generator)
     ys = chosen.outputs(ys, generator)
-    return Prompts(xs, ys, config.layout, instruction(config, name, inputs, n_prompts, xs.device))
+    prompts = Prompts(xs, ys, config.layout, instruction(config, name, inputs, n_prompts, xs.device))
+    return Sampled(prompts, weights)
 
 
 def crossed_prompts(

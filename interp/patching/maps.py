@@ -5,8 +5,9 @@
 3. Patch everything, exactly (`interp.patching.sweep`); effects with paired bootstrap intervals.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from interp.heads import MLP, HeadSet, Scores, parse_heads, show
+from interp.heads import MLP, HeadSet, parse_heads, show
 from interp.patching.effects import Outcomes, effect_of, error_metrics
 from interp.patching.engine import recorded
 from interp.patching.sites import SITES, Given, Patch, Variant, check_site, head_patches
@@ -159,36 +160,46 @@ def plan(
     Raises:
         UserError: an unknown name, or a class that does not allow the corruption.
     """
-    n_examples = question.check(checkpoint, names)
-    return places_of(checkpoint.config, site, heads, at, n_examples, lambda: question.scores(checkpoint))
+    sets = sets_of(checkpoint, site, heads, question)
+    return places_of(checkpoint.config, site, sets, at, question.check(checkpoint, names))
+
+
+def sets_of(
+    checkpoint: Checkpoint, site: str, heads: str | Sequence[HeadSet], question: Question
+) -> Sequence[HeadSet] | None:
+    """The sets of heads to patch; None at sites without heads.
+
+    Raises:
+        UserError: an unknown site or head, or heads at a site that has none.
+    """
+    config = checkpoint.config.model
+    if not check_site(site).by_head:
+        if heads != "each":
+            raise UserError(f"--heads {heads}: the site {site} has no heads (those that have: {', '.join(by_head())})")
+        return None
+    if not isinstance(heads, str):
+        return heads
+    sets = parse_heads(heads, config.n_layers, config.n_heads, partial(question.scores, checkpoint))
+    if any(head.number == MLP for one in sets for head in one):
+        raise UserError(f"--heads {heads}: {site} is a site of heads; an MLP is patched with --site mlp_out")
+    return sets
 
 
 def places_of(
-    config: RunConfig,
-    site: str,
-    heads: str | Sequence[HeadSet],
-    at: str | None,
-    n_examples: int,
-    scores: Callable[[], Scores] | None = None,
+    config: RunConfig, site: str, sets: Sequence[HeadSet] | None, at: str | None, n_examples: int
 ) -> list[Place]:
-    """Every cell of the map; `scores` give [layer][head] when `top:K` or `above:SCORE` needs it.
+    """Every cell of the map, for these sets of heads, or for every layer at a site without heads.
 
     Raises:
-        UserError: an unknown site, head or token, or heads at a site that has none.
+        UserError: there are no such tokens.
     """
-    kind, model = check_site(site), config.model
-    spans = token_sets(at or ("all" if kind.by_head else "each"), config.layout, n_examples + 1)
-    if not kind.by_head:
-        if heads != "each":
-            raise UserError(f"--heads {heads}: the site {site} has no heads (those that have: {', '.join(by_head())})")
+    spans = token_sets(at or ("each" if sets is None else "all"), config.layout, n_examples + 1)
+    if sets is None:
         return [
             Place(layer, "", label, (Patch(site, layer, (), tokens),))
-            for layer in range(model.n_layers)
+            for layer in range(config.model.n_layers)
             for label, tokens in spans
         ]
-    sets = parse_heads(heads, model.n_layers, model.n_heads, scores) if isinstance(heads, str) else list(heads)
-    if any(head.number == MLP for one in sets for head in one):
-        raise UserError(f"--heads {heads}: {site} is a site of heads; an MLP is patched with --site mlp_out")
     return [
         Place(one[0].layer, show(one), label, head_patches(site, one, tokens))
         for one in sets

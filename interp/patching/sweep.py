@@ -15,7 +15,7 @@ from interp.patching.effects import Outcomes
 from interp.patching.engine import predict_patched, run_on
 from interp.patching.pairs import PromptPairs, prompt_pairs
 from interp.patching.sites import Given, Variant, patches_of
-from interp.scores import score
+from interp.scores import selection_scores
 from interp.sweep import PASS, evened, one_thread_each
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig
@@ -78,14 +78,11 @@ class Question(NamedTuple):
             UserError: no such corruption, direction or number of examples, or a class does not allow the corruption.
         """
         check_direction(self.direction)
-        pairs = [self.pairs(checkpoint, name) for name in names]
-        return pairs[0].n_examples
+        return max(self.pairs(checkpoint, name).n_examples for name in names)
 
-    def scores(self, checkpoint: Checkpoint) -> list[list[float]]:
-        """Mean retrospective score of every head, on prompts of their own: what heads are chosen by."""
-        trained = checkpoint.config.trained_classes
-        found = score(checkpoint, trained, n_prompts=self.n_prompts, seed=self.seed, stream="selection")
-        return found.mean(trained).tolist()
+    def scores(self, checkpoint: Checkpoint) -> Float[np.ndarray, "layer head"]:
+        """What heads are chosen by (`interp.scores.selection_scores`)."""
+        return selection_scores(checkpoint, self.n_prompts, self.seed)
 
     @property
     def base(self) -> str:

@@ -55,7 +55,7 @@ class Ours:
     """The sweep as `interp patch` calls it, self-checks included."""
 
     def __init__(self, checkpoint: Checkpoint, question: Question) -> None:
-        places = places_of(checkpoint.config, SITE, "each", None, checkpoint.config.data.n_points - 1)
+        places = places_of(checkpoint.config, SITE, None, None, checkpoint.config.data.n_points - 1)
         self.variants = [place.variant for place in places]
         self.checkpoint, self.question = checkpoint, question
 

@@ -6,7 +6,7 @@ import pytest
 import transformer_lens.patching as tl
 from patching_oracle import cached
 
-from interp.heads import Head
+from interp.heads import Head, parse_heads
 from interp.hooked import hooked
 from interp.patching import maps, sweep
 from interp.patching.maps import patch, sentence, token_names, token_sets
@@ -231,7 +231,7 @@ def test_token_sets_are_what_they_are_called():
 
 
 def test_variants_in_one_pass_share_their_first_layer_and_token():
-    places = maps.places_of(load("zoo:mixed-0").config, "z", "each", "each", 2)
+    places = maps.places_of(load("zoo:mixed-0").config, "z", parse_heads("each", 3, 8), "each", 2)
     variants = [place.variant for place in places]
     groups = list(stackable(variants, 5))
     assert sorted(i for group in groups for i in group) == list(range(len(variants)))

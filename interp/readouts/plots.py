@@ -1,0 +1,203 @@
+"""One figure per result; each takes a result and returns matplotlib axes."""
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+
+from interp.plots import GREY, INTACT, NULL, figure_of, grid_of_axes, legend_beside, row_of_axes
+from interp.readouts.decoding import HeadDecoding
+from interp.readouts.lens import Lens
+from interp.readouts.probes import Probes
+from interp.readouts.swap import Swaps
+from interp.readouts.tables import distinct, select, short
+from training.output import records
+
+CONDITION_COLOURS = (INTACT, "#c8553d")
+SUBSPACE_STYLES = {"pattern": ("#c8553d", "o"), "weights": ("#e0a458", "s")}
+
+
+def plot_lens(result: Lens) -> list[Axes]:
+    """A column per class: the tuned lens' error by number of examples at every stage, and its distances by depth."""
+    names = distinct(result.table, "function_class")
+    n_stages, n_references = len(distinct(result.depth, "stage")), len(distinct(result.depth, "reference"))
+    grid = grid_of_axes(2, len(names), width=max(3.4, 0.55 * n_stages + 1.0), height=max(2.6, 0.24 * n_references))
+    for i, (top, bottom, name) in enumerate(zip(*grid, names, strict=True)):
+        draw_lens_curves(top, select(result.table, function_class=name, kind="tuned", reference="target"))
+        draw_distances(bottom, select(result.depth, function_class=name, kind="tuned"), bar=i == len(names) - 1)
+        top.set_title(name)
+        if i:
+            bottom.set_yticks([])
+    grid[0][0].set_ylabel("MSE / E[y²]")
+    figure_of(grid[0]).suptitle(f"tuned lens of {result.checkpoint}", fontsize=10)
+    legend_beside(grid[0])
+    return [ax for row in grid for ax in row]
+
+
+def draw_lens_curves(ax: Axes, curves: pd.DataFrame) -> None:
+    """A line with its band per stage, darker with depth."""
+    stages = distinct(curves, "stage")
+    for colour, stage in zip(sns.color_palette("mako_r", len(stages)), stages, strict=True):
+        curve = select(curves, stage=stage)
+        ax.plot(curve["examples"], curve["distance"], color=colour, label=stage, lw=1.6)
+        ax.fill_between(curve["examples"], curve["ci_low"], curve["ci_high"], color=colour, alpha=0.2, lw=0)
+    ax.set(xlabel="in-context examples", ylim=(0, 1.6))
+
+
+def draw_distances(ax: Axes, depth: pd.DataFrame, *, bar: bool) -> None:
+    """Reference by stage, with a box around what is nearest."""
+    cells = depth.pivot(index="reference", columns="stage", values="distance")
+    cells = cells.loc[distinct(depth, "reference"), distinct(depth, "stage")]
+    cells.index = [short(name) for name in cells.index]
+    sns.heatmap(
+        cells,
+        ax=ax,
+        vmin=0,
+        vmax=1,
+        cmap="mako",
+        annot=cells.size <= 130,
+        fmt=".2f",
+        annot_kws={"size": 6},
+        cbar=bar,
+        cbar_kws={"shrink": 0.8},
+        linewidths=0.5,
+    )
+    near = depth.pivot(index="reference", columns="stage", values="near")
+    near = near.loc[distinct(depth, "reference"), distinct(depth, "stage")]
+    for row, column in np.argwhere(near.to_numpy(dtype=bool)):
+        ax.plot(column + 0.88, row + 0.5, marker="<", color="#e0a458", ms=3.5)
+    points = distinct(depth, "points")[0]
+    ax.set(xlabel=f"stage; distance² / E[y²] to each\npredictor, pairs {points}; ◂ the nearest", ylabel="")
+    ax.tick_params(length=0, labelsize=8, rotation=0)
+
+
+def plot_probes(result: Probes) -> list[Axes]:
+    """A panel per class: what is decodable where, after the most examples; the colour is what exceeds the controls."""
+    table = select(result.table, condition="intact", examples=max(distinct(result.table, "examples")))
+    names = distinct(table, "function_class")
+    rows = max(len(select(table, function_class=name)[["target", "token"]].drop_duplicates()) for name in names)
+    axes = row_of_axes(len(names), width=3.9, height=0.34 * rows + 1.3)
+    for ax, name in zip(axes, names, strict=True):
+        mine = select(table, function_class=name)
+        mine = mine.assign(row=mine["target"] + " at " + mine["token"])
+        order, stages = rows_in_order(mine), distinct(mine, "stage")
+        colour, text = (mine.pivot(index="row", columns="stage", values=key).loc[order, stages] for key in VALUES)
+        sns.heatmap(
+            colour.clip(lower=0),
+            ax=ax,
+            vmin=0,
+            vmax=1,
+            cmap="mako_r",
+            annot=text,
+            fmt=".2f",
+            annot_kws={"size": 7},
+            cbar=ax is axes[-1],
+            cbar_kws={"shrink": 0.8, "label": "above controls"},
+            linewidths=0.5,
+        )
+        ax.set(title="class" if "," in name else name, xlabel="stage", ylabel="")
+        ax.tick_params(length=0, labelsize=8, rotation=0)
+    examples = distinct(table, "examples")[0]
+    figure_of(axes).suptitle(
+        f"held-out R² (class: accuracy) of probes of {result.checkpoint} after {examples} examples", fontsize=10
+    )
+    return axes
+
+
+VALUES = ("above", "value")
+
+
+def rows_in_order(table: pd.DataFrame) -> list[str]:
+    """The rows `TARGET at TOKEN`, targets in the table's order."""
+    return [
+        f"{target} at {token}"
+        for target in distinct(table, "target")
+        for token in distinct(select(table, target=target), "token")
+    ]
+
+
+def plot_without(result: Probes, target: str) -> list[Axes]:
+    """One target by stage, a row per class and a column per number of examples: every condition, and the controls."""
+    table = select(result.table, target=target)
+    token = "y" if "y" in distinct(table, "token") else "x"
+    table = select(table, token=token)
+    names, examples = distinct(table, "function_class"), distinct(table, "examples")
+    grid = grid_of_axes(len(names), len(examples), width=2.6, height=2.4)
+    for row, name in zip(grid, names, strict=True):
+        for ax, k in zip(row, examples, strict=True):
+            cell = select(table, function_class=name, examples=k)
+            for colour, condition in zip(CONDITION_COLOURS, distinct(cell, "condition"), strict=False):
+                curve = select(cell, condition=condition)
+                ax.plot(curve["stage"], curve["value"], "o-", ms=3, color=colour, label=condition)
+                ax.fill_between(curve["stage"], curve["ci_low"], curve["ci_high"], color=colour, alpha=0.2, lw=0)
+            control = select(cell, condition="intact")
+            ax.plot(control["stage"], control["untrained"], ":", color=GREY, label="untrained model")
+            ax.plot(control["stage"], control["shuffled"], "-", color=NULL, lw=0.9, label="shuffled targets")
+            ax.set(title=f"{name}, k = {k}", ylim=(-0.05, 1.05))
+            ax.tick_params(axis="x", rotation=45)
+        row[0].set_ylabel(f"R² of {target} at {token} tokens")
+    legend_beside(grid[0])
+    return [ax for row in grid for ax in row]
+
+
+def plot_swaps(result: Swaps) -> list[Axes]:
+    """A row per class and token type, a panel per target: effects by stage, random subspaces in grey."""
+    table = result.table
+    rows = list(table[["function_class", "token"]].drop_duplicates().itertuples(index=False, name=None))
+    targets = distinct(table, "target")
+    grid = grid_of_axes(len(rows), len(targets), width=2.3, height=2.2)
+    rng = np.random.default_rng(0)  # sideways jitter only
+    for axes, (name, token) in zip(grid, rows, strict=True):
+        for ax, target in zip(axes, targets, strict=True):
+            keys = {"function_class": name, "token": token, "target": target}
+            cell, null = select(table, **keys), select(result.null, **keys, subspace="pattern")
+            if cell.empty:
+                ax.set_axis_off()
+                continue
+            draw_swaps(ax, cell, null, rng)
+            ax.set_title(f"{target}, {name}, {'query' if token == 'x' else 'y tokens'}", fontsize=8)
+        axes[0].set_ylabel("effect of the swap")
+    legend_beside([ax for row in grid for ax in row])
+    return [ax for row in grid for ax in row if ax.axison]
+
+
+def draw_swaps(ax: Axes, cell: pd.DataFrame, null: pd.DataFrame, rng: np.random.Generator) -> None:
+    stages = distinct(cell, "stage")
+    for kind, side, colour in (("even", -0.2, NULL), ("matched", 0.2, "#8a9099")):
+        for x, stage in enumerate(stages):
+            dots = select(null, null=kind, stage=stage)["effect"]
+            at = x + side + rng.uniform(-0.1, 0.1, len(dots))
+            ax.plot(at, dots, ".", ms=2, color=colour, label=f"random, {kind}")
+    whole = select(cell, subspace="pattern")
+    ax.plot(range(len(stages)), whole["full"], "_", color=INTACT, ms=22, mew=1.8, label="whole stream")
+    for subspace, (colour, marker) in SUBSPACE_STYLES.items():
+        for x, row in enumerate(records(select(cell, subspace=subspace))):
+            spread = [[row["effect"] - row["ci_low"]], [row["ci_high"] - row["effect"]]]
+            label = f"probe's {subspace}"
+            ax.errorbar([x], [row["effect"]], yerr=spread, fmt=marker, color=colour, ms=4.5, capsize=2, label=label)
+    ax.axhline(0, color=GREY, lw=0.8, ls=":", zorder=0)
+    ax.set(xticks=range(len(stages)), xlim=(-0.5, len(stages) - 0.5), ylim=(-0.15, 1.1))
+    ax.set_xticklabels(stages, fontsize=8)
+
+
+def plot_heads(result: HeadDecoding) -> list[Axes]:
+    """A panel per class: R² of x_i in what a head writes against its retrospective score; untrained heads in grey."""
+    names = distinct(result.table, "function_class")
+    axes = row_of_axes(len(names), width=3.0, height=2.9)
+    for ax, name in zip(axes, names, strict=True):
+        mine = select(result.table, function_class=name)
+        ax.plot(mine["score"], mine["untrained"], ".", color=NULL, label="same head, untrained")
+        ax.plot(mine["score"], mine["value"], "o", color=INTACT, ms=4.5, label="head")
+        for row in records(mine.sort_values("value").tail(3)):
+            ax.annotate(
+                f"{row['layer']}.{row['head']}",
+                (row["score"], row["value"]),
+                textcoords="offset points",
+                xytext=(-5, -2) if row["score"] > 0.5 else (5, -2),
+                ha="right" if row["score"] > 0.5 else "left",
+                fontsize=7,
+            )
+        ax.set(title=name, xlabel="retrospective score", xlim=(-0.03, 1.03), ylim=(-0.05, 1.05))
+    axes[0].set_ylabel("R² of x_i in what it writes")
+    legend_beside(axes)
+    return axes

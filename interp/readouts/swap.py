@@ -1,0 +1,501 @@
+"""Is what a probe reads also what the model reads? The probed subspace is swapped between two runs.
+
+1. Two subspaces belong to a probe. `weights` is the row space of its weights: what the probe sees. `pattern` is the
+   span of the stream's covariance with what the probe reads: where the stream goes when that changes (Haufe et al.
+   2014, NeuroImage 87). They differ: weights also cancel what else varies, in directions in which little does, and a
+   swap in those barely moves the stream. At an x token it is probed and swapped at the query alone, where the
+   prediction is read; at y tokens at every one before the query, with one probe for all of them.
+2. A clean prompt's component in it is replaced by that of the same question under another function (or another class,
+   or after other inputs, where the target is one of these), everything else stays, and the later layers run on.
+3. The effect is that of a patch (`interp.patching.effects`): 0 = the prediction stays, 1 = it follows to what the other
+   run predicts. Beside it stands `full`, the effect of swapping the whole stream at the same tokens, which is the most
+   that could be had there.
+4. The null: random subspaces of the same dimension, drawn evenly (`p_value`) or as the stream itself varies
+   (`p_matched`): those carry much of what the two runs differ in, whatever it means.
+
+Before any of this the swap proves that it acts (`check_swap`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from interp.checks import CHECKED, require_equal
+from interp.patching.effects import effect_of
+from interp.patching.pairs import PromptPairs, prompt_pairs
+from interp.readouts.probes import DEFAULT, Place, Protocol
+from interp.readouts.ridge import fit_ridges
+from interp.readouts.stream import (
+    Stage,
+    Token,
+    activations,
+    finish_from,
+    finish_query,
+    read_stream,
+    stages,
+    token_positions,
+)
+from interp.readouts.targets import CLASS, TARGETS, check_targets, one_hot, values
+from interp.stats import holm, permutation_p
+from training.checkpoint import Checkpoint
+from training.config import stream_seed
+from training.errors import CheckError, UserError
+from training.evaluate import CHUNK, evaluation_functions, predictions
+from training.intervals import bootstrap_weights
+from training.transformer import Past, Transformer
+
+RANK_TOLERANCE = 1e-6
+"""Directions that are this much smaller than the largest are rounding."""
+NULLS = ("even", "matched")
+SUBSPACES = ("weights", "pattern")
+
+
+@dataclass(frozen=True)
+class Swaps:
+    """The causal test of one model's probes.
+
+    Attributes:
+        checkpoint: the model's name.
+        step: of its training.
+        table: one row per function class, target, kind of `subspace` (`SUBSPACES`), token type and stage: its `rank`,
+            the `effect` with a 95 % interval over prompts, `full` (the whole stream, with its interval), and by null
+            its mean `random` and `matched`, `p_value` and `p_matched`, from `n_controls` subspaces each;
+            `p_holm` is the larger of the two after Holm over the places (stages and token types) of a target.
+        null: the effect of every random subspace.
+        protocol: of the probes.
+        n_compared: prompts on which null and swap are compared.
+    """
+
+    checkpoint: str
+    step: int
+    table: pd.DataFrame
+    null: pd.DataFrame
+    protocol: Protocol
+    n_compared: int
+
+
+def swap(
+    checkpoint: Checkpoint,
+    classes: Sequence[str] | None = None,
+    *,
+    targets: Sequence[str] | None = None,
+    protocol: Protocol = DEFAULT,
+    n_controls: int = 100,
+    n_compared: int = 256,
+) -> Swaps:
+    """Swap the probed subspaces after the largest of the protocol's numbers of examples.
+
+    Args:
+        checkpoint: a loaded run (`interp.load`).
+        classes: function classes; None takes those of the run.
+        targets: names in `interp.readouts.targets.TARGETS`; None takes all but `x` that exist for a class.
+        protocol: of the probes; heads to remove are not looked at.
+        n_controls: random subspaces per null.
+        n_compared: of the test prompts, on which random subspaces are compared with the probed one.
+
+    Raises:
+        UserError: see `interp.readouts.probes.probe`; or `class` is asked for on a class that is not the run's.
+        CheckError: the swap does not do what it should.
+
+    >>> from interp import load
+    >>> few = Protocol(tokens=("x",), n_prompts=64, n_fit=512)
+    >>> rows = swap(load("zoo:mixed-0"), ["linear"], targets=["t"], protocol=few, n_controls=9).table
+    >>> [*rows["stage"].unique()], bool(rows["effect"].iloc[-1] > 0.5)
+    (['0.post', '1.post', '2.post'], True)
+    """
+    config = checkpoint.config
+    names = list(classes or config.evaluated_classes)
+    found = check_targets(targets, names, config.evaluated_classes, protocol.tokens)
+    examples = max(place.examples for place in protocol.places(config.data.n_points))
+    arms: list[tuple[str, str, Token, list[str]]] = [
+        (name, group, token, wanted)
+        for name in names
+        for group, of_group in found.items()
+        if name in group.split(",")
+        for token in protocol.tokens
+        if (token == "x" or config.model.n_layers > 1)
+        and (wanted := [target for target in of_group if token in TARGETS[target].tokens])
+    ]
+    if not arms:
+        raise UserError(
+            "--swap: nothing to swap (y tokens need a second layer to be read, a class has to be the run's)"
+        )
+    rows: list[dict[str, Any]] = []
+    nulls: list[pd.DataFrame] = []
+    for name, group, token, wanted in tqdm(arms, desc="swap", unit="arm", disable=None):
+        place = Place(token, examples)
+        swaps_of = Arm(checkpoint, name, group.split(","), place, protocol, n_controls, n_compared)
+        for row, null in swap_targets(swaps_of, wanted):
+            rows.append(row)
+            nulls.append(null)
+    table, null = with_holm(pd.DataFrame(rows)), pd.concat(nulls, ignore_index=True)
+    for frame in (table, null):
+        frame.insert(0, "checkpoint", checkpoint.name)
+        frame.insert(1, "step", checkpoint.step)
+    return Swaps(checkpoint.name, checkpoint.step, table, null, protocol, min(n_compared, protocol.n_prompts))
+
+
+def with_holm(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with `p_holm`, over the places of every target, class and kind of subspace."""
+    larger = table[["p_value", "p_matched"]].max(axis=1, skipna=False)
+    families = [table[column] for column in ("function_class", "target", "subspace")]
+    return table.assign(p_holm=larger.groupby(families).transform(lambda family: holm(family.tolist())))
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The swaps on one function class at one type of token.
+
+    Attributes:
+        checkpoint: the run.
+        name: function class of the clean prompts.
+        group: the classes on whose prompts the probes are fitted.
+        place: token type and examples before the query.
+        protocol: of the probes.
+        n_controls: random subspaces per null.
+        n_compared: prompts.
+    """
+
+    checkpoint: Checkpoint
+    name: str
+    group: Sequence[str]
+    place: Place
+    protocol: Protocol
+    n_controls: int
+    n_compared: int
+
+    @property
+    def model(self) -> Transformer:
+        return self.checkpoint.model
+
+    @property
+    def positions(self) -> Int[Tensor, " swapped"]:
+        """The query, or every y token before it."""
+        k = self.place.examples
+        every = token_positions(self.checkpoint.config.layout, k + 1, self.place.token)
+        return every[k:] if self.place.token == "x" else every[:k]
+
+    @property
+    def at(self) -> list[Stage]:
+        """After every layer; at y tokens not after the last, which nobody reads."""
+        every = stages(self.model.config.n_layers, mid=False)[1:]
+        return every if self.place.token == "x" else every[:-1]
+
+
+def swap_targets(arm: Arm, targets: Sequence[str]) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """A row per target and stage, with its null."""
+    found = []
+    for corruption in dict.fromkeys(TARGETS[name].corruption for name in targets):
+        wanted = [name for name in targets if TARGETS[name].corruption == corruption]
+        pairs = prompt_pairs(
+            arm.checkpoint.config,
+            arm.name,
+            corruption,
+            n_prompts=arm.protocol.n_prompts,
+            seed=arm.protocol.seed,
+            examples=arm.place.examples,
+        ).to(arm.model.device)
+        probed = probed_subspaces(arm, wanted)
+        for number, stage in enumerate(arm.at):
+            exchange = make_exchange(arm.model, pairs, stage, arm.positions)
+            found += swap_at(arm, exchange, probed.bases[number], probed.roots[number])
+    return found
+
+
+Bases = dict[tuple[str, str], Float[np.ndarray, "d_model _"]]
+
+
+class Probed(NamedTuple):
+    """What probes see, by stage.
+
+    Attributes:
+        bases: by target and kind of subspace an orthonormal basis [d_model rank].
+        roots: a square root of the stream's covariance.
+    """
+
+    bases: list[Bases]
+    roots: list[Float[np.ndarray, "d_model d_model"]]
+
+
+def probed_subspaces(arm: Arm, targets: Sequence[str]) -> Probed:
+    """Fit the probes whose subspaces are swapped, on reference prompts."""
+    config, protocol, (token, k) = arm.checkpoint.config, arm.protocol, arm.place
+    drawn = [
+        evaluation_functions(config, name, n_prompts=protocol.n_fit, seed=protocol.seed, stream="reference")
+        for name in arm.group
+    ]
+    streams = [read_stream(arm.model, one.prompts.first(k + 1), arm.at, arm.positions) for one in drawn]
+    features = np.stack(streams, axis=2)  # stage prompt class position d_model
+    features = features.reshape(len(arm.at), -1, *features.shape[3:])
+    seen = [k] if token == "x" else range(1, k + 1)
+    known = []
+    for name in targets:
+        if name == CLASS:
+            known.append(np.repeat(one_hot(len(arm.group), protocol.n_fit)[:, None], len(seen), axis=1))
+        else:
+            known.append(np.stack([values(name, drawn[0], token, examples) for examples in seen], axis=1))
+    roots = [covariance_root(of_stage) for of_stage in features]
+    bases: list[Bases] = []
+    for of_stage, root in zip(features, roots, strict=True):
+        fits = zip(targets, fit_ridges(of_stage, known), strict=True)
+        spans = {name: (fit.weights, root @ (root.T @ fit.weights)) for name, fit in fits}
+        kinds = [(name, kind, span) for name, both in spans.items() for kind, span in zip(SUBSPACES, both, strict=True)]
+        bases.append({(name, kind): span_of(span) for name, kind, span in kinds})
+    return Probed(bases, roots)
+
+
+def span_of(columns: Float[np.ndarray, "d_model target"]) -> Float[np.ndarray, "d_model rank"]:
+    """An orthonormal basis of the span.
+
+    >>> span_of(np.array([[2.0, 2.0], [0.0, 0.0]])).shape
+    (2, 1)
+    """
+    left, sizes, _ = np.linalg.svd(columns, full_matrices=False)
+    return left[:, sizes > RANK_TOLERANCE * max(sizes.max(initial=0), np.finfo(float).tiny)]
+
+
+def covariance_root(features: Float[np.ndarray, "prompt point d_model"]) -> Float[np.ndarray, "d_model d_model"]:
+    centred = (features - features.mean(0, dtype=np.float64)).reshape(-1, features.shape[2])
+    eigenvalues, directions = np.linalg.eigh(centred.T @ centred / len(centred))
+    return directions * np.sqrt(eigenvalues.clip(min=0))
+
+
+def random_subspaces(
+    rng: np.random.Generator, n: int, rank: int, root: Float[np.ndarray, "d_model d_model"]
+) -> Float[np.ndarray, "variant d_model rank"]:
+    """Orthonormal bases of the spans of `rank` draws of N(0, root root')."""
+    return np.linalg.qr(root @ rng.standard_normal((n, len(root), rank)))[0]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Two runs, and the tokens and the stage at which one is given a part of the other's stream.
+
+    Attributes:
+        model: the transformer.
+        pairs: their prompts.
+        stage: where.
+        positions: the tokens.
+        clean: the stream of the run that is changed, at all tokens up to the query.
+        difference: the other run's less this one's, at the tokens.
+        past: by later layer the keys and values before the query, if the query is the only token; else empty.
+    """
+
+    model: Transformer
+    pairs: PromptPairs
+    stage: Stage
+    positions: Int[Tensor, " swapped"]
+    clean: Float[Tensor, "batch pos d_model"]
+    difference: Float[Tensor, "batch swapped d_model"]
+    past: Mapping[int, Past]
+
+    def rows(self, prompts: range) -> "Exchange":
+        """The same for some prompts in a row."""
+        chosen = slice(prompts.start, prompts.stop)
+        past = {layer: Past(one.k[chosen], one.v[chosen]) for layer, one in self.past.items()}
+        return Exchange(
+            self.model,
+            self.pairs.rows(prompts),
+            self.stage,
+            self.positions,
+            self.clean[chosen],
+            self.difference[chosen],
+            past,
+        )
+
+    def swapped(self, projector: Float[Tensor, "d_model d_model"]) -> Float[Tensor, "batch swapped d_model"]:
+        """The stream at the tokens, with the other run's component in a subspace."""
+        return self.clean[:, self.positions] + self.difference @ projector
+
+    def predict(self, bases: Float[np.ndarray, "variant d_model rank"]) -> Float[np.ndarray, "variant prompt"]:
+        """The predictions after each subspace was swapped."""
+        found = [self.predict_one(torch.from_numpy(basis @ basis.T).to(self.clean)) for basis in bases]
+        return torch.stack(found).double().cpu().numpy()
+
+    def predict_one(self, projector: Float[Tensor, "d_model d_model"]) -> Float[Tensor, " batch"]:
+        chunks = []
+        for start in range(0, len(self.clean), CHUNK):
+            part = self.rows(range(start, min(start + CHUNK, len(self.clean))))
+            changed = part.swapped(projector)
+            if part.past:
+                chunks.append(finish_query(part.model, part.stage, changed, part.past))
+            else:
+                stream = part.clean.clone()
+                stream[:, part.positions] = changed
+                chunks.append(finish_from(part.model, part.stage, stream))
+        return torch.cat(chunks)
+
+
+def make_exchange(model: Transformer, pairs: PromptPairs, stage: Stage, positions: Int[Tensor, " swapped"]) -> Exchange:
+    """Run both prompts up to the stage."""
+    n_tokens = pairs.clean.layout.n_needed(pairs.clean.tokens.shape[1])
+    everywhere = torch.arange(n_tokens)
+    clean, corrupt = (
+        torch.from_numpy(read_stream(model, prompts, [stage], everywhere)[0]).to(model.device) for prompts in pairs
+    )
+    past = {}
+    if positions.tolist() == [n_tokens - 1]:
+        for layer in range(stage.layer + 1, model.config.n_layers):
+            keys, values_ = past_of(model, pairs, layer, n_tokens - 1)
+            past[layer] = Past(keys, values_)
+    return Exchange(model, pairs, stage, positions, clean, (corrupt - clean)[:, positions], past)
+
+
+def past_of(model: Transformer, pairs: PromptPairs, layer: int, n_before: int) -> Past:
+    """The clean run's keys and values of the first tokens."""
+    sites = [f"blocks.{layer}.attn.hook_{which}" for which in "kv"]
+    chunks = list(activations(model, pairs.clean, sites, torch.arange(n_before)))
+    keys, values_ = (torch.cat([chunk[i] for chunk in chunks]).to(model.device) for i in (0, 1))
+    return Past(keys, values_)
+
+
+def swap_at(
+    arm: Arm,
+    exchange: Exchange,
+    bases: Bases,
+    root: Float[np.ndarray, "d_model d_model"],
+) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """The swap of every target at one stage."""
+    for basis in bases.values():
+        check_swap(exchange.rows(range(min(CHECKED, len(exchange.clean)))), basis)
+    base, source = (predictions(arm.model, prompts)[:, -1].double().numpy() for prompts in exchange.pairs)
+    about = {"function_class": arm.name, "token": arm.place.token, "examples": arm.place.examples}
+    about["stage"] = str(exchange.stage)
+    rng = np.random.default_rng(stream_seed("swap", arm.protocol.seed, *about.values()))
+    weights = bootstrap_weights(len(base), rng)
+    everything = np.eye(len(root))[None]
+    (full,) = effect_of(exchange.predict(everything), base, source, weights)
+    nulls: dict[int, dict[str, np.ndarray]] = {}
+    found = []
+    for (name, subspace), basis in bases.items():
+        rank = basis.shape[1]
+        patched = exchange.predict(basis[None])
+        (effect,) = effect_of(patched, base, source, weights)
+        if rank not in nulls:
+            nulls[rank] = null_effects(arm, exchange, base, source, rng, rank, root)
+        few = slice(0, arm.n_compared)
+        compared = plain_effects(patched[:, few], base[few], source[few])[0]
+        even, matched = (nulls[rank][kind] for kind in NULLS)
+        row = {
+            **about,
+            "target": name,
+            "subspace": subspace,
+            "rank": rank,
+            "effect": effect.value,
+            "ci_low": effect.ci_low,
+            "ci_high": effect.ci_high,
+            "full": full.value,
+            "full_low": full.ci_low,
+            "full_high": full.ci_high,
+            "random": mean_or_nan(even),
+            "p_value": permutation_p(compared, even),
+            "matched": mean_or_nan(matched),
+            "p_matched": permutation_p(compared, matched),
+            "n_controls": len(even),
+        }
+        null = pd.DataFrame([{"null": kind, "effect": one} for kind in NULLS for one in nulls[rank][kind]])
+        found.append((row, null.assign(**about, target=name, subspace=subspace)))
+    return found
+
+
+def mean_or_nan(values_: Float[np.ndarray, " set"]) -> float:
+    return float(values_.mean()) if len(values_) else float("nan")
+
+
+def plain_effects(
+    patched: Float[np.ndarray, "variant prompt"],
+    base: Float[np.ndarray, " prompt"],
+    source: Float[np.ndarray, " prompt"],
+) -> list[float]:
+    """Effects without their intervals."""
+    return [one.value for one in effect_of(patched, base, source, np.full((2, len(base)), 1 / len(base)))]
+
+
+def null_effects(
+    arm: Arm,
+    exchange: Exchange,
+    base: Float[np.ndarray, " prompt"],
+    source: Float[np.ndarray, " prompt"],
+    rng: np.random.Generator,
+    rank: int,
+    root: Float[np.ndarray, "d_model d_model"],
+) -> dict[str, Float[np.ndarray, " set"]]:
+    """By null (`NULLS`) the effects of random subspaces of this rank on the first prompts."""
+    few = exchange.rows(range(min(arm.n_compared, len(base))))
+    n = len(few.clean)
+    found = {}
+    for kind, spread in zip(NULLS, (np.eye(len(root)), root), strict=True):
+        bases = random_subspaces(rng, arm.n_controls, rank, spread)
+        found[kind] = np.array(plain_effects(few.predict(bases), base[:n], source[:n]) if len(bases) else [])
+    return found
+
+
+def check_swap(exchange: Exchange, basis: Float[np.ndarray, "d_model rank"]) -> None:
+    """Prove on a few prompts that swapping this subspace acts, and acts only where it should.
+
+    Raises:
+        CheckError: the empty subspace or a run's own stream changes the prediction, the subspace or the whole space
+            does something else than the same edit of the model's own forward pass, or what was swapped in is not the
+            other run's.
+    """
+    model, size = exchange.model, len(basis)
+    tokens = exchange.pairs.clean.tokens
+    intact = model.predict(tokens)[:, -1:]
+    projector = torch.from_numpy(basis @ basis.T).to(exchange.clean)
+    nothing, everything = torch.zeros_like(projector), torch.eye(size).to(projector)
+    itself = Exchange(
+        model,
+        PromptPairs(exchange.pairs.clean, exchange.pairs.clean),
+        exchange.stage,
+        exchange.positions,
+        exchange.clean,
+        torch.zeros_like(exchange.difference),
+        exchange.past,
+    )
+    require_equal(
+        exchange.predict_one(nothing)[:, None], intact, intact, "swapping an empty subspace changes something"
+    )
+    require_equal(itself.predict_one(projector)[:, None], intact, intact, "swapping a run with itself changes it")
+    for name, one in (("a subspace", projector), ("the whole stream", everything)):
+        plain = plain_swap(exchange, one)
+        given = exchange.predict_one(one)[:, None]
+        require_equal(given, plain, intact, f"swapping {name} is not the same edit of the forward pass")
+    require_source(exchange, basis)
+
+
+def require_source(exchange: Exchange, basis: Float[np.ndarray, "d_model rank"]) -> None:
+    """After the swap, the component in the subspace is the other run's and the rest is the run's own."""
+    inside = torch.from_numpy(basis).to(exchange.clean)
+    moved = exchange.swapped(inside @ inside.T) - exchange.clean[:, exchange.positions]
+    missing = (moved - exchange.difference) @ inside
+    leaked = moved - (moved @ inside) @ inside.T
+    size = max(exchange.difference.abs().max().item(), 1e-3 * exchange.clean.abs().max().item())
+    worst = max(missing.abs().max().item() if inside.shape[1] else 0.0, leaked.abs().max().item())
+    if not worst <= 1e-3 * size:
+        raise CheckError(f"self-check: after the swap at {exchange.stage} the subspace is not the other run's")
+
+
+@torch.no_grad()
+def plain_swap(exchange: Exchange, projector: Float[Tensor, "d_model d_model"]) -> Float[Tensor, "batch 1"]:
+    """The prediction after the swap through nothing but the model's own forward passes."""
+    model, site, seen = exchange.model, exchange.stage.site, []
+
+    def keep(stream: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        seen.append(stream)
+        return stream
+
+    def edit(stream: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        changed = stream.clone()
+        changed[:, exchange.positions] += (seen[0] - stream)[:, exchange.positions] @ projector
+        return changed
+
+    clean, corrupt = (model.needed(prompts.tokens) for prompts in exchange.pairs)
+    model(corrupt, {site: keep})
+    return model(clean, {site: edit})[:, -1:]

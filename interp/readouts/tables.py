@@ -1,0 +1,290 @@
+"""What `interp lens` and `interp probe` print: tables, and sentences that follow from them by fixed rules."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from interp.readouts.decoding import HeadDecoding
+from interp.readouts.lens import Lens
+from interp.readouts.probes import Probes
+from interp.readouts.swap import Swaps
+from interp.stats import SIGNIFICANT
+from training.output import interval, number, print_table, records
+
+Result = Probes | HeadDecoding | Swaps
+"""What `interp probe` finds."""
+APPEARS, COMPLETE = 0.5, 0.9
+"""Shares of the model's in-context gain from which on the answer counts as there, and as complete."""
+MOST_ROWS = 24
+SHORT = {"no_context": "no context", "least_squares": "least squares", "single_index": "knows the class"}
+
+
+def select(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
+    """The rows with these values."""
+    for column, value in values.items():
+        table = table.loc[table[column] == value]
+    return table
+
+
+def of(table: pd.DataFrame, **values: Any) -> list[dict[str, Any]]:
+    """The rows with these values, as dictionaries."""
+    return records(select(table, **values))
+
+
+def distinct(table: pd.DataFrame, column: str) -> list[Any]:
+    """The values of a column in the order of their first appearance."""
+    return list(dict.fromkeys(table[column].tolist()))
+
+
+def top_row(table: pd.DataFrame, column: str) -> dict[str, Any]:
+    """The row with the largest value."""
+    return max(records(table), key=lambda row: row[column])
+
+
+def short(reference: str) -> str:
+    """A reference predictor in few words.
+
+    >>> short("gradient_descent_4"), short("no_context")
+    ('GD 4', 'no context')
+    """
+    return SHORT.get(reference, reference.replace("gradient_descent_", "GD ").replace("_", " "))
+
+
+def long(reference: str) -> str:
+    """A reference predictor in words.
+
+    >>> long("gradient_descent_1"), long("ridge")
+    ('gradient descent with 1 step', 'ridge')
+    """
+    if reference.startswith("gradient_descent_"):
+        steps = reference.rpartition("_")[2]
+        return f"gradient descent with {steps} step{'' if steps == '1' else 's'}"
+    names = {"no_context": "the no-context optimum", "single_index": "the learner that knows the class"}
+    return names.get(reference, reference.replace("_", " "))
+
+
+def print_lens(result: Lens) -> None:
+    """One table per class: a row per stage and kind, a column per reference."""
+    depth = result.depth
+    for name in distinct(depth, "function_class"):
+        mine = select(depth, function_class=name)
+        references = distinct(mine, "reference")
+        rows = []
+        for kind in distinct(mine, "kind"):
+            for stage in distinct(mine, "stage"):
+                cells = {row["reference"]: row for row in of(mine, kind=kind, stage=stage)}
+                marks = {key: "*" if row["near"] else "" for key, row in cells.items()}
+                rows.append([f"{stage} {kind}", *(number(cells[key]["distance"]) + marks[key] for key in references)])
+        caption = (
+            f"squared distance of the implied prediction over E[y²], pairs {distinct(mine, 'points')[0]}; to the "
+            "target it is the NMSE; *: the nearest predictor and those not told apart from it; "
+            f"{result.n_prompts} prompts, seed {result.seed}; the tuned lens is fitted on as many others"
+        )
+        title = f"{result.checkpoint}, step {result.step}: lens on {name}"
+        print_table(title, ["stage", *map(short, references)], rows, caption)
+
+
+def lens_verdict(result: Lens) -> list[str]:
+    """One sentence per class: where the answer appears, and what the implied prediction is closest to before and after.
+
+    The answer appears at the first stage at which the tuned lens has half of the model's gain over the no-context
+    optimum (`APPEARS`), and is complete from 0.9 of it on (`COMPLETE`).
+    """
+    return [class_verdict(result, name) for name in distinct(result.depth, "function_class")]
+
+
+def class_verdict(result: Lens, name: str) -> str:
+    tuned = select(result.depth, function_class=name, kind="tuned")
+    steps = of(tuned, reference="target")
+    last = of(tuned, reference="no_context")[-1]
+    if not steps[-1]["distance"] < of(tuned, reference="target")[0]["distance"] or last["near"]:
+        return f"On {name} the model's own prediction is not told apart from the no-context optimum: no answer appears."
+    appears = next((row for row in steps if row["gain"] >= APPEARS), None)
+    if appears is None:
+        return f"On {name} no stage has half of the model's gain over the no-context optimum."
+    before = steps[max(0, steps.index(appears) - 1)]
+    complete = next(row for row in steps if row["gain"] >= COMPLETE)
+    layers = [row["stage"] for row in steps if row["stage"].endswith("post")]
+    nearest = [f"after layer {stage.split('.')[0]} {nearest_at(tuned, stage)}" for stage in layers]
+    return (
+        f"On {name} the answer appears at {appears['stage']} ({appears['gain']:.2f} of the model's gain over the "
+        f"no-context optimum, {before['gain']:.2f} before) and is complete at {complete['stage']}; the tuned lens is "
+        f"closest {', '.join(nearest)}."
+    )
+
+
+def nearest_at(tuned: pd.DataFrame, stage: str) -> str:
+    near = sorted(of(tuned, stage=stage, near=True), key=lambda row: row["distance"])
+    others = f" or {long(near[1]['reference'])}" if len(near) > 1 else ""
+    return f"to {long(near[0]['reference'])}{others} ({near[0]['distance']:.3f})"
+
+
+def print_probes(result: Probes) -> None:
+    """One table per class and condition: a row per target, token type and number of examples, a column per stage."""
+    for name in distinct(result.table, "function_class"):
+        for condition in distinct(result.table, "condition"):
+            print_condition(result, name, condition)
+
+
+def print_condition(result: Probes, name: str, condition: str) -> None:
+    mine, protocol = select(result.table, function_class=name, condition=condition), result.protocol
+    stages, targets = distinct(mine, "stage"), distinct(mine, "target")
+    keys = list(dict.fromkeys((row["target"], row["token"], row["examples"]) for row in records(mine)))
+    if len(keys) > MOST_ROWS:
+        keys = [key for key in keys if key[2] == max(distinct(mine, "examples"))]
+    rows = []
+    for target, token, examples in sorted(keys, key=lambda key: targets.index(key[0])):
+        cells = {row["stage"]: row for row in of(mine, target=target, token=token, examples=examples)}
+        shown = (f"{two(cells[stage]['value'])} ({two(cells[stage]['above'])})" for stage in stages)
+        rows.append([f"{target} {token} {examples}", *shown])
+    what = "accuracy" if "accuracy" in distinct(mine, "metric") else "held-out R²"
+    widest = max((row["ci_high"] - row["ci_low"]) / 2 for row in records(mine))
+    caption = (
+        f"{what} at the x or y token that has seen k examples (what of it exceeds shuffled targets and an untrained "
+        f"model); 95 % half-widths up to {widest:.3f}; fitted on {protocol.n_fit} prompts, judged on "
+        f"{protocol.n_prompts} others, seed {protocol.seed}"
+    )
+    told = "" if condition == "intact" else f", {condition}"
+    title = f"{result.checkpoint}, step {result.step}: probes on {name}{told}"
+    print_table(title, ["target, token, k", *stages], rows, caption)
+
+
+def probe_verdict(result: Probes) -> list[str]:
+    """One sentence per class: for every target the place where it exceeds its controls most."""
+    sentences = []
+    for name in distinct(result.table, "function_class"):
+        mine, parts = select(result.table, function_class=name, condition="intact"), []
+        for target in distinct(mine, "target"):
+            best = top_row(select(mine, target=target), "above")
+            if not best["above_low"] > 0:
+                parts.append(f"{target} nowhere above its controls")
+                continue
+            what = "accuracy" if best["metric"] == "accuracy" else "R²"
+            parts.append(
+                f"{target} best at {best['stage']}, {best['token']} tokens, k = {best['examples']} ({what} "
+                f"{interval(best['value'], best['ci_low'], best['ci_high'])}, {best['above']:.2f} above its controls)"
+            )
+        sentences.append(f"Decodable on {name}: {'; '.join(parts)}.")
+    return sentences
+
+
+def two(value: float) -> str:
+    """Two digits after the point, and no minus before a zero.
+
+    >>> two(-0.001), two(0.126)
+    ('0.00', '0.13')
+    """
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
+def print_swaps(result: Swaps) -> None:
+    """One table per class: a row per target, token type and stage."""
+    for name in distinct(result.table, "function_class"):
+        mine, rows = select(result.table, function_class=name), []
+        for row in of(mine, subspace="pattern"):
+            (seen,) = of(mine, subspace="weights", **{key: row[key] for key in ("token", "stage", "target")})
+            rows.append(
+                [
+                    f"{row['target']} at {row['token']}, {row['stage']}",
+                    str(row["rank"]),
+                    interval(row["effect"], row["ci_low"], row["ci_high"]),
+                    number(seen["effect"]),
+                    number(row["full"]),
+                    *(number(row[column]) for column in ("random", "p_value", "matched", "p_matched", "p_holm")),
+                ]
+            )
+        first = records(mine)[0]
+        caption = (
+            "share of the way to the other run's prediction when the component in the probe's pattern (or in its "
+            "weights) is swapped; whole: all of the stream at these tokens; random: mean over "
+            f"{first['n_controls']} even subspaces of that rank, matched: over as many drawn as the stream varies; p "
+            "for the pattern (Holm: the larger of the two, over the places of a target), on "
+            f"{result.n_compared} prompts; x: at the query, y: at every y token before it; k = {first['examples']}, "
+            f"{result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
+        )
+        header = ["swapped", "rank", "pattern", "weights", "whole", "random", "p", "matched", "p matched", "p Holm"]
+        print_table(f"{result.checkpoint}, step {result.step}: swaps on {name}", header, rows, caption)
+
+
+def swap_verdict(result: Swaps) -> list[str]:
+    """One sentence per class: for every target the swap that moves the prediction most, and whether it beats chance.
+
+    A target is used where its pattern beats both nulls after Holm over the places at which it was swapped.
+    """
+    sentences = []
+    for name in distinct(result.table, "function_class"):
+        mine, parts = select(result.table, function_class=name, subspace="pattern"), []
+        for target in distinct(mine, "target"):
+            places = of(mine, target=target)
+            used = [row for row in places if row["p_holm"] <= SIGNIFICANT]
+            best = max(used or places, key=lambda row: row["effect"])
+            parts.append(
+                f"{target} {judgement(best)} ({'' if used else 'at most '}"
+                f"{interval(best['effect'], best['ci_low'], best['ci_high'])} of the way at {best['stage']}, "
+                f"{best['token']} tokens; whole stream {best['full']:.2f}; p = {best['p_holm']:.3f} after Holm)"
+            )
+        sentences.append(f"Swapped on {name}: {'; '.join(parts)}.")
+    return sentences
+
+
+def judgement(row: dict[str, Any]) -> str:
+    least = 1 / (row["n_controls"] + 1)
+    if row["p_holm"] <= SIGNIFICANT:
+        return "is used"
+    if max(row["p_value"], row["p_matched"]) <= least + 1e-12:
+        return "moves it more than every random subspace, of which there are too few to say more"
+    return "is not told from random subspaces"
+
+
+def print_heads(result: HeadDecoding, top: int = 8) -> None:
+    """One table per class: the heads that write most of x_i."""
+    for name in distinct(result.table, "function_class"):
+        best = sorted(of(result.table, function_class=name), key=lambda row: -row["value"])[:top]
+        rows = [
+            [
+                f"{row['layer']}.{row['head']}",
+                interval(row["value"], row["ci_low"], row["ci_high"]),
+                *(number(row[column]) for column in ("shuffled", "untrained", "above", "score")),
+            ]
+            for row in best
+        ]
+        (agreement,) = of(result.agreement, function_class=name)
+        caption = (
+            f"held-out R² of x_i from z W_O at y_i; Spearman's correlation with the retrospective score over "
+            f"{agreement['n_heads']} heads {number(agreement['rho'])} (p = {number(agreement['p_value'], 4)}); the "
+            f"{len(rows)} highest"
+        )
+        header = ["head", "x_i in what it writes", "shuffled", "untrained", "above", "score"]
+        print_table(f"{result.checkpoint}, step {result.step}: heads on {name}", header, rows, caption)
+
+
+def heads_verdict(result: HeadDecoding) -> list[str]:
+    """One sentence per class about the head that looks most at its own x, and the one that writes most of it."""
+    sentences = []
+    for name in distinct(result.table, "function_class"):
+        mine = select(result.table, function_class=name)
+        looks, writes = (top_row(mine, column) for column in ("score", "value"))
+        sentence = (
+            f"On {name} head {looks['layer']}.{looks['head']} looks at x_i most ({looks['score']:.2f}) and writes"
+        )
+        sentence += f" it with R² {interval(looks['value'], looks['ci_low'], looks['ci_high'])}"
+        if (looks["layer"], looks["head"]) != (writes["layer"], writes["head"]):
+            sentence += f"; head {writes['layer']}.{writes['head']} writes most of it ({writes['value']:.2f})"
+        sentences.append(sentence + ".")
+    return sentences
+
+
+def sentences_of(results: Sequence[Lens | Result]) -> list[str]:
+    """The verdicts of these results."""
+    found: list[str] = []
+    for one in results:
+        if isinstance(one, Lens):
+            found += lens_verdict(one)
+        elif isinstance(one, Probes):
+            found += probe_verdict(one)
+        elif isinstance(one, Swaps):
+            found += swap_verdict(one)
+        else:
+            found += heads_verdict(one)
+    return found
