@@ -429,7 +429,7 @@ def test_path_prints_the_whole_effect_first(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"paths.csv", "paths_ends.csv", "paths.png"}
 
 
-def test_runs_that_hold_the_same_are_a_failed_self_check(tmp_path):
+def test_runs_that_hold_the_same_are_a_failed_self_check():
     """The same inputs under another function: nothing before the first y differs."""
     done = interp(
         "patch", *CKPT, "--site", "resid_pre", "--at", "x:0", "--classes", "linear", "--prompts", 16, "--json"
