@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.engine import Site, Substitutes, read_sites
+from interp.engine import Site, Substitutes
 from interp.interventions import Mode, Partner, Reference
 from interp.parallel import side_by_side
 from training.config import RunConfig, stream_seed
@@ -15,7 +15,7 @@ from training.errors import UserError
 from training.evaluate import evaluation_generator, evaluation_prompts
 from training.prompts import Prompts
 from training.sampling import crossed_prompts
-from training.transformer import Transformer
+from training.transformer import Edit, Sites, Transformer
 
 HOOKS: Mapping[Site, str] = {"z": "attn.hook_z", "pattern": "attn.hook_z", "value": "attn.hook_v"}
 
@@ -27,15 +27,32 @@ class Moments(NamedTuple):
     std: list[Float[Tensor, "1 pos ..."]]
 
 
+@torch.no_grad()
 def activations(
     model: Transformer, tokens: Float[Tensor, "batch pos dim"], site: Site, *, mlps: bool = True
 ) -> list[Float[Tensor, "batch needed ..."]]:
-    """The site's activations of every layer, then every layer's mlp_out, at the tokens that predictions need."""
-    layers = range(model.config.n_layers)
-    sites = [f"blocks.{layer}.{HOOKS[site]}" for layer in layers]
-    sites += [f"blocks.{layer}.hook_mlp_out" for layer in layers if mlps]
-    seen = read_sites(model, model.needed(tokens), sites)
-    return [seen[one] for one in sites]
+    """The site's activations of every layer, then every layer's mlp_out, at the tokens that predictions need.
+
+    Args:
+        model: the transformer.
+        tokens: prompts.
+        site: of heads.
+        mlps: whether mlp_out is wanted; without, the last layer stops at its attention.
+    """
+    heads, outs = {}, {}
+    resid = model.read_in(model.needed(tokens))
+    for layer, block in enumerate(model.layers):
+        at = Sites({HOOKS[site]: kept_in(heads, layer), "hook_mlp_out": kept_in(outs, layer)})
+        if mlps or layer < model.config.n_layers - 1:
+            resid = block(resid, at)
+        else:
+            block.mix(resid, at)
+    return [*heads.values(), *(outs.values() if mlps else ())]
+
+
+def kept_in(seen: dict[int, Tensor], layer: int) -> Edit:
+    """An edit that changes nothing and keeps what it sees."""
+    return lambda activation: seen.setdefault(layer, activation)
 
 
 def moments(

@@ -124,6 +124,7 @@ def score(
     n_prompts: int = 1024,
     seed: int = 0,
     stream: str = "test",
+    intervals: bool = True,
 ) -> HeadScores:
     """One score of every head on prompts of each class.
 
@@ -138,6 +139,7 @@ def score(
         n_prompts: per class.
         seed: of the prompts.
         stream: `selection` gives other prompts than `test`, so that heads can be chosen on one and tested on the other.
+        intervals: whether they are wanted; without, `ci_low` and `ci_high` are NaN.
 
     Raises:
         UserError: unknown class, score, weighting, inputs or shift, a shift of the query only, or pairs that the
@@ -157,6 +159,7 @@ def score(
         n_prompts=n_prompts,
         seed=seed,
         stream=stream,
+        intervals=intervals,
     )
     return result
 
@@ -172,6 +175,7 @@ def score_all(
     n_prompts: int = 1024,
     seed: int = 0,
     stream: str = "test",
+    intervals: bool = True,
 ) -> list[HeadScores]:
     """Several scores in one pass over the same prompts; arguments as in `score`.
 
@@ -185,6 +189,7 @@ def score_all(
         n_prompts: per class.
         seed: of the prompts.
         stream: `test` or `selection`.
+        intervals: whether they are wanted.
 
     Raises:
         UserError: see `score`.
@@ -204,7 +209,8 @@ def score_all(
         scores = prompt_scores(checkpoint.model, prompts, measures, weighting(by))
         rng = np.random.default_rng(stream_seed("score", seed, name))
         means[name], chances[name] = scores.heads.mean(0), scores.chance.mean(0)
-        lows[name], highs[name] = mean_interval(scores.heads, rng)
+        nothing = np.full_like(means[name], np.nan)
+        lows[name], highs[name] = mean_interval(scores.heads, rng) if intervals else (nothing, nothing)
     return [
         HeadScores(
             checkpoint.name,

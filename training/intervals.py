@@ -11,10 +11,7 @@ def bootstrap_weights(
     n_prompts: int, rng: np.random.Generator, n_resamples: int = N_RESAMPLES
 ) -> Float[np.ndarray, "resample prompt"]:
     """How much each prompt counts in each resample: `weights @ values` are the resampled means of any values."""
-    first = n_prompts * np.arange(n_resamples)  # every resample counts in places of its own: 4 times rng.multinomial
-    drawn = first[:, None] + rng.integers(n_prompts, size=(n_resamples, n_prompts))
-    counts = np.bincount(drawn.ravel(), minlength=n_resamples * n_prompts)
-    return counts.reshape(n_resamples, n_prompts) / n_prompts
+    return rng.multinomial(n_prompts, np.full(n_prompts, 1 / n_prompts), size=n_resamples) / n_prompts
 
 
 def percentile_interval(

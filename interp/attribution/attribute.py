@@ -7,7 +7,6 @@
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,11 +20,12 @@ from tqdm import tqdm
 from interp.attribution.nodes import Ends, check_method
 from interp.attribution.receipt import Receipt, receipt
 from interp.attribution.targets import EXACT, AllEdges, Effects, Nodes, Target, flat
+from interp.parallel import side_by_side
 from interp.patching.effects import effect_resamples, gap_exists
 from interp.patching.maps import place_name
 from interp.patching.sites import check_site
 from interp.patching.sweep import Question, check_direction, chunks
-from interp.sweep import evened, one_thread_each
+from interp.sweep import evened
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.intervals import bootstrap_weights, percentile_interval
@@ -284,8 +284,9 @@ def moves_of(checkpoint: Checkpoint, name: str, target: Target, method: str, que
     model = checkpoint.model
     base, source = question.sides(question.pairs(checkpoint, name))
     bar = tqdm(total=question.n_prompts, desc=f"{method} {name}", unit="prompt", disable=None)
-    with bar, one_thread_each() as n_workers, ThreadPoolExecutor(n_workers) as pool:
-        most = max(1, min(CHUNK, MEMORY // (4 * target.floats())))
+    most = max(1, min(CHUNK, MEMORY // (4 * target.floats())))
+    size = evened(question.n_prompts, most, torch.get_num_threads())
+    with bar:
 
         def run(prompts: range) -> AllMoves:
             ends = Ends(*(model.needed(side.rows(prompts).tokens) for side in (base, source)))
@@ -295,7 +296,7 @@ def moves_of(checkpoint: Checkpoint, name: str, target: Target, method: str, que
             bar.update(len(prompts))
             return AllMoves(own, other, flat(found.signed), None if found.dropped is None else flat(found.dropped))
 
-        parts = list(pool.map(run, chunks(question.n_prompts, evened(question.n_prompts, most, n_workers))))
+        parts = side_by_side(run, chunks(question.n_prompts, size))
     bases, sources, signed, dropped = zip(*parts, strict=True)
     together = None if dropped[0] is None else np.concatenate(dropped, axis=1)
     return AllMoves(np.concatenate(bases), np.concatenate(sources), np.concatenate(signed), together)

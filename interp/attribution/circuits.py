@@ -11,7 +11,6 @@ A faithfulness beyond 1 overshoots, so graphs are compared by 1 - |1 - faithfuln
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,11 +26,12 @@ from interp.attribution.attribute import effects, plan_edges
 from interp.attribution.graph import Edges, Graph, edges_called, pruned
 from interp.attribution.receipt import largest
 from interp.attribution.targets import EXACT, AllEdges, Effects
+from interp.parallel import side_by_side
 from interp.patching.effects import effect_of, gap_exists
 from interp.patching.pairs import PromptPairs
 from interp.patching.sweep import Question, check_direction, chunks, predictions_at_query
 from interp.stats import Effect, permutation_p
-from interp.sweep import evened, one_thread_each
+from interp.sweep import evened
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.errors import CheckError, UserError
@@ -310,17 +310,16 @@ class Runs:
         """The predictions with clean information on the edges of each graph alone."""
         prompts = range(len(self.clean)) if prompts is None else prompts
         masks = [torch.from_numpy(edges).to(self.model.device) for edges in graphs]
-        with one_thread_each() as n_workers, ThreadPoolExecutor(n_workers) as pool:
-            most = max(1, min(CHUNK, MEMORY // (4 * self.floats(len(graphs[0][0])))))
+        most = max(1, min(CHUNK, MEMORY // (4 * self.floats(len(graphs[0][0])))))
+        size = evened(len(prompts), most, torch.get_num_threads())
 
-            def run(rows: range) -> Float[np.ndarray, "graph chunk"]:
-                clean, other = (self.model.needed(side.rows(rows).tokens) for side in self.pairs.rows(prompts))
-                corrupt = corrupt_run(self.model, other)
-                found = [predict_circuit(self.model, clean, corrupt, mask) for mask in masks]
-                return torch.stack(found).double().cpu().numpy()
+        def run(rows: range) -> Float[np.ndarray, "graph chunk"]:
+            clean, other = (self.model.needed(side.rows(rows).tokens) for side in self.pairs.rows(prompts))
+            corrupt = corrupt_run(self.model, other)
+            found = [predict_circuit(self.model, clean, corrupt, mask) for mask in masks]
+            return torch.stack(found).double().cpu().numpy()
 
-            parts = pool.map(run, chunks(len(prompts), evened(len(prompts), most, n_workers)))
-            return np.concatenate(list(parts), axis=1)
+        return np.concatenate(side_by_side(run, chunks(len(prompts), size)), axis=1)
 
     def floats(self, n_senders: int) -> int:
         """About how many numbers a prompt takes."""

@@ -20,7 +20,6 @@ from training.function_classes import function_class
 from training.function_classes.base import FunctionOfX
 from training.prompts import Prompts
 
-
 KEEP_QUERY = "permuted, pair:J, noise"
 """Corruptions that leave the query as it is whatever the class."""
 

@@ -54,7 +54,9 @@ def test_a_patch_that_goes_wrong_is_refused(trained, monkeypatch, failure, broke
 
 def test_a_prediction_read_elsewhere_is_refused(trained, monkeypatch):
     true = checks.run_on
-    monkeypatch.setattr(checks, "run_on", lambda *given: true(*given)._replace(prediction=true(*given).prediction + 0.01))
+    monkeypatch.setattr(
+        checks, "run_on", lambda *given: true(*given)._replace(prediction=true(*given).prediction + 0.01)
+    )
     with pytest.raises(CheckError, match="reading the prediction at the query changes it"):
         patch(trained, ["linear"], site="z", heads="0.1", **COMMON)
 
@@ -90,7 +92,9 @@ sites_without_edits = engine.Sites({})
 def test_runs_that_hold_the_same_at_every_place_are_refused(trained):
     """Under another function of the same inputs, the first x is the same, and so is all that sees nothing else."""
     for direction in ("denoise", "noise"):
-        with pytest.raises(CheckError, match="clean and corrupt prompts give the same resid_pre wherever it is patched"):
+        with pytest.raises(
+            CheckError, match="clean and corrupt prompts give the same resid_pre wherever it is patched"
+        ):
             patch(trained, ["linear"], site="resid_pre", at="x:0", direction=direction, **COMMON)
     with pytest.raises(CheckError, match="give the same q"):
         patch(trained, ["linear"], site="q", heads="layer:0", at="x", **COMMON)
@@ -125,7 +129,7 @@ def test_what_differs_is_found_by_head_and_token():
         shape = {"pattern": (2, n_heads, n_tokens, n_tokens)}.get(name, (2, n_tokens, n_heads, 5))
         shape = shape if site.by_head else (2, n_tokens, 5)
         own, given = torch.zeros(shape), torch.zeros(shape)
-        where = (1, 1, 2, 0) if name == "pattern" else (1, 2, 1, 4)[: len(shape) - 1] + (4,)
+        where = (1, 1, 2, 0) if name == "pattern" else (1, 2, 1, 4) if site.by_head else (1, 2, 4)
         given[where] = 1
         heads = [(0,), (1,), (2,)] if site.by_head else [()]
         variants = [(Patch(name, 0, numbers, tokens),) for numbers in heads for tokens in at]

@@ -78,7 +78,9 @@ def aligned(checkpoint, weight, rank):
     getattr(second.attn, weight)[0] = directions
     for name, one in (("W_V", first), ("W_Q", second), ("W_K", second)):
         if name != weight:
-            getattr(one.attn, name)[0] = torch.linalg.qr(torch.randn(16, 8, generator=torch.Generator().manual_seed(5)))[0]
+            getattr(one.attn, name)[0] = torch.linalg.qr(
+                torch.randn(16, 8, generator=torch.Generator().manual_seed(5))
+            )[0]
     second.attn.W_O[0] = torch.linalg.qr(torch.randn(16, 8, generator=torch.Generator().manual_seed(6)))[0].T
 
 
@@ -122,7 +124,7 @@ def test_gains_belong_to_the_weights_and_means_to_nobody():
 
 
 def test_heads_at_random_compose_by_chance():
-    """p-values of 240 unrelated pairs, from 19 rotations each: 1/20, 2/20, ... equally often, and chance is on target."""
+    """p-values of 240 unrelated pairs, from 19 rotations each: 1/20, 2/20, ... equally often; chance is on target."""
     rows = {"q": [], "k": [], "v": []}
     for seed in range(240):
         checkpoint = checkpoint_of(seed, n_heads=1, d_model=6)

@@ -94,15 +94,15 @@ def test_runs_that_predict_the_same_leave_nothing_to_measure(ends, weights):
 
 @pytest.mark.parametrize("n_prompts", [50, 200])
 def test_intervals_cover_the_truth_about_as_often_as_they_say(n_prompts):
-    """Patches that move 0.4 of the way plus noise that grows with the gap; 400 samples, binomial error 0.011."""
+    """Patches that move 0.4 of the way plus noise that grows with the gap; 300 samples, binomial error 0.013."""
     rng = np.random.default_rng(0)
     covered = []
-    for _ in range(400):
+    for _ in range(300):
         base, gap = rng.normal(0, 1, (2, n_prompts))
         patched = base + 0.4 * gap + rng.normal(0, 0.5, n_prompts) * (0.2 + np.abs(gap))
-        (found,) = effect_of(patched[None], base, base + gap, bootstrap_weights(n_prompts, rng, 400))
+        (found,) = effect_of(patched[None], base, base + gap, bootstrap_weights(n_prompts, rng, 300))
         covered.append(found.ci_low <= 0.4 <= found.ci_high)
-    assert (0.88 if n_prompts == 50 else 0.915) <= np.mean(covered) <= 0.98
+    assert (0.88 if n_prompts == 50 else 0.91) <= np.mean(covered) <= 0.98
 
 
 def test_metrics_are_their_definitions():

@@ -197,7 +197,9 @@ def test_a_run_of_one_class_has_no_other():
     config = from_preset("tiny", "single:linear", 0, ["data.classes=linear"])
     with pytest.raises(UserError, match=r"--corrupt class needs a second function class \(this run has only linear\)"):
         made(config, "class")
-    assert torch.equal(made(config, "class", "quadratic").corrupt.ys, evaluation_prompts(config, "linear", n_prompts=N, seed=0).ys)
+    assert torch.equal(
+        made(config, "class", "quadratic").corrupt.ys, evaluation_prompts(config, "linear", n_prompts=N, seed=0).ys
+    )
 
 
 @pytest.mark.parametrize("name", ["linear", "sparse_parity", "decision_tree", "relu_network"])
