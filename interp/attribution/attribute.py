@@ -23,6 +23,7 @@ from interp.attribution.targets import EXACT, AllEdges, Effects, Nodes, Target, 
 from interp.parallel import side_by_side
 from interp.patching.effects import effect_resamples, gap_exists
 from interp.patching.maps import place_name
+from interp.patching.sites import check_site
 from interp.patching.sweep import Question, check_direction, chunks
 from interp.sweep import evened
 from training.checkpoint import Checkpoint
@@ -110,7 +111,7 @@ def attribute(
     """
     names = list(classes or checkpoint.config.evaluated_classes)
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
-    target = Nodes(checkpoint, site, at, n_examples(checkpoint, question, names[0]), n_steps)
+    target = plan_nodes(checkpoint, names, question, site=site, at=at, methods=methods, n_steps=n_steps)
     return measured(checkpoint, names, target, methods, question, n_receipt, site)
 
 
@@ -152,12 +153,54 @@ def attribute_edges(
     """
     names = list(classes or checkpoint.config.evaluated_classes)
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
-    target = AllEdges(checkpoint, n_examples(checkpoint, question, names[0]), n_steps)
+    target = plan_edges(checkpoint, names, question, methods=methods, n_steps=n_steps)
     return measured(checkpoint, names, target, methods, question, n_receipt, "edges")
 
 
-def n_examples(checkpoint: Checkpoint, question: Question, name: str) -> int:
-    return question._replace(n_prompts=2).pairs(checkpoint, name).n_examples
+def plan_nodes(
+    checkpoint: Checkpoint,
+    names: Sequence[str],
+    question: Question,
+    *,
+    site: str,
+    at: str | None,
+    methods: Sequence[str],
+    n_steps: int,
+) -> Nodes:
+    """The nodes that `attribute` is asked for, before anything is computed.
+
+    Raises:
+        UserError: see `attribute`.
+    """
+    check_site(site)
+    target = Nodes(checkpoint, site, at, n_examples(checkpoint, names, question), n_steps)
+    check_methods(target, methods)
+    target.rows()  # refuses tokens that there are not
+    return target
+
+
+def plan_edges(
+    checkpoint: Checkpoint, names: Sequence[str], question: Question, *, methods: Sequence[str], n_steps: int
+) -> AllEdges:
+    """The edges that `attribute_edges` is asked for, before anything is computed.
+
+    Raises:
+        UserError: see `attribute_edges`.
+    """
+    target = AllEdges(checkpoint, n_examples(checkpoint, names, question), n_steps)
+    check_methods(target, methods)
+    return target
+
+
+def check_methods(target: Target, methods: Sequence[str]) -> None:
+    for method in methods:
+        check_method(method, (EXACT, *target.methods))
+
+
+def n_examples(checkpoint: Checkpoint, names: Sequence[str], question: Question) -> int:
+    """Pairs before the query; refuses corruptions that a class does not allow."""
+    pairs = [question._replace(n_prompts=2).pairs(checkpoint, name) for name in names]
+    return pairs[0].n_examples
 
 
 class Pair(NamedTuple):
@@ -179,8 +222,6 @@ def measured(
     of: str,
 ) -> Attribution:
     """Every method on every class, and the receipts."""
-    for method in methods:
-        check_method(method, (EXACT, *target.methods))
     approximate = [method for method in methods if method != EXACT]
     rows, pairs = [], []
     for name in names:

@@ -22,9 +22,8 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from interp.attribution.assembled import corrupt_run, predict_circuit
-from interp.attribution.attribute import effects, n_examples
+from interp.attribution.attribute import effects, plan_edges
 from interp.attribution.graph import Edges, Graph, edges_called, pruned
-from interp.attribution.nodes import check_method
 from interp.attribution.receipt import largest
 from interp.attribution.targets import EXACT, AllEdges, Effects
 from interp.parallel import side_by_side
@@ -162,9 +161,8 @@ def circuits(
     """
     names = list(classes or checkpoint.config.evaluated_classes)
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
-    target = AllEdges(checkpoint, n_examples(checkpoint, question, names[0]), n_steps)
-    check_method(method, (EXACT, *target.methods))
-    check_asked(sizes, faithful)
+    target = plan_edges(checkpoint, names, question, methods=[method], n_steps=n_steps)
+    check_asked(sizes, faithful, int(target.graph.allowed.sum()))
     parts = [of_class(checkpoint, name, target, method, question, sizes, n_random, faithful) for name in names]
     return Circuits(
         pd.concat([one.curve for one in parts], ignore_index=True),
@@ -177,14 +175,16 @@ def circuits(
     )
 
 
-def check_asked(sizes: Sequence[int], faithful: float) -> None:
-    """Refuse sizes and a faithfulness that cannot be.
+def check_asked(sizes: Sequence[int], faithful: float, n_edges: int) -> None:
+    """Refuse sizes and a faithfulness that a model of `n_edges` edges cannot have.
 
     Raises:
         UserError: they cannot.
     """
     if not sizes or min(sizes) < 1:
         raise UserError(f"--sizes {','.join(map(str, sizes))}: numbers of edges from 1 upwards are needed")
+    if min(sizes) > n_edges:
+        raise UserError(f"--sizes {','.join(map(str, sizes))}: this model has {n_edges} edges")
     if not 0 < faithful <= 1:
         raise UserError(f"--faithful {faithful}: a number above 0 and at most 1 is needed")
 

@@ -79,6 +79,8 @@ def attribute(
     """
     from interp.attribution.attribute import attribute as of_nodes
     from interp.attribution.attribute import attribute_edges as of_edges
+    from interp.attribution.attribute import plan_edges, plan_nodes
+    from interp.patching.sweep import Question, check_direction
     from training import output
     from training.checkpoint import load
 
@@ -86,10 +88,16 @@ def attribute(
     names = check_classes(classes, checkpoint.config.evaluated_classes)
     if edges and (site != "z" or at is not None):
         raise UserError("--edges has neither --site nor --at: edges go from component to component, at all tokens")
+    methods = options.split_names("--method", method)
+    question = Question(corrupt, check_direction(direction), examples, prompts, seed)
+    if edges:  # refuses early
+        plan_edges(checkpoint, names, question, methods=methods, n_steps=steps)
+    else:
+        plan_nodes(checkpoint, names, question, site=site, at=at, methods=methods, n_steps=steps)
     if out:
         output.prepare_directory(out)
     common = {
-        "methods": options.split_names("--method", method),
+        "methods": methods,
         "corrupt": corrupt,
         "direction": direction,
         "examples": examples,
@@ -207,13 +215,18 @@ def circuit(
       interp circuit --ckpt zoo:mixed-0 --classes linear --method eap-ig --out circuit
       interp circuit --ckpt zoo:linear-0 --corrupt function --sizes 10,30,100 --faithful 0.8
     """
-    from interp.attribution.circuits import circuits
+    from interp.attribution.attribute import plan_edges
+    from interp.attribution.circuits import check_asked, circuits
+    from interp.patching.sweep import Question, check_direction
     from training import output
     from training.checkpoint import load
 
     checkpoint = load(ckpt, check_device(device))
     names = check_classes(classes, checkpoint.config.evaluated_classes)
     asked = [size_of(text, sizes) for text in options.split_names("--sizes", sizes)]
+    question = Question(corrupt, check_direction(direction), examples, prompts, seed)
+    target = plan_edges(checkpoint, names, question, methods=[method], n_steps=steps)  # refuses early
+    check_asked(asked, faithful, int(target.graph.allowed.sum()))
     if out:
         output.prepare_directory(out)
     found = circuits(
