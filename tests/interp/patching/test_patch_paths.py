@@ -5,7 +5,7 @@ import pytest
 import torch
 from patching_oracle import assert_same, at_query, path_added, path_patched, random_model, random_tokens
 
-from interp.heads import EMBED, MLP, Head, HeadSet, all_heads, head_set
+from interp.heads import EMBED, MLP, Head, all_heads, head_set
 from interp.hooked import hooked
 from interp.patching.engine import predict_patched, run_on
 from interp.patching.paths import Bundle, all_read, bundles_of, changed_inputs, parse_senders, path_effects
@@ -96,10 +96,8 @@ def test_all_that_reads_a_component_is_its_whole_effect(subject):
     model, _, base, source = subject
     n_layers, n_heads = model.config.n_layers, model.config.n_heads
     every = all_receivers(n_layers, n_heads)
-    sets: list[HeadSet] = [(EMBED,), (Head(0, 1),), (Head(1, MLP),), all_heads(1, n_heads)]
-    for senders in sets:
-        readers = tuple(one for one in every if one.reads(senders[0]))
-        whole, together = our_paths(model, base, source, Bundle(senders, [readers]))
+    for senders in ((EMBED,), (Head(0, 1),), (Head(1, MLP),), all_heads(1, n_heads)):
+        whole, together = our_paths(model, base, source, Bundle(senders, [tuple(later(every, senders))]))
         assert_same(together, whole)
 
 
