@@ -64,8 +64,9 @@ def study(
     """
     classes = checkpoint.config.evaluated_classes
     curves = error_curves(checkpoint, classes, n_prompts=n_prompts, seed=seed)
-    selection = score(checkpoint, checkpoint.config.trained_classes, n_prompts=n_prompts, seed=seed, stream="selection")
-    mean = selection.mean(checkpoint.config.trained_classes)
+    trained = checkpoint.config.trained_classes
+    selection = score(checkpoint, trained, n_prompts=n_prompts, seed=seed, stream="selection", intervals=False)
+    mean = selection.mean(trained)
     found = heads_above(ATTENDS, mean)
     scores = score(checkpoint, classes, n_prompts=n_prompts, seed=seed)
     if not found:

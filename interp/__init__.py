@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from interp.ablation import ablate
+    from interp.attribution.attribute import attribute, attribute_edges
+    from interp.attribution.circuits import circuits
     from interp.designs import cumulative, pairs
     from interp.heads import Head, parse_heads
     from interp.hooked import hooked
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "Head": "interp.heads",
     "ablate": "interp.ablation",
+    "attribute": "interp.attribution.attribute",
+    "attribute_edges": "interp.attribution.attribute",
+    "circuits": "interp.attribution.circuits",
     "cumulative": "interp.designs",
     "decode_heads": "interp.readouts.decoding",
     "hooked": "interp.hooked",
@@ -47,6 +52,9 @@ _HOMES = {
 __all__ = [
     "Head",
     "ablate",
+    "attribute",
+    "attribute_edges",
+    "circuits",
     "cumulative",
     "decode_heads",
     "hooked",

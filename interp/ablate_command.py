@@ -117,7 +117,8 @@ def subject(request: Request, checkpoint: Checkpoint) -> Subject:
     trained = checkpoint.config.trained_classes
     seed, n_prompts = request.seed, request.prompts
     plan(checkpoint, request.modes, request.site, request.at, request.points, n_prompts, seed)  # refuses early
-    scores = score(checkpoint, trained, n_prompts=n_prompts, seed=seed, stream="selection").mean(trained)
+    chosen_by = score(checkpoint, trained, n_prompts=n_prompts, seed=seed, stream="selection", intervals=False)
+    scores = chosen_by.mean(trained)
     sets = parse_heads(request.heads, *scores.shape, scores=scores.tolist)
     return Subject(checkpoint, names, sets, scores)
 

@@ -12,6 +12,7 @@ hooks (tests/interp/test_engine.py).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -43,18 +44,26 @@ def check_site(name: str) -> Site:
     return cast(Site, name)
 
 
-class Trace(NamedTuple):
+@dataclass(frozen=True)
+class Trace:
     """What one pass leaves behind.
 
     Attributes:
         resid_pre: by layer, the residual stream before it, at all tokens but the last y, which no prediction needs.
         z: by layer, each head's mix of values, at the same tokens; in the last layer at the x tokens only.
+        resid_mid: by layer, the residual stream between attention and MLP, at the tokens of its z.
         resid_post: after the last layer, at the x tokens.
     """
 
     resid_pre: list[Float[Tensor, "batch pos d_model"]]
     z: list[Float[Tensor, "batch _ head d_head"]]
+    resid_mid: list[Float[Tensor, "batch _ d_model"]]
     resid_post: Float[Tensor, "batch point d_model"]
+
+    @cached_property
+    def scales(self) -> list[tuple[Float[Tensor, "batch pos 1"], Float[Tensor, "batch _ 1"]]]:
+        """By layer, what the LayerNorms before attention and before the MLP divide by, at the tokens of their input."""
+        return [(ln_scale(pre), ln_scale(mid)) for pre, mid in zip(self.resid_pre, self.resid_mid, strict=True)]
 
 
 class Substitutes(NamedTuple):
@@ -73,14 +82,15 @@ class Substitutes(NamedTuple):
 def trace(model: Transformer, tokens: Float[Tensor, "batch pos dim"]) -> Trace:
     """Run the model and keep what removals start from."""
     resid = model.read_in(model.needed(tokens))
-    resid_pre, zs = [], []
+    resid_pre, zs, resid_mid = [], [], []
     for layer, block in enumerate(model.layers):
         positions = queries(model, layer, resid)
         z = block.mix(resid, queries=positions)
         resid_pre.append(resid)
         zs.append(z)
-        resid = block.write(resid[:, positions], z)
-    return Trace(resid_pre, zs, resid)
+        resid_mid.append(resid[:, positions] + block.attn.write(z))
+        resid = block.transform(resid_mid[-1])
+    return Trace(resid_pre, zs, resid_mid, resid)
 
 
 def predictions_of(model: Transformer, run: Trace) -> Float[Tensor, "batch point"]:
@@ -186,21 +196,25 @@ def direct_without(
     for layer in sorted({*removed.heads, *removed.mlps}):
         block = model.layers[layer]
         at = Sites(layer_edits(model, run, removed, given, layer, points, freeze_ln=False, positions=x_tokens))
-        resid_pre, z = run.resid_pre[layer], z_at_points(model, run, layer, points)
         if layer in removed.heads:
-            changed = block.mix(stacked(resid_pre, n_variants), at, x_tokens)
+            z = at_points(model, run.z, layer, points)
+            if removed.site == "z":
+                changed = at("attn.hook_z", stacked(z, n_variants))
+            else:
+                changed = block.mix(stacked(run.resid_pre[layer], n_variants), at, x_tokens)
             resid = resid + block.attn.write(changed) - stacked(block.attn.write(z), n_variants)
         if layer in removed.mlps:
-            mlp_out = stacked(block.mlp(block.ln2(resid_pre[:, x_tokens] + block.attn.write(z))), n_variants)
+            mlp_out = stacked(block.mlp(block.ln2(at_points(model, run.resid_mid, layer, points))), n_variants)
             resid = resid + at("hook_mlp_out", mlp_out) - mlp_out
     return model.read_out(resid).unflatten(0, (n_variants, -1))
 
 
-def z_at_points(model: Transformer, run: Trace, layer: int, points: slice) -> Float[Tensor, "batch _ head d_head"]:
+def at_points(
+    model: Transformer, by_layer: Sequence[Float[Tensor, "batch _ *rest"]], layer: int, points: slice
+) -> Float[Tensor, "batch _ *rest"]:
+    """One layer's activations, as a trace keeps them, at the x tokens of these pairs."""
     last = model.config.n_layers - 1
-    if layer == last:
-        return run.z[layer][:, points]
-    return run.z[layer][:, queries(model, last, run.resid_pre[0], points)]
+    return by_layer[layer][:, points if layer == last else queries(model, last, by_layer[0], points)]
 
 
 def exchanged(
@@ -213,8 +227,8 @@ def exchanged(
     points: slice,
 ) -> Float[Tensor, "variant_batch pos d_model"]:
     """resid_mid of the first layer that changes: the intact one, with the removed heads' z W_O exchanged."""
-    z = run.z[layer] if positions is EVERY else run.z[layer][:, points]
-    intact = run.resid_pre[layer][:, positions] + block.attn.write(z)
+    kept = EVERY if positions is EVERY else points
+    z, intact = run.z[layer][:, kept], run.resid_mid[layer][:, kept]
     if layer not in removed.heads:
         return stacked(intact, removed.n_variants)
     numbers, used = padded(removed.heads[layer])
@@ -274,12 +288,10 @@ def layer_edits(
         mask = removed.acting(removed.mlps[layer], positions, "variant pos -> variant 1 pos 1")
         edits["hook_mlp_out"] = replaced(mask, at_positions(given.mlps[layer], positions, 2), n_variants)
     if freeze_ln:
-        resid_pre = run.resid_pre[layer]
+        before, between = run.scales[layer]
         last = layer == model.config.n_layers - 1
-        z = run.z[layer][:, points] if last else run.z[layer]
-        resid_mid = resid_pre[:, positions] + model.layers[layer].attn.write(z)
-        edits["ln1.hook_scale"] = fixed(ln_scale(resid_pre), n_variants)
-        edits["ln2.hook_scale"] = fixed(ln_scale(resid_mid), n_variants)
+        edits["ln1.hook_scale"] = fixed(before, n_variants)
+        edits["ln2.hook_scale"] = fixed(between[:, points] if last else between, n_variants)
     return edits
 
 
@@ -315,7 +327,8 @@ def uniform(resid: Float[Tensor, "batch pos d_model"], positions: Positions) -> 
 
 def ln_scale(resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos 1"]:
     """What LayerNorm divides by (hook_scale)."""
-    return (resid.var(-1, unbiased=False, keepdim=True) + LN_EPS).sqrt()
+    centred = resid - resid.mean(-1, keepdim=True)
+    return (centred.square().mean(-1, keepdim=True) + LN_EPS).sqrt()  # torch's var takes four times as long
 
 
 def queries(

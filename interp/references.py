@@ -7,14 +7,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.engine import Site, Substitutes, read_sites
+from interp.engine import Site, Substitutes
 from interp.interventions import Mode, Partner, Reference
+from interp.parallel import side_by_side
 from training.config import RunConfig, stream_seed
 from training.errors import UserError
 from training.evaluate import evaluation_generator, evaluation_prompts
 from training.prompts import Prompts
 from training.sampling import crossed_prompts
-from training.transformer import Transformer
+from training.transformer import Edit, Sites, Transformer
 
 HOOKS: Mapping[Site, str] = {"z": "attn.hook_z", "pattern": "attn.hook_z", "value": "attn.hook_v"}
 
@@ -26,31 +27,67 @@ class Moments(NamedTuple):
     std: list[Float[Tensor, "1 pos ..."]]
 
 
+@torch.no_grad()
 def activations(
-    model: Transformer, tokens: Float[Tensor, "batch pos dim"], site: Site
+    model: Transformer, tokens: Float[Tensor, "batch pos dim"], site: Site, *, mlps: bool = True
 ) -> list[Float[Tensor, "batch needed ..."]]:
-    """The site's activations of every layer, then every layer's mlp_out, at the tokens that predictions need."""
-    layers = range(model.config.n_layers)
-    sites = [f"blocks.{layer}.{HOOKS[site]}" for layer in layers] + [f"blocks.{layer}.hook_mlp_out" for layer in layers]
-    seen = read_sites(model, model.needed(tokens), sites)
-    return [seen[one] for one in sites]
+    """The site's activations of every layer, then every layer's mlp_out, at the tokens that predictions need.
+
+    Args:
+        model: the transformer.
+        tokens: prompts.
+        site: of heads.
+        mlps: whether mlp_out is wanted; without, the last layer stops at its attention.
+    """
+    heads, outs = {}, {}
+    resid = model.read_in(model.needed(tokens))
+    for layer, block in enumerate(model.layers):
+        at = Sites({HOOKS[site]: kept_in(heads, layer), "hook_mlp_out": kept_in(outs, layer)})
+        if mlps or layer < model.config.n_layers - 1:
+            resid = block(resid, at)
+        else:
+            block.mix(resid, at)
+    return [*heads.values(), *(outs.values() if mlps else ())]
 
 
-def moments(model: Transformer, chunks: Iterable[Float[Tensor, "_ pos dim"]], site: Site) -> Moments:
+def kept_in(seen: dict[int, Tensor], layer: int) -> Edit:
+    """An edit that changes nothing and keeps what it sees."""
+    return lambda activation: seen.setdefault(layer, activation)
+
+
+def moments(
+    model: Transformer, chunks: Iterable[Float[Tensor, "_ pos dim"]], site: Site, *, mlps: bool = True
+) -> Moments:
     """Averages over all chunks, summed in float64."""
-    n_prompts, sums, squares = 0, None, None
-    for tokens in chunks:
-        found = [one.double() for one in activations(model, tokens, site)]
-        parts = [one.sum(0, keepdim=True) for one in found], [one.square().sum(0, keepdim=True) for one in found]
-        sums = parts[0] if sums is None else [a + b for a, b in zip(sums, parts[0], strict=True)]
-        squares = parts[1] if squares is None else [a + b for a, b in zip(squares, parts[1], strict=True)]
-        n_prompts += len(tokens)
-    assert sums is not None
-    assert squares is not None
-    dtype = model.unembed.b_U.dtype
-    means = [one / n_prompts for one in sums]
-    variances = [(square / n_prompts - mean.square()).clamp(min=0) for square, mean in zip(squares, means, strict=True)]
-    return Moments([one.to(dtype) for one in means], [one.sqrt().to(dtype) for one in variances])
+    return moments_of(side_by_side(lambda tokens: sums(activations(model, tokens, site, mlps=mlps)), chunks))
+
+
+class Sums(NamedTuple):
+    """Over some prompts, in float64, by layer: of heads, then of MLPs."""
+
+    n_prompts: int
+    values: list[Float[Tensor, "1 pos ..."]]
+    squares: list[Float[Tensor, "1 pos ..."]]
+    dtype: torch.dtype
+
+
+def sums(found: Sequence[Float[Tensor, "batch pos ..."]]) -> Sums:
+    values, squares = [], []
+    for one in found:
+        exact = one.double()
+        values.append(exact.sum(0, keepdim=True))
+        squares.append(exact.square().sum(0, keepdim=True))
+    return Sums(len(found[0]), values, squares, found[0].dtype)
+
+
+def moments_of(parts: Sequence[Sums]) -> Moments:
+    n_prompts, dtype = sum(part.n_prompts for part in parts), parts[0].dtype
+    values, squares = (
+        [torch.cat(layer).sum(0, keepdim=True) / n_prompts for layer in zip(*kind, strict=True)]
+        for kind in ([part.values for part in parts], [part.squares for part in parts])
+    )
+    variances = [(square - mean.square()).clamp(min=0) for square, mean in zip(squares, values, strict=True)]
+    return Moments([one.to(dtype) for one in values], [one.sqrt().to(dtype) for one in variances])
 
 
 def partner_prompts(config: RunConfig, name: str, partner: Partner, n_prompts: int, seed: int) -> Prompts:

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from interp.heads import all_heads
+from interp.parallel import side_by_side
 from interp.positions import show_points
 from interp.score_kinds import SCORES, ScoreKind, chance, points_in, score_kind
 from interp.weightings import Weighting, open_layer, weighting
@@ -30,7 +31,7 @@ from training.shifts import SHIFTS
 from training.shifts import shift as shift_called
 from training.transformer import Transformer
 
-FLOATS = 2**23  # of attention held at a time: 256 prompts of the tiny preset, 20 of the paper's
+FLOATS = 2**22  # of attention held at a time by each core: 256 prompts of the tiny preset, 11 of the paper's
 
 
 class Measure(NamedTuple):
@@ -123,6 +124,7 @@ def score(
     n_prompts: int = 1024,
     seed: int = 0,
     stream: str = "test",
+    intervals: bool = True,
 ) -> HeadScores:
     """One score of every head on prompts of each class.
 
@@ -137,6 +139,7 @@ def score(
         n_prompts: per class.
         seed: of the prompts.
         stream: `selection` gives other prompts than `test`, so that heads can be chosen on one and tested on the other.
+        intervals: whether they are wanted; without, `ci_low` and `ci_high` are NaN.
 
     Raises:
         UserError: unknown class, score, weighting, inputs or shift, a shift of the query only, or pairs that the
@@ -156,6 +159,7 @@ def score(
         n_prompts=n_prompts,
         seed=seed,
         stream=stream,
+        intervals=intervals,
     )
     return result
 
@@ -171,6 +175,7 @@ def score_all(
     n_prompts: int = 1024,
     seed: int = 0,
     stream: str = "test",
+    intervals: bool = True,
 ) -> list[HeadScores]:
     """Several scores in one pass over the same prompts; arguments as in `score`.
 
@@ -184,6 +189,7 @@ def score_all(
         n_prompts: per class.
         seed: of the prompts.
         stream: `test` or `selection`.
+        intervals: whether they are wanted.
 
     Raises:
         UserError: see `score`.
@@ -203,7 +209,8 @@ def score_all(
         scores = prompt_scores(checkpoint.model, prompts, measures, weighting(by))
         rng = np.random.default_rng(stream_seed("score", seed, name))
         means[name], chances[name] = scores.heads.mean(0), scores.chance.mean(0)
-        lows[name], highs[name] = mean_interval(scores.heads, rng)
+        nothing = np.full_like(means[name], np.nan)
+        lows[name], highs[name] = mean_interval(scores.heads, rng) if intervals else (nothing, nothing)
     return [
         HeadScores(
             checkpoint.name,
@@ -272,20 +279,24 @@ class PromptScores(NamedTuple):
     chance: Float[np.ndarray, "batch measure"]
 
 
-@torch.no_grad()
 def prompt_scores(model: Transformer, prompts: Prompts, measures: Sequence[Measure], how: Weighting) -> PromptScores:
     """Every score of every head on every prompt."""
     n_floats = prompts.tokens.shape[1] ** 2 * (model.config.n_heads + len(measures))
     n_at_once = min(CHUNK, max(1, FLOATS // n_floats))
-    heads, chances = [], []
-    for xs, tokens in zip(prompts.xs.split(n_at_once), prompts.tokens.split(n_at_once), strict=True):
-        masks = [kind.weights(xs.to(model.device), prompts.layout, points) for kind, points in measures]
+
+    @torch.no_grad()
+    def score_part(part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        xs, tokens = (one.to(model.device) for one in part)
+        masks = [kind.weights(xs, prompts.layout, points) for kind, points in measures]
         layers = [
             torch.stack([weigh(attention, mask) for mask in masks], dim=1)
-            for attention in weighted_attention(model, tokens.to(model.device), how)
+            for attention in weighted_attention(model, tokens, how)
         ]
-        heads.append(torch.stack(layers, dim=2).double().cpu())
-        chances.append(torch.stack([chance(mask.double()).expand(len(xs)) for mask in masks], dim=1).cpu())
+        chances = torch.stack([chance(mask.double()).expand(len(xs)) for mask in masks], dim=1)
+        return torch.stack(layers, dim=2).double().cpu(), chances.cpu()
+
+    parts = zip(prompts.xs.split(n_at_once), prompts.tokens.split(n_at_once), strict=True)
+    heads, chances = zip(*side_by_side(score_part, parts), strict=True)
     return PromptScores(torch.cat(heads).numpy(), torch.cat(chances).numpy())
 
 
@@ -293,11 +304,11 @@ def weighted_attention(
     model: Transformer, tokens: Float[Tensor, "batch pos dim"], how: Weighting
 ) -> Iterator[Float[Tensor, "batch head query_pos key_pos"]]:
     """How much every key matters to every query, layer by layer."""
-    resid = model.read_in(tokens)
-    for block in model.layers:
+    resid, last = model.read_in(tokens), model.config.n_layers - 1
+    for place, block in enumerate(model.layers):
         layer = open_layer(block, resid)
         yield how(block, layer).contiguous()  # every measure reads all of it
-        resid = block.write(layer.resid_pre, layer.z)
+        resid = block.write(layer.resid_pre, layer.z) if place < last else resid
 
 
 def weigh(

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy.special import stdtrit  # scipy.stats takes half a second to import
 
 from interp.ablation import Ablation, removed_by
 from interp.heads import HeadSet, show
@@ -161,6 +160,8 @@ def t_interval(by_seed: Float[np.ndarray, " seed"]) -> tuple[float, float]:
     >>> [round(x, 2) for x in t_interval(np.array([1.0, 1.2, 1.1]))]
     [0.85, 1.35]
     """
+    from scipy.special import stdtrit  # a quarter of a second that a single model need not wait for
+
     n = len(by_seed)
     if n < 2:
         return math.nan, math.nan

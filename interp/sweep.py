@@ -8,8 +8,6 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -32,11 +30,12 @@ from interp.engine import (
     removal,
     trace,
 )
-from interp.heads import HeadSet, head_set, show
+from interp.heads import MLP, HeadSet, head_set, show
 from interp.interventions import Mode
 from interp.measurements import ClassErrors, SetErrors, joined
 from interp.optimal import FITTED, fit_constants
-from interp.references import activations, moments, normal_like, partner_prompts, substitutes
+from interp.parallel import side_by_side
+from interp.references import Moments, Sums, activations, moments_of, normal_like, partner_prompts, substitutes, sums
 from interp.store import Store, context
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig
@@ -46,6 +45,7 @@ from training.transformer import EVERY
 CHUNK = 128  # prompts
 PASS = 8 * 2**20  # bytes of the widest activation of a pass: larger ones fall out of the caches, smaller ones pay calls
 MEMORY = 2**30
+KEPT = 0.25  # of the memory may hold the reference prompts' activations, which `resample` would compute once more
 
 
 @dataclass(frozen=True)
@@ -108,40 +108,17 @@ def class_errors(
         CheckError: a removal did not act, or the fast path is not the plain one.
         UserError: a mode does not apply to this run.
     """
-    sweep = Sweep(checkpoint, name, modes, protocol)
+    mlps = any(component.number == MLP for one in (*tested, *nulls) for component in one)
+    sweep = Sweep(checkpoint, name, modes, protocol, mlps=mlps)
     sweep.check(tested)
     sweep.fit([*tested, *nulls])
-    with one_thread_each() as n_workers, ThreadPoolExecutor(n_workers) as pool:
-        parts = list(pool.map(lambda prompts: sweep.run(prompts, tested, nulls, bar), sweep.chunks()))
+    parts = side_by_side(lambda prompts: sweep.run(prompts, tested, nulls, bar), sweep.chunks())
     intact = [errors for errors, _ in parts]
     without: dict[str, dict[HeadSet, SetErrors]] = {mode.name: {} for mode in modes}
     for mode_name, one in parts[0][1]:
         without[mode_name][one] = joined([pieces[mode_name, one] for _, pieces in parts if (mode_name, one) in pieces])
     no_context = no_context_error(checkpoint.config, name, sweep.test).cpu().double().numpy() / sweep.unit
     return ClassErrors(np.concatenate(intact), no_context, without, sweep.spot_check(without))
-
-
-@contextmanager
-def one_thread_each() -> Iterator[int]:
-    """How many chunks to run side by side: one a core, rather than every operation on all cores.
-
-    Operations this small wait for one another longer than they gain, above all where other processes run.
-    """
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    try:
-        yield n_threads
-    finally:
-        torch.set_num_threads(n_threads)
-
-
-def keep_freed_memory() -> None:
-    """Let glibc reuse blocks of up to 31 MiB instead of asking the system for each: a tenth of a sweep's time.
-
-    Its threshold for that rises to the largest block ever freed, up to 32 MiB (mallopt(3), M_MMAP_THRESHOLD).
-    """
-    torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -164,7 +141,10 @@ class Chunk:
 class Sweep:
     """One class of one model under one protocol: prompts, references and the way to run a set on a chunk."""
 
-    def __init__(self, checkpoint: Checkpoint, name: str, modes: Sequence[Mode], protocol: Protocol) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, name: str, modes: Sequence[Mode], protocol: Protocol, *, mlps: bool = True
+    ) -> None:
+        """Prepare the prompts; with `mlps` MLPs can be removed, too."""
         config, n_prompts, seed = checkpoint.config, protocol.n_prompts, protocol.seed
         self.model, self.modes, self.protocol = checkpoint.model, modes, protocol
         self.unit = config.second_moment(name)
@@ -178,10 +158,27 @@ class Sweep:
             if mode.partner is not None and mode.partner != "noise"
         }
         self.size, self.stack = pass_sizes(config.model, self.test.tokens.shape[1], len(self.partners), protocol)
-        self.known = moments(self.model, self.reference.tokens.split(self.size), protocol.site)
+        self.mlps = mlps
+        self.known, self.kept = self.references(wanted="other" in self.partners)
         self.fitted: dict[HeadSet, Substitutes] = {}
         about = (name, n_prompts, seed, protocol.site, protocol.ranges, protocol.tokens)
         self.context = context(checkpoint, *about) if protocol.store else ""
+
+    def references(self, *, wanted: bool) -> tuple[Moments, list[Tensor] | None]:
+        """The moments of the reference prompts; and all activations, if they are wanted and small."""
+        model, tokens = self.model.config, self.reference.tokens
+        n_bytes = 4 * tokens.shape[0] * tokens.shape[1] * model.d_model * model.n_layers * (1 + self.mlps)
+        wanted &= n_bytes <= KEPT * self.protocol.memory
+
+        def read(part: Float[Tensor, "batch pos dim"]) -> tuple[Sums, list[Tensor]]:
+            found = self.activations(part)
+            return sums(found), found if wanted else []
+
+        of_parts, found = zip(*side_by_side(read, tokens.split(self.size)), strict=True)
+        return moments_of(of_parts), [torch.cat(layer) for layer in zip(*found, strict=True)] if wanted else None
+
+    def activations(self, tokens: Float[Tensor, "batch pos dim"]) -> list[Float[Tensor, "batch needed ..."]]:
+        return activations(self.model, tokens, self.protocol.site, mlps=self.mlps)
 
     def run(
         self, prompts: range, tested: Sequence[HeadSet], nulls: Sequence[HeadSet], bar: "tqdm[Any]"
@@ -213,12 +210,13 @@ class Sweep:
         return Chunk(prompts, self.test.ys[rows], trace(self.model, self.test.tokens[rows]), given)
 
     def substitutes(self, mode: Mode, prompts: range) -> Substitutes:
-        partner = None
+        partner, rows = None, slice(prompts.start, prompts.stop)
         if mode.partner == "noise":
             partner = normal_like(self.known.mean, prompts, self.protocol.seed)
+        elif mode.partner == "other" and self.kept is not None:
+            partner = [one[rows] for one in self.kept]
         elif mode.partner is not None:
-            tokens = self.partners[mode.partner].tokens[prompts.start : prompts.stop]
-            partner = activations(self.model, tokens, self.protocol.site)
+            partner = self.activations(self.partners[mode.partner].tokens[rows])
         return substitutes(self.model, mode, self.known, partner)
 
     def errors(self, chunk: Chunk, mode: Mode, group: Sequence[HeadSet], full: bool) -> list[SetErrors]:
@@ -351,7 +349,7 @@ def pass_sizes(config: ModelConfig, n_tokens: int, n_partners: int, protocol: Pr
 
     A chunk keeps two activations of width d_model per layer for its trace and four for each partner; a pass needs about
     twenty of them (q, k, v, z, two of the MLP's width and the stream with its copies). As many chunks run side by side
-    as there are threads (`one_thread_each`).
+    as there are threads (`interp.parallel`).
     """
     n_workers = torch.get_num_threads()
     memory, width = protocol.memory // n_workers, 4 * n_tokens * config.d_model

@@ -22,7 +22,7 @@ from training.names import BASELINE_NAMES, CLASS_NAMES, INPUT_NAMES, SHIFT_NAMES
 from training.output import records
 
 COMMANDS = [["train"], ["eval"], ["score"], ["ablate"], ["zoo", "list"], ["zoo", "path"], ["study", "retrospective"]]
-COMMANDS += [["study", "published"], ["lens"], ["probe"]]
+COMMANDS += [["study", "published"], ["patch"], ["path"], ["lens"], ["probe"]]
 COMMANDS += [["history"], ["classes"], ["upgrade"]]
 
 
@@ -338,6 +338,109 @@ def test_json_has_null_where_there_is_no_number():
     assert document["results"][0]["p_value"] is None
 
 
+def test_patch_json_is_documented_and_so_are_its_files(tmp_path):
+    arguments = ("patch", *CKPT, "--site", "resid_mid", "--corrupt", "prompt", "--direction", "noise", "--examples", 2)
+    arguments = (*arguments, "--classes", "linear,cubic", "--prompts", 16, "--seed", 4)
+    done = interp(*arguments, "--json", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    about = {"checkpoint": "zoo:mixed-0", "step": 3000, "seed": 4, "prompts": 16, "site": "resid_mid"}
+    about |= {"corrupt": "prompt", "direction": "noise"}
+    assert {key: document[key] for key in about} == about
+    assert set(document) - set(about) == {"verdict", "ends", "results"}
+    rows = document["results"]
+    assert [*rows[0]] == PATCH_ROW
+    assert [(row["function_class"], row["layer"], row["tokens"]) for row in rows] == [
+        (name, layer, token)
+        for name in ("linear", "cubic")
+        for layer in range(3)
+        for token in ("x0", "y0", "x1", "y1", "x2")
+    ]
+    assert [*document["ends"][0]] == ["function_class", "nmse_clean", "nmse_corrupt", "nmse_no_context", "gap"]
+    assert [text.split(" (")[0] for text in document["verdict"]] == ["On linear", "On cubic"]
+    assert {path.name for path in tmp_path.iterdir()} == {"patching.csv", "patching_ends.csv", "patching.png"}
+    table = pd.read_csv(tmp_path / "patching.csv", keep_default_na=False)
+    assert [*table.columns] == PATCH_ROW
+    np.testing.assert_allclose(table["effect"], [row["effect"] for row in rows], rtol=1e-6)
+    assert len(pd.read_csv(tmp_path / "patching_ends.csv")) == 2
+    assert (tmp_path / "patching.png").stat().st_size > 10_000
+
+
+PATCH_ROW = ["function_class", "corrupt", "direction", "site", "layer", "heads", "tokens"]
+PATCH_ROW += ["effect", "ci_low", "ci_high", "nmse", "nmse_low", "nmse_high", "distance", "distance_low"]
+PATCH_ROW += ["distance_high", "excess", "excess_low", "excess_high", "differs"]
+
+
+def test_patch_prints_the_strongest_places_and_a_sentence(tmp_path):
+    arguments = ("patch", *CKPT, "--site", "v", "--heads", "top:1", "--at", "each", "--examples", 2, "--metric", "nmse")
+    done = interp(*arguments, "--corrupt", "inputs", "--classes", "linear", "--prompts", 16, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    text = " ".join(done.stdout.split())
+    assert "zoo:mixed-0, step 3000: v patched" in text
+    assert "linear: v of 0.1 at x0" in text
+    assert "the 8 strongest of 5" not in text
+    assert "On linear (inputs)" in text
+    assert "differs" in text  # the query is the same in both runs, and its values too
+    assert (tmp_path / "patching.png").exists()
+
+
+def test_path_json_is_documented_and_so_are_its_files(tmp_path):
+    arguments = ("path", *CKPT, "--from", "0.1,0.mlp", "--to", "each", "--classes", "linear", "--prompts", 16)
+    done = interp(*arguments, "--examples", 3, "--json", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    about = {"checkpoint": "zoo:mixed-0", "step": 3000, "seed": 0, "prompts": 16}
+    about |= {"corrupt": "prompt", "direction": "noise"}
+    assert {key: document[key] for key in about} == about
+    assert set(document) - set(about) == {"ends", "composition", "results"}
+    rows = document["results"]
+    assert [*rows[0]] == PATH_ROW
+    assert {row["sender"] for row in rows} == {"0.mlp,0.1"}
+    receivers = [f"{layer}.{head}.{kind}" for layer in (1, 2) for head in range(8) for kind in "qkv"]
+    assert {row["receiver"] for row in rows} == {*receivers, "all", "0.mlp", "1.mlp", "2.mlp", "out"}
+    assert rows[0]["receiver"] == "all"
+    assert rows[0]["share"] == 1
+    assert {row["receiver"] for row in document["composition"]} == {*receivers}
+    assert [*document["composition"][0]] == ["sender", "receiver", "score", "chance", "p_value"]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "paths.csv", "paths_ends.csv", "composition.csv", "paths.png",
+    }  # fmt: skip
+    table = pd.read_csv(tmp_path / "paths.csv")
+    assert [*table.columns] == PATH_ROW
+    np.testing.assert_allclose(table["effect"], [row["effect"] for row in rows], rtol=1e-6)
+    assert (tmp_path / "paths.png").stat().st_size > 10_000
+
+
+PATH_ROW = ["function_class", "corrupt", "direction", "sender", "receiver", "effect", "ci_low", "ci_high"]
+PATH_ROW += ["share", "share_low", "share_high", "nmse", "nmse_low", "nmse_high"]
+
+
+def test_path_prints_the_whole_effect_first(tmp_path):
+    """Also from the read-in, of which no weights can be compared, to inputs together."""
+    arguments = ("path", *CKPT, "--classes", "linear", "--prompts", 16, "--examples", 3)
+    done = interp(*arguments, "--from", "embed", "--to", "0.1,out", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if "linear: embed to" in line]
+    assert [line.split("│")[1].strip() for line in lines] == [
+        "linear: embed to all",
+        "linear: embed to 0.1.q,0.1.k,0.1.v,out",
+    ]
+    assert "1.000 [1.000, 1.000]" in lines[0]
+    assert {path.name for path in tmp_path.iterdir()} == {"paths.csv", "paths_ends.csv", "paths.png"}
+
+
+def test_runs_that_hold_the_same_are_a_failed_self_check():
+    """The same inputs under another function: nothing before the first y differs."""
+    done = interp(
+        "patch", *CKPT, "--site", "resid_pre", "--at", "x:0", "--classes", "linear", "--prompts", 16, "--json"
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        "interp: self-check: clean and corrupt prompts give the same resid_pre wherever it is patched\n"
+    )
+
+
 def test_study_writes_tables_figures_and_a_summary(tmp_path):
     done = interp(
         "study", "retrospective", "--ckpt", "zoo:mixed-0", "--prompts", 64, "--controls", 2, "--out", tmp_path
@@ -430,6 +533,44 @@ CKPT = ("--ckpt", "zoo:mixed-0")
         (("ablate", *CKPT, "--heads", "3.mlp"), "there is no head 3.mlp; this model has layers 0-2"),
         (("ablate", *CKPT, "--heads", "0.1", "--design", "pairs"), "needs at least two heads (given: 0.1)"),
         (("ablate", *CKPT, *CKPT, "--heads", "0.1"), "a checkpoint is named twice"),
+        (("patch", *CKPT, "--site", "result", "--out", "x"), "unknown --site 'result' (valid: resid_pre, resid_mid"),
+        (("patch", *CKPT, "--corrupt", "swap", "--out", "x"), "unknown --corrupt 'swap' (valid: function, inputs"),
+        (("patch", *CKPT, "--corrupt", "pair:99", "--out", "x"), "--corrupt pair:99: these prompts have examples 0-14"),
+        (("patch", *CKPT, "--corrupt", "permuted:2", "--out", "x"), "only pair:J takes an argument"),
+        (("patch", *CKPT, "--direction", "both", "--out", "x"), "unknown --direction 'both' (valid: denoise, noise)"),
+        (("patch", *CKPT, "--metric", "loss", "--out", "x"), "unknown --metric 'loss' (valid: effect, nmse, distance"),
+        (
+            ("patch", *CKPT, "--heads", "3.0", "--out", "x"),
+            "there is no head 3.0; this model has layers 0-2 with heads",
+        ),
+        (("patch", *CKPT, "--heads", "mlps", "--out", "x"), "an MLP is patched with --site mlp_out"),
+        (
+            ("patch", *CKPT, "--heads", "top:25", "--out", "x"),
+            "--heads top:25: this model has 24 heads, so K is 1 to 24",
+        ),
+        (("patch", *CKPT, "--heads", "0.1", "--site", "mlp_out", "--out", "x"), "the site mlp_out has no heads"),
+        (("patch", *CKPT, "--at", "z", "--out", "x"), "--at 'z' is not valid (all, each, query, x, y, or A-B"),
+        (("patch", *CKPT, "--at", "12-16", "--out", "x"), "--at 12-16: these prompts have pairs 0-15"),
+        (("patch", *CKPT, "--at", "4", "--examples", 3, "--out", "x"), "--at 4: these prompts have pairs 0-3"),
+        (("patch", *CKPT, "--at", "y:15", "--out", "x"), "--at y:15: no prediction reads the y of the query (pair 15)"),
+        (("patch", *CKPT, "--examples", 16, "--out", "x"), "this run's prompts have 1 to 15 examples before a query"),
+        (("patch", *CKPT, "--examples", 0, "--out", "x"), "'--examples': 0 (a whole number of at least 1 is needed)"),
+        (
+            ("patch", *CKPT, "--classes", "linear,prototypes", "--corrupt", "inputs", "--out", "x"),
+            "prototypes is no function of x that could be asked after other examples (valid: permuted, pair:J, noise)",
+        ),
+        (("path", *CKPT, "--from", "3.0", "--out", "x"), "there is no head 3.0"),
+        (("path", *CKPT, "--from", "read_in", "--out", "x"), "'read_in' is not a head"),
+        (("path", *CKPT, "--to", "3.1.q", "--out", "x"), "--to 3.1.q: there is no input '3.1.q' (valid: LAYER.HEAD.q"),
+        (("path", *CKPT, "--to", "1.2.z", "--out", "x"), "there is no input '1.2.z'"),
+        (("path", *CKPT, "--to", "1.2,1.2.k", "--out", "x"), "--to 1.2,1.2.k: an input is named twice"),
+        (
+            ("path", *CKPT, "--from", "1.2", "--to", "0.1.v,out", "--out", "x"),
+            "no such path: nothing in --to reads what 1.2 writes",
+        ),
+        (("path", *CKPT, "--corrupt", "swap", "--out", "x"), "unknown --corrupt 'swap'"),
+        (("path", *CKPT, "--direction", "up", "--out", "x"), "unknown --direction 'up' (valid: denoise, noise)"),
+        (("path", *CKPT, "--classes", "markov_chain", "--out", "x"), "markov_chain is no function of x"),
         (("train", "--out", "x", "--curriculum", "spiral"), "unknown curriculum 'spiral' (valid: mixed, sequential"),
         (("train", "--out", "x", "--curriculum", "single:sine"), "unknown function class 'sine'"),
         (("train", "--out", "x", "--preset", "huge"), "unknown preset 'huge' (valid: paper, small, tiny)"),

@@ -153,12 +153,14 @@ class Attention(nn.Module):
         at: Sites,
     ) -> Float[Tensor, "batch query_pos head d_head"]:
         """Attention with its scores and pattern in the open, `[batch head query_pos key_pos]`."""
-        pair = "batch query_pos head d_head, batch key_pos head d_head -> batch head query_pos key_pos"
+        n_heads = q.shape[2]
+        q, k, v = (rearrange(x, "batch pos head d_head -> (batch head) pos d_head") for x in (q, k, v))
         hidden = torch.where(visible, 0.0, -torch.inf).to(q)
-        scores = at("hook_attn_scores", einsum(q / math.sqrt(q.shape[-1]), k, pair) + hidden)
+        products = torch.baddbmm(hidden, q, k.mT, alpha=1 / math.sqrt(q.shape[-1]))
+        scores = at("hook_attn_scores", rearrange(products, "(batch head) ... -> batch head ...", head=n_heads))
         pattern = at("hook_pattern", scores.softmax(-1))
-        mix = "batch head query_pos key_pos, batch key_pos head d_head -> batch query_pos head d_head"
-        return einsum(pattern, v, mix)
+        mix = pattern.flatten(0, 1) @ v
+        return rearrange(mix, "(batch head) pos d_head -> batch pos head d_head", head=n_heads)
 
     def write(
         self, z: Float[Tensor, "batch pos head d_head"], at: Sites = UNTOUCHED

@@ -5,7 +5,7 @@
 3. Patch everything, exactly (`interp.patching.sweep`); effects with paired bootstrap intervals.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,13 +18,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from interp.heads import MLP, HeadSet, Scores, parse_heads, show
+from interp.heads import MLP, HeadSet, parse_heads, show
 from interp.patching.effects import Outcomes, effect_of, error_metrics
 from interp.patching.engine import recorded
 from interp.patching.sites import SITES, Given, Patch, Variant, check_site, head_patches
 from interp.patching.sweep import Prepare, Question, Sweep, check_direction, patch_sweep
 from interp.positions import parse_tokens
-from interp.scores import selection_scores
 from training.checkpoint import Checkpoint
 from training.config import RunConfig, stream_seed
 from training.errors import UserError
@@ -161,19 +160,14 @@ def plan(
     Raises:
         UserError: an unknown name, or a class that does not allow the corruption.
     """
-    n_examples = question.check(checkpoint, names)
-    return places_of(checkpoint.config, site, heads, at, n_examples, lambda: question.scores(checkpoint))
+    sets = sets_of(checkpoint, site, heads, question)
+    return places_of(checkpoint.config, site, sets, at, question.check(checkpoint, names))
 
 
-def places_of(
-    config: RunConfig,
-    site: str,
-    heads: str | Sequence[HeadSet],
-    at: str | None,
-    n_examples: int,
-    scores: Callable[[], Scores] | None = None,
-) -> list[Place]:
-    """Every cell of the map; `scores` give [layer][head] when `top:K` or `above:SCORE` needs it.
+def sets_of(
+    checkpoint: Checkpoint, site: str, heads: str | Sequence[HeadSet], question: Question
+) -> Sequence[HeadSet] | None:
+    """The sets of heads to patch; None at sites without heads.
 
     Raises:
         UserError: an unknown site or head, or heads at a site that has none.
@@ -182,12 +176,10 @@ def places_of(
     if not check_site(site).by_head:
         if heads != "each":
             raise UserError(f"--heads {heads}: the site {site} has no heads (those that have: {', '.join(by_head())})")
-        return [
-            Place(layer, "", label, (Patch(site, layer, (), tokens),))
-            for layer in range(model.n_layers)
-            for label, tokens in spans
-        ]
-    sets = parse_heads(heads, model.n_layers, model.n_heads, scores) if isinstance(heads, str) else list(heads)
+        return None
+    if not isinstance(heads, str):
+        return heads
+    sets = parse_heads(heads, config.n_layers, config.n_heads, partial(question.scores, checkpoint))
     if any(head.number == MLP for one in sets for head in one):
         raise UserError(f"--heads {heads}: {site} is a site of heads; an MLP is patched with --site mlp_out")
     return sets

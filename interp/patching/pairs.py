@@ -20,14 +20,16 @@ from training.function_classes import function_class
 from training.function_classes.base import FunctionOfX
 from training.prompts import Prompts
 
+KEEP_QUERY = "permuted, pair:J, noise"
+"""Corruptions that leave the query as it is whatever the class."""
+
 
 class PromptPairs(NamedTuple):
     """Clean and corrupt prompts that end in the same query.
 
     Attributes:
         clean: their last y is the answer.
-        corrupt: the same query after other examples; their last y, which no prediction reads, is what a corrupt
-            function would answer where there is one.
+        corrupt: the same query after other examples; their last y is read by no prediction.
     """
 
     clean: Prompts
@@ -82,6 +84,8 @@ def other_function(drawn: Draw) -> Prompts:
 
 
 def other_class(drawn: Draw) -> Prompts:
+    if set(drawn.config.evaluated_classes) <= {drawn.name}:
+        raise UserError(f"--corrupt class needs a second function class (this run has only {drawn.name})")
     return drawn.partner("class")
 
 
@@ -193,7 +197,7 @@ def prompt_pairs(
     corrupt = made.make(Draw(config, name, clean, seed, generator, argument))
     if not torch.equal(clean.xs[:, -1], corrupt.xs[:, -1]):
         raise UserError(
-            f"--corrupt {corruption}: on {name} the query depends on what is corrupted (valid: permuted, noise)"
+            f"--corrupt {corruption}: on {name} the query depends on what is corrupted (valid: {KEEP_QUERY})"
         )
     return PromptPairs(clean, corrupt)
 
@@ -205,7 +209,10 @@ def with_query(name: str, examples: Prompts, drawn: Draw) -> Prompts:
         UserError: the query of this class belongs to its examples.
     """
     if not isinstance(function_class(drawn.name), FunctionOfX):
-        raise UserError(f"--corrupt {name}: {drawn.name} is no function of x that could be asked after other examples")
+        raise UserError(
+            f"--corrupt {name}: {drawn.name} is no function of x that could be asked after other examples "
+            f"(valid: {KEEP_QUERY})"
+        )
     xs, ys = examples.xs.clone(), examples.ys.clone()
     xs[:, -1], ys[:, -1] = drawn.clean.xs[:, -1], drawn.clean.ys[:, -1]
     return examples._replace(xs=xs, ys=ys)

@@ -3,7 +3,8 @@
 The senders write what they write in the source run; the receivers alone see it, through one of their inputs (q, k or v
 of a head, an MLP, the read-out); every component between the two gives what it gives in the base run; whatever comes
 after the receivers reacts, a later receiver of the same set too. So a path's effect is that of its first step, from
-sender to receiver, and of all that follows it; that of a component to all that read it is its whole effect. Effects of several paths need not add up to that of the senders: later components combine what they read.
+sender to receiver, and of all that follows it; that of a component to all that read it is its whole effect. Effects of
+several paths need not add up to that of the senders: later components combine what they read.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,6 @@
 """Runs every patch on the prompts of one class, in chunks, and keeps the prediction of each prompt at the query."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -10,13 +9,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
+from interp.parallel import side_by_side
 from interp.patching.checks import CHECKED, check_patches, require_difference
 from interp.patching.effects import Outcomes
 from interp.patching.engine import predict_patched, run_on
 from interp.patching.pairs import PromptPairs, prompt_pairs
 from interp.patching.sites import Given, Variant, patches_of
-from interp.scores import score
-from interp.sweep import PASS, evened, one_thread_each
+from interp.scores import selection_scores
+from interp.sweep import PASS, evened
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig
 from training.errors import one_of
@@ -78,13 +78,11 @@ class Question(NamedTuple):
             UserError: no such corruption, direction or number of examples, or a class does not allow the corruption.
         """
         check_direction(self.direction)
-        return [self.pairs(checkpoint, name).n_examples for name in names][0]
+        return max(self.pairs(checkpoint, name).n_examples for name in names)
 
-    def scores(self, checkpoint: Checkpoint) -> list[list[float]]:
-        """Mean retrospective score of every head, on prompts of their own: what heads are chosen by."""
-        trained = checkpoint.config.trained_classes
-        found = score(checkpoint, trained, n_prompts=self.n_prompts, seed=self.seed, stream="selection")
-        return found.mean(trained).tolist()
+    def scores(self, checkpoint: Checkpoint) -> Float[np.ndarray, "layer head"]:
+        """What heads are chosen by (`interp.scores.selection_scores`)."""
+        return selection_scores(checkpoint, self.n_prompts, self.seed)
 
     @property
     def base(self) -> str:
@@ -154,22 +152,21 @@ def patch_sweep(
     )
     require_difference(differs.cpu().numpy(), variants)
     n_prompts, n_tokens = question.n_prompts, own.shape[1]
-    with one_thread_each() as n_workers, ThreadPoolExecutor(n_workers) as pool:
-        size, stack = pass_sizes(model.config, n_tokens, n_prompts, n_workers)
+    size, stack = pass_sizes(model.config, n_tokens, n_prompts, torch.get_num_threads())
 
-        def run(prompts: range) -> Float[np.ndarray, "variant chunk"]:
-            own, other = (model.needed(side.rows(prompts).tokens) for side in (base, source))
-            run_of_base, parts = run_on(model, own), []
-            for job, given in zip(jobs, prepare(model, own, other), strict=True):
-                found = np.empty((len(job), len(prompts)))
-                for places in stackable(job, stack):
-                    patches = patches_of([job[i] for i in places], n_tokens, model.config.n_heads, model.device)
-                    found[places] = predict_patched(model, run_of_base, patches, given).double().cpu().numpy()
-                    bar.update(len(places) * len(prompts) / n_prompts)
-                parts.append(found)
-            return np.concatenate(parts)
+    def run(prompts: range) -> Float[np.ndarray, "variant chunk"]:
+        own, other = (model.needed(side.rows(prompts).tokens) for side in (base, source))
+        run_of_base, parts = run_on(model, own), []
+        for job, given in zip(jobs, prepare(model, own, other), strict=True):
+            found = np.empty((len(job), len(prompts)))
+            for places in stackable(job, stack):
+                patches = patches_of([job[i] for i in places], n_tokens, model.config.n_heads, model.device)
+                found[places] = predict_patched(model, run_of_base, patches, given).double().cpu().numpy()
+                bar.update(len(places) * len(prompts) / n_prompts)
+            parts.append(found)
+        return np.concatenate(parts)
 
-        patched = np.concatenate(list(pool.map(run, chunks(n_prompts, size))), axis=1)
+    patched = np.concatenate(side_by_side(run, chunks(n_prompts, size)), axis=1)
     return Sweep(outcomes_of(checkpoint, name, pairs, patched), differs.cpu().numpy())
 
 

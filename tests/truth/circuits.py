@@ -19,6 +19,7 @@ because the reader attends a little less to large p_i, which raise LayerNorm's s
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from interp.heads import Head
 from training.checkpoint import Checkpoint
 from training.prompts import last_quarter
 from training.settings import from_preset
-from training.transformer import MLP, Attention, Transformer
+from training.transformer import MLP, UNTOUCHED, Attention, Sites, Transformer
 
 N_POINTS = 16
 EXAMPLES = np.arange(N_POINTS)[last_quarter(N_POINTS)]
@@ -155,6 +156,20 @@ def self_repairing_effect(removed: str, mode: str, n_reference: int) -> float:
 def foreign(mode: str, n_reference: int) -> float:
     """Standard deviation of what replaces a z over that of the z: a mean of n prompts still has 1/√n of it."""
     return {"zero": 0.0, "mean": n_reference**-0.5, "resample": 1.0}[mode]
+
+
+class Exact(Transformer):
+    """A model in float64 that takes prompts in float32."""
+
+    def read_in(self, prompt: torch.Tensor, at: Sites = UNTOUCHED) -> torch.Tensor:
+        return super().read_in(prompt.double(), at)
+
+
+def exact(checkpoint: Checkpoint) -> Checkpoint:
+    """The same model in float64: the clip of `redundant` enlarges rounding to what self-checks rightly refuse."""
+    model = Exact(checkpoint.config.model).double().requires_grad_(False)
+    model.load_state_dict(checkpoint.model.state_dict())
+    return replace(checkpoint, name=f"exact {checkpoint.name}", model=model)
 
 
 def blank(name: str, n_layers: int, directory: Path) -> Checkpoint:

@@ -17,3 +17,8 @@ def redundant(tmp_path_factory) -> Checkpoint:
 @pytest.fixture(scope="session")
 def self_repairing(tmp_path_factory) -> Checkpoint:
     return circuits.self_repairing(tmp_path_factory.mktemp("self_repairing"))
+
+
+@pytest.fixture(scope="session")
+def exact_redundant(redundant) -> Checkpoint:
+    return circuits.exact(redundant)

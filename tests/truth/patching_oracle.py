@@ -5,6 +5,7 @@ and paths are its hooks.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -63,7 +64,9 @@ def assert_same(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
     assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max()
 
 
+@lru_cache(maxsize=8)
 def cached(twin: HookedPromptTransformer, tokens: Tokens) -> ActivationCache:
+    """All activations, kept for the last few pairs of a model and its tokens."""
     return twin.run_with_cache(tokens)[1]
 
 
@@ -132,7 +135,7 @@ def path_patched(
 
 
 def input_hook(receiver: Receiver) -> str:
-    """Where HookedTransformer shows what a receiver reads: linear in nothing, but determined by its input alone."""
+    """Where HookedTransformer shows what a receiver makes of what it reads, before anything else comes in."""
     if receiver.input == "out":
         return "ln_final.hook_normalized"
     return f"blocks.{receiver.layer}." + ("mlp.hook_pre" if receiver.input == "mlp" else f"attn.hook_{receiver.input}")

@@ -1,5 +1,7 @@
 """The patching engine against HookedTransformer's hooks, which are the oracle: every site, by head and token."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from patching_oracle import HOOKS, assert_same, at_query, cached, patched, random_model, random_tokens
@@ -18,9 +20,8 @@ SUBJECTS = {
     "few tokens": ((2, 4, 32, 5, 6), Layout()),
     "narrow heads": ((3, 8, 64, 4, 16), Layout()),  # 31 tokens: batched attention
     "wide heads": ((2, 2, 64, 5, 20), Layout()),  # 39 tokens, heads of 32: fused attention
-    "told first": ((2, 2, 16, 3, 8), Layout(n_instruction=1)),
     "told within": ((2, 2, 16, 3, 8), Layout(n_instruction=2, at=3)),
-    "told by vectors": ((3, 2, 32, 2, 9), Layout(n_instruction=1, at=2, n_vectors=3)),
+    "told by vectors": ((2, 2, 32, 2, 9), Layout(n_instruction=1, at=2, n_vectors=3)),
     "zoo:mixed-0": ((3, 8, 64, 4, 16), Layout()),
 }
 
@@ -95,7 +96,7 @@ def test_batching_variants_changes_nothing(subject):
     """Stacked, all start with the first layer and token that any of them changes; alone, each where it has to."""
     model, _, base, source = subject
     variants = [
-        variant for place, site in enumerate(SITES) for variant in variants_of(model, site, base.shape[1])[place::7]
+        variant for place, site in enumerate(SITES) for variant in variants_of(model, site, base.shape[1])[place::9]
     ]
     stacked = run_patched(model, base, source, variants)
     alone = torch.cat([run_patched(model, base, source, [variant]) for variant in variants])
@@ -111,7 +112,7 @@ def test_patches_of_several_sites_act_together(subject):
         Patch(site, place % n_layers, (place % n_heads,) if SITES[site].by_head else (), sets[place % len(sets)])
         for place, site in enumerate(SITES)
     )
-    pairs = [(one, other) for one, other in zip(every, every[1:], strict=False)]
+    pairs = list(pairwise(every))
     cache = cached(twin, source)
     for variants in ([every], [every[:5], every[5:]], pairs):
         for ours, variant in zip(run_patched(model, base, source, variants), variants, strict=True):

@@ -1,0 +1,112 @@
+"""Edge attribution patching: what patching every edge would do to the prediction, from gradients, all edges at once.
+
+Patching an edge alone (path patching: the receiver sees the sender's output of the source run, everything between them
+stays as in the base run, everything after the receiver reacts) changes the prediction at the query, to first order, by
+
+    (what the sender writes in the source run - in the base run) · dp / d(the receiver's input),
+
+summed over tokens and coordinates. The receivers' gradients are those at q, k, v of each head, at the MLP's input and
+at the read-out's, pushed back through the projection and LayerNorm's exact Jacobian to the residual stream.
+
+- `eap`: gradients in the base run (Syed et al. 2023, arXiv 2310.10348): two forward passes and one backward.
+- `eap-ig`: gradients averaged on the straight path of the read-in from base to source (EAP-IG-inputs, Hanna et al.
+  2024, arXiv 2403.17806), sampled at the middle of its parts instead of at their ends.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.attribution.gradients import (
+    Graded,
+    before_layer_norm,
+    before_projection,
+    graded,
+    halfway_points,
+    interpolated,
+)
+from interp.attribution.graph import CHANNELS, Graph
+from interp.attribution.nodes import Ends
+from interp.engine import read_sites
+from training.transformer import Transformer
+
+METHODS: Mapping[str, str] = {
+    "eap": "edge attribution patching: the gradient in the run that is patched",
+    "eap-ig": "EAP with the mean gradient on the straight path of the read-in from base to source",
+}
+
+
+def written(model: Transformer, tokens: Float[Tensor, "batch pos dim"]) -> Float[Tensor, "sender batch pos d_model"]:
+    """What every sender (`Graph.senders`) writes into the residual stream; embed with its positions, no b_O."""
+    layers = range(model.config.n_layers)
+    start, heads = "blocks.0.hook_resid_pre", [f"blocks.{layer}.attn.hook_result" for layer in layers]
+    mlps = [f"blocks.{layer}.hook_mlp_out" for layer in layers]
+    seen = read_sites(model, tokens, [start, *heads, *mlps])
+    senders = [seen[start][None]]
+    for head, mlp in zip(heads, mlps, strict=True):
+        senders += [rearrange(seen[head], "batch pos head d_model -> head batch pos d_model"), seen[mlp][None]]
+    return torch.cat(senders)
+
+
+def edge_moves(model: Transformer, ends: Ends, method: str, n_steps: int) -> Float[Tensor, "batch receiver sender"]:
+    """What patching each edge would do, by one of `METHODS`; 0 where there is no edge (`Graph.allowed`).
+
+    Args:
+        model: the transformer.
+        ends: prompts of both runs.
+        method: a name in `METHODS`.
+        n_steps: parts of the path, for `eap-ig`.
+    """
+    change = written(model, ends.source) - written(model, ends.base)
+    shares = list(halfway_points(n_steps)) if method == "eap-ig" else [0.0]
+    total = torch.zeros((), device=model.device)
+    for share in shares:
+        total = total + receiver_products(model, graded(model, interpolated(*ends, share), sites(model)), change)
+    return total / len(shares)
+
+
+def sites(model: Transformer) -> list[str]:
+    """Where receivers' gradients and LayerNorms' Jacobians are read."""
+    names = ("ln1.hook_normalized", "ln1.hook_scale", "ln2.hook_normalized", "ln2.hook_scale")
+    names += tuple(f"attn.hook_{channel}" for channel in CHANNELS)
+    found = [f"blocks.{layer}.{name}" for layer in range(model.config.n_layers) for name in names]
+    return [*found, "ln_final.hook_normalized", "ln_final.hook_scale"]
+
+
+def receiver_products(
+    model: Transformer, run: Graded, change: Float[Tensor, "sender batch pos d_model"]
+) -> Float[Tensor, "batch receiver sender"]:
+    """Every receiver's gradient times every earlier sender's change."""
+    graph = Graph.of(model.config)
+    products = change.new_zeros(change.shape[1], len(graph.receivers), len(graph.senders))
+    pair = "receiver batch pos d_model, sender batch pos d_model -> batch receiver sender"
+    for layer in range(model.config.n_layers):
+        heads, mlp = slice(graph.n_before_heads(layer)), slice(graph.n_before_mlp(layer))
+        products[:, graph.of_heads(layer), heads] = einsum(head_gradients(model, run, layer), change[heads], pair)
+        of_mlp = einsum(norm_gradient(run, f"blocks.{layer}.ln2")[None], change[mlp], pair)
+        products[:, graph.of_mlp(layer), mlp] = of_mlp[:, 0]
+    products[:, -1] = einsum(norm_gradient(run, "ln_final")[None, :, -1:], change[:, :, -1:], pair)[:, 0]
+    return products
+
+
+def head_gradients(model: Transformer, run: Graded, layer: int) -> Float[Tensor, "receiver batch pos d_model"]:
+    """d prediction / d resid_pre through each q, k and v alone, in the order (channel head)."""
+    block, prefix = model.layers[layer], f"blocks.{layer}"
+    weights = (block.attn.W_Q, block.attn.W_K, block.attn.W_V)
+    at_norm = torch.cat(
+        [
+            before_projection(run.gradients[f"{prefix}.attn.hook_{channel}"], weight)
+            for channel, weight in zip(CHANNELS, weights, strict=True)
+        ]
+    )
+    normalized, scale = run.values[f"{prefix}.ln1.hook_normalized"], run.values[f"{prefix}.ln1.hook_scale"]
+    return before_layer_norm(at_norm * block.ln1.w, normalized, scale)
+
+
+def norm_gradient(run: Graded, norm: str) -> Float[Tensor, "batch pos d_model"]:
+    """d prediction / d the residual stream before a LayerNorm, through what that LayerNorm feeds alone."""
+    hook = f"{norm}.hook_normalized"
+    return before_layer_norm(run.gradients[hook], run.values[hook], run.values[f"{norm}.hook_scale"])

@@ -1,0 +1,117 @@
+"""Gradients of the prediction at the query, at any named sites, and the way back through LayerNorm.
+
+The prediction of a prompt depends on that prompt alone, so one backward pass of the sum over prompts gives the gradient
+of every prompt's own prediction.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from einops import einsum
+from jaxtyping import Float
+from torch import Tensor
+
+from training.transformer import Edit, Edits, Transformer
+
+READ_IN = "hook_embed"
+
+
+class Graded(NamedTuple):
+    """One forward and backward pass.
+
+    Attributes:
+        prediction: at the query.
+        values: by site, the activation.
+        gradients: by site, d prediction / d activation; zero where the prediction does not depend on it.
+    """
+
+    prediction: Float[Tensor, " batch"]
+    values: Mapping[str, Float[Tensor, "..."]]
+    gradients: Mapping[str, Float[Tensor, "..."]]
+
+
+def graded(
+    model: Transformer,
+    tokens: Float[Tensor, "batch pos dim"],
+    sites: Sequence[str],
+    edits: Edits | None = None,
+    cut: Sequence[str] = (),
+) -> Graded:
+    """The prediction at the last token, with its gradient at named sites.
+
+    Args:
+        model: the transformer.
+        tokens: prompts that end in their query.
+        sites: TransformerLens hook names.
+        edits: of other sites or of the same; the gradient is that at the edited activation.
+        cut: sites that no gradient passes on its way back; their own is zero.
+
+    Raises:
+        ValueError: there is no such site.
+    """
+    edits, seen = dict(edits or {}), {}
+
+    def keep(site: str) -> Edit:
+        change = edits.get(site)
+
+        def edit(activation: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+            activation = activation if change is None else change(activation)
+            seen[site] = activation if activation.requires_grad else activation.detach().requires_grad_()
+            return seen[site].detach() if site in cut else seen[site]
+
+        return edit
+
+    with torch.enable_grad():
+        prediction = model(tokens, edits | {site: keep(site) for site in (READ_IN, *sites, *cut)})[:, -1]
+        places = [seen[site] for site in sites]
+        found = torch.autograd.grad(prediction.sum(), places, allow_unused=True, materialize_grads=True)
+    return Graded(
+        prediction.detach(),
+        {site: place.detach() for site, place in zip(sites, places, strict=True)},
+        dict(zip(sites, found, strict=True)),
+    )
+
+
+def halfway_points(n_steps: int) -> Iterator[float]:
+    """Where a path from 0 to 1 is sampled: the middle of each of `n_steps` equal parts.
+
+    >>> list(halfway_points(2))
+    [0.25, 0.75]
+    """
+    return ((step + 0.5) / n_steps for step in range(n_steps))
+
+
+def interpolated(base: Float[Tensor, "*axes"], source: Float[Tensor, "*axes"], share: float) -> Float[Tensor, "*axes"]:
+    """The point `share` of the way from base to source."""
+    return base + share * (source - base)
+
+
+def replaced_by(activation: Float[Tensor, "..."]) -> Callable[[Tensor], Tensor]:
+    return lambda _: activation
+
+
+def before_layer_norm(
+    gradient: Float[Tensor, "*axes d_model"],
+    normalized: Float[Tensor, "*#axes d_model"],
+    scale: Float[Tensor, "*#axes 1"],
+) -> Float[Tensor, "*axes d_model"]:
+    """The gradient before LayerNorm's normalisation from the one after it, exactly.
+
+    With x̂ = (x - mean x) / s and s² = var x + eps, the transposed Jacobian takes g to (g - mean g - x̂ mean(g x̂)) / s.
+
+    Args:
+        gradient: d / d x̂, that is, at hook_normalized (before gain and shift).
+        normalized: x̂.
+        scale: s, LayerNorm's hook_scale.
+    """
+    along = (gradient * normalized).mean(-1, keepdim=True)
+    return (gradient - gradient.mean(-1, keepdim=True) - normalized * along) / scale
+
+
+def before_projection(
+    gradient: Float[Tensor, "batch pos head d_head"], weight: Float[Tensor, "head d_model d_head"]
+) -> Float[Tensor, "head batch pos d_model"]:
+    """Each head's gradient at its own input, from the one at its q, k or v."""
+    pair = "batch pos head d_head, head d_model d_head -> head batch pos d_model"
+    return einsum(gradient, weight, pair)

@@ -1,0 +1,152 @@
+"""The model as a graph: who writes into the residual stream, who reads it, and which edges carry the answer.
+
+Senders write: the read-in, every head (its z W_O) and every MLP. Receivers read: every head's q, k and v input apart,
+every MLP's input, and the read-out. A sender has an edge to every receiver that comes after it. b_O belongs to nobody:
+it is the same in every run.
+
+Edges are held as arrays [receiver sender]; `Graph` says what stands where.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from interp.heads import EMBED, MLP, Head
+from training.config import ModelConfig
+from training.errors import UserError
+
+CHANNELS = ("q", "k", "v")
+OUT = "out"
+"""The read-out, as a receiver."""
+
+Edges = Bool[np.ndarray, "receiver sender"]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Senders and receivers of a model, in the order in which arrays hold them.
+
+    Senders: `embed`, then layer by layer the heads `0.0`, `0.1`, … and the MLP `0.mlp`. Receivers: layer by layer the
+    q of every head (`0.0.q`, `0.1.q`, …), the k of every head, the v of every head, and the MLP `0.mlp`; then `out`.
+
+    >>> graph = Graph(n_layers=1, n_heads=2)
+    >>> graph.senders, graph.receivers[-3:]
+    (('embed', '0.0', '0.1', '0.mlp'), ('0.1.v', '0.mlp', 'out'))
+    >>> int(graph.allowed.sum())
+    13
+    """
+
+    n_layers: int
+    n_heads: int
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> "Graph":
+        return cls(config.n_layers, config.n_heads)
+
+    @cached_property
+    def components(self) -> tuple[Head, ...]:
+        """The senders as `Head`s."""
+        numbers = (*range(self.n_heads), MLP)
+        return (EMBED, *(Head(layer, number) for layer in range(self.n_layers) for number in numbers))
+
+    @cached_property
+    def senders(self) -> tuple[str, ...]:
+        return tuple(str(one) for one in self.components)
+
+    @cached_property
+    def receivers(self) -> tuple[str, ...]:
+        names = [
+            [f"{layer}.{head}.{channel}" for channel in CHANNELS for head in range(self.n_heads)] + [f"{layer}.mlp"]
+            for layer in range(self.n_layers)
+        ]
+        return (*(name for of_layer in names for name in of_layer), OUT)
+
+    @cached_property
+    def owners(self) -> Int[np.ndarray, " receiver"]:
+        """The sender that each receiver feeds; for the read-out their number."""
+        own = [
+            [1 + layer * (self.n_heads + 1) + head for _ in CHANNELS for head in range(self.n_heads)]
+            + [self.n_before_mlp(layer)]
+            for layer in range(self.n_layers)
+        ]
+        return np.array([one for of_layer in own for one in of_layer] + [len(self.senders)])
+
+    @cached_property
+    def allowed(self) -> Edges:
+        """Every edge there is."""
+        first = [
+            [self.n_before_heads(layer)] * (3 * self.n_heads) + [self.n_before_mlp(layer)]
+            for layer in range(self.n_layers)
+        ]
+        n_before = np.array([n for of_layer in first for n in of_layer] + [len(self.senders)])
+        return np.arange(len(self.senders)) < n_before[:, None]
+
+    def n_before_heads(self, layer: int) -> int:
+        """How many senders a layer's heads can hear."""
+        return 1 + layer * (self.n_heads + 1)
+
+    def n_before_mlp(self, layer: int) -> int:
+        """How many senders a layer's MLP can hear: those heads too."""
+        return self.n_before_heads(layer) + self.n_heads
+
+    def of_heads(self, layer: int) -> slice:
+        """The receivers of a layer's heads, (channel head)."""
+        start = layer * (3 * self.n_heads + 1)
+        return slice(start, start + 3 * self.n_heads)
+
+    def of_mlp(self, layer: int) -> int:
+        """The receiver of a layer's MLP."""
+        return self.of_heads(layer).stop
+
+    def place(self, receiver: str, sender: str) -> tuple[int, int]:
+        """Where an edge stands in arrays [receiver sender]."""
+        return self.receivers.index(receiver), self.senders.index(sender)
+
+    def name(self, receiver: int, sender: int) -> str:
+        """An edge in words, `0.1->0.mlp`."""
+        return f"{self.senders[sender]}->{self.receivers[receiver]}"
+
+
+def edges_called(graph: Graph, names: Iterable[str]) -> Edges:
+    """The edges with these names, such as `embed->0.1.v`.
+
+    Raises:
+        UserError: there is no such edge.
+
+    >>> edges_called(Graph(1, 2), ["0.1->out"]).sum()
+    np.int64(1)
+    """
+    edges = np.zeros_like(graph.allowed)
+    for name in names:
+        sender, _, receiver = name.partition("->")
+        if sender not in graph.senders or receiver not in graph.receivers:
+            raise UserError(f"no edge '{name}' (valid: SENDER->RECEIVER such as 0.1->0.mlp, embed->0.1.v, 0.mlp->out)")
+        place = graph.place(receiver, sender)
+        if not graph.allowed[place]:
+            raise UserError(f"no edge '{name}': {receiver} comes before {sender}")
+        edges[place] = True
+    return edges
+
+
+def pruned(graph: Graph, edges: Edges) -> Edges:
+    """The edges that lie on a path of such edges from the read-in to the read-out.
+
+    The others change nothing: what no clean activation reaches stays as in the corrupt run, and what reaches no
+    read-out is not read.
+
+    >>> graph = Graph(1, 2)
+    >>> kept = pruned(graph, edges_called(graph, ["embed->0.1.q", "0.1->out", "0.0->out", "embed->0.mlp"]))
+    >>> [graph.name(*edge) for edge in np.argwhere(kept).tolist()]
+    ['embed->0.1.q', '0.1->out']
+    """
+    n_senders = len(graph.senders)
+    reached = np.arange(n_senders) == 0
+    read = np.arange(n_senders + 1) == n_senders
+    for sender in range(1, n_senders):
+        reached[sender] = (edges[graph.owners == sender] & reached).any()
+    for sender in reversed(range(n_senders)):
+        read[sender] = edges[read[graph.owners], sender].any()
+    return edges & reached & read[graph.owners][:, None]

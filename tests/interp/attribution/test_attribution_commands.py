@@ -1,0 +1,123 @@
+"""`interp attribute` and `interp circuit` as their users meet them, in this process."""
+
+import json
+import sys
+
+import pandas as pd
+import pytest
+
+from interp import names
+from interp.attribution import edges, nodes
+from interp.cli import main
+
+QUICK = ("--ckpt", "zoo:mixed-0", "--classes", "linear", "--prompts", "16", "--examples", "4")
+
+
+@pytest.fixture
+def interp_here(monkeypatch, capfd):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["interp", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capfd.readouterr()
+        return stop.value.code, out, err
+
+    return run
+
+
+def test_the_names_in_the_help_are_the_methods():
+    shown = list(names.NODE_METHOD_NAMES), list(names.EDGE_METHOD_NAMES)
+    assert shown == (["exact", *nodes.METHODS], ["exact", *edges.METHODS])
+
+
+def test_attribute_prints_one_document_and_writes_tables_and_figures(interp_here, tmp_path):
+    code, out, err = interp_here("attribute", *QUICK, "--method", "exact,gradient,atp", "--json", "--out", tmp_path)
+    assert code == 0, err
+    document = json.loads(out)
+    assert (document["of"], document["corrupt"], document["prompts"]) == ("z", "function", 16)
+    assert len(document["results"]) == 3 * 24
+    assert [one["method"] for one in document["receipts"]] == ["gradient", "atp"]
+    assert {one["n_prompts"] for one in document["receipts"]} == {16}  # no more than were asked for
+    rows = pd.read_csv(tmp_path / "attribution.csv")
+    assert [*rows.columns] == [*document["results"][0]]
+    assert len(pd.read_csv(tmp_path / "receipt_pairs.csv")) == 2 * 24
+    for name in ("attribution.png", "receipts.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
+
+
+def test_the_receipt_compares_with_what_exact_finds(interp_here):
+    _, out, _ = interp_here("attribute", *QUICK, "--method", "exact,ig", "--json")
+    document = json.loads(out)
+    effects = {
+        method: {row["heads"]: row["effect"] for row in document["results"] if row["method"] == method}
+        for method in ("exact", "ig")
+    }
+    (receipt,) = document["receipts"]
+    worst = max(effects["exact"], key=lambda head: abs(effects["exact"][head] - effects["ig"][head]))
+    assert receipt["worst"] == f"z of {worst}"
+    assert receipt["worst_exact"] == pytest.approx(effects["exact"][worst])
+    assert receipt["worst_approximate"] == pytest.approx(effects["ig"][worst])
+
+
+def test_attribute_prints_the_strongest_and_the_receipt(interp_here):
+    code, out, _ = interp_here("attribute", *QUICK, "--method", "gradient", "--top", 3)
+    assert code == 0
+    assert out.count("linear: z of") == 3
+    assert "receipt: approximate against exact effects" in out
+    assert "worst miss" in out
+
+
+def test_edges_without_a_receipt(interp_here):
+    code, out, _ = interp_here("attribute", *QUICK, "--edges", "--method", "eap", "--no-receipt")
+    assert code == 0
+    assert "linear: embed->" in out
+    assert "receipt" not in out
+
+
+def test_circuit_prints_one_document_and_writes_tables_and_figures(interp_here, tmp_path):
+    arguments = ("--method", "eap", "--sizes", "100,800", "--random", 2, "--json", "--out", tmp_path)
+    code, out, err = interp_here("circuit", *QUICK, *arguments)
+    assert code == 0, err
+    document = json.loads(out)
+    smallest = document["smallest"]["linear"]
+    assert smallest["faithfulness"] >= document["faithful"] == 0.9
+    assert len(document["edges"]["linear"]) == smallest["n_edges"]
+    assert document["verdict"][0].startswith(f"On linear {smallest['n_edges']} of 802 edges carry")
+    assert {row["n_best"] for row in document["results"]} >= {100, 800}
+    assert len(pd.read_csv(tmp_path / "circuit_edges.csv")) == 802
+    for name in ("circuit.png", "circuit_curves.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
+
+
+def test_a_circuit_that_is_not_found_is_told(interp_here):
+    code, out, _ = interp_here("circuit", *QUICK, "--method", "eap", "--sizes", "30", "--random", 0)
+    assert code == 0
+    assert "no circuit of the sizes asked for reaches a faithfulness of 0.9" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["attribute", "--method", "eap"], "unknown --method 'eap' (valid: exact, gradient, ig, ig-activations, atp)"),
+        (["attribute", "--edges", "--method", "atp"], "unknown --method 'atp' (valid: exact, eap, eap-ig)"),
+        (["attribute", "--edges", "--site", "q"], "--edges has neither --site nor --at"),
+        (["attribute", "--site", "hook_q"], "'hook_q' (valid: resid_pre"),
+        (["attribute", "--corrupt", "nothing"], "unknown --corrupt 'nothing'"),
+        (["attribute", "--direction", "up"], "unknown --direction 'up' (valid: denoise, noise)"),
+        (["attribute", "--method", "ig", "--steps", "0"], "0 (a whole number of at least 1 is needed)"),
+        (["attribute", "--receipt", "1"], "1 (a whole number of at least 2 is needed)"),
+        (["attribute", "--at", "z9"], "--at 'z9'"),
+        (["circuit", "--sizes", "5,x"], "--sizes 5,x: 'x' is not a number of edges"),
+        (["circuit", "--sizes", "5000"], "--sizes 5000: this model has 802 edges"),
+        (["circuit", "--faithful", "2"], "--faithful 2.0: a number above 0 and at most 1"),
+        (["circuit", "--method", "ig"], "unknown --method 'ig' (valid: exact, eap, eap-ig)"),
+        (["circuit", "--examples", "99"], "--examples 99"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_2(interp_here, arguments, message, tmp_path):
+    command, *options = arguments
+    code, out, err = interp_here(command, *QUICK, *options, "--out", tmp_path / "results")
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "results").exists()
