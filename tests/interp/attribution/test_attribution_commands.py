@@ -121,3 +121,12 @@ def test_wrong_input_is_one_line_and_exit_2(interp_here, arguments, message, tmp
     assert message in err
     assert err.count("\n") == 1
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("command", ["attribute", "circuit"])
+def test_the_help_has_an_example_and_every_flag_that_commands_share(interp_here, command):
+    code, out, _ = interp_here(command, "--help")
+    assert code == 0
+    assert f"interp {command} --ckpt zoo:" in out
+    shared = "--ckpt --classes --corrupt --direction --examples --prompts --seed --device --json --out --method"
+    assert all(flag in out for flag in shared.split())
