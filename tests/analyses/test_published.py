@@ -51,7 +51,7 @@ def test_overlap_is_of_the_heads_near_the_maximum():
     }
     rows = {row["classes"]: row["overlap"] for row in likenesses(ModelMaps("known", "mixed", 0.1, maps))}
     assert rows == {"linear-quadratic": 1 / 3, "linear-cubic": 0, "quadratic-cubic": 0}
-    flat = dict.fromkeys(CLASSES, np.full((1, 3), 0.1))
+    flat = {name: np.full((1, 3), 0.1) for name in CLASSES}
     assert all(np.isnan(row["overlap"]) for row in likenesses(ModelMaps("flat", "mixed", 0.1, flat)))
 
 

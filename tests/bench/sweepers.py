@@ -11,7 +11,6 @@ The loops use the batch size that was fastest for them on this machine.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -26,7 +25,8 @@ from tqdm import tqdm
 from interp.heads import Head, all_heads, head_set
 from interp.hooked import hooked
 from interp.interventions import MODES
-from interp.sweep import Protocol, Sweep, one_thread_each
+from interp.parallel import side_by_side
+from interp.sweep import Protocol, Sweep
 from training.checkpoint import Checkpoint
 
 NAME = "linear"  # the function class: all take the same arithmetic
@@ -55,8 +55,7 @@ class Ours:
         self.task = task
 
     def errors(self) -> Float[np.ndarray, "head prompt point"]:
-        with one_thread_each() as n_workers, ThreadPoolExecutor(n_workers) as pool:
-            parts = list(pool.map(self.task.chunk, self.task.sweep.chunks()))
+        parts = side_by_side(self.task.chunk, self.task.sweep.chunks())
         return np.concatenate([without for without, _ in parts], axis=1)
 
 
