@@ -6,6 +6,7 @@ import typer
 
 from training import options
 from training.commands import check_device
+from training.errors import UserError
 
 if TYPE_CHECKING:
     from analyses.published import PublishedStudy
@@ -95,6 +96,8 @@ def published(
     from training import output
     from training.checkpoint import load
 
+    if len(set(ckpt)) < len(ckpt):
+        raise UserError(f"--ckpt {max(ckpt, key=ckpt.count)} is named twice")
     checkpoints = [load(name, check_device(device)) for name in ckpt]
     if out:
         output.prepare_directory(out)
@@ -130,7 +133,8 @@ def print_published(result: "PublishedStudy", caption: str) -> None:
     print_table("paper score (maximum 0.5) over heads", header, rows, caption)
     likeness: dict[str, list[str]] = {}
     for row in records(result.likeness):
-        likeness.setdefault(f"{row['model']} {row['curriculum']}", []).append(number(row["spearman"]))
+        cell = f"{number(row['overlap'], 2)}, {number(row['spearman'], 2)}"
+        likeness.setdefault(f"{row['model']} {row['curriculum']}", []).append(cell)
     pairs = list(dict.fromkeys(row["classes"] for row in records(result.likeness)))
-    title = "how alike a model's maps of two classes are (Spearman over heads)"
+    title = "how alike a model's maps of two classes are: overlap of the heads >= 0.4, Spearman over all heads"
     print_table(title, ["model", *pairs], [[name, *cells] for name, cells in likeness.items()])

@@ -10,9 +10,11 @@ import pandas as pd
 import typer
 from jaxtyping import Float
 
-from interp.ablation import Ablation, Design, ablate, plan
-from interp.designs import CumulativeAblation, PairAblation, cumulative, pairs
-from interp.heads import Head, HeadSet, parse_heads, show
+from interp.ablation import Ablation, Design, ablate, plan, removed_by
+from interp.designs import CumulativeAblation, PairAblation, check_several, cumulative, pairs
+from interp.heads import MLP, Head, HeadSet, head_set, parse_heads, show
+from interp.interventions import mode as intervention
+from interp.references import partner_prompts
 from interp.scores import score
 from interp.seeds import independent_seeds, pooled
 from interp.store import Store
@@ -20,6 +22,7 @@ from interp.verdict import keep_verdict, pooled_verdict, verdict
 from training import options, output
 from training.checkpoint import Checkpoint, load
 from training.commands import check_classes
+from training.config import RunConfig
 from training.errors import UserError
 
 VERDICTS = 3  # sets; beyond that a table is easier to read than sentences
@@ -120,7 +123,37 @@ def subject(request: Request, checkpoint: Checkpoint) -> Subject:
     chosen_by = score(checkpoint, trained, n_prompts=n_prompts, seed=seed, stream="selection", intervals=False)
     scores = chosen_by.mean(trained)
     sets = parse_heads(request.heads, *scores.shape, scores=scores.tolist)
+    check_design(request.design, sets, checkpoint)
+    check_partners(checkpoint.config, names, request.modes)
     return Subject(checkpoint, names, sets, scores)
+
+
+def check_design(design: str, sets: Sequence[HeadSet], checkpoint: Checkpoint) -> None:
+    """Refuse before anything is computed what a design cannot do with these sets.
+
+    Raises:
+        UserError: too few heads, or an MLP where only heads will do.
+    """
+    everything = head_set(head for one in sets for head in one)
+    if design in ("cumulative", "pairs"):
+        check_several(design, everything)
+    if design == "cumulative" and any(head.number == MLP for head in everything):
+        raise UserError("--design cumulative removes in the order of score, which MLPs do not have: name heads only")
+    if design == "keep":
+        for one in sets:
+            removed_by(one, design, checkpoint)
+
+
+def check_partners(config: RunConfig, names: Sequence[str], modes: Sequence[str]) -> None:
+    """Refuse before anything is computed what `interp.references` has no prompts for.
+
+    Raises:
+        UserError: a mode needs another function class and there is none.
+    """
+    for mode in map(intervention, modes):
+        if mode.partner is not None and mode.partner != "noise":
+            for name in names:
+                partner_prompts(config, name, mode.partner, n_prompts=1, seed=0)
 
 
 def carry_out(request: Request, one: Subject, store: Store | None) -> Result:

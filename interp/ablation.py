@@ -8,6 +8,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from torch import Tensor
 from tqdm import tqdm
 
 from interp.engine import check_site
@@ -22,6 +24,7 @@ from interp.heads import MLP, Head, HeadSet, all_heads, show
 from interp.interventions import DEFAULT_MODES, UNIFORM, Mode, mode
 from interp.measurements import Cell, ClassErrors, cells
 from interp.nulls import MATCHES, Match, NullSets, matched_sets
+from interp.parallel import side_by_side
 from interp.positions import check_points, parse_points, parse_tokens
 from interp.references import activations
 from interp.stats import (
@@ -39,6 +42,7 @@ from training.evaluate import evaluation_prompts
 from training.options import DEFAULT_NULL_PROMPTS
 from training.output import write_table
 from training.prompts import last_quarter
+from training.transformer import Transformer
 
 Design = Literal["remove", "keep"]
 DESIGNS: Mapping[Design, str] = {"remove": "remove the set", "keep": "remove every head but the set"}
@@ -226,22 +230,31 @@ def removed_by(heads: HeadSet, design: Design, checkpoint: Checkpoint) -> HeadSe
 
 def output_norms(checkpoint: Checkpoint, classes: Sequence[str], seed: int) -> dict[Head, float]:
     """Root mean square over reference prompts and tokens of what every head and MLP writes into the residual stream."""
-    model = checkpoint.model
-    n_layers, n_heads = model.config.n_layers, model.config.n_heads
-    squares = dict.fromkeys([*all_heads(n_layers, n_heads), *(Head(layer, MLP) for layer in range(n_layers))], 0.0)
-    for name in classes:
-        prompts = evaluation_prompts(checkpoint.config, name, n_prompts=NORM_PROMPTS, seed=seed, stream="reference")
-        for tokens in prompts.tokens.to(model.device).split(CHUNK):
-            found = activations(model, tokens, "z")
-            for layer, block in enumerate(model.layers):
-                gram = block.attn.W_O @ block.attn.W_O.mT
-                z = found[layer]
-                by_head = torch.einsum("bphd,hde,bphe->h", z, gram, z)
-                for number, square in enumerate(by_head.tolist()):
-                    squares[Head(layer, number)] += max(0.0, square)
-                squares[Head(layer, MLP)] += found[n_layers + layer].square().sum().item()
-    n_tokens = len(classes) * NORM_PROMPTS * checkpoint.config.layout.n_needed(2 * checkpoint.config.data.n_points)
-    return {head: (square / n_tokens) ** 0.5 for head, square in squares.items()}
+    config, model = checkpoint.config, checkpoint.model
+    prompts = [
+        evaluation_prompts(config, name, n_prompts=NORM_PROMPTS, seed=seed, stream="reference") for name in classes
+    ]
+    parts = [tokens for of_class in prompts for tokens in of_class.tokens.to(model.device).split(CHUNK)]
+    squares = torch.stack(side_by_side(partial(squares_written, model), parts)).sum(0)
+    n_tokens = len(classes) * NORM_PROMPTS * config.layout.n_needed(2 * config.data.n_points)
+    numbers = [*range(model.config.n_heads), MLP]
+    return {
+        Head(layer, number): (square / n_tokens) ** 0.5
+        for layer, of_layer in enumerate(squares.tolist())
+        for number, square in zip(numbers, of_layer, strict=True)
+    }
+
+
+@torch.no_grad()
+def squares_written(model: Transformer, tokens: Float[Tensor, "batch pos dim"]) -> Float[Tensor, "layer component"]:
+    """What every head, and then the MLP, of every layer writes, squared and summed over prompts and tokens."""
+    found, n_layers = activations(model, tokens, "z"), model.config.n_layers
+    layers = []
+    for block, z, mlp_out in zip(model.layers, found[:n_layers], found[n_layers:], strict=True):
+        gram = block.attn.W_O @ block.attn.W_O.mT
+        by_head = torch.einsum("bphd,hde,bphe->h", z, gram, z).clamp(min=0)
+        layers.append(torch.cat((by_head, mlp_out.square().sum()[None])))
+    return torch.stack(layers).double().cpu()
 
 
 def judge(

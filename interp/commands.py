@@ -1,5 +1,6 @@
 """The commands of the interp package: eval, score, ablate. Heavy imports wait until a command runs."""
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -325,12 +326,12 @@ def ablate(
     from interp.ablate_command import Request, run
     from interp.interventions import mode as intervention
 
-    modes = tuple(name.strip() for name in mode.split(","))
+    modes = tuple(options.split_names("--mode", mode))
     for name in modes:
         intervention(name)  # refuses an unknown one before anything is computed
     if design not in DESIGN_NAMES:
         raise one_of("--design", design, DESIGN_NAMES)
-    if not memory > 0:
+    if not 0 < memory < math.inf:
         raise UserError(f"--memory {memory}: a number above 0 is needed")
     run(
         Request(

@@ -25,6 +25,16 @@ from training.output import write_table
 Rows = list[dict[str, Any]]
 
 
+def check_several(design: str, heads: Sequence[Head]) -> None:
+    """Refuse fewer than two heads.
+
+    Raises:
+        UserError: there are fewer.
+    """
+    if len(heads) < 2:
+        raise UserError(f"--design {design} needs at least two heads (given: {show(tuple(heads))})")
+
+
 @dataclass(frozen=True)
 class CumulativeAblation:
     """Heads removed one after another.
@@ -82,8 +92,7 @@ def cumulative(
         CheckError: a removal did not act.
         UserError: fewer than two heads, or an unknown name.
     """
-    if len(order) < 2:
-        raise UserError(f"--design cumulative needs at least two heads (given: {show(tuple(order))})")
+    check_several("cumulative", order)
     names = list(classes or checkpoint.config.evaluated_classes)
     chosen, protocol = plan(checkpoint, modes, site, at, points, n_prompts, seed, memory, store)
     rng = np.random.default_rng(stream_seed("orders", seed))
@@ -194,8 +203,7 @@ def pairs(
         CheckError: a removal did not act.
         UserError: fewer than two heads, or an unknown name.
     """
-    if len(heads) < 2:
-        raise UserError(f"--design pairs needs at least two heads (given: {show(heads)})")
+    check_several("pairs", heads)
     names = list(classes or checkpoint.config.evaluated_classes)
     chosen, protocol = plan(checkpoint, modes, site, at, points, n_prompts, seed, memory, store)
     both = [head_set(pair) for pair in combinations(heads, 2)]

@@ -110,7 +110,7 @@ def class_errors(
     """
     mlps = any(component.number == MLP for one in (*tested, *nulls) for component in one)
     sweep = Sweep(checkpoint, name, modes, protocol, mlps=mlps)
-    sweep.check(tested)
+    side_by_side(sweep.check, [tested])
     sweep.fit([*tested, *nulls])
     parts = side_by_side(lambda prompts: sweep.run(prompts, tested, nulls, bar), sweep.chunks())
     intact = [errors for errors, _ in parts]
@@ -311,21 +311,14 @@ class Sweep:
         few = self.chunk(range(min(CHECKED, self.protocol.n_prompts)))
         tokens = self.test.tokens[: len(few.prompts)]
         modes = {mode.name: mode for mode in self.modes}
-        return max(
-            (
-                spot_check(
-                    self.model,
-                    tokens,
-                    one,
-                    self.constants([one]) if modes[mode].fitted else few.given[mode],
-                    self.protocol.site,
-                    self.protocol.tokens,
-                    f"{mode} ablation of {show(one)}",
-                )
-                for _, mode, one in ranked[:3]
-            ),
-            default=0.0,
-        )
+
+        def check(entry: tuple[float, str, HeadSet]) -> float:
+            _, mode, one = entry
+            given = self.constants([one]) if modes[mode].fitted else few.given[mode]
+            what = f"{mode} ablation of {show(one)}"
+            return spot_check(self.model, tokens, one, given, self.protocol.site, self.protocol.tokens, what)
+
+        return max(side_by_side(check, ranked[:3]), default=0.0)
 
 
 def own(given: Float[Tensor, "#variant ..."], place: int) -> Float[Tensor, "1 ..."]:

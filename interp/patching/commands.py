@@ -144,11 +144,11 @@ def print_map(found: "PatchMap", names: list[str], title: str, most: int = 8) ->
         for name in names
         for row in strongest(found, name, most)
     ]
-    question = found.question
+    question, n_places = found.question, len(found.table) // len(names)
     caption = (
         f"{question.direction}, {question.corrupt}; effect: share of the way from the {question.base} run to the "
         f"other; {ends_phrase(found.ends)}; distance: to the clean prediction; excess: over the no-context optimum; "
-        f"the {most} strongest of {len(found.table) // len(names)}; {drawn(question)}"
+        f"the {min(most, n_places)} strongest of {n_places}; {drawn(question)}"
     )
     header = ["class: patched", "effect", "nmse", "distance", "excess"]
     print_table(f"{title}: {found.site} patched", header, rows, caption)

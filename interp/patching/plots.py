@@ -31,8 +31,8 @@ def plot_map(found: PatchMap, metric: str = "effect") -> list[Axes]:
     shape = (len(names), 1) if tall else (1, len(names))
     axes = [ax for row in grid_of_axes(*shape, width=width, height=height) for ax in row]
     rest = {name: resting(found, name, metric) for name in names}
-    largest = max(float(np.nanmax(np.abs(grid.to_numpy() - rest[name]))) for name, grid in grids.items())
-    limit = 1.0 if metric == "effect" else max(largest, 0.1)
+    away = [np.abs(grid.to_numpy() - rest[name]).max() for name, grid in grids.items()]
+    limit = 1.0 if metric == "effect" else max(0.1, *away)
     for ax, (name, grid) in zip(axes, grids.items(), strict=True):
         cells = ax.imshow(grid, vmin=rest[name] - limit, vmax=rest[name] + limit, cmap="vlag", aspect="auto")
         ax.set(title=name, xticks=range(n_columns), yticks=range(n_rows), xlabel=str(grid.columns.name))

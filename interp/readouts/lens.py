@@ -52,7 +52,8 @@ class Lens:
             distance of the implied prediction to the reference over E[y²], with its 95 % interval over prompts; to the
             reference `target` it is the NMSE.
         depth: the same over the last quarter of the points (`points`), with `gain`, the share of the model's own gain
-            over the no-context optimum (rows of the reference `target`), and `near`: whether the paired interval of the
+            over the no-context optimum (rows of the reference `target`; undefined where the 95 % interval of that gain
+            of the model includes 0), and `near`: whether the paired interval of the
             difference to the nearest predictor includes 0.
         n_prompts: per class.
         seed: of the prompts.
@@ -211,9 +212,10 @@ def summarise(measured: Measured, n_points: int, seed: int) -> tuple[pd.DataFram
     late = last_quarter(n_points)
     table = with_intervals(every, weights, measured, {"examples": range(n_points)})
     depth = with_intervals(every[..., late].mean(-1)[..., None], weights, measured, {"points": [show_points(late)]})
-    model_error, no_context = measured.model_error[:, late].mean(), measured.no_context_error[:, late].mean()
-    gain = (no_context - depth["distance"]) / (no_context - model_error)
-    depth["gain"] = gain.where(depth["reference"] == "target")
+    model_error, no_context = (one[:, late].mean(1) for one in (measured.model_error, measured.no_context_error))
+    least, _ = percentile_interval(weights @ (no_context - model_error)[:, None])
+    gain = (no_context.mean() - depth["distance"]) / (no_context - model_error).mean()
+    depth["gain"] = gain.where((depth["reference"] == "target") & bool(least[0] > 0))
     depth["near"] = nearness(every[..., late].mean(-1), weights, measured.references).ravel()
     return table, depth
 

@@ -26,8 +26,6 @@ def plot_lens(result: Lens) -> list[Axes]:
         draw_lens_curves(top, select(result.table, function_class=name, kind="tuned", reference="target"))
         draw_distances(bottom, select(result.depth, function_class=name, kind="tuned"), bar=i == len(names) - 1)
         top.set_title(name)
-        if i:
-            bottom.set_yticks([])
     grid[0][0].set_ylabel("MSE / E[y²]")
     figure_of(grid[0]).suptitle(f"tuned lens of {result.checkpoint}", fontsize=10)
     legend_beside(grid[0])

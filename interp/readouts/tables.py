@@ -1,5 +1,6 @@
 """What `interp lens` and `interp probe` print: tables, and sentences that follow from them by fixed rules."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ Result = Probes | HeadDecoding | Swaps
 APPEARS, COMPLETE = 0.5, 0.9
 """Shares of the model's in-context gain from which on the answer counts as there, and as complete."""
 MOST_ROWS = 24
-SHORT = {"no_context": "no context", "least_squares": "least squares", "single_index": "knows the class"}
+SHORT = {"no_context": "no context", "least_squares": "least squares", "single_index": "knows class"}
 
 
 def select(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
@@ -97,9 +98,8 @@ def lens_verdict(result: Lens) -> list[str]:
 def class_verdict(result: Lens, name: str) -> str:
     tuned = select(result.depth, function_class=name, kind="tuned")
     steps = of(tuned, reference="target")
-    last = of(tuned, reference="no_context")[-1]
-    if not steps[-1]["distance"] < of(tuned, reference="target")[0]["distance"] or last["near"]:
-        return f"On {name} the model's own prediction is not told apart from the no-context optimum: no answer appears."
+    if math.isnan(steps[-1]["gain"]):
+        return f"On {name} the model is not shown to beat the no-context optimum: no answer appears."
     appears = next((row for row in steps if row["gain"] >= APPEARS), None)
     if appears is None:
         return f"On {name} no stage has half of the model's gain over the no-context optimum."

@@ -1,5 +1,7 @@
 """Every design, through the public interface, on models whose answer is known: circuits.py."""
 
+from typing import Any
+
 import pytest
 from circuits import COPIES, ERASER, N_HEADS, WRITER, redundant_effect, self_repairing_effect
 
@@ -11,8 +13,8 @@ from interp.verdict import verdict
 REAL, DECOY = Head(0, 1), Head(0, 3)  # of the single circuit: its copy, and what only attends
 READER, BYSTANDER = Head(1, 2), Head(0, 0)  # averages what the copies made; has W_O = 0
 N_PROMPTS = 512
-QUICK = {"modes": ["zero"], "n_prompts": N_PROMPTS}
-ALONE = QUICK | {"n_controls": 0}
+QUICK: dict[str, Any] = {"modes": ["zero"], "n_prompts": N_PROMPTS}
+ALONE: dict[str, Any] = QUICK | {"n_controls": 0}
 
 
 def effects(result) -> dict[str, float]:

@@ -1,5 +1,7 @@
 """Every self-check of patching, by breaking what it guards."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -15,7 +17,7 @@ from training.checkpoint import load
 from training.errors import CheckError
 from training.transformer import Past
 
-COMMON = {"examples": 4, "n_prompts": 16}
+COMMON: dict[str, Any] = {"examples": 4, "n_prompts": 16}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ def swapped(base, layer, start, n_variants):
 
 
 true_past = engine.past_of
-LATE_ALONE = {"site": "v", "heads": "0.1", "at": "y:1"}
+LATE_ALONE: dict[str, Any] = {"site": "v", "heads": "0.1", "at": "y:1"}
 
 
 @pytest.mark.parametrize("broken", [swapped, lambda *_: None], ids=["swapped", "forgotten"])

@@ -117,8 +117,8 @@ def test_gains_belong_to_the_weights_and_means_to_nobody():
             getattr(block.attn, name).mul_(block.ln1.w[:, None])
         block.ln1.w.fill_(1)
         block.ln1.b.fill_(2)
-        block.attn.W_O += 0.7  # every head writes more of the constant vector
-        block.attn.W_V += 0.3  # and every value reads more of it
+        block.attn.W_O.add_(0.7)  # every head writes more of the constant vector
+        block.attn.W_V.add_(0.3)  # and every value reads more of it
     for key, row in scores_of(checkpoint).items():
         assert row["score"] == pytest.approx(before[key]["score"], rel=1e-4)
 

@@ -83,13 +83,15 @@ def test_the_run_is_hooked_transformers(subject):
 
 @pytest.mark.parametrize("site", list(SITES))
 def test_every_patch_equals_the_hook_that_does_it(subject, site):
-    """All variants in one stacked pass."""
+    """In two stacked passes: from the first token, and, with the keys and values of what comes before, from a later."""
     model, twin, base, source = subject
-    variants = variants_of(model, site, base.shape[1])
-    stacked, cache = run_patched(model, base, source, variants), cached(twin, source)
-    assert stacked.dtype == torch.float32
-    for ours, variant in zip(stacked, variants, strict=True):
-        assert_same(ours, patched(twin, base, cache, variant))
+    variants, cache = variants_of(model, site, base.shape[1]), cached(twin, source)
+    for late in (False, True):
+        together = [one for one in variants if (one[0].tokens is not None) == late]
+        stacked = run_patched(model, base, source, together)
+        assert stacked.dtype == torch.float32
+        for ours, variant in zip(stacked, together, strict=True):
+            assert_same(ours, patched(twin, base, cache, variant))
 
 
 def test_batching_variants_changes_nothing(subject):
@@ -123,7 +125,8 @@ def test_patches_of_several_sites_act_together(subject):
 def test_heads_of_one_layer_are_patched_each_at_its_own_tokens(subject):
     model, twin, base, source = subject
     last, query = model.config.n_heads - 1, torch.arange(base.shape[1]) == base.shape[1] - 1
-    variant = (Patch("v", 0, (0,), torch.arange(base.shape[1]) == 1), Patch("v", 0, (last,), query))
+    first, second = (torch.arange(base.shape[1]) == place for place in (1, 3))
+    variant = (Patch("v", 0, (0,), first), Patch("v", 0, (last,), query), Patch("v", 0, (0,), second))
     (ours,) = run_patched(model, base, source, [variant])
     assert_same(ours, patched(twin, base, cached(twin, source), variant))
 

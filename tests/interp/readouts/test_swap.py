@@ -8,13 +8,12 @@ import torch
 
 from interp.hooked import hooked
 from interp.patching.pairs import prompt_pairs
+from interp.readouts.exchange import check_swap, make_exchange
 from interp.readouts.probes import Place, Protocol
 from interp.readouts.stream import Stage, token_positions
 from interp.readouts.swap import (
     Arm,
-    check_swap,
     covariance_root,
-    make_exchange,
     null_effects,
     plain_effects,
     random_subspaces,
