@@ -18,11 +18,10 @@ from training.transformer import EVERY, Past, Sites
 SUBJECTS = {
     "one layer": ((1, 1, 8, 3, 3), Layout()),
     "few tokens": ((2, 4, 32, 5, 6), Layout()),
-    "narrow heads": ((3, 8, 64, 4, 16), Layout()),  # 31 tokens: batched attention
     "wide heads": ((2, 2, 64, 5, 20), Layout()),  # 39 tokens, heads of 32: fused attention
     "told within": ((2, 2, 16, 3, 8), Layout(n_instruction=2, at=3)),
     "told by vectors": ((2, 2, 32, 2, 9), Layout(n_instruction=1, at=2, n_vectors=3)),
-    "zoo:mixed-0": ((3, 8, 64, 4, 16), Layout()),
+    "zoo:mixed-0": ((3, 8, 64, 4, 16), Layout()),  # 31 tokens, heads of 8: batched attention
 }
 
 

@@ -28,10 +28,11 @@ def trained():
     return load("zoo:mixed-0")
 
 
-@pytest.fixture(scope="module", params=list(CORRUPT))
+@pytest.fixture(scope="module")
 def question(request, trained):
     """(corruption, direction, HookedTransformer, base tokens, source cache, metric on logits)."""
-    corrupt, direction = request.param, CORRUPT[request.param]
+    corrupt = getattr(request, "param", "function")
+    direction = CORRUPT[corrupt]
     pairs = prompt_pairs(trained.config, "linear", corrupt, n_prompts=PROMPTS, seed=0, examples=EXAMPLES)
     clean, other = (trained.model.needed(side.tokens) for side in pairs)
     base, source = (other, clean) if direction == "denoise" else (clean, other)
@@ -71,7 +72,11 @@ def by_pos(function, question, index):
     return function(twin, base, cache, effect, index_axis_names=None, index_df=index).numpy()
 
 
-@pytest.mark.parametrize("site", ["resid_pre", "resid_mid", "attn_out", "mlp_out"])
+@pytest.mark.parametrize(
+    ("question", "site"),
+    [("function", "resid_pre"), ("function", "resid_mid"), ("prompt", "attn_out"), ("prompt", "mlp_out")],
+    indirect=["question"],
+)
 def test_layers_by_tokens_are_those_of_transformer_lens(trained, question, site):
     theirs = by_pos(getattr(tl, f"get_act_patch_{site}"), question, layers_by_tokens())
     np.testing.assert_allclose(our_map(trained, question, site), theirs, atol=1e-4)
@@ -87,7 +92,18 @@ def test_transformer_lens_on_its_own_stops_at_as_many_tokens_as_there_are_dims(t
     np.testing.assert_allclose(ours[:, :4], theirs, atol=1e-4)
 
 
-@pytest.mark.parametrize(("site", "name"), [("z", "out"), ("q", "q"), ("k", "k"), ("v", "v"), ("pattern", "pattern")])
+@pytest.mark.parametrize(
+    ("question", "site", "name"),
+    [
+        ("function", "z", "out"),
+        ("prompt", "z", "out"),
+        ("prompt", "q", "q"),
+        ("prompt", "k", "k"),
+        ("function", "v", "v"),
+        ("prompt", "pattern", "pattern"),
+    ],
+    indirect=["question"],
+)
 def test_heads_are_those_of_transformer_lens(trained, question, site, name):
     _, _, twin, base, cache, effect = question
     theirs = getattr(tl, f"get_act_patch_attn_head_{name}_all_pos")(twin, base, cache, effect)

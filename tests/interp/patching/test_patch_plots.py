@@ -45,8 +45,10 @@ def test_a_map_has_its_numbers_in_their_places(trained, where, rows, columns):
     assert len(ax.texts) == grid.size  # every number is written out
 
 
-@pytest.mark.parametrize("metric", list(METRICS))
-@pytest.mark.parametrize("direction", ["denoise", "noise"])
+@pytest.mark.parametrize(
+    ("metric", "direction"),
+    [("effect", "noise"), ("nmse", "denoise"), ("distance", "noise"), ("distance", "denoise"), ("excess", "noise")],
+)
 def test_dots_mark_what_differs_from_the_unpatched_run(trained, metric, direction):
     """At the query before the last layer everything differs or nothing; a dot is where the interval leaves it out."""
     found = patch(trained, ["linear", "cubic"], site="resid_post", direction=direction, **COMMON)
@@ -69,8 +71,9 @@ def test_dots_mark_what_differs_from_the_unpatched_run(trained, metric, directio
 def test_a_map_without_effects_is_drawn_all_the_same():
     blind = load("zoo:mixed-0")
     blind.model.unembed.W_U.zero_()
+    found = patch(blind, ["linear"], site="resid_pre", **COMMON)
     for metric in METRICS:
-        plot_map(patch(blind, ["linear"], site="resid_pre", **COMMON), metric)
+        plot_map(found, metric)
 
 
 @pytest.mark.parametrize("n_paths", [1, 30])
