@@ -23,6 +23,7 @@ def check_patches(
     source: Float[Tensor, "batch pos dim"],
     variants: Sequence[Variant],
     given: Given,
+    n_plain: int = PLAIN,
 ) -> Bool[Tensor, " variant"]:
     """Prove on a few prompts that patching acts only where it should, and say where it can act at all.
 
@@ -32,6 +33,7 @@ def check_patches(
         source: tokens of the run that activations come from.
         variants: every patch that will be reported.
         given: what is patched in, on these prompts.
+        n_plain: about how many variants are run on their own and through the plain forward pass too.
 
     Returns:
         By variant, whether anything that is patched in differs from what was there.
@@ -49,7 +51,7 @@ def check_patches(
     require_equal(nothing[:, None], intact, intact, "the empty patch changes the predictions")
     own = recorded(model, base, patches.masks)
     require_whole_stream(model, run, source)
-    for variant in variants[:: max(1, len(variants) // PLAIN)]:
+    for variant in variants[:: max(1, len(variants) // n_plain)]:
         one = patches_of([variant], n_tokens, n_heads, base.device)
         itself = predict_patched(model, run, one, own)[0]
         require_equal(itself[:, None], intact, intact, "patching a run with itself changes it")

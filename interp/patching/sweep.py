@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from interp.parallel import side_by_side
-from interp.patching.checks import CHECKED, check_patches, require_difference
+from interp.patching.checks import CHECKED, PLAIN, check_patches, require_difference
 from interp.patching.effects import Outcomes
 from interp.patching.engine import predict_patched, run_on
 from interp.patching.pairs import PromptPairs, prompt_pairs
@@ -144,12 +144,13 @@ def patch_sweep(
     variants = [variant for job in jobs for variant in job]
     few = range(min(CHECKED, question.n_prompts))
     own, other = (model.needed(side.rows(few).tokens) for side in (base, source))
-    differs = torch.cat(
-        [
-            check_patches(model, own, other, job, given)
-            for job, given in zip(jobs, prepare(model, own, other), strict=True)
-        ]
-    )
+    n_plain = max(1, PLAIN // len(jobs))
+
+    def check(job: tuple[Sequence[Variant], Given]) -> Bool[Tensor, " variant"]:
+        with torch.no_grad():
+            return check_patches(model, own, other, *job, n_plain=n_plain)
+
+    differs = torch.cat(side_by_side(check, zip(jobs, prepare(model, own, other), strict=True)))
     require_difference(differs.cpu().numpy(), variants)
     n_prompts, n_tokens = question.n_prompts, own.shape[1]
     size, stack = pass_sizes(model.config, n_tokens, n_prompts, torch.get_num_threads())
