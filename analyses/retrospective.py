@@ -15,7 +15,7 @@ from interp.ablation import Ablation, ablate
 from interp.heads import HeadSet, heads_above, highest_head, show
 from interp.nulls import MATCHES, Match
 from interp.plots import plot_ablation, plot_ablation_curves, plot_error_curves, plot_scores, save_figure
-from interp.scores import HeadScores, score
+from interp.scores import HeadScores, score, selection_scores
 from interp.verdict import ATTENDS, verdict
 from training.checkpoint import Checkpoint
 from training.evaluate import error_curves
@@ -64,9 +64,7 @@ def study(
     """
     classes = checkpoint.config.evaluated_classes
     curves = error_curves(checkpoint, classes, n_prompts=n_prompts, seed=seed)
-    trained = checkpoint.config.trained_classes
-    selection = score(checkpoint, trained, n_prompts=n_prompts, seed=seed, stream="selection", intervals=False)
-    mean = selection.mean(trained)
+    mean = selection_scores(checkpoint, n_prompts, seed)
     found = heads_above(ATTENDS, mean)
     scores = score(checkpoint, classes, n_prompts=n_prompts, seed=seed)
     if not found:
@@ -79,7 +77,7 @@ def study(
     ablation = ablate(checkpoint, sets, classes, n_prompts=n_prompts, n_controls=n_controls, matches=matches, seed=seed)
     lowest = {show(heads): min(float(mean[head]) for head in heads) for heads in sets}
     located = ", ".join(f"{head} ({mean[head]:.2f})" for head in found)
-    first = f"Heads with a retrospective score above {ATTENDS} (chance {selection.chance:.3f}): {located}."
+    first = f"Heads with a retrospective score above {ATTENDS} (chance {scores.chance:.3f}): {located}."
     return RetrospectiveStudy(checkpoint, curves, scores, found, ablation, (first, *verdict(ablation.table, lowest)))
 
 

@@ -15,7 +15,7 @@ from interp.designs import CumulativeAblation, PairAblation, check_several, cumu
 from interp.heads import MLP, Head, HeadSet, head_set, parse_heads, show
 from interp.interventions import mode as intervention
 from interp.references import partner_prompts
-from interp.scores import score
+from interp.scores import selection_scores
 from interp.seeds import independent_seeds, pooled
 from interp.store import Store
 from interp.verdict import keep_verdict, pooled_verdict, verdict
@@ -117,11 +117,9 @@ def run(request: Request, *, json: bool, out: Path | None) -> None:
 
 def subject(request: Request, checkpoint: Checkpoint) -> Subject:
     names = check_classes(request.classes, checkpoint.config.evaluated_classes)
-    trained = checkpoint.config.trained_classes
     seed, n_prompts = request.seed, request.prompts
     plan(checkpoint, request.modes, request.site, request.at, request.points, n_prompts, seed)  # refuses early
-    chosen_by = score(checkpoint, trained, n_prompts=n_prompts, seed=seed, stream="selection", intervals=False)
-    scores = chosen_by.mean(trained)
+    scores = selection_scores(checkpoint, n_prompts, seed)
     sets = parse_heads(request.heads, *scores.shape, scores=scores.tolist)
     check_design(request.design, sets, checkpoint)
     check_partners(checkpoint.config, names, request.modes)

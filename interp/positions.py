@@ -54,11 +54,17 @@ def show_points(points: slice) -> str:
     return f"{points.start}-{points.stop - 1}" if points.stop - points.start != 1 else f"{points.start}"
 
 
-def parse_tokens(text: str, layout: Layout, n_points: int) -> Bool[Tensor, " pos"] | None:
+def parse_tokens(text: str, layout: Layout, n_points: int, valid: str = TOKENS) -> Bool[Tensor, " pos"] | None:
     """The tokens that `--at` names, as a mask over those that predictions need; None is all.
 
+    Args:
+        text: as on the command line.
+        layout: of the prompts.
+        n_points: their pairs.
+        valid: what the refusal of anything else says.
+
     Raises:
-        UserError: malformed, or no such pairs.
+        UserError: malformed, no such pairs, or tokens that no prediction reads.
 
     >>> parse_tokens("y:0-1", Layout(), 4).tolist()
     [False, True, False, True, False, False, False]
@@ -67,7 +73,7 @@ def parse_tokens(text: str, layout: Layout, n_points: int) -> Bool[Tensor, " pos
         return None
     found = re.fullmatch(r"([xy])|(?:([xy]):)?(\d.*)", text)
     if not found:
-        raise UserError(f"--at '{text}' is not valid ({TOKENS})")
+        raise UserError(f"--at '{text}' is not valid ({valid})")
     kind, pairs = found[1] or found[2] or "xy", found[3]
     chosen = check_points(parse_range("--at", text, pairs), n_points, "--at") if pairs else slice(None)
     n_tokens = layout.n_tokens(n_points)
@@ -75,4 +81,7 @@ def parse_tokens(text: str, layout: Layout, n_points: int) -> Bool[Tensor, " pos
     for letter, tokens in (("x", layout.x_tokens(n_tokens)), ("y", layout.y_tokens(n_tokens))):
         if letter in kind:
             mask[torch.arange(n_tokens)[tokens][chosen]] = True
-    return mask[: layout.n_needed(n_tokens)]
+    needed = mask[: layout.n_needed(n_tokens)]
+    if not needed.any():
+        raise UserError(f"--at {text}: no prediction reads the y of the query (pair {n_points - 1})")
+    return needed

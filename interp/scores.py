@@ -238,7 +238,8 @@ def selection_scores(checkpoint: Checkpoint, n_prompts: int = 1024, seed: int = 
         seed: of the prompts, which no test shares (stream `selection`).
     """
     trained = checkpoint.config.trained_classes
-    return score(checkpoint, trained, n_prompts=n_prompts, seed=seed, stream="selection").mean(trained)
+    found = score(checkpoint, trained, n_prompts=n_prompts, seed=seed, stream="selection", intervals=False)
+    return found.mean(trained)
 
 
 def check_scores(

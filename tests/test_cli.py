@@ -536,6 +536,7 @@ CKPT = ("--ckpt", "zoo:mixed-0")
         (("ablate", *CKPT, "--heads", "mlps", "--design", "cumulative", "--out", "x"), "which MLPs do not have"),
         (("ablate", *CKPT, "--heads", "mlps", "--design", "keep", "--out", "x"), "--design keep takes heads only"),
         (("ablate", *CKPT, "--heads", "0.1", "--mode", "zero,zero"), "--mode zero,zero: zero is named twice"),
+        (("ablate", *CKPT, "--heads", "0.1", "--at", "y:15", "--out", "x"), "--at y:15: no prediction reads the y of"),
         (("ablate", *CKPT, "--heads", "0.1", "--memory", "inf"), "--memory inf: a number above 0"),
         (("ablate", *CKPT, *CKPT, "--heads", "0.1"), "a checkpoint is named twice"),
         (("patch", *CKPT, "--site", "result", "--out", "x"), "unknown --site 'result' (valid: resid_pre, resid_mid"),

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from interp.names import EDGE_METHOD_NAMES, NODE_METHOD_NAMES, SITE_NAMES
-from interp.patching.commands import Corrupt, Direction, Examples
+from interp.names import EDGE_METHOD_NAMES, NODE_METHOD_NAMES
+from interp.patching.commands import Corrupt, Direction, Examples, SiteName
 from training import options
 from training.commands import check_classes, check_device
 from training.errors import UserError
@@ -22,9 +22,7 @@ Steps = Annotated[
 
 def attribute(
     ckpt: options.Ckpt,
-    site: Annotated[
-        str, typer.Option("--site", metavar="NAME", help=f"What is patched: {', '.join(SITE_NAMES)}.")
-    ] = "z",
+    site: SiteName = "z",
     edges: Annotated[
         bool, typer.Option("--edges", help="Edges between components instead of the nodes of a site.")
     ] = False,

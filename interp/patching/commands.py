@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from interp.patching.paths import PathEffects
     from interp.patching.sweep import Question
 
+SiteName = Annotated[str, typer.Option("--site", metavar="NAME", help=f"What is patched: {', '.join(SITE_NAMES)}.")]
 Corrupt = Annotated[
     str,
     typer.Option(
@@ -44,9 +45,7 @@ Examples = Annotated[
 
 def patch(
     ckpt: options.Ckpt,
-    site: Annotated[
-        str, typer.Option("--site", metavar="NAME", help=f"What is patched: {', '.join(SITE_NAMES)}.")
-    ] = "z",
+    site: SiteName = "z",
     corrupt: Corrupt = "function",
     direction: Direction = "denoise",
     heads: Annotated[
@@ -86,7 +85,7 @@ def patch(
       interp patch --ckpt zoo:mixed-0 --site v --heads 0.1 --at each --corrupt inputs --direction noise
     """
     from interp.patching.maps import patch as run
-    from interp.patching.maps import plan, sentence
+    from interp.patching.maps import plan, sentence, sets_of
     from interp.patching.sweep import Question, check_direction
     from training import output
     from training.checkpoint import load
@@ -96,7 +95,8 @@ def patch(
     checkpoint = load(ckpt, check_device(device))
     names = check_classes(classes, checkpoint.config.evaluated_classes)
     question = Question(corrupt, check_direction(direction), examples, prompts, seed)
-    plan(checkpoint, names, question, site=site, heads=heads, at=at)  # refuses early
+    sets = sets_of(checkpoint, site, heads, question) or "each"
+    plan(checkpoint, names, question, site=site, heads=sets, at=at)  # refuses early
     if out:
         output.prepare_directory(out)
     found = run(
@@ -105,7 +105,7 @@ def patch(
         site=site,
         corrupt=corrupt,
         direction=direction,
-        heads=heads,
+        heads=sets,
         at=at,
         examples=examples,
         n_prompts=prompts,

@@ -225,15 +225,7 @@ def token_sets(at: str, layout: Layout, n_points: int) -> list[tuple[str, Bool[T
         return [(name, torch.arange(len(names)) == place) for place, name in enumerate(names)]
     if at == "query":
         return [("query", torch.arange(len(names)) == len(names) - 1)]
-    try:
-        tokens = parse_tokens(at, layout, n_points)
-    except UserError as error:
-        if "is not valid" in str(error):
-            raise UserError(f"--at '{at}' is not valid ({AT})") from None
-        raise
-    if tokens is not None and not tokens.any():
-        raise UserError(f"--at {at}: no prediction reads the y of the query (pair {n_points - 1})")
-    return [(at, tokens)]
+    return [(at, parse_tokens(at, layout, n_points, AT))]
 
 
 def token_names(layout: Layout, n_points: int) -> list[str]:

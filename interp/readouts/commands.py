@@ -1,5 +1,6 @@
 """The commands lens and probe. Heavy imports wait until a command runs."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -166,14 +167,11 @@ def probe(
 def heads_to_remove(checkpoint: "Checkpoint", text: str, n_prompts: int, seed: int) -> "HeadSet":
     """The one set of heads that `--without` names; top:K and above:SCORE choose on prompts of their own."""
     from interp.heads import parse_heads
-    from interp.scores import score
+    from interp.scores import selection_scores
 
-    config, trained = checkpoint.config, checkpoint.config.trained_classes
-
-    def scores() -> Any:
-        return score(checkpoint, trained, n_prompts=n_prompts, seed=seed, stream="selection").mean(trained).tolist()
-
-    sets = parse_heads(text, config.model.n_layers, config.model.n_heads, scores)
+    model = checkpoint.config.model
+    chosen_by = partial(selection_scores, checkpoint, n_prompts, seed)
+    sets = parse_heads(text, model.n_layers, model.n_heads, chosen_by)
     if len(sets) != 1:
         raise UserError(f"--without {text}: one set of heads is needed, this names {len(sets)}")
     return sets[0]

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from measure import command, deliver, interval, matmul_rate, rotated, spread, timed
+from measure import Out, Settings, command, deliver, interval, matmul_rate, rotated, spread, timed
 from sweepers import SWEEPERS, Loop, Task, sweep_flops
 from tqdm import tqdm
 
@@ -200,13 +200,10 @@ def bench(
     repetitions: Annotated[
         int, typer.Option("--repetitions", metavar="N", parser=options.whole_number(1), help="Sweeps of every kind.")
     ] = 3,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Replace one value of the presets; may be repeated."),
-    ] = None,
+    settings: Settings = None,
     device: options.Device = "cpu",
     json: options.Json = False,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write bench.csv to this directory.")] = None,
+    out: Out = None,
 ) -> None:
     """Time the removal of every head against TransformerLens loops over the same model.
 

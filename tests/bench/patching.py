@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import product
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -25,7 +24,7 @@ import torch
 import typer
 from ablations import random_checkpoint
 from jaxtyping import Float
-from measure import command, deliver, interval, rotated, spread, timed
+from measure import Out, Settings, command, deliver, interval, rotated, spread, timed
 from torch import Tensor
 from tqdm import tqdm
 from transformer_lens import patching
@@ -206,13 +205,10 @@ def bench(
     repetitions: Annotated[
         int, typer.Option("--repetitions", metavar="N", parser=options.whole_number(1), help="Maps of either kind.")
     ] = 3,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Replace one value of the presets; may be repeated."),
-    ] = None,
+    settings: Settings = None,
     device: options.Device = "cpu",
     json: options.Json = False,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write bench.csv to this directory.")] = None,
+    out: Out = None,
 ) -> None:
     """Time an exact map of the residual stream against transformer_lens.patching on the same model.
 

@@ -12,12 +12,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-from measure import command, deliver, interval, matmul_rate, progress, rotated, spread, timed
+from measure import Out, Settings, command, deliver, interval, matmul_rate, progress, rotated, spread, timed
 from tqdm import tqdm
 from trainers import TRAINERS, Trainer
 
@@ -171,13 +170,10 @@ def bench(
     repetitions: Annotated[
         int, typer.Option("--repetitions", metavar="N", parser=options.whole_number(1), help="Blocks of every trainer.")
     ] = 5,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Replace one value of the presets; may be repeated."),
-    ] = None,
+    settings: Settings = None,
     device: options.Device = "cpu",
     json: options.Json = False,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write bench.csv to this directory.")] = None,
+    out: Out = None,
 ) -> None:
     """Time a training step of this project against other trainers of the same network.
 
