@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from interp.heads import HeadSet
     from interp.readouts.probes import Protocol
+    from interp.readouts.stream import Token
     from interp.readouts.tables import Result
     from training.checkpoint import Checkpoint
 
@@ -42,6 +43,7 @@ def lens(
     steps: Annotated[
         str, typer.Option("--steps", metavar="N,N", help="Steps of gradient descent to compare with.")
     ] = "1,2,4,8,16",
+    token: Annotated[str, typer.Option("--token", metavar="x|y", help="Read it at x_i, or one token later.")] = "x",
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
@@ -58,6 +60,7 @@ def lens(
     Examples:
       interp lens --ckpt zoo:mixed-0 --classes linear
       interp lens --ckpt runs/mixed-0@200 --steps 1,2,3,4 --out results
+      interp lens --ckpt zoo:mixed-0 --token y
     """
     from interp.readouts.lens import lens as measure
     from interp.readouts.tables import print_lens, sentences_of
@@ -65,11 +68,12 @@ def lens(
     from training.checkpoint import load
 
     numbers = whole_numbers("--steps", steps)
+    where = check_token(token)
     checkpoint = load(ckpt, check_device(device))
     names = check_classes(classes, checkpoint.config.evaluated_classes)
     if out:
         output.prepare_directory(out)
-    result = measure(checkpoint, names, steps=numbers, n_prompts=prompts, seed=seed)
+    result = measure(checkpoint, names, steps=numbers, token=where, n_prompts=prompts, seed=seed)
     if out:
         from interp.plots import save_figure
         from interp.readouts.plots import plot_lens
@@ -79,7 +83,7 @@ def lens(
         save_figure(plot_lens(result), out / "lens.png")
     if json:
         about = {"checkpoint": result.checkpoint, "step": result.step, "seed": seed, "prompts": prompts}
-        about |= {"fit_stream": "reference", "test_stream": "test", "verdict": sentences_of([result])}
+        about |= {"token": where, "fit_stream": "reference", "test_stream": "test", "verdict": sentences_of([result])}
         tables = {"depth": output.records(result.depth), "results": output.records(result.table)}
         output.print_json(about | tables)
         return
@@ -142,15 +146,12 @@ def probe(
     from training.checkpoint import load
 
     targets = None if target is None else options.split_names("--target", target)
-    tokens = options.split_names("--token", token)
-    for one in tokens:
-        if one not in ("x", "y"):
-            raise one_of("--token", one, ("x", "y"))
+    tokens = tuple(map(check_token, options.split_names("--token", token)))
     numbers = () if examples is None else whole_numbers("--examples", examples)
     checkpoint = load(ckpt, check_device(device))
     names = check_classes(classes, checkpoint.config.evaluated_classes)
     removed = () if without is None else heads_to_remove(checkpoint, without, prompts, seed)
-    protocol = Protocol(tuple(tokens), numbers, removed, prompts, fit_prompts, seed)  # type: ignore[arg-type]
+    protocol = Protocol(tokens, numbers, removed, prompts, fit_prompts, seed)
     if out:
         output.prepare_directory(out)
     results = readouts(checkpoint, names, targets, protocol, controls if swap else None)
@@ -162,6 +163,20 @@ def probe(
     show(results)
     if not swap:
         typer.echo("Decodable is not yet used: --swap tests that.")
+
+
+def check_token(text: str) -> "Token":
+    """A type of token.
+
+    Raises:
+        UserError: there is no such type.
+    """
+    from interp.readouts.stream import TOKENS
+
+    for token in TOKENS:
+        if text == token:
+            return token
+    raise one_of("--token", text, TOKENS)
 
 
 def heads_to_remove(checkpoint: "Checkpoint", text: str, n_prompts: int, seed: int) -> "HeadSet":

@@ -7,8 +7,11 @@
    closed form, and at the last stage it is the model itself.) It is not fitted to y, so that it finds what the model
    uses, not what a better reader could make of the stream.
 
-The tuned weights are shared by all x tokens, as the model's own read-out is, with an intercept for each: weights of its
-own would let every position rescale by the number of examples, which is part of what the model has to compute.
+The tuned weights are shared by all tokens of a type, as the model's own read-out is, with an intercept for each:
+weights of its own would let every position rescale by the number of examples, which is part of what it computes.
+
+At the y tokens (`token="y"`) both are asked for the same number, the prediction of y_i, one token after it was made:
+the tuned lens is fitted to what the model predicted at x_i. The token holds y_i itself, so there the answer is no gain.
 
 Both are compared with the answer, the model's final prediction, and the predictors that the literature names.
 """
@@ -25,7 +28,7 @@ from tqdm import tqdm
 
 from interp.positions import show_points
 from interp.readouts.ridge import Ridge, fit_ridges
-from interp.readouts.stream import Stage, read_stream, stages, token_positions
+from interp.readouts.stream import Stage, Token, read_stream, stages, token_positions
 from training.baselines.plain import best_ridge, gradient_descent, least_squares
 from training.checkpoint import Checkpoint
 from training.config import RunConfig, stream_seed
@@ -53,10 +56,11 @@ class Lens:
             reference `target` it is the NMSE.
         depth: the same over the last quarter of the points (`points`), with `gain`, the share of the model's own gain
             over the no-context optimum (rows of the reference `target`; undefined where the 95 % interval of that gain
-            of the model includes 0), and `near`: whether the paired interval of the
+            of the model includes 0, and at y tokens), and `near`: whether the paired interval of the
             difference to the nearest predictor includes 0.
         n_prompts: per class.
         seed: of the prompts.
+        token: where it was read, x_i or y_i.
     """
 
     checkpoint: str
@@ -65,6 +69,7 @@ class Lens:
     depth: pd.DataFrame
     n_prompts: int
     seed: int
+    token: Token
 
 
 def lens(
@@ -72,6 +77,7 @@ def lens(
     classes: Sequence[str] | None = None,
     *,
     steps: Sequence[int] = STEPS,
+    token: Token = "x",
     n_prompts: int = 1024,
     seed: int = 0,
 ) -> Lens:
@@ -81,6 +87,7 @@ def lens(
         checkpoint: a loaded run (`interp.load`).
         classes: function classes; None takes those of the run.
         steps: numbers of gradient descent steps to compare with.
+        token: where to read the prediction of y_i: at x_i, or at y_i.
         n_prompts: per class, to fit on (stream `reference`) and as many to judge on (stream `test`).
         seed: of the prompts.
 
@@ -96,7 +103,7 @@ def lens(
     config = checkpoint.config
     tables, depths = [], []
     for name in tqdm(list(classes or config.evaluated_classes), desc="lens", unit="class", disable=None):
-        measured = measure(checkpoint, name, steps, n_prompts, seed)
+        measured = measure(checkpoint, name, steps, token, n_prompts, seed)
         table, depth = summarise(measured, config.data.n_points, seed)
         tables.append(table)
         depths.append(depth)
@@ -104,7 +111,7 @@ def lens(
     for frame in (table, depth):
         frame.insert(0, "checkpoint", checkpoint.name)
         frame.insert(1, "step", checkpoint.step)
-    return Lens(checkpoint.name, checkpoint.step, table, depth, n_prompts, seed)
+    return Lens(checkpoint.name, checkpoint.step, table, depth, n_prompts, seed, token)
 
 
 def check_enough(n_prompts: int, option: str = "--prompts") -> None:
@@ -119,6 +126,7 @@ class Measured:
 
     Attributes:
         name: of the class.
+        token: where it was read.
         at: the stages.
         references: their names.
         distances: from each kind's implied predictions to each reference, over E[y²].
@@ -127,6 +135,7 @@ class Measured:
     """
 
     name: str
+    token: Token
     at: list[Stage]
     references: list[str]
     distances: Float[np.ndarray, "stage kind reference prompt point"]
@@ -134,19 +143,22 @@ class Measured:
     no_context_error: Float[np.ndarray, "prompt point"]
 
 
-def measure(checkpoint: Checkpoint, name: str, steps: Sequence[int], n_prompts: int, seed: int) -> Measured:
+def measure(
+    checkpoint: Checkpoint, name: str, steps: Sequence[int], token: Token, n_prompts: int, seed: int
+) -> Measured:
     config, model = checkpoint.config, checkpoint.model
     fitted_on = evaluation_prompts(config, name, n_prompts=n_prompts, seed=seed, stream="reference")
     prompts = evaluation_prompts(config, name, n_prompts=n_prompts, seed=seed)
     at = stages(model.config.n_layers)
-    readouts = tuned_readouts(model, fitted_on, at)
-    implied = implied_predictions(model, prompts, at, readouts)
+    readouts = tuned_readouts(model, fitted_on, at, token)
+    implied = implied_predictions(model, prompts, at, readouts, token)
     references = reference_predictions(config, model, name, prompts, steps)
     unit = config.second_moment(name)
     known = np.stack(list(references.values()))
     answer = references["target"]
     return Measured(
         name,
+        token,
         at,
         list(references),
         np.square(implied[:, :, None] - known) / unit,
@@ -176,9 +188,9 @@ def reference_predictions(
     return {key: value.double().numpy() for key, value in known.items()}
 
 
-def tuned_readouts(model: Transformer, prompts: Prompts, at: Sequence[Stage]) -> list[Ridge]:
-    """For every stage the affine map from the normalised stream at x tokens to the model's prediction there."""
-    positions = token_positions(prompts.layout, prompts.xs.shape[1], "x")
+def tuned_readouts(model: Transformer, prompts: Prompts, at: Sequence[Stage], token: Token = "x") -> list[Ridge]:
+    """For every stage the affine map from the normalised stream at the pair's token to the model's prediction."""
+    positions = token_positions(prompts.layout, prompts.xs.shape[1], token)
     target = predictions(model, prompts).double().numpy()[:, :, None]
     streams = read_stream(model, prompts, list(at), positions)
     return [fit_ridges(normalised(stream), [target])[0] for stream in streams]
@@ -193,10 +205,10 @@ def normalised(stream: Float[np.ndarray, "prompt point d_model"]) -> Float[np.nd
 
 @torch.no_grad()
 def implied_predictions(
-    model: Transformer, prompts: Prompts, at: Sequence[Stage], readouts: Sequence[Ridge]
+    model: Transformer, prompts: Prompts, at: Sequence[Stage], readouts: Sequence[Ridge], token: Token = "x"
 ) -> Float[np.ndarray, "stage kind prompt point"]:
-    """What the plain and the tuned lens read at every stage and x token."""
-    positions = token_positions(prompts.layout, prompts.xs.shape[1], "x")
+    """What the plain and the tuned lens read at every stage and pair."""
+    positions = token_positions(prompts.layout, prompts.xs.shape[1], token)
     read = []
     for stream, readout in zip(read_stream(model, prompts, list(at), positions), readouts, strict=True):
         plain = model.read_out(torch.from_numpy(stream).to(model.device)).double().cpu().numpy()
@@ -215,7 +227,8 @@ def summarise(measured: Measured, n_points: int, seed: int) -> tuple[pd.DataFram
     model_error, no_context = (one[:, late].mean(1) for one in (measured.model_error, measured.no_context_error))
     least, _ = percentile_interval(weights @ (no_context - model_error)[:, None])
     gain = (no_context.mean() - depth["distance"]) / (no_context - model_error).mean()
-    depth["gain"] = gain.where((depth["reference"] == "target") & bool(least[0] > 0))
+    shown = measured.token == "x" and bool(least[0] > 0)
+    depth["gain"] = gain.where((depth["reference"] == "target") & shown)
     depth["near"] = nearness(every[..., late].mean(-1), weights, measured.references).ravel()
     return table, depth
 

@@ -27,7 +27,7 @@ def plot_lens(result: Lens) -> list[Axes]:
         draw_distances(bottom, select(result.depth, function_class=name, kind="tuned"), bar=i == len(names) - 1)
         top.set_title(name)
     grid[0][0].set_ylabel("MSE / E[y²]")
-    figure_of(grid[0]).suptitle(f"tuned lens of {result.checkpoint}", fontsize=10)
+    figure_of(grid[0]).suptitle(f"tuned lens of {result.checkpoint} at {result.token} tokens", fontsize=10)
     legend_beside(grid[0])
     return [ax for row in grid for ax in row]
 

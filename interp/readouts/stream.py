@@ -79,12 +79,13 @@ def activations(
 
     Args:
         model: the transformer.
-        prompts: what it reads; tokens that no prediction needs are not run.
+        prompts: what it reads; tokens that neither a prediction nor `positions` need are not run.
         sites: names of sites; their second axis is the position.
         positions: tokens.
         edits: of other sites, in force meanwhile.
     """
     where = positions.to(model.device)
+    n_run = max(model.layout.n_needed(prompts.tokens.shape[1]), int(positions.max()) + 1)
     for tokens in prompts.tokens.split(CHUNK):
         seen: dict[str, Tensor] = {}
 
@@ -95,7 +96,7 @@ def activations(
 
             return edit
 
-        model(model.needed(tokens.to(model.device)), {**(edits or {}), **{site: keep(site) for site in sites}})
+        model(tokens[:, :n_run].to(model.device), {**(edits or {}), **{site: keep(site) for site in sites}})
         yield [seen[site][:, where].cpu() for site in sites]
 
 

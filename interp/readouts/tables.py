@@ -78,11 +78,11 @@ def print_lens(result: Lens) -> None:
                 marks = {key: "*" if row["near"] else "" for key, row in cells.items()}
                 rows.append([f"{stage} {kind}", *(number(cells[key]["distance"]) + marks[key] for key in references)])
         caption = (
-            f"squared distance of the implied prediction over E[y²], pairs {distinct(mine, 'points')[0]}; to the "
-            "target it is the NMSE; *: the nearest predictor and those not told apart from it; "
+            f"squared distance of the implied prediction of y_i over E[y²], pairs {distinct(mine, 'points')[0]}; to "
+            "the target it is the NMSE; *: the nearest predictor and those not told apart from it; "
             f"{result.n_prompts} prompts, seed {result.seed}; the tuned lens is fitted on as many others"
         )
-        title = f"{result.checkpoint}, step {result.step}: lens on {name}"
+        title = f"{result.checkpoint}, step {result.step}: lens on {name}, at {result.token} tokens"
         print_table(title, ["stage", *map(short, references)], rows, caption)
 
 
@@ -92,7 +92,8 @@ def lens_verdict(result: Lens) -> list[str]:
     The answer appears at the first stage at which the tuned lens has half of the model's gain over the no-context
     optimum (`APPEARS`), and is complete from 0.9 of it on (`COMPLETE`).
     """
-    return [class_verdict(result, name) for name in distinct(result.depth, "function_class")]
+    verdict = class_verdict if result.token == "x" else y_verdict
+    return [verdict(result, name) for name in distinct(result.depth, "function_class")]
 
 
 def class_verdict(result: Lens, name: str) -> str:
@@ -112,6 +113,17 @@ def class_verdict(result: Lens, name: str) -> str:
         f"no-context optimum, {before['gain']:.2f} before) and is complete at {complete['stage']}; the tuned lens is "
         f"closest {', '.join(nearest)}."
     )
+
+
+def y_verdict(result: Lens, name: str) -> str:
+    """What the tuned lens reads at the y tokens, which hold the answer itself."""
+    tuned = select(result.depth, function_class=name, kind="tuned")
+    found = [
+        f"after layer {row['stage'].split('.')[0]} {nearest_at(tuned, row['stage'])} and {row['distance']:.3f} from y"
+        for row in of(tuned, reference="target")
+        if row["stage"].endswith("post")
+    ]
+    return f"At the y tokens of {name}, which hold y itself, the tuned lens is closest {', '.join(found)}."
 
 
 def nearest_at(tuned: pd.DataFrame, stage: str) -> str:

@@ -6,11 +6,12 @@ import torch
 
 from interp.hooked import hooked
 from interp.readouts.lens import implied_predictions, lens, tuned_readouts
-from interp.readouts.stream import Stage, finish_from, finish_query, read_stream, stages
+from interp.readouts.stream import TOKENS, Stage, finish_from, finish_query, read_stream, stages
 from interp.readouts.tables import lens_verdict, select
 from training.checkpoint import Checkpoint, load
 from training.errors import UserError
 from training.evaluate import error_curves, evaluation_prompts
+from training.output import records
 from training.prompts import Layout
 from training.settings import from_preset
 from training.transformer import Past, Transformer
@@ -38,16 +39,16 @@ def test_at_the_end_both_lenses_are_the_model(any_checkpoint):
     assert np.abs(implied[2, 0] - wanted).max() > 0.1  # which is not so everywhere
 
 
-def test_the_plain_lens_is_ln_final_and_unembed_on_transformer_lens_own_cache(random_checkpoint):
+@pytest.mark.parametrize("token", TOKENS)
+def test_the_plain_lens_is_ln_final_and_unembed_on_transformer_lens_own_cache(random_checkpoint, token):
     at = stages(3)
     prompts = evaluation_prompts(random_checkpoint.config, "cubic", n_prompts=20, seed=0)
-    implied = implied_predictions(
-        random_checkpoint.model, prompts, at, tuned_readouts(random_checkpoint.model, prompts, at)
-    )
+    readouts = tuned_readouts(random_checkpoint.model, prompts, at, token)
+    implied = implied_predictions(random_checkpoint.model, prompts, at, readouts, token)
     twin = hooked(random_checkpoint)
     _, cache = twin.run_with_cache(prompts.tokens)
     for stage, (plain, _) in zip(at, implied, strict=True):
-        wanted = twin.unembed(twin.ln_final(cache[stage.site]))[:, ::2, 0]
+        wanted = twin.unembed(twin.ln_final(cache[stage.site]))[:, TOKENS.index(token) :: 2, 0]
         torch.testing.assert_close(torch.from_numpy(plain).float(), wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -114,6 +115,19 @@ def test_the_verdict_follows_the_rule(of_linear):
     first = tuned[tuned["gain"] >= 0.5].iloc[0]
     assert f"the answer appears at {first['stage']} " in sentence
     assert "after layer 0 to the no-context optimum" in sentence
+
+
+def test_at_y_tokens_the_tuned_lens_finds_the_y_that_stands_there():
+    """y_i is one coordinate of the token; what was predicted of it is y_i but for the model's error (0.01 here)."""
+    found = lens(load("zoo:linear-0"), ["linear"], token="y", n_prompts=256)
+    tuned = select(found.depth, kind="tuned", stage="0.mid")
+    to = {row["reference"]: row["distance"] for row in records(tuned)}
+    assert to["target"] < 0.1
+    assert to["no_context"] > 0.5
+    assert found.depth["gain"].count() == 0
+    assert set(found.table["examples"]) == set(range(16))  # the last y token too, which no prediction reads
+    (sentence,) = lens_verdict(found)
+    assert sentence.startswith("At the y tokens of linear, which hold y itself, the tuned lens is closest")
 
 
 def test_a_model_that_learned_nothing_in_context_has_no_answer():
