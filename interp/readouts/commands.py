@@ -146,7 +146,7 @@ def probe(
     from training.checkpoint import load
 
     targets = None if target is None else options.split_names("--target", target)
-    tokens = tuple(map(check_token, options.split_names("--token", token)))
+    tokens: tuple[Token, ...] = tuple(check_token(one) for one in options.split_names("--token", token))
     numbers = () if examples is None else whole_numbers("--examples", examples)
     checkpoint = load(ckpt, check_device(device))
     names = check_classes(classes, checkpoint.config.evaluated_classes)
