@@ -1,22 +1,62 @@
 """The commands of the analyses package: study. Heavy imports wait until a command runs."""
 
+from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import typer
 
 from training import options
 from training.commands import check_device
-from training.errors import UserError
 
 if TYPE_CHECKING:
     from analyses.published import PublishedStudy
 
-study = typer.Typer(help="Ask one question of a checkpoint: tables, figures and a verdict.", no_args_is_help=True)
+STUDIES: Mapping[str, tuple[str, str]] = {}
+"""By module of this package: its question, and an example of options."""
+
+study = typer.Typer(help="Ask one question of checkpoints: tables, figures and a verdict.", no_args_is_help=True)
 
 
 @study.callback()
 def studies() -> None:
-    """Ask one question of a checkpoint: tables, figures and a verdict."""
+    """Ask one question of checkpoints: tables, figures and a verdict."""
+
+
+def add_study(name: str, question: str, example: str) -> None:
+    """A command for the module of this name, whose `study(checkpoints, n_prompts=…, seed=…)` gives `Findings`."""
+
+    def command(
+        ckpt: options.Ckpts,
+        prompts: options.Prompts = options.DEFAULT_PROMPTS,
+        seed: options.Seed = 0,
+        device: options.Device = "cpu",
+        json: options.Json = False,
+        out: options.Out = None,
+    ) -> None:
+        from analyses import findings
+        from training import output
+        from training.patterns import load_all
+
+        checkpoints = load_all(ckpt, check_device(device))
+        if out:
+            output.prepare_directory(out)
+        found = import_module(f"analyses.{name}").study(checkpoints, n_prompts=prompts, seed=seed)
+        if out:
+            findings.write(found, out)
+        if json:
+            output.print_json(findings.document(found))
+            return
+        findings.show(found)
+        if out:
+            typer.echo(f"\ntables, figures and summary.md: {out}/")
+
+    command.__doc__ = f"{question}\n\n\b\nExample:\n  interp study {name} {example}\n"
+    study.command(name)(command)
+
+
+for name, (question, example) in STUDIES.items():
+    add_study(name, question, example)
 
 
 @study.command()
@@ -94,11 +134,9 @@ def published(
     """
     from analyses import published as question
     from training import output
-    from training.checkpoint import load
+    from training.patterns import load_all
 
-    if len(set(ckpt)) < len(ckpt):
-        raise UserError(f"--ckpt {max(ckpt, key=ckpt.count)} is named twice")
-    checkpoints = [load(name, check_device(device)) for name in ckpt]
+    checkpoints = load_all(ckpt, check_device(device))
     if out:
         output.prepare_directory(out)
     result = question.study(checkpoints, n_prompts=prompts, seed=seed)

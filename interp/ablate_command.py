@@ -20,10 +20,11 @@ from interp.seeds import independent_seeds, pooled
 from interp.store import Store
 from interp.verdict import keep_verdict, pooled_verdict, verdict
 from training import options, output
-from training.checkpoint import Checkpoint, load
+from training.checkpoint import Checkpoint
 from training.commands import check_classes
 from training.config import RunConfig
 from training.errors import UserError
+from training.patterns import load_all
 
 VERDICTS = 3  # sets; beyond that a table is easier to read than sentences
 ORDERS = 20
@@ -90,9 +91,7 @@ class Subject:
 
 def run(request: Request, *, json: bool, out: Path | None) -> None:
     """Carry the request out and show what came of it."""
-    checkpoints = [load(name, request.device) for name in request.ckpts]
-    if len({one.name for one in checkpoints}) < len(checkpoints):
-        raise UserError("--ckpt: a checkpoint is named twice")
+    checkpoints = load_all(request.ckpts, request.device)
     subjects = [subject(request, checkpoint) for checkpoint in checkpoints]
     store = Store(output.prepare_directory(out)) if out else None
     results = [carry_out(request, one, store) for one in subjects]

@@ -64,9 +64,9 @@ def evaluate(
 
     from training import output
     from training.baselines import baseline
-    from training.checkpoint import load
     from training.evaluate import error_curves
     from training.inputs import input_distribution
+    from training.patterns import load_all
     from training.shifts import check_shift
 
     if units not in ("nmse", "paper"):
@@ -77,7 +77,7 @@ def evaluate(
     sources = None if inputs is None else [name.strip() for name in inputs.split(",")]
     for source in sources or []:
         input_distribution(source)
-    checkpoints = [load(name, check_device(device)) for name in ckpt]
+    checkpoints = load_all(ckpt, check_device(device))
     names = [check_classes(classes, checkpoint.config.evaluated_classes) for checkpoint in checkpoints]
     for name in {name for of_checkpoint in names for name in of_checkpoint}:
         check_shift(shift, name)
@@ -170,16 +170,14 @@ def score(
     from interp.scores import check_scores, measures_of, score_all
     from interp.weightings import weighting
     from training import output
-    from training.checkpoint import load
+    from training.patterns import load_all
 
     weighting(by)
     ranges = None if points is None else parse_points(points)
     measures = measures_of(options.split_names("--score", scores), ranges)
     sources = [None] if inputs is None else options.split_names("--inputs", inputs)
     settings = [(source, change) for source in sources for change in options.split_names("--shift", shift)]
-    if len(set(ckpt)) < len(ckpt):
-        raise UserError(f"--ckpt {max(ckpt, key=ckpt.count)} is named twice")
-    checkpoints = [load(name, check_device(device)) for name in ckpt]
+    checkpoints = load_all(ckpt, check_device(device))
     names = [check_classes(classes, checkpoint.config.evaluated_classes) for checkpoint in checkpoints]
     for checkpoint, of_checkpoint in zip(checkpoints, names, strict=True):
         for source, change in settings:

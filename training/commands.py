@@ -154,11 +154,12 @@ def history(
     from training import output
     from training.checkpoint import locate
     from training.convergence import HELD, convergence
+    from training.patterns import expand
 
     if not 0 < fraction < 1:
         raise UserError(f"--fraction {fraction}: must be between 0 and 1")
     tables = []
-    for name in ckpt:
+    for name in expand(ckpt):
         found = convergence(locate(name)[0], fraction)
         found.insert(0, "checkpoint", name)
         tables.append(found)

@@ -54,7 +54,8 @@ Ckpts = Annotated[
     typer.Option(
         "--ckpt",
         metavar="CKPT",
-        help="A run directory, DIR@STEP for a snapshot, or zoo:NAME for a shipped model; may be repeated.",
+        help="A run directory, DIR@STEP for a snapshot, or zoo:NAME for a shipped model; '*' stands for "
+        'several ("zoo:mixed-*"); may be repeated.',
     ),
 ]
 Classes = Annotated[
