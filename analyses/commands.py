@@ -12,7 +12,12 @@ from training.commands import check_device
 if TYPE_CHECKING:
     from analyses.published import PublishedStudy
 
-STUDIES: Mapping[str, tuple[str, str]] = {}
+STUDIES: Mapping[str, tuple[str, str]] = {
+    "cause": (
+        "Do retrospective heads cause in-context learning, in every model that has them?",
+        "--ckpt 'zoo:mixed-*' --ckpt 'zoo:random-*' --out cause",
+    ),
+}
 """By module of this package: its question, and an example of options."""
 
 study = typer.Typer(help="Ask one question of checkpoints: tables, figures and a verdict.", no_args_is_help=True)
