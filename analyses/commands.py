@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from analyses.published import PublishedStudy
 
 STUDIES: Mapping[str, tuple[str, str]] = {
+    "emergence": (
+        "When do retrospective heads appear, and does the head come before the loss falls?",
+        "--ckpt runs/mixed-0 --out emergence",
+    ),
     "cause": (
         "Do retrospective heads cause in-context learning, in every model that has them?",
         "--ckpt 'zoo:mixed-*' --ckpt 'zoo:random-*' --out cause",
