@@ -23,7 +23,7 @@ from interp.ablation import Ablation, ablate
 from interp.heads import HeadSet, all_heads, heads_above, show
 from interp.plots import GREY, MODES, NULL, figure_of, grid_of_axes, legend_beside, row_of_axes, where
 from interp.scores import score, selection_scores
-from interp.seeds import independent_seeds, pooled, t_interval
+from interp.seeds import independent_seeds, pooled, seed_mean
 from interp.verdict import ATTENDS, HALF, pooled_verdict
 from training.checkpoint import Checkpoint
 from training.output import interval, number, records
@@ -158,15 +158,12 @@ def guides(subjects: Sequence[Subject]) -> pd.DataFrame:
         used = [(one.checkpoint, of_class) for one in subjects if len(of_class := measured(one.heads, name))]
         row: dict[str, Any] = {"function_class": name, "n_models": len(used)}
         if used:
-            groups = independent_seeds([checkpoint for checkpoint, _ in used])
-            by_model = [rank_correlation(heads) for _, heads in used]
-            by_seed = np.array([np.mean([by_model[place] for place in group]) for group in groups])
-            low, high = t_interval(by_seed)
+            rank = seed_mean([checkpoint for checkpoint, _ in used], [rank_correlation(heads) for _, heads in used])
             heads = [head for _, of_model in used for head in records(of_model)]
             matter = [head["effect"] > MATTERS for head in heads]
             attend = [head["score"] > ATTENDS for head in heads]
             both = sum(m and a for m, a in zip(matter, attend, strict=True))
-            row |= {"n_seeds": len(groups), "spearman": by_seed.mean(), "t_low": low, "t_high": high}
+            row |= {"n_seeds": rank.n_seeds, "spearman": rank.value, "t_low": rank.t_low, "t_high": rank.t_high}
             row |= {"n_heads": len(heads), "n_matter": sum(matter), "n_attend": sum(attend), "n_both": both}
             row |= {"precision": share(both, sum(attend)), "recall": share(both, sum(matter))}
         rows.append(row)

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from analyses.published import PublishedStudy
 
 STUDIES: Mapping[str, tuple[str, str]] = {
+    "trace": (
+        "What do retrospective heads carry, and who reads it?",
+        "--ckpt 'zoo:mixed-*' --out trace",
+    ),
     "emergence": (
         "When do retrospective heads appear, and does the head come before the loss falls?",
         "--ckpt runs/mixed-0 --out emergence",

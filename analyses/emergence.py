@@ -25,7 +25,7 @@ from interp.ablation import ablate
 from interp.heads import HeadSet, heads_above, highest_head, show
 from interp.plots import GREY, INTACT, MODES, NULL, figure_of, grid_of_axes, legend_beside, where
 from interp.scores import score, selection_scores
-from interp.seeds import independent_seeds, t_interval
+from interp.seeds import independent_seeds, seed_mean
 from interp.verdict import ATTENDS
 from training.checkpoint import Checkpoint, load, snapshot_steps
 from training.curriculum import Curriculum
@@ -231,9 +231,7 @@ def pooled_order(courses: Sequence[Course], arrivals: pd.DataFrame) -> pd.DataFr
             }
             used = [checkpoint for checkpoint in group if checkpoint.name in of_class]
             found = [of_class[checkpoint.name] for checkpoint in used]
-            groups = independent_seeds(used)
-            logs = np.array([np.mean([math.log(found[place]["ratio"]) for place in places]) for places in groups])
-            low, high = t_interval(logs) if len(logs) else (math.nan, math.nan)
+            log = seed_mean(used, [math.log(row["ratio"]) for row in found])
             rows.append(
                 {
                     "curriculum": curriculum,
@@ -241,11 +239,11 @@ def pooled_order(courses: Sequence[Course], arrivals: pd.DataFrame) -> pd.DataFr
                     "enters": max((row["enters"] for row in found), default=math.nan),
                     "n_runs": len(group),
                     "n_both": len(used),
-                    "n_seeds": len(groups),
+                    "n_seeds": log.n_seeds,
                     **{kind: sum(row["order"] == kind for row in found) for kind in ("head first", "gain first")},
-                    "ratio": math.exp(logs.mean()) if len(logs) else math.nan,
-                    "t_low": math.exp(low),
-                    "t_high": math.exp(high),
+                    "ratio": math.exp(log.value),
+                    "t_low": math.exp(log.t_low),
+                    "t_high": math.exp(log.t_high),
                 }
             )
     return pd.DataFrame(rows)

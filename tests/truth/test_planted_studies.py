@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import pytest
 
-from analyses import cause
+from analyses import cause, trace
 from interp.plots import where
 from training.checkpoint import load
 from training.output import records
@@ -54,3 +54,16 @@ def test_cause_pools_over_seeds_and_agrees_with_ablate():
     assert len(effects) == 2
     assert records(pooled)[0]["effect"] == pytest.approx(sum(effects) / 2, rel=1e-9)
     assert records(pooled)[0]["n_seeds"] == 2
+
+
+def test_trace_finds_what_the_planted_head_carries_and_who_reads_it(planted):
+    """Head 0.1 copies x_i beside y_i and the first MLP multiplies them; the decoy writes nothing that is read."""
+    found = trace.study([planted], n_prompts=128, seed=0)
+    shares = {(row["sender"], row["reader"]): row["share"] for row in records(found.tables["readers"])}
+    assert shares["0.1", "own mlp"] == pytest.approx(1, abs=0.05)
+    for reader in ("later mlps", "queries", "keys", "values", "out"):
+        assert shares["0.1", reader] == pytest.approx(0, abs=0.05)
+    written = {row["heads"]: row["value"] for row in records(found.tables["written"])}
+    assert written["0.1"] > 0.9
+    assert written["0.3"] < 0.05
+    assert "the strongest reader is the MLP of the head's layer in 1 of 1 models" in " ".join(found.sentences)
