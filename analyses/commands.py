@@ -12,7 +12,11 @@ from training.commands import check_device
 if TYPE_CHECKING:
     from analyses.published import PublishedStudy
 
-STUDIES: Mapping[str, tuple[str, str]] = {}
+STUDIES: Mapping[str, tuple[str, str]] = {
+    "curricula": ("Which curricula learn which function classes, and which forget?", "--ckpt 'zoo:*' --out results"),
+    "plateaus": ("How many seeds leave the plateau, and is it the no-context optimum?", "--ckpt 'zoo:*' --out results"),
+    "efficiency": ("Does a mixed curriculum need a ninth of the data?", "--ckpt 'runs/*' --out results"),
+}
 """By module of this package: its question, and an example of options."""
 
 study = typer.Typer(help="Ask one question of checkpoints: tables, figures and a verdict.", no_args_is_help=True)
