@@ -68,7 +68,8 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int, seed: int) -> Fi
     pooled_losses = by_curriculum(lost) if len(lost) else lost
     compared = against_paper(pooled)
     curves = pd.concat([one.curves() for one in errors.values()], ignore_index=True)
-    curves.insert(0, "curriculum", curves["checkpoint"].map(groups.curriculum_of).fillna("no context"))
+    curriculum_of = {"": "no context"} | groups.curriculum_of
+    curves.insert(0, "curriculum", [curriculum_of[name] for name in curves["checkpoint"]])
     training = tidy(found, groups.curriculum_of)
     sentences = [
         *learned_sentences(pooled, groups.classes),

@@ -191,7 +191,7 @@ def test_table(counts: pd.DataFrame) -> pd.DataFrame:
 
 
 def paper_table(counts: pd.DataFrame) -> pd.DataFrame:
-    """Our counts of converged seeds beside those of the paper's Figure 3, with Fisher's p of a difference; and of its own difference."""
+    """Our counts of converged seeds beside the paper's (Figure 3): Fisher's p of a difference, and of its own."""
     cells, own = counted(counts, FRACTION), fisher(PAPER["mixed"], PAPER["single:quadratic"])
     rows = []
     for curriculum, theirs in PAPER.items():

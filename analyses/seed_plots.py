@@ -1,6 +1,6 @@
 """Runs side by side: a thin line per seed, a thick one for their mean, a colour per curriculum."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -26,12 +26,15 @@ def colours(curricula: Sequence[str]) -> dict[str, str]:
     return COLOURS | dict(zip(others, sns.color_palette("husl", len(others)).as_hex(), strict=True))
 
 
-def draw_seeds(ax: Axes, table: pd.DataFrame, x: str, y: str, colour: str, label: str) -> None:
-    """One curriculum's runs, and the mean of those that share their x."""
+def draw_seeds(
+    ax: Axes, table: pd.DataFrame, x: str, y: str, colour: str, label: str, *, along: str | None = None
+) -> None:
+    """One curriculum's runs, and the mean of those that share their x; drawn along another column if one is named."""
+    along = along or x
     for _, run in table.groupby("checkpoint", sort=False):
-        ax.plot(run[x], run[y], color=colour, lw=0.6, alpha=0.45)
-    mean = table.pivot_table(index=x, values=y).reset_index()
-    ax.plot(mean[x], mean[y], color=colour, lw=2, label=label)
+        ax.plot(run[along], run[y], color=colour, lw=0.6, alpha=0.45)
+    mean = table.pivot_table(index=x, values=list({y, along} - {x})).reset_index()
+    ax.plot(mean[along], mean[y], color=colour, lw=2, label=label)
 
 
 def plot_curves(curves: pd.DataFrame) -> list[Axes]:
@@ -120,3 +123,22 @@ def plot_ratios(runs: pd.DataFrame, margin: float, converged: float) -> list[Axe
         ax.set(title=name, yscale="log", xlim=(-0.6, len(here) - 0.4))
     axes[0].set_ylabel(f"error / no-context optimum\n(band: 1 ± {margin:g}; dotted: {converged:g})", fontsize=8)
     return axes
+
+
+def plot_spending(training: pd.DataFrame, measures: Mapping[str, str]) -> list[Axes]:
+    """Error in units of the no-context optimum against what was spent, classes down and measures across."""
+    names = list(training["function_class"].unique())
+    axes = grid_of_axes(len(names), len(measures), width=2.7, height=2.1)
+    palette = colours(list(training["curriculum"].unique()))
+    for row, name in zip(axes, names, strict=True):
+        for ax, (measure, what) in zip(row, measures.items(), strict=True):
+            of_class = where(training, function_class=name)
+            for curriculum, runs in of_class.groupby("curriculum", sort=False):
+                spent = runs.loc[runs[measure] > 0]
+                draw_seeds(ax, spent, "step", "ratio", palette[str(curriculum)], str(curriculum), along=measure)
+            ax.axhline(1, color=GREY, lw=0.8, ls=":")
+            ax.set(xscale="log", yscale="log", xlabel=what if row is axes[-1] else "")
+        row[0].set_ylabel(f"{name}\nerror / no-context", fontsize=8)
+    panels = [ax for row in axes for ax in row]
+    legend_beside(panels)
+    return panels
