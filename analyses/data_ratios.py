@@ -1,9 +1,9 @@
 """How much one group of seeds needs as a share of what another needs, when some seeds never get there.
 
-A seed that never reached its goal is censored: it needs more than it was given. So each pair of seeds (ours, theirs) has
-a ratio that is known exactly, only from above (theirs never reached), only from below (ours never did), or not at all
-(neither). The estimate is the median over all pairs (Hodges and Lehmann 1963, on a log scale); where the median pair is
-not known exactly, only its bounds are. No pair is dropped.
+A seed that never reached its goal is censored: it needs more than it was given. So each pair of seeds (ours, theirs)
+has a ratio that is known exactly, only from above (theirs never reached), only from below (ours never did), or not at
+all (neither). The estimate is the median over all pairs (Hodges and Lehmann 1963, on a log scale); where the median
+pair is not known exactly, only its bounds are. No pair is dropped.
 """
 
 import math

@@ -5,8 +5,8 @@ comparable error; prompts in all and compute were the same. So three measures st
 prompts in all, operations - and two questions:
 
 1. To reach an error (a fraction of the no-context optimum, over the last quarter of the points, kept for three
-   evaluations), how much does a curriculum need as a share of what training on the class alone needs? Medians over pairs
-   of seeds; seeds that never get there are censored, not dropped (`analyses.data_ratios`).
+   evaluations), how much does a curriculum need as a share of what training on the class alone needs? Medians over
+   pairs of seeds; seeds that never get there are censored, not dropped (`analyses.data_ratios`).
 2. At the same compute, which error is lower? That is the paper's comparison, and shows by how much less of the class.
 
 Errors come from the histories: 256 held-out prompts, other ones for every seed.
@@ -97,8 +97,8 @@ def trained_rows(training: pd.DataFrame, runs: Runs) -> pd.DataFrame:
 
 
 def need_table(runs: Runs) -> pd.DataFrame:
-    """One row per run, class that it trains on, measure and threshold: whether the error was `reached`, and the `amount`
-    that it took, or that was spent without reaching it."""
+    """One row per run, class that it trains on, measure and threshold: whether the error was `reached`, and the
+    `amount` that it took, or that was spent without reaching it."""
     rows = []
     for curriculum, same in runs.items():
         for name, table in same.items():
@@ -139,9 +139,10 @@ def ratio_table(needs: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def matched_table(runs: Runs) -> pd.DataFrame:
-    """One row per curriculum of several classes, class with single runs and share of the compute of a whole run: the mean
-    error in units of the no-context optimum of both, their `difference` (below 0 = better than the class alone) with its
-    Welch interval over seeds, and the `data_share`: prompts of the class seen by then, over those of the single run."""
+    """One row per curriculum of several classes, class with single runs and share of the compute of a whole run: the
+    mean error in units of the no-context optimum of both, their `difference` (below 0 = better than the class alone)
+    with its Welch interval over seeds, and the `data_share`: prompts of the class seen by then, over the single run's.
+    """
     everything = [table for same in runs.values() for table in same.values()]
     budget = min(max(table["flops"].tolist()) for table in everything)
     rows = []

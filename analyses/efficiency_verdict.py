@@ -9,6 +9,7 @@ import pandas as pd
 from training.output import count, interval, number, records
 
 NINTH = 1 / 9
+TIE = 1e-9  # rounding is no difference
 Row = Mapping[str, Any]
 
 
@@ -25,13 +26,13 @@ def verdict(ratios: pd.DataFrame, matched: pd.DataFrame, needs: pd.DataFrame) ->
     return [
         *sentences,
         "The paper's 1/9 is the share of cubic steps at equal compute, from one run each and training losses: it is no "
-        "saving of compute. Intervals are exact for a constant ratio between seeds (ranks); with fewer than four seeds a "
-        "side there is none (0 to infinity).",
+        "saving of compute. Intervals are exact for a constant ratio between seeds (ranks); with fewer than four seeds "
+        "a side there is none (0 to infinity).",
     ]
 
 
 def need_sentence(curriculum: str, name: str, rows: list[dict[str, Any]]) -> str:
-    """At the lowest error whose ratio is known, else at the lowest that the curriculum reaches, else that there is none."""
+    """At the lowest error whose ratio is known, else the lowest that the curriculum reaches; or that there is none."""
     classes, compute = (
         {row["threshold"]: row for row in rows if row["measure"] == of} for of in ("prompts_seen", "flops")
     )
@@ -46,8 +47,9 @@ def need_sentence(curriculum: str, name: str, rows: list[dict[str, Any]]) -> str
     threshold = min(known or bounded)
     data, work = classes[threshold], compute[threshold]
     text = (
-        f"{name}, to {threshold:g} of the no-context optimum (reached by {reached_text(curriculum, data)}): {curriculum} "
-        f"needs {ratio_text(data)} of the prompts of the class that training on it alone needs - {ninth(data)} - and "
+        f"{name}, to {threshold:g} of the no-context optimum (reached by {reached_text(curriculum, data)}): "
+        f"{curriculum} needs {ratio_text(data)} of the prompts of the class that training on it alone needs - "
+        f"{ninth(data)} - and "
         f"{ratio_text(work)} of the operations - {cheaper(work)}."
     )
     others = [classes[other]["value"] for other in known if other != threshold]
@@ -57,7 +59,8 @@ def need_sentence(curriculum: str, name: str, rows: list[dict[str, Any]]) -> str
 
 
 def reached_text(curriculum: str, row: Row) -> str:
-    return f"{row['n_reached']} of {row['n_seeds']} {curriculum}, {row['single_reached']} of {row['single_seeds']} single seeds"
+    single = f"{row['single_reached']} of {row['single_seeds']} single seeds"
+    return f"{row['n_reached']} of {row['n_seeds']} {curriculum}, {single}"
 
 
 def ratio_text(row: Row) -> str:
@@ -82,9 +85,9 @@ def figure(value: float) -> str:
 
 def ninth(row: Row) -> str:
     """What the interval says about 1/9 and about 1."""
-    if row["rank_high"] < NINTH:
+    if row["rank_high"] < NINTH * (1 - TIE):
         return "LESS than a ninth"
-    if row["rank_low"] > NINTH:
+    if row["rank_low"] > NINTH * (1 + TIE):
         above = "and less than all" if row["rank_high"] < 1 else "and no saving shown"
         return f"MORE than a ninth, {above}"
     return "a ninth fits" + ("" if row["rank_high"] < 1 else ", but so does no saving")
@@ -92,9 +95,9 @@ def ninth(row: Row) -> str:
 
 def cheaper(row: Row) -> str:
     """What the interval says about 1."""
-    if row["rank_high"] < 1:
+    if row["rank_high"] < 1 - TIE:
         return "LESS compute"
-    return "MORE compute" if row["rank_low"] > 1 else "no difference in compute shown"
+    return "MORE compute" if row["rank_low"] > 1 + TIE else "no difference in compute shown"
 
 
 def matched_sentence(row: Row) -> str:
@@ -104,10 +107,11 @@ def matched_sentence(row: Row) -> str:
         better = "BETTER than the class alone"
     elif row["low"] > 0:
         better = "WORSE than the class alone"
+    difference = interval(row["difference"], row["low"], row["high"])
     return (
-        f"{row['function_class']}, at the same compute ({count(row['flops'])} operations) and with {row['data_share']:.2f} "
-        f"of the prompts of the class, {row['curriculum']} ends at {row['ratio']:.3f} of the no-context optimum and the "
-        f"class alone at {row['single']:.3f}: difference {interval(row['difference'], row['low'], row['high'])}, {better}."
+        f"{row['function_class']}, at the same compute ({count(row['flops'])} operations) and with "
+        f"{row['data_share']:.2f} of the prompts of the class, {row['curriculum']} ends at {row['ratio']:.3f} of the "
+        f"no-context optimum and the class alone at {row['single']:.3f}: difference {difference}, {better}."
     )
 
 

@@ -130,7 +130,7 @@ def single(function_class: str) -> str:
     return f"single:{function_class}"
 
 
-def welch(ours: Float[np.ndarray, " seed"], theirs: Float[np.ndarray, " seed"]) -> tuple[float, float, float]:
+def welch(ours: Float[np.ndarray, " seed"], theirs: Float[np.ndarray, " other_seed"]) -> tuple[float, float, float]:
     """Difference of two means over independent seeds with its 95 % Welch interval; NaN where either has one seed.
 
     >>> [round(x, 2) for x in welch(np.array([1.0, 1.2, 1.1]), np.array([0.5, 0.6, 0.7]))]

@@ -59,8 +59,9 @@ class ClassErrors:
 
     def ratio(self, name: str) -> Interval:
         """The error over the last quarter of the points over the no-context optimum's; interval over prompts."""
-        low, high = percentile_interval(self.ratio_resamples([name])[:, 0])
-        return Interval(float(self.tails(name).mean() / self.tails().mean()), float(low), float(high))
+        return Interval(
+            float(self.tails(name).mean() / self.tails().mean()), *limits(self.ratio_resamples([name])[:, 0])
+        )
 
     def mean_ratio(self, names: Sequence[str]) -> Interval:
         """Mean ratio over independent seeds; for a single one the interval is over prompts alone."""
@@ -101,13 +102,18 @@ def with_prompts(seeds: Interval, resamples: Float[np.ndarray, " resample"]) -> 
     The two errors are independent: distances to the limits add in quadrature. Without an interval over seeds, that over
     prompts alone.
     """
-    low, high = percentile_interval(resamples)
+    low, high = limits(resamples)
     if math.isnan(seeds.low):
-        return Interval(seeds.value, float(low), float(high))
-    below = math.hypot(seeds.value - seeds.low, seeds.value - float(low))
-    return Interval(
-        seeds.value, seeds.value - below, seeds.value + math.hypot(seeds.high - seeds.value, high - seeds.value)
-    )
+        return Interval(seeds.value, low, high)
+    below = math.hypot(seeds.value - seeds.low, seeds.value - low)
+    above = math.hypot(seeds.high - seeds.value, high - seeds.value)
+    return Interval(seeds.value, seeds.value - below, seeds.value + above)
+
+
+def limits(resamples: Float[np.ndarray, " resample"]) -> tuple[float, float]:
+    """The central 95 % of a bootstrap distribution."""
+    low, high = percentile_interval(resamples[:, None])
+    return float(low[0]), float(high[0])
 
 
 def measure(
