@@ -25,6 +25,9 @@ STUDIES: Mapping[str, tuple[str, str]] = {
         "Do retrospective heads cause in-context learning, in every model that has them?",
         "--ckpt 'zoo:mixed-*' --ckpt 'zoo:random-*' --out cause",
     ),
+    "curricula": ("Which curricula learn which function classes, and which forget?", "--ckpt 'zoo:*' --out results"),
+    "plateaus": ("How many seeds leave the plateau, and is it the no-context optimum?", "--ckpt 'zoo:*' --out results"),
+    "efficiency": ("Does a mixed curriculum need a ninth of the data?", "--ckpt 'runs/*' --out results"),
 }
 """By module of this package: its question, and an example of options."""
 
