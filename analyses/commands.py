@@ -12,7 +12,12 @@ from training.commands import check_device
 if TYPE_CHECKING:
     from analyses.published import PublishedStudy
 
-STUDIES: Mapping[str, tuple[str, str]] = {}
+STUDIES: Mapping[str, tuple[str, str]] = {
+    "consistency": (
+        "Are the same heads retrospective on every class, and in every model?",
+        "--ckpt 'zoo:*' --out results",
+    ),
+}
 """By module of this package: its question, and an example of options."""
 
 study = typer.Typer(help="Ask one question of checkpoints: tables, figures and a verdict.", no_args_is_help=True)

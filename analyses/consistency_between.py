@@ -8,21 +8,23 @@
 Intervals over models are jackknifed, a seed at a time (`analyses.over_seeds`).
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analyses.agreement import coincidence_p
-from analyses.consistency_within import Model
+from analyses.consistency_within import Model, Row
 from analyses.looks import Looks, comparable
 from analyses.matching import WITHIN, Matched, blocks, compare, halves, likeness
-from analyses.over_seeds import Estimate, jackknife
+from analyses.over_seeds import NOTHING, Estimate, jackknife
+from interp.plots import where
 from training.config import stream_seed
 from training.output import records
 
+COLUMNS = ("by_index", "matched", "chance", "p_index", "p_matched")
 EVERYONE, FOUND = "all", "above one half"
 Unit = tuple[str, int]  # curriculum and independent seed
 
@@ -36,14 +38,15 @@ def pairs_of(models: Sequence[Model]) -> list[tuple[int, int]]:
 def pairs_table(models: Sequence[Model], seed: int) -> pd.DataFrame:
     """One row per pair of models, `within` (matches sought in the layer or the whole model) and state.
 
-    Columns: `same_stream`; `n_found`, `n_found_other`, `n_coincide` and `expected`, the heads above one half of the
-    trained models, how many have the same number, and how many would by chance; `by_index`, `matched`, `chance`,
-    `p_index` and `p_matched` (`analyses.matching.Matched`).
+    Columns: `same_stream`; `n_found`, `n_found_other`, the heads above one half of the trained models; of `n_possible`
+    that could, how many have the same number, `n_coincide`, how many would by chance, `expected`, and how many are
+    matched with one another, `n_matched`; `by_index`, `matched`, `chance`, `p_index` and `p_matched`
+    (`analyses.matching.Matched`).
     """
     return pd.DataFrame([row for a, b in pairs_of(models) for row in pair_rows(models[a], models[b], seed)])
 
 
-def pair_rows(one: Model, other: Model, seed: int) -> list[dict[str, Any]]:
+def pair_rows(one: Model, other: Model, seed: int) -> list[Row]:
     names = (one.checkpoint.name, other.checkpoint.name)
     n_layers, n_heads = one.trained.scores.shape[2:]
     n_points = one.checkpoint.config.data.n_points
@@ -59,6 +62,7 @@ def pair_rows(one: Model, other: Model, seed: int) -> list[dict[str, Any]]:
         "same_stream": one.seed == other.seed,
         "n_found": int(ours.sum()),
         "n_found_other": int(theirs.sum()),
+        "n_possible": int(np.minimum(ours.sum(1), theirs.sum(1)).sum()),
         "n_coincide": int((ours & theirs).sum()),
         "expected": float((ours.sum(1) * theirs.sum(1)).sum() / n_heads),
     }
@@ -66,7 +70,9 @@ def pair_rows(one: Model, other: Model, seed: int) -> list[dict[str, Any]]:
     for state, a, b in (("trained", one.trained, other.trained), ("untrained", one.untrained, other.untrained)):
         for within in WITHIN:
             found = matched(a, b, n_points, blocks(n_layers, n_heads, within), rng)
-            rows.append(about | {"state": state, "within": within} | found._asdict())
+            n_matched = int((ours.ravel() & theirs.ravel()[found.match]).sum())
+            measured = {"n_matched": n_matched} | {name: getattr(found, name) for name in COLUMNS}
+            rows.append(about | {"state": state, "within": within} | measured)
     return rows
 
 
@@ -109,61 +115,78 @@ def between_table(pairs: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for within in WITHIN if len(pairs) else ():
-        values = measured(pairs[(pairs["within"] == within) & ~pairs["same_stream"]])
-        for group, members in groups(values).items():
+        for name, members in grouped(measured(where(pairs, within=within))).items():
+            counts = {"n_pairs": len(members), "n_seeds": n_seeds(members)}
             for measure in MEASURES:
-                estimate = over_units(values[members], measure)
-                counts = {"n_pairs": int(members.sum()), "n_seeds": n_units(values[members])}
+                estimate = over_pairs(members, measure)
                 interval = {"value": estimate.value, "ci_low": estimate.low, "ci_high": estimate.high}
-                rows.append({"curricula": group, "within": within, "measure": measure} | counts | interval)
+                rows.append({"curricula": name, "within": within, "measure": measure} | counts | interval)
     return pd.DataFrame(rows)
 
 
-def measured(pairs: pd.DataFrame) -> pd.DataFrame:
-    """One row per pair: the trained models' numbers, and the excesses."""
-    trained, untrained = (pairs[pairs["state"] == state].reset_index(drop=True) for state in ("trained", "untrained"))
-    excess, twins = (one["matched"] - one["chance"] for one in (trained, untrained))
-    return trained.assign(
-        by_index_excess=trained["by_index"] - trained["chance"],
-        matched_excess=excess,
-        untrained_excess=twins,
-        learned=excess - twins,
-    )
+def measured(pairs: pd.DataFrame) -> list[Row]:
+    """One row per independent pair: the trained models' numbers, and the excesses."""
+    rows = []
+    for row, twins in zip(*(records(where(pairs, state=state)) for state in ("trained", "untrained")), strict=True):
+        excess, untrained = row["matched"] - row["chance"], twins["matched"] - twins["chance"]
+        more = {"by_index_excess": row["by_index"] - row["chance"], "matched_excess": excess}
+        rows.append(row | more | {"untrained_excess": untrained, "learned": excess - untrained})
+    return [row for row in rows if not row["same_stream"]]
 
 
-def groups(values: pd.DataFrame) -> dict[str, pd.Series]:
-    """Which pairs belong to which row of the table."""
-    chosen = {EVERYONE: values["matched"].notna(), FOUND: (values["n_found"] > 0) & (values["n_found_other"] > 0)}
-    names = values["curriculum"] + " & " + values["other_curriculum"]
-    reverse = values["other_curriculum"] + " & " + values["curriculum"]
-    for name in dict.fromkeys(np.minimum(names, reverse)):
-        chosen[name] = (names == name) | (reverse == name)
-    return {name: members for name, members in chosen.items() if members.any()}
+def grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The pairs that belong to each row of the table; a group may be empty of pairs and is left out then."""
+    groups = {EVERYONE: list(rows), FOUND: [row for row in rows if row["n_found"] and row["n_found_other"]]}
+    for row in rows:
+        names = sorted((row["curriculum"], row["other_curriculum"]))
+        groups.setdefault(" & ".join(names), []).append(row)
+    return {name: members for name, members in groups.items() if members}
 
 
-def unit_values(values: pd.DataFrame, measure: str) -> Mapping[tuple[Unit, Unit], float]:
-    """The mean over the pairs of each two seeds of curricula."""
+def units(row: Row) -> tuple[Unit, Unit]:
+    """The two seeds of curricula that a pair compares."""
+    return (row["curriculum"], row["seed_group"]), (row["other_curriculum"], row["other_seed_group"])
+
+
+def n_seeds(rows: Sequence[Row]) -> int:
+    return len({seed for row in rows for _, seed in units(row)})
+
+
+def over_pairs(rows: Sequence[Row], measure: str) -> Estimate:
+    """The mean over pairs of seeds, with its jackknife interval; two curricula are two samples, else all are one."""
     by_pair: dict[tuple[Unit, Unit], list[float]] = {}
-    for row in records(values):
-        ours, theirs = (row["curriculum"], row["seed_group"]), (row["other_curriculum"], row["other_seed_group"])
-        by_pair.setdefault((min(ours, theirs), max(ours, theirs)), []).append(row[measure])
-    return {pair: float(np.mean(of_pair)) for pair, of_pair in by_pair.items()}
+    for row in rows:
+        by_pair.setdefault(units(row), []).append(row[measure])
+    of_pairs = {pair: float(np.mean(values)) for pair, values in by_pair.items()}
+    everyone = {unit for pair in of_pairs for unit in pair}
+    curricula = sorted({name for name, _ in everyone})
+    crossed = len(curricula) == 2 and all(one[0] != other[0] for one, other in of_pairs)
+    pools = [[name] for name in curricula] if crossed else [curricula]
+    samples = [{seed for name, seed in everyone if name in pool} for pool in pools]
 
-
-def n_units(values: pd.DataFrame) -> int:
-    return len({seed for column in ("seed_group", "other_seed_group") for seed in values[column]})
-
-
-def over_units(values: pd.DataFrame, measure: str) -> Estimate:
-    """Mean over pairs of seeds, and what leaving out seeds one by one makes of it."""
-    of_pairs = unit_values(values, measure)
-    curricula = sorted({unit[0] for pair in of_pairs for unit in pair})
-    seeds = {name: {u[1] for pair in of_pairs for u in pair if u[0] == name} for name in curricula}
-    crossed = all(one[0] != other[0] for one, other in of_pairs) and len(curricula) == 2
-    samples = [sorted(seeds[name]) for name in curricula] if crossed else [sorted(set().union(*seeds.values()))]
-
-    def statistic(kept: frozenset[int]) -> float:
+    def mean_of(kept: frozenset[int]) -> float:
         left = [value for (one, other), value in of_pairs.items() if one[1] in kept and other[1] in kept]
-        return float(np.mean(left)) if left else np.nan
+        return float(np.mean(left)) if left else math.nan
 
-    return jackknife(samples, statistic)
+    return jackknife([sorted(sample) for sample in samples], mean_of)
+
+
+def contrast_within(rows: Sequence[Row], curriculum: str, measure: str) -> Estimate:
+    """Pairs of one curriculum less pairs of it and another, jackknifed over the seeds of both."""
+    by_pair: dict[bool, list[tuple[tuple[int, int], float]]] = {True: [], False: []}
+    seeds: dict[bool, set[int]] = {True: set(), False: set()}
+    for row in rows:
+        names = (row["curriculum"], row["other_curriculum"])
+        if curriculum in names:
+            pair = (row["seed_group"], row["other_seed_group"])
+            by_pair[names[0] == names[1]].append((pair, row[measure]))
+            for name, seed in units(row):
+                seeds[name == curriculum].add(seed)
+
+    def difference(kept: frozenset[int]) -> float:
+        inside, outside = ([value for pair, value in by_pair[same] if kept.issuperset(pair)] for same in (True, False))
+        return float(np.mean(inside) - np.mean(outside)) if inside and outside else math.nan
+
+    if not (by_pair[True] and by_pair[False]) or seeds[True] & seeds[False]:
+        return NOTHING
+    return jackknife([sorted(seeds[True]), sorted(seeds[False])], difference)

@@ -1,4 +1,4 @@
-"""Are the same heads retrospective on every function class of one model - and more so after one curriculum than another?
+"""Are the same heads retrospective on every class of one model, and more so after one curriculum than another?
 
 1. Agreement between the maps of two classes, averaged over pairs of classes: Spearman and Pearson over all heads, and
    the overlap of the k highest (k = 3, and k = the number of heads above one half on any class); Kendall's W over all
@@ -8,7 +8,8 @@
 3. By curriculum: mean and t-interval over independent seeds; mixed against every other by Welch's, Holm over those.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -29,8 +30,9 @@ from analyses.agreement import (
     top_overlap,
 )
 from analyses.looks import Looks
-from analyses.over_seeds import Estimate, welch
+from analyses.over_seeds import NOTHING, welch
 from interp.heads import HeadSet, heads_above
+from interp.plots import where
 from interp.seeds import t_interval
 from interp.stats import holm
 from interp.verdict import ATTENDS
@@ -44,6 +46,7 @@ MIXED = "mixed"
 SUMMARIES = ("spearman", "pearson", "kendall_w", "top3", "top_found")
 
 Maps = Float[np.ndarray, "*batch class head"]
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Model:
         return self.checkpoint.config.curriculum
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> Row:
         return {
             "checkpoint": self.checkpoint.name,
             "step": self.checkpoint.step,
@@ -127,43 +130,57 @@ def within_table(models: Sequence[Model], classes: Sequence[str], seed: int) -> 
     return pd.DataFrame([row for model in models for row in within_rows(model, classes, seed)])
 
 
-def within_rows(model: Model, classes: Sequence[str], seed: int) -> list[dict[str, Any]]:
-    k, states = len(model.found), {"trained": model.trained, "untrained": model.untrained}
-    n_prompts, n_maps = len(model.trained.scores), len(classes)
-    n_heads = model.trained.maps.shape[1]
-    weights = bootstrap_weights(n_prompts, np.random.default_rng(stream_seed("consistency", seed)))
-    resampled = {state: resampled_maps(looks, weights) for state, looks in states.items()}
-    rows: list[dict[str, Any]] = []
-
-    def add(state: str, pair: str, name: str, value: float, low: float, high: float, p_value: float = np.nan) -> None:
-        of_overlap = {f"top{TOP}": TOP, "top_found": k}.get(name)
-        chance = np.nan if state == "difference" else chance_of(name, k, n_maps, n_heads)
-        about = {"state": state, "classes": pair, "statistic": name, "k": of_overlap}
-        measured = {"value": value, "ci_low": low, "ci_high": high, "chance": chance, "p_value": p_value}
-        rows.append(model.about | about | measured)
-
+def within_rows(model: Model, classes: Sequence[str], seed: int) -> list[Row]:
+    looks = {"trained": model.trained, "untrained": model.untrained}
+    weights = bootstrap_weights(len(model.trained.scores), np.random.default_rng(stream_seed("consistency", seed)))
+    resampled = {state: resampled_maps(one, weights) for state, one in looks.items()}
+    k, n_heads = len(model.found), model.trained.maps.shape[1]
+    rows: list[Row] = []
     for name, summary in summaries(k).items():
-        values = {state: float(summary(looks.maps)) for state, looks in states.items()}
+        values = {state: float(summary(one.maps)) for state, one in looks.items()}
         spread = {state: summary(maps) for state, maps in resampled.items()}
         values["difference"] = values["trained"] - values["untrained"]
         spread["difference"] = spread["trained"] - spread["untrained"]
-        for state, value in values.items():
-            low, high = percentile_interval(spread[state])
-            add(state, "all", name, value, float(low), float(high))
-    for a, b in combinations(range(n_maps), 2):
-        for state, looks in states.items():
-            one, other = looks.maps[a], looks.maps[b]
-            for name, agreement in agreements(k).items():
-                low, high = percentile_interval(agreement(resampled[state][:, a], resampled[state][:, b]))
-                size = {f"top{TOP}": TOP, "top_found": k}.get(name, 0)
-                shared = int((top(one, size) & top(other, size)).sum())
-                p_value = overlap_p(shared, size, n_heads) if size else np.nan
-                value = float(agreement(one, other))
-                add(state, f"{classes[a]}-{classes[b]}", name, value, float(low), float(high), p_value)
-    for state, looks in states.items():
-        again = looks.again.reshape(n_maps, -1)
-        add(state, "same", "ceiling", float(spearman(looks.maps, again).mean()), np.nan, np.nan)
+        chance = chance_of(name, k, len(classes), n_heads)
+        for state in values:
+            about = {"state": state, "classes": "all", "statistic": name, "k": size_of(name, k)}
+            of_state = math.nan if state == "difference" else chance
+            rows.append(about | with_interval(values[state], spread[state]) | {"chance": of_state, "p_value": math.nan})
+    for state, one in looks.items():
+        for a, b in combinations(range(len(classes)), 2):
+            pair = f"{classes[a]}-{classes[b]}"
+            rows += [
+                {"state": state, "classes": pair, **row}
+                for row in pair_rows(one.maps[[a, b]], resampled[state][:, [a, b]], k)
+            ]
+        ceiling = spearman(one.maps, one.again.reshape(len(classes), -1)).mean()
+        rows.append({"state": state, "classes": "same", "statistic": "ceiling", "value": float(ceiling)})
+    return [model.about | row for row in rows]
+
+
+def pair_rows(maps: Float[np.ndarray, "2 head"], resampled: Float[np.ndarray, "resample 2 head"], k: int) -> list[Row]:
+    """The agreement of two classes, by every statistic."""
+    rows, n_heads = [], maps.shape[1]
+    for name, agreement in agreements(k).items():
+        size = size_of(name, k)
+        p_value = math.nan
+        if size:
+            p_value = overlap_p(int((top(maps[0], size) & top(maps[1], size)).sum()), size, n_heads)
+        spread = agreement(resampled[:, 0], resampled[:, 1])
+        measured = with_interval(float(agreement(maps[0], maps[1])), spread)
+        chance = {"chance": chance_of(name, k, 2, n_heads), "p_value": p_value}
+        rows.append({"statistic": name, "k": size} | measured | chance)
     return rows
+
+
+def size_of(statistic: str, k: int) -> int | None:
+    """How many heads an overlap counts."""
+    return {f"top{TOP}": TOP, "top_found": k}.get(statistic)
+
+
+def with_interval(value: float, resamples: Float[np.ndarray, " resample"]) -> Row:
+    low, high = percentile_interval(resamples)
+    return {"value": value, "ci_low": float(low), "ci_high": float(high)}
 
 
 def resampled_maps(
@@ -173,16 +190,13 @@ def resampled_maps(
     return flat.reshape(len(weights), *looks.maps.shape)
 
 
-def by_seed(within: pd.DataFrame, curriculum: str, state: str, statistic: str) -> Mapping[int, float]:
+def by_seed(rows: Sequence[Row]) -> Float[np.ndarray, " seed"]:
     """One value per independent seed: models that share a stream are averaged; undefined ones are left out."""
-    chosen = within[
-        (within["curriculum"] == curriculum)
-        & (within["state"] == state)
-        & (within["statistic"] == statistic)
-        & (within["classes"] != "")
-        & within["classes"].isin(["all", "same"])
-    ]
-    return chosen.dropna(subset=["value"]).groupby("seed_group")["value"].mean().to_dict()
+    seeds: dict[int, list[float]] = {}
+    for row in rows:
+        if not math.isnan(row["value"]):
+            seeds.setdefault(row["seed_group"], []).append(row["value"])
+    return np.array([np.mean(values) for values in seeds.values()])
 
 
 def curricula_table(within: pd.DataFrame) -> pd.DataFrame:
@@ -190,29 +204,32 @@ def curricula_table(within: pd.DataFrame) -> pd.DataFrame:
 
     Its interval `ci_low`, `ci_high` is a t-interval over seeds (`over` = seeds); with one model, one over its prompts.
     """
-    rows = []
-    overall = within[within["classes"] == "all"]
-    for (curriculum, state, statistic), cell in overall.groupby(["curriculum", "state", "statistic"], sort=False):
-        values = np.array(list(by_seed(within, curriculum, state, statistic).values()))
-        low, high = t_interval(values) if len(values) > 1 else (np.nan, np.nan)
-        over = "seeds" if len(values) > 1 else "none"
-        if len(cell) == 1 and len(values) == 1:
-            low, high, over = cell["ci_low"].item(), cell["ci_high"].item(), "prompts"
-        rows.append(
-            {
-                "curriculum": curriculum,
-                "state": state,
-                "statistic": statistic,
-                "n_seeds": len(values),
-                "n_models": len(cell),
-                "value": values.mean() if len(values) else np.nan,
-                "ci_low": low,
-                "ci_high": high,
-                "over": over,
-                "chance": cell["chance"].mean(),
-            }
-        )
-    return pd.DataFrame(rows)
+    cells: dict[tuple[str, str, str], list[Row]] = {}
+    for row in records(where(within, classes="all")):
+        cells.setdefault((row["curriculum"], row["state"], row["statistic"]), []).append(row)
+    return pd.DataFrame([curriculum_row(key, rows) for key, rows in cells.items()])
+
+
+def curriculum_row(key: tuple[str, str, str], rows: Sequence[Row]) -> Row:
+    values = by_seed(rows)
+    (low, high), over = seed_interval(values, key[2], key[1]), "seeds"
+    if len(rows) == 1:
+        low, high, over = rows[0]["ci_low"], rows[0]["ci_high"], "prompts"
+    measured = {"value": values.mean() if len(values) else math.nan, "ci_low": low, "ci_high": high, "over": over}
+    counts = {"n_seeds": len(values), "n_models": len(rows)}
+    about = dict(zip(("curriculum", "state", "statistic"), key, strict=True))
+    chances = [row["chance"] for row in rows if not math.isnan(row["chance"])]
+    return about | counts | measured | {"chance": float(np.mean(chances)) if chances else math.nan}
+
+
+def seed_interval(values: Float[np.ndarray, " seed"], statistic: str, state: str) -> tuple[float, float]:
+    """The t-interval over seeds within the statistic's range; NaN where seeds do not differ at all."""
+    if len(values) < 2 or not np.ptp(values):
+        return math.nan, math.nan
+    least = -1.0 if statistic in ("spearman", "pearson") else 0.0
+    least, most = (least - 1, 1 - least) if state == "difference" else (least, 1.0)
+    low, high = t_interval(values)
+    return max(low, least), min(high, most)
 
 
 def contrasts_table(within: pd.DataFrame) -> pd.DataFrame:
@@ -222,9 +239,9 @@ def contrasts_table(within: pd.DataFrame) -> pd.DataFrame:
     the other curricula. Curricula that share a seed are no independent samples: no interval.
     """
     names = list(dict.fromkeys(within["curriculum"]))
-    reference = MIXED if MIXED in names else names[0]
+    reference = reference_of(names)
     others = [name for name in names if name != reference]
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for statistic in SUMMARIES:
         family = [contrast(within, statistic, reference, other) for other in others]
         adjusted = holm([row["p_value"] for row in family])
@@ -232,20 +249,17 @@ def contrasts_table(within: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def contrast(within: pd.DataFrame, statistic: str, reference: str, other: str) -> dict[str, Any]:
-    ours, theirs = (by_seed(within, name, "trained", statistic) for name in (reference, other))
-    about = {"statistic": statistic, "curriculum": reference, "other": other}
-    estimate = Estimate(np.nan, np.nan, np.nan)
-    if ours and theirs:
-        estimate = welch(np.array(list(ours.values())), np.array(list(theirs.values())))
-    if ours.keys() & theirs.keys():
-        estimate = Estimate(estimate.value, np.nan, np.nan)
+def reference_of(curricula: Sequence[str]) -> str:
+    """The curriculum against which others are set."""
+    return MIXED if MIXED in curricula else curricula[0]
+
+
+def contrast(within: pd.DataFrame, statistic: str, reference: str, other: str) -> Row:
+    trained = where(within, classes="all", state="trained", statistic=statistic)
+    rows = [records(where(trained, curriculum=name)) for name in (reference, other)]
+    ours, theirs = map(by_seed, rows)
+    shared = {row["seed_group"] for row in rows[0]} & {row["seed_group"] for row in rows[1]}
+    estimate = welch(ours, theirs) if len(ours) and len(theirs) and not shared else NOTHING
     measured = {"difference": estimate.value, "ci_low": estimate.low, "ci_high": estimate.high}
+    about = {"statistic": statistic, "curriculum": reference, "other": other}
     return about | {"n_seeds": len(ours), "n_other": len(theirs)} | measured | {"p_value": estimate.p_value}
-
-
-def cell(table: pd.DataFrame, **values: str) -> dict[str, Any]:
-    """The one row with these values."""
-    mask = np.logical_and.reduce([table[column] == value for column, value in values.items()])
-    (row,) = records(table[mask])
-    return row

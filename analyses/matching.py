@@ -48,6 +48,7 @@ class Matched(NamedTuple):
         chance: the mean over random matchings, exactly.
         p_index: that a random matching is as good as that by number.
         p_matched: as good as the chosen one.
+        match: of each head, counted through the layers.
     """
 
     by_index: float
@@ -55,6 +56,7 @@ class Matched(NamedTuple):
     chance: float
     p_index: float
     p_matched: float
+    match: Int[np.ndarray, " layer_head"]
 
 
 def descriptions(pattern: Pattern, points: range) -> Float[np.ndarray, "layer_head entry"]:
@@ -113,10 +115,11 @@ def compare(
         ours = np.broadcast_to(heads[part], (N_DRAWS, part.stop - part.start))
         null += judged[ours, rng.permuted(ours, axis=1)].sum(1) / len(heads)
     by_index = float(judged[heads, heads].mean())
-    matched = float(judged[heads, best_match(chosen, among)].mean())
+    match = best_match(chosen, among)
+    matched = float(judged[heads, match].mean())
     chance = sum(float(judged[part, part].mean()) * (part.stop - part.start) for part in among) / len(heads)
     p_index, p_matched = (float(((null >= value - 1e-9).sum() + 1) / (N_DRAWS + 1)) for value in (by_index, matched))
-    return Matched(by_index, matched, chance, p_index, p_matched)
+    return Matched(by_index, matched, chance, p_index, p_matched, match)
 
 
 def halves(n_points: int) -> tuple[range, range]:

@@ -24,6 +24,9 @@ class Estimate(NamedTuple):
     p_value: float = math.nan
 
 
+NOTHING = Estimate(math.nan, math.nan, math.nan)
+
+
 def welch(one: Float[np.ndarray, " seed"], other: Float[np.ndarray, " other_seed"]) -> Estimate:
     """Difference of two means, Welch's t-interval and two-sided p; NaN without two seeds on both sides or any spread.
 
