@@ -89,7 +89,7 @@ def overlap_p(n_shared: int, k: int, n_heads: int) -> float:
 def mean_over_pairs(agreement: Agreement, maps: Float[np.ndarray, "*batch map head"]) -> Float[np.ndarray, "*batch"]:
     """The average over all pairs of maps."""
     pairs = combinations(range(maps.shape[-2]), 2)
-    return np.mean([agreement(maps[..., a, :], maps[..., b, :]) for a, b in pairs], axis=0)
+    return np.asarray(np.mean([agreement(maps[..., a, :], maps[..., b, :]) for a, b in pairs], axis=0))
 
 
 def coincidence_p(

@@ -112,7 +112,7 @@ def plot_steps(steps: pd.DataFrame) -> list[Axes]:
     """Correlation of earlier maps with the last one, a line per run; grey: with those of independent models."""
     panels = {"spearman": "with the last map (Spearman)", "top_found": "heads > 1/2 already highest",
               "between_classes": "between classes (Spearman)"}  # fmt: skip
-    axes = grid_of_axes(1, len(panels), width=3, height=2.8)[0]
+    axes = grid_of_axes(1, len(panels), width=3.0, height=2.8)[0]
     colours = dict(zip(dict.fromkeys(steps["curriculum"]), COLOURS * 3, strict=False))
     for ax, (column, title) in zip(axes, panels.items(), strict=True):
         for _, run in steps.groupby("checkpoint", sort=False):

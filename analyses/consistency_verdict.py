@@ -158,6 +158,8 @@ def functions(models: Sequence[Model], pairs: pd.DataFrame, between: pd.DataFram
     sentences = []
     if left_out:
         sentences.append(f"{counted(left_out, 'pair')} of models differ in size or prompts and are not compared.")
+    if not len(between):
+        return sentences
     for name, whose in ((EVERYONE, "independent models"), (FOUND, f"independent models with a head above {ATTENDS:g}")):
         cells = {(row["within"], row["measure"]): row for row in records(where(between, curricula=name))}
         if cells and not (name == FOUND and same_pairs(between)):

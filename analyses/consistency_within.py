@@ -34,11 +34,11 @@ from analyses.over_seeds import NOTHING, welch
 from interp.heads import HeadSet, heads_above
 from interp.plots import where
 from interp.seeds import t_interval
-from interp.stats import holm
+from interp.stats import holm, interval_of
 from interp.verdict import ATTENDS
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
-from training.intervals import bootstrap_weights, percentile_interval
+from training.intervals import bootstrap_weights
 from training.output import records
 
 TOP = 3
@@ -179,8 +179,8 @@ def size_of(statistic: str, k: int) -> int | None:
 
 
 def with_interval(value: float, resamples: Float[np.ndarray, " resample"]) -> Row:
-    low, high = percentile_interval(resamples)
-    return {"value": value, "ci_low": float(low), "ci_high": float(high)}
+    found = interval_of(value, resamples)
+    return {"value": value, "ci_low": found.ci_low, "ci_high": found.ci_high}
 
 
 def resampled_maps(
