@@ -16,7 +16,7 @@ def test_correlations_equal_scipys_for_any_number_of_maps(rng):
     one, other = rng.normal(size=(2, 5, 24)).round(1)  # with ties
     for own, reference in ((pearson, stats.pearsonr), (spearman, stats.spearmanr)):
         expected = [reference(a, b)[0] for a, b in zip(one, other, strict=True)]
-        np.testing.assert_allclose(own(one, other), expected)
+        np.testing.assert_allclose(own(one, other), expected)  # pyright: ignore
     assert np.isnan(pearson(np.full(5, 0.1), rng.normal(size=5)))
 
 
@@ -66,7 +66,7 @@ def test_heads_coincide_by_chance_as_often_as_counted(rng):
         found.append(n)
         p_values.append(p_value)
         assert expected == pytest.approx(10 * 2 * 2 / 8)
-    assert abs(np.mean(found) - expected) < 4 * np.std(found) / np.sqrt(len(found))
+    assert abs(np.mean(found) - expected) < 4 * np.std(found) / np.sqrt(len(found))  # pyright: ignore
     assert np.mean(np.array(p_values) <= 0.05) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
 
 
@@ -128,7 +128,7 @@ def test_welch_is_scipys(rng):
     one, other = rng.normal(size=5), rng.normal(1, 3, size=4)
     expected = stats.ttest_ind(one, other, equal_var=False)
     low, high = expected.confidence_interval(0.95)
-    np.testing.assert_allclose(welch(one, other), (one.mean() - other.mean(), low, high, expected.pvalue))
+    np.testing.assert_allclose(welch(one, other), (one.mean() - other.mean(), low, high, expected.pvalue))  # pyright: ignore
     assert np.isnan(welch(one, other[:1]).low)
     assert np.isnan(welch(np.ones(3), np.ones(3)).p_value)
 

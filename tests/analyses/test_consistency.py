@@ -168,7 +168,7 @@ def test_models_that_share_a_stream_are_said_to_and_are_no_evidence(mixed, six):
     pairs = found.tables["pairs"]
     same = pairs[pairs["same_stream"] & (pairs["state"] == "trained")]
     np.testing.assert_allclose(same["by_index"], 1)
-    assert (same["p_index"] < 0.01).all()
+    assert (same["p_index"] < 0.01).all()  # pyright: ignore
     overall = found.tables["between"].query("curricula == 'all'")
     assert set(overall["n_pairs"]) == {5}
     assert set(overall["n_seeds"]) == {3}
@@ -192,7 +192,7 @@ def test_curricula_that_share_a_seed_are_not_tested_against_each_other(six):
     tested = contrasts_table(within_table(shared, CLASSES, 0))
     assert set(tested["n_seeds"]) == {2}
     related = [replace(model, seed=0) if place < 2 else model for place, model in enumerate(shared)]
-    assert contrasts_table(within_table(related, CLASSES, 0))["ci_low"].isna().all()
+    assert contrasts_table(within_table(related, CLASSES, 0))["ci_low"].isna().all()  # pyright: ignore
 
 
 def test_independent_heads_coincide_by_chance_alone(six):
@@ -218,7 +218,7 @@ def test_pairs_of_one_curriculum_are_set_against_pairs_across(six):
     inside = [row["matched_excess"] for row in rows if row["other_curriculum"] == "mixed"]
     across = [row["matched_excess"] for row in rows if row["other_curriculum"] == "random"]
     found = contrast_within(rows, "mixed", "matched_excess")
-    assert found.value == pytest.approx(np.mean(inside) - np.mean(across))
+    assert found.value == pytest.approx(np.mean(inside) - np.mean(across))  # pyright: ignore
     assert np.isnan(found.low)  # one random model
 
 
@@ -240,7 +240,7 @@ def test_snapshots_lead_up_to_the_last_map(quick_config, tmp_path):
     steps = steps_table(models, CLASSES, n_prompts=16, seed=0)
     assert list(steps["step"]) == earlier_steps(models[0]) == [s for s in sorted_steps(tmp_path) if s < 60]
     assert steps["spearman"].iloc[-1] > steps["spearman"].iloc[0] - 1e-9
-    assert steps["others"].isna().all()  # the only other model is of the same run
+    assert steps["others"].isna().all()  # the only other model is of the same run  # pyright: ignore
     found = study([last, middle], n_prompts=16)
     assert "at step 0 the map has Spearman" in found.sentences[-1]
     assert found.figures["steps"]()
