@@ -136,6 +136,7 @@ def groups_of_readers(checkpoint: Checkpoint, head: Head) -> dict[str, tuple[Rec
 
 def group_of(receiver: Receiver, head: Head) -> str:
     """
+    >>> from interp.heads import MLP
     >>> group_of(Receiver(0, MLP, "mlp"), Head(0, 1)), group_of(Receiver(2, 3, "k"), Head(0, 1))
     ('own mlp', 'keys')
     """
