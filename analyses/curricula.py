@@ -121,7 +121,7 @@ def pooled_errors(groups: Groups, errors: Mapping[str, ClassErrors]) -> pd.DataF
     for curriculum, same in groups.by_curriculum.items():
         for name, of_class in errors.items():
             names = [one.name for one in same]
-            ratios = np.array([of_class.ratio(one).value for one in names])
+            ratios = of_class.values(names)
             mean = of_class.mean_ratio(names)
             rows.append(
                 {
@@ -158,7 +158,7 @@ def cost_table(groups: Groups, errors: Mapping[str, ClassErrors]) -> pd.DataFram
             ours, theirs = ([one.name for one in groups.by_curriculum.get(of, ())] for of in (curriculum, single(name)))
             if not theirs:
                 continue
-            ratios = {"ratio": of_class.mean_ratio(ours).value, "single": of_class.mean_ratio(theirs).value}
+            ratios = {"ratio": of_class.values(ours).mean(), "single": of_class.values(theirs).mean()}
             about = {"curriculum": curriculum, "function_class": name} | ratios
             value, low, high = of_class.difference(ours, theirs)
             sizes = {"n_seeds": len(ours), "n_single": len(theirs)}

@@ -6,6 +6,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -52,30 +53,39 @@ class ClassErrors:
         errors = self.no_context if name is None else self.models[name]
         return errors[:, last_quarter(errors.shape[1])].mean(1)
 
-    def ratio_resamples(self, names: Sequence[str]) -> Float[np.ndarray, "resample model"]:
-        """The ratios to the no-context optimum in bootstrap resamples of whole prompts, the same for all models."""
+    @cached_property
+    def resampled(self) -> Mapping[str, Float[np.ndarray, " resample"]]:
+        """By model the ratio to the no-context optimum in bootstrap resamples of whole prompts, the same for all."""
         rng = np.random.default_rng(stream_seed("ratio", self.seed, self.function_class))
-        return ratio_resamples(np.stack([self.tails(name) for name in names], axis=1), self.tails(), rng)
+        tails = np.stack([self.tails(name) for name in self.models], axis=1)
+        return dict(zip(self.models, ratio_resamples(tails, self.tails(), rng).T, strict=True))
+
+    def value(self, name: str) -> float:
+        """The error over the last quarter of the points over the no-context optimum's."""
+        return float(self.tails(name).mean() / self.tails().mean())
 
     def ratio(self, name: str) -> Interval:
-        """The error over the last quarter of the points over the no-context optimum's; interval over prompts."""
-        return Interval(
-            float(self.tails(name).mean() / self.tails().mean()), *limits(self.ratio_resamples([name])[:, 0])
-        )
+        """The same with its interval over prompts."""
+        return Interval(self.value(name), *limits(self.resampled[name]))
+
+    def values(self, names: Sequence[str]) -> Float[np.ndarray, " model"]:
+        return np.array([self.value(name) for name in names])
 
     def mean_ratio(self, names: Sequence[str]) -> Interval:
         """Mean ratio over independent seeds; for a single one the interval is over prompts alone."""
-        values = np.array([self.ratio(name).value for name in names])
+        values = self.values(names)
         seeds = Interval(float(values.mean()), *t_interval(values))
-        return with_prompts(seeds, self.ratio_resamples(names).mean(1))
+        return with_prompts(seeds, self.mean_resampled(names))
 
     def difference(self, ours: Sequence[str], theirs: Sequence[str]) -> Interval:
         """Difference of the mean ratios of two groups of independent seeds; NaN as limits where either has one seed."""
-        values = [np.array([self.ratio(name).value for name in names]) for names in (ours, theirs)]
-        seeds = Interval(*welch(*values))
+        seeds = Interval(*welch(self.values(ours), self.values(theirs)))
         if math.isnan(seeds.low):
             return seeds
-        return with_prompts(seeds, self.ratio_resamples(ours).mean(1) - self.ratio_resamples(theirs).mean(1))
+        return with_prompts(seeds, self.mean_resampled(ours) - self.mean_resampled(theirs))
+
+    def mean_resampled(self, names: Sequence[str]) -> Float[np.ndarray, " resample"]:
+        return np.mean([self.resampled[name] for name in names], axis=0)
 
     def curves(self) -> pd.DataFrame:
         """One row per checkpoint (empty for the no-context optimum) and number of examples."""
