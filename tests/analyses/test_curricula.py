@@ -17,6 +17,8 @@ from training.evaluate import error_curves
 from training.prompts import last_quarter
 from training.settings import from_preset
 
+pytestmark = pytest.mark.slow  # they train, or go over many models
+
 CLASSES = ("linear", "quadratic", "cubic")
 LEARNED = [1.0, 0.9, 0.5, 0.2, 0.2, 0.2, 0.2, 0.2]
 FORGOTTEN = [1.0, 0.3, 0.2, 0.2, 0.2, 0.7, 0.9, 1.0]

@@ -1,0 +1,304 @@
+"""What the tables of the consistency study show, in words, by rule.
+
+1. Curricula differ if Welch's interval over independent seeds excludes 0 and p stays below 0.05 after Holm; with one
+   seed on either side nothing is said about them.
+2. Agreement between classes is learned if it exceeds that of the untrained twins: the interval of the difference lies
+   above 0. It is high if at least `HIGH`, below the lowest of the paper's models that have retrospective heads (0.91).
+3. Heads coincide by number if p < 0.05 against numbering them anew; they are alike by function beyond what untrained
+   models allow if the jackknife interval of the difference lies above 0.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from analyses.agreement import mean_over_pairs, pearson
+from analyses.consistency_between import EVERYONE, FOUND, contrast_within, grouped, measured
+from analyses.consistency_shown import NAMES, bracketed
+from analyses.consistency_steps import SETTLED, settled_at
+from analyses.consistency_within import MIXED, TOP, Model, Row
+from analyses.published import CLASSES, NEAR, published_maps
+from interp.plots import where
+from interp.seeds import t_interval
+from interp.stats import SIGNIFICANT
+from interp.verdict import ATTENDS
+from training.output import records
+
+HIGH = 0.8
+COMPARED = ("spearman", "pearson", f"top{TOP}")
+
+
+def within(curricula: pd.DataFrame, contrasts: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """Classes within a model: by curriculum, mixed against the others, against the paper."""
+    names = list(dict.fromkeys(curricula["curriculum"]))
+    sentences = [of_curriculum(where(curricula, curriculum=name)) for name in names]
+    return [differences(contrasts), paper(table), *untrained(curricula), *sentences]
+
+
+def of_curriculum(rows: pd.DataFrame) -> str:
+    """One sentence on the models of a curriculum, and one on their twins."""
+    cells = {(row["state"], row["statistic"]): row for row in records(rows)}
+    trained, twin = cells["trained", "spearman"], cells["untrained", "spearman"]
+    top, k_top = cells["trained", f"top{TOP}"], cells["untrained", f"top{TOP}"]
+    found = cells["trained", "top_found"]
+    text = f"{trained['curriculum']} ({counted(trained['n_seeds'], 'independent seed')}"
+    text += f", {trained['n_models']} models): " if trained["n_models"] != trained["n_seeds"] else "): "
+    text += f"between two classes the scores of all heads have Spearman {estimate(trained)}, Pearson "
+    text += f"{estimate(cells['trained', 'pearson'])}; untrained twins {estimate(twin)} and "
+    text += f"{estimate(cells['untrained', 'pearson'])}. Of the {TOP} highest heads {estimate(top)} are the same "
+    text += f"(chance {top['chance']:.2f}, twins {k_top['value']:.2f})"
+    if math.isnan(found["value"]):
+        return f"{text}; no head is above {ATTENDS:g}. Intervals are over {trained['over']}."
+    text += f"; of as many as are above {ATTENDS:g}, {estimate(found)} (chance {found['chance']:.2f}, twins "
+    return f"{text}{cells['untrained', 'top_found']['value']:.2f}). Intervals are over {trained['over']}."
+
+
+def untrained(curricula: pd.DataFrame) -> list[str]:
+    """Rule 2: which statistics training raises, and in which curricula."""
+    sentences = []
+    for statistic in ("spearman", "pearson", f"top{TOP}", "top_found"):
+        rows = records(where(curricula, state="difference", statistic=statistic))
+        twins = records(where(curricula, state="untrained", statistic=statistic))
+        higher = [row["curriculum"] for row in rows if row["ci_low"] > 0]
+        lower = [row["curriculum"] for row in rows if row["ci_high"] < 0]
+        level = np.nanmean([row["value"] for row in twins]) if any(row["n_seeds"] for row in twins) else math.nan
+        if math.isnan(level):
+            continue
+        text = f"{NAMES[statistic]}: untrained models reach {level:.2f}; training raises it in {listed(higher)}"
+        sentences.append(f"{text} and lowers it in {listed(lower)}.")
+    alone = any(row["over"] == "prompts" for row in records(curricula))
+    if sentences and alone:
+        sentences.append("Where a curriculum has one model, its interval is over prompts and speaks for it alone.")
+    warning = "A correlation between classes over all heads that untrained models reach as well is no evidence for "
+    return [" ".join([*sentences, warning + "heads that were learned."])] if sentences else []
+
+
+def differences(contrasts: pd.DataFrame) -> str:
+    """Rule 1."""
+    if not len(contrasts):
+        return "All models are of one curriculum: nothing follows about others."
+    reference = contrasts["curriculum"].iloc[0]
+    compared = [row for row in records(contrasts) if row["statistic"] in COMPARED]
+    tested = [row for row in compared if not math.isnan(row["ci_low"])]
+    untested = sorted({row["other"] for row in compared} - {row["other"] for row in tested})
+    texts = []
+    for row in tested:
+        differs = row["p_holm"] < SIGNIFICANT and not row["ci_low"] <= 0 <= row["ci_high"]
+        text = f"{NAMES[row['statistic']]} {'DIFFERS' if differs else 'shows no difference'} from {row['other']} "
+        text += f"({bracketed(row['difference'], row['ci_low'], row['ci_high'])}, p after Holm {row['p_holm']:.2g}, "
+        texts.append(text + f"{row['n_seeds']} and {row['n_other']} seeds)")
+    text = f"{reference} against other curricula: {'; '.join(texts)}. " if texts else ""
+    if untested:
+        text += (
+            f"For {reference} against {', '.join(untested)} there are not two independent seeds on both sides, or no "
+        )
+        text += "spread between them: nothing follows about these curricula."
+    return text.strip()
+
+
+def paper(table: pd.DataFrame) -> str:
+    """Is agreement high in every model with retrospective heads, whatever its curriculum, as in the published maps?"""
+    published = {
+        model.curriculum: float(mean_over_pairs(pearson, np.stack([model.maps[name].ravel() for name in CLASSES])))
+        for model in published_maps()
+    }
+    near = {model.curriculum: any((model.maps[name] >= NEAR).any() for name in CLASSES) for model in published_maps()}
+    theirs = ", ".join(f"{name} {value:.2f}" for name, value in published.items() if near[name])
+    flat = ", ".join(f"{name} {value:.2f}" for name, value in published.items() if not near[name])
+    rows = records(where(table, classes="all", state="trained", statistic="pearson"))
+    sizes = {row["checkpoint"]: row["k"] for row in records(where(table, classes="all", statistic="top_found"))}
+    own = [row for row in rows if sizes[row["checkpoint"]]]
+    text = f"Published maps, mean Pearson between classes: {theirs}; without retrospective heads {flat}: high in every "
+    text += "converged model, so not specific to mixed. "
+    if not own:
+        return text + "No model here has such heads to compare."
+    lowest = min(own, key=lambda row: row["value"])
+    agrees = lowest["value"] >= HIGH
+    text += f"Here the lowest of {counted(len(own), 'model')} with a head above {ATTENDS:g} is {lowest['value']:.2f} "
+    text += f"({lowest['curriculum']}): {'this agrees' if agrees else 'this DISAGREES'}"
+    rest = [row["value"] for row in rows if not sizes[row["checkpoint"]]]
+    return text + (
+        f"; {counted(len(rest), 'model')} without reach {min(rest):.2f} to {max(rest):.2f}." if rest else "."
+    )
+
+
+def found_heads(models: Sequence[Model], found: pd.DataFrame) -> list[str]:
+    """In how many models the set above one half is the same on all classes."""
+    with_any = [model for model in models if model.found]
+    if not with_any:
+        return [f"No model has a head above {ATTENDS:g} on any class."]
+    same = sum(
+        len({row["found"] for row in records(where(found, checkpoint=model.checkpoint.name))}) == 1
+        for model in with_any
+    )
+    text = (
+        f"{len(with_any)} of {counted(len(models), 'model')} have a head above {ATTENDS:g} on some class; in {same} of "
+    )
+    return [f"{text}these it is the same set on every class."]
+
+
+def numbers(models: Sequence[Model], counted_pairs: tuple[int, float, float, int]) -> list[str]:
+    """Rule 3, by number."""
+    found, expected, p_value, n_pairs = counted_pairs
+    if not n_pairs:
+        return []
+    verb = "coincide MORE often than" if p_value < SIGNIFICANT else "coincide no more often than"
+    text = f"By number, heads above {ATTENDS:g} of independent models {verb} numbering them anew within layers would "
+    text += f"have it: {found} times in {counted(n_pairs, 'pair')}, {expected:.1f} by chance (p = {p_value:.2g})."
+    layers = sorted({head.layer for model in models for head in model.found})
+    return [text + f" They lie in {'layer' if len(layers) == 1 else 'layers'} {', '.join(map(str, layers))}."]
+
+
+def functions(models: Sequence[Model], pairs: pd.DataFrame, between: pd.DataFrame) -> list[str]:
+    """Rule 3, by function."""
+    n_pairs = len(models) * (len(models) - 1) // 2
+    left_out = n_pairs - (len(where(pairs, within="layer", state="trained")) if len(pairs) else 0)
+    sentences = []
+    if left_out:
+        sentences.append(f"{counted(left_out, 'pair')} of models differ in size or prompts and are not compared.")
+    if not len(between):
+        return sentences
+    for name, whose in ((EVERYONE, "independent models"), (FOUND, f"independent models with a head above {ATTENDS:g}")):
+        cells = {(row["within"], row["measure"]): row for row in records(where(between, curricula=name))}
+        if cells and not (name == FOUND and same_pairs(between)):
+            sentences.append(of_matching(cells, whose))
+    return [*sentences, *found_matched(pairs), *alike_within(pairs)]
+
+
+def found_matched(pairs: pd.DataFrame) -> list[str]:
+    """Whether a head above one half is matched with one of the other model."""
+    rows = records(where(pairs, within="layer", state="trained")) if len(pairs) else []
+    rows = [row for row in rows if not row["same_stream"] and row["expected"]]
+    if not rows:
+        return []
+    n_matched, n_possible = (sum(row["n_matched"] for row in rows), sum(row["n_possible"] for row in rows))
+    text = (
+        f"Within layers {n_matched} of at most {n_possible} heads above {ATTENDS:g} are matched with one of the other "
+    )
+    return [text + f"model ({sum(row['expected'] for row in rows):.1f} at random; {counted(len(rows), 'pair')})."]
+
+
+def same_pairs(between: pd.DataFrame) -> bool:
+    counts = [list(where(between, curricula=name)["n_pairs"])[:1] for name in (EVERYONE, FOUND)]
+    return counts[0] == counts[1]
+
+
+def of_matching(cells: dict[tuple[str, str], Row], whose: str) -> str:
+    """One group of pairs, matched within layers, and over all of them."""
+    layer, model = (
+        {measure: row for (within, measure), row in cells.items() if within == where_from}
+        for where_from in ("layer", "model")
+    )
+    learned = layer["learned"]
+    text = f"By function, {whose} ({counted(learned['n_pairs'], 'pair')} of {learned['n_seeds']} seeds): heads matched "
+    text += f"within layers are {layer['matched']['value']:.2f} alike at pairs and prompts that did not match them "
+    text += (
+        f"(cosine), by number {layer['by_index']['value']:.2f}, matched at random {layer['chance']['value']:.2f}; the "
+    )
+    text += (
+        f"excess {layer['matched_excess']['value']:.2f} is {layer['untrained_excess']['value']:.2f} in the untrained "
+    )
+    text += f"twins (difference {interval_of(learned)}). Over all layers {model['matched']['value']:.2f}, at random "
+    text += f"{model['chance']['value']:.2f} (difference to the twins {interval_of(model['learned'])}). "
+    if math.isnan(learned["ci_low"]):
+        return text + "Fewer than three seeds allow no interval: nothing follows."
+    if learned["ci_low"] > 0:
+        return text + "Independent models do learn heads that are alike by function."
+    return text + "The interval reaches 0: it is not shown that training makes them alike."
+
+
+def alike_within(pairs: pd.DataFrame) -> list[str]:
+    """Whether two mixed models are more alike than a mixed one and another, among those with heads above one half."""
+    if not len(pairs):
+        return []
+    rows = grouped(measured(where(pairs, within="layer"))).get(FOUND, [])
+    found = contrast_within(rows, MIXED, "matched_excess")
+    if math.isnan(found.low):
+        return []
+    kind = "MORE" if found.low > 0 else "LESS" if found.high < 0 else "no more or less"
+    text = (
+        f"Among models with a head above {ATTENDS:g}, two mixed ones' matched heads are {kind} alike than those of a "
+    )
+    return [f"{text}mixed and another one (difference {bracketed(*found[:3])}, jackknife over seeds)."]
+
+
+def streams(models: Sequence[Model], pairs: pd.DataFrame) -> list[str]:
+    """Which models are no independent evidence, and how alike they are by number."""
+    if len(models) == 1:
+        return ["One model: nothing follows about others, nor about its curriculum."]
+    if not len(pairs):
+        return []
+    rows = records(where(pairs, within="layer", state="trained"))
+    same = [row for row in rows if row["same_stream"]]
+    if not same:
+        return ["No two of these models share a seed of initialisation, data or task choice."]
+    other = [row["by_index"] - row["chance"] for row in rows if not row["same_stream"]]
+    labels = {model.checkpoint.name: model.label for model in models}
+    listing = ", ".join(f"{labels[row['checkpoint']]} & {labels[row['other']]}" for row in same[:6])
+    more = f" and {len(same) - 6} more" if len(same) > 6 else ""
+    excess = float(np.mean([row["by_index"] - row["chance"] for row in same]))
+    text = (
+        f"WARNING: {counted(len(same), 'pair')} of models share a stream of random numbers ({listing}{more}) and count "
+    )
+    text += f"as one seed each: head by head of the same number they are {excess:.2f} more alike than random matchings"
+    text += f" (independent models {np.mean(other):.2f})" if other else ""
+    n_shared, n_found = sum(row["n_coincide"] for row in same), sum(row["n_found"] for row in same)
+    return [text + f", and {n_shared} of {n_found} heads above {ATTENDS:g} have the same number."]
+
+
+def training(steps: pd.DataFrame) -> list[str]:
+    """From which step on a run has its final map."""
+    if not len(steps):
+        return ["No checkpoint has earlier snapshots: nothing is said about training."]
+    runs = [where(steps, checkpoint=name) for name in dict.fromkeys(steps["checkpoint"])]
+    groups = {name: where(steps, curriculum=name) for name in dict.fromkeys(steps["curriculum"])}
+    sentences = []
+    for curriculum, rows in groups.items():
+        own = [run for run in runs if run["curriculum"].iloc[0] == curriculum]
+        first = [records(run.sort_values("step"))[0] for run in own]
+        seeds: dict[int, list[float]] = {}
+        for row in first:
+            seeds.setdefault(row["seed_group"], []).append(row["spearman"])
+        values = np.array([np.mean(one) for one in seeds.values()])
+        text = f"{curriculum} ({counted(len(own), 'run')} with snapshots): at step {first[0]['step']} the map has "
+        text += f"Spearman {bracketed(float(values.mean()), *t_interval(values))} with the last one"
+        others = np.array([row["others"] for row in first])
+        text += f" ({np.nanmean(others):.2f} with those of independent models)" if np.isfinite(others).any() else ""
+        text += f"; it stays at {SETTLED} or above {settling(own, 'spearman')}"
+        if np.isfinite(rows["top_found"]).any():
+            text += f"; the heads above {ATTENDS:g} are the highest ones for good {settling(own, 'top_found', 1.0)}"
+        sentences.append(text + ".")
+    return sentences
+
+
+def settling(runs: Sequence[pd.DataFrame], column: str, level: float = SETTLED) -> str:
+    """The median step over runs, with the range."""
+    settled = [settled_at(run, column, level) for run in runs if np.isfinite(run[column]).any()]
+    reached = sorted(step for step in settled if step is not None)
+    if not reached:
+        return "at no snapshot before the last"
+    text = f"from step {np.median(reached):.0f} on"
+    text += f" (median; {reached[0]} to {reached[-1]})" if len(reached) > 1 else ""
+    missing = len(settled) - len(reached)
+    return text + (f", not in {missing} of {len(settled)}" if missing else "")
+
+
+def estimate(row: Row) -> str:
+    return bracketed(row["value"], row["ci_low"], row["ci_high"])
+
+
+interval_of = estimate
+
+
+def counted(n: int, what: str) -> str:
+    """
+    >>> counted(1, "seed"), counted(2, "seed")
+    ('1 seed', '2 seeds')
+    """
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"

@@ -1,0 +1,110 @@
+"""Where the heads of a model and of its untrained twin look: retrospective scores by prompt, and mean patterns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from analyses.matching import Pattern
+from interp.parallel import side_by_side
+from interp.score_kinds import SCORES
+from interp.scores import weigh, weighted_attention
+from interp.weightings import WEIGHTINGS
+from training.checkpoint import Checkpoint
+from training.config import RunConfig
+from training.evaluate import evaluation_prompts
+from training.prompts import Prompts
+from training.transformer import Transformer
+
+FLOATS = 2**22  # of attention held at a time by each core
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Where one model's heads look.
+
+    Attributes:
+        scores: retrospective, on the prompts that judge.
+        again: the same averaged over other prompts, those that choose.
+        chosen: mean pattern over these.
+        judged: mean pattern over those.
+    """
+
+    scores: Float[np.ndarray, "prompt class layer head"]
+    again: Float[np.ndarray, "class layer head"]
+    chosen: Pattern
+    judged: Pattern
+
+    @property
+    def maps(self) -> Float[np.ndarray, "class layer_head"]:
+        """One map per class."""
+        mean = self.scores.mean(0)
+        return mean.reshape(len(mean), -1)
+
+
+def untrained_twin(checkpoint: Checkpoint) -> Transformer:
+    """The model of the run at step 0: its initialisation, drawn again from its seed."""
+    config = checkpoint.config
+    model = Transformer(config.model, torch.Generator().manual_seed(config.seeds.init), config.layout)
+    return model.requires_grad_(False).eval().to(checkpoint.model.device)
+
+
+def look(
+    model: Transformer, config: RunConfig, classes: Sequence[str], *, n_prompts: int, n_choosing: int, seed: int
+) -> Looks:
+    """Read a model's attention on prompts of each class.
+
+    Args:
+        model: trained or not.
+        config: of the run, whose prompts it reads.
+        classes: function classes.
+        n_prompts: per class, of the stream `test`.
+        n_choosing: per class, of the stream `selection`.
+        seed: of the prompts.
+    """
+    prompts = [evaluation_prompts(config, name, n_prompts=n_prompts, seed=seed) for name in classes]
+    scores, judged = zip(*(attention(model, one) for one in prompts), strict=True)
+    prompts = [
+        evaluation_prompts(config, name, n_prompts=n_choosing, seed=seed, stream="selection") for name in classes
+    ]
+    again, chosen = zip(*(attention(model, one) for one in prompts), strict=True)
+    return Looks(
+        np.stack(scores, axis=1),
+        np.stack([one.mean(0) for one in again]),
+        Pattern(np.mean(chosen, axis=0), config.layout),
+        Pattern(np.mean(judged, axis=0), config.layout),
+    )
+
+
+def attention(
+    model: Transformer, prompts: Prompts
+) -> tuple[Float[np.ndarray, "prompt layer head"], Float[np.ndarray, "layer head query_pos key_pos"]]:
+    """The retrospective score of every head on every prompt, and its mean pattern."""
+    weights = SCORES["retrospective"].weights(prompts.xs, prompts.layout).to(model.device)
+    n_at_once = max(1, FLOATS // (prompts.tokens.shape[1] ** 2 * model.config.n_heads))
+
+    @torch.no_grad()
+    def read(tokens: Float[Tensor, "batch pos dim"]) -> tuple[Tensor, Tensor]:
+        layers = [
+            (weigh(layer, weights), layer.sum(0, dtype=torch.float64))
+            for layer in weighted_attention(model, tokens.to(model.device), WEIGHTINGS["pattern"])
+        ]
+        scores, patterns = zip(*layers, strict=True)
+        return torch.stack(scores, dim=1).double().cpu(), torch.stack(patterns).cpu()
+
+    scores, patterns = zip(*side_by_side(read, prompts.tokens.split(n_at_once)), strict=True)
+    return torch.cat(scores).numpy(), (torch.stack(patterns).sum(0) / len(prompts.tokens)).numpy()
+
+
+def comparable(one: RunConfig, other: RunConfig) -> bool:
+    """Whether two models have as many heads in as many layers and read the same prompts."""
+
+    def reads(config: RunConfig) -> tuple[object, ...]:
+        model, data = config.model, config.data
+        prompts = (model.n_dims, data.inputs[0], data.rotation, data.n_points, data.weights)
+        return model.n_layers, model.n_heads, *prompts, config.instruction, config.told_apart
+
+    return reads(one) == reads(other)

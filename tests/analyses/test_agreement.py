@@ -1,0 +1,165 @@
+"""Statistics of agreement, matching and seeds against enumeration, simulation, hand-computed values and scipy."""
+
+from itertools import combinations, pairwise, permutations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analyses.agreement import coincidence_p, kendall_w, mean_over_pairs, overlap_p, pearson, spearman, top_overlap
+from analyses.matching import N_DRAWS, Pattern, best_match, blocks, compare, halves, likeness
+from analyses.over_seeds import jackknife, welch
+from training.prompts import PLAIN
+
+
+def test_correlations_equal_scipys_for_any_number_of_maps(rng):
+    one, other = rng.normal(size=(2, 5, 24)).round(1)  # with ties
+    for own, reference in ((pearson, stats.pearsonr), (spearman, stats.spearmanr)):
+        expected = [reference(a, b)[0] for a, b in zip(one, other, strict=True)]
+        np.testing.assert_allclose(own(one, other), expected)  # pyright: ignore
+    assert np.isnan(pearson(np.full(5, 0.1), rng.normal(size=5)))
+
+
+def test_the_chance_of_an_overlap_is_that_of_all_orders():
+    """6 heads, the 2 highest: every order of the second map is as likely."""
+    first, k = np.arange(6.0), 2
+    shares = np.array([top_overlap(k)(first, np.array(order, float)).item() for order in permutations(range(6))])
+    assert shares.mean() == pytest.approx(k / 6)
+    for n_shared in range(k + 1):
+        assert overlap_p(n_shared, k, 6) == pytest.approx((shares * k >= n_shared).mean())
+
+
+def test_the_overlap_of_no_heads_is_undefined():
+    assert np.isnan(top_overlap(0)(np.arange(3.0), np.arange(3.0)))
+
+
+def test_concordance_of_hand_computed_values():
+    """Rank sums 4, 9, 9, 8 of three maps: S = 17, W = 12 · 17 / (9 · 60)."""
+    maps = np.array([[1.0, 2, 3, 4], [1, 4, 3, 2], [2, 3, 3.5, 1.5]])
+    ranks = np.array([stats.rankdata(one) for one in maps])
+    sums = ranks.sum(0)
+    expected = 12 * ((sums - sums.mean()) ** 2).sum() / (9 * (4**3 - 4))
+    assert kendall_w(maps) == pytest.approx(expected)
+    assert kendall_w(maps[[0, 0, 0]]) == pytest.approx(1)
+    assert kendall_w(np.array([[1.0, 2, 3], [3, 2, 1]])) == pytest.approx(0)
+
+
+def test_concordance_with_ties_is_friedmans(rng):
+    maps = rng.integers(0, 4, size=(3, 8)).astype(float)
+    chi_squared = stats.friedmanchisquare(*maps.T)[0]
+    assert kendall_w(maps) == pytest.approx(chi_squared / (3 * 7))
+
+
+def test_concordance_is_one_over_m_by_chance_and_the_mean_spearman_rescaled(rng):
+    maps = rng.normal(size=(4000, 3, 10))
+    values = kendall_w(maps)
+    assert abs(values.mean() - 1 / 3) < 4 * values.std() / np.sqrt(len(values))
+    np.testing.assert_allclose(values, (1 + 2 * mean_over_pairs(spearman, maps)) / 3)
+
+
+def test_heads_coincide_by_chance_as_often_as_counted(rng):
+    """Five independent models with two of eight heads each: p <= 0.05 in no more than one study of twenty."""
+    pairs, p_values, found = list(combinations(range(5), 2)), [], []
+    for _ in range(400):
+        masks = [rng.permuted([True, True, *[False] * 6])[None] for _ in range(5)]
+        n, expected, p_value = coincidence_p(masks, pairs, rng, n_draws=199)
+        found.append(n)
+        p_values.append(p_value)
+        assert expected == pytest.approx(10 * 2 * 2 / 8)
+    assert abs(np.mean(found) - expected) < 4 * np.std(found) / np.sqrt(len(found))  # pyright: ignore
+    assert np.mean(np.array(p_values) <= 0.05) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
+
+
+def test_shared_heads_are_found_to_coincide(rng):
+    same = np.eye(1, 8, dtype=bool)
+    assert coincidence_p([same] * 3, [(0, 1), (0, 2), (1, 2)], rng)[2] < 0.03
+
+
+def random_pattern(rng, n_layers=2, n_heads=8, n_pos=32) -> Pattern:
+    """Attention to earlier tokens, every row drawn anew."""
+    logits = np.where(np.tri(n_pos, dtype=bool), 2 * rng.normal(size=(n_layers, n_heads, n_pos, n_pos)), -np.inf)
+    weights = np.exp(logits)
+    return Pattern(weights / weights.sum(-1, keepdims=True), PLAIN)
+
+
+def test_a_planted_order_of_heads_is_recovered(rng):
+    pattern = random_pattern(rng)
+    orders = [rng.permutation(8) for _ in range(2)]
+    moved = np.stack([layer[order] for layer, order in zip(pattern.attention, orders, strict=True)])
+    other = Pattern(moved, PLAIN)
+    first, second = halves(16)
+    among = blocks(2, 8, "layer")
+    found = compare(likeness(pattern, other, first), likeness(pattern, other, second), among, rng)
+    assert found.matched == pytest.approx(1)
+    assert found.by_index < 0.5
+    assert found.p_matched == 1 / (N_DRAWS + 1)
+    expected = np.concatenate([np.argsort(order) + 8 * layer for layer, order in enumerate(orders)])
+    np.testing.assert_array_equal(found.match, expected)
+
+
+def test_unrelated_heads_matched_on_one_half_are_no_more_alike_on_the_other(rng):
+    first, second = halves(16)
+    among = blocks(2, 8, "layer")
+    excess, p_values, circular = [], [], []
+    for _ in range(60):
+        one, other = random_pattern(rng), random_pattern(rng)
+        judged = likeness(one, other, second)
+        found = compare(likeness(one, other, first), judged, among, rng)
+        excess.append(found.matched - found.chance)
+        p_values.append(found.p_matched)
+        circular.append(compare(judged, judged, among, rng).p_matched)
+    assert abs(np.mean(excess)) < 4 * np.std(excess) / np.sqrt(len(excess))
+    assert np.mean(np.array(p_values) <= 0.05) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 60)
+    assert np.mean(np.array(circular) <= 0.05) == 1  # judged where it was chosen, everything is alike
+
+
+def test_chance_is_the_mean_over_all_matchings(rng):
+    alike = rng.normal(size=(4, 4))
+    every = [alike[np.arange(4), order].mean() for order in permutations(range(4))]
+    found = compare(alike, alike, [slice(0, 4)], rng)
+    assert found.chance == pytest.approx(np.mean(every))
+    assert found.matched == pytest.approx(max(every))
+    by_layer = compare(alike, alike, [slice(0, 2), slice(2, 4)], rng)
+    assert by_layer.chance == pytest.approx(np.mean([alike[:2, :2].mean(), alike[2:, 2:].mean()]))
+    assert best_match(alike, [slice(0, 2), slice(2, 4)])[:2].max() < 2
+
+
+def test_welch_is_scipys(rng):
+    one, other = rng.normal(size=5), rng.normal(1, 3, size=4)
+    expected = stats.ttest_ind(one, other, equal_var=False)
+    low, high = expected.confidence_interval(0.95)
+    np.testing.assert_allclose(welch(one, other), (one.mean() - other.mean(), low, high, expected.pvalue))  # pyright: ignore
+    assert np.isnan(welch(one, other[:1]).low)
+    assert np.isnan(welch(np.ones(3), np.ones(3)).p_value)
+
+
+def covers(rng, sizes: tuple[int, ...], crossed: bool) -> float:
+    """How often the jackknife interval holds the mean over pairs of random models, which is 0."""
+    starts = np.cumsum([0, *sizes])
+    samples = [list(range(a, b)) for a, b in pairwise(starts)]
+    pairs = [(a, b) for a in samples[0] for b in samples[-1] if a < b] if crossed else list(combinations(samples[0], 2))
+    held = []
+    for _ in range(500):
+        own = rng.normal(size=starts[-1])
+        values = {(a, b): own[a] + own[b] + rng.normal() for a, b in pairs}
+
+        def mean_of(kept, values=values) -> float:
+            left = [value for pair, value in values.items() if kept.issuperset(pair)]
+            return float(np.mean(left)) if left else np.nan
+
+        estimate = jackknife(samples, mean_of)
+        held.append(estimate.low <= 0 <= estimate.high)
+    return float(np.mean(held))
+
+
+def test_the_jackknife_interval_holds_the_mean_over_pairs_nineteen_times_of_twenty(rng):
+    """Counting the ten pairs as independent would hold it in some three of four."""
+    assert covers(rng, (5,), crossed=False) >= 0.93
+    assert covers(rng, (5, 4), crossed=True) >= 0.93
+
+
+def test_too_few_seeds_have_no_interval():
+    def mean_of(kept: frozenset[int]) -> float:
+        return 0.5 if len(kept) > 1 else np.nan
+
+    assert np.isnan(jackknife([[0, 1]], mean_of).low)
