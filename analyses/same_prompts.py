@@ -19,7 +19,7 @@ from interp.seeds import t_interval
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.evaluate import evaluation_prompts, no_context_error, predictions
-from training.intervals import bootstrap_weights, mean_interval, percentile_interval
+from training.intervals import bootstrap_weights, percentile_interval
 from training.prompts import last_quarter
 
 Errors = Float[np.ndarray, "prompt point"]
@@ -72,10 +72,11 @@ class ClassErrors:
         return np.array([self.value(name) for name in names])
 
     def mean_ratio(self, names: Sequence[str]) -> Interval:
-        """Mean ratio over independent seeds; for a single one the interval is over prompts alone."""
+        """Mean ratio over independent seeds, never below 0; for one seed the interval is over prompts alone."""
         values = self.values(names)
         seeds = Interval(float(values.mean()), *t_interval(values))
-        return with_prompts(seeds, self.mean_resampled(names))
+        mean = with_prompts(seeds, self.mean_resampled(names))
+        return mean._replace(low=max(0.0, mean.low))
 
     def difference(self, ours: Sequence[str], theirs: Sequence[str]) -> Interval:
         """Difference of the mean ratios of two groups of independent seeds; NaN as limits where either has one seed."""
@@ -90,9 +91,10 @@ class ClassErrors:
     def curves(self) -> pd.DataFrame:
         """One row per checkpoint (empty for the no-context optimum) and number of examples."""
         rng = np.random.default_rng(stream_seed("bootstrap", self.seed, self.function_class))
+        weights = bootstrap_weights(len(self.no_context), rng)
         tables = []
         for name, errors in {**self.models, "": self.no_context}.items():
-            low, high = mean_interval(errors, rng)
+            low, high = percentile_interval(weights @ errors)
             about = {"checkpoint": name, "function_class": self.function_class, "examples": range(errors.shape[1])}
             tables.append(pd.DataFrame(about | {"error": errors.mean(0), "ci_low": low, "ci_high": high}))
         return pd.concat(tables, ignore_index=True)

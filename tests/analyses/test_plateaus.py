@@ -10,8 +10,6 @@ from analyses.plateaus import AT, BELOW, LEFT, MARGIN, exact_interval, fisher, s
 from analyses.same_prompts import ClassErrors, Interval
 from training.checkpoint import load, read_history
 
-pytestmark = pytest.mark.slow  # they train, or go over many models
-
 LEAVES = [1.0, 1.0, 0.85, 0.5, 0.4, 0.3, 0.3]
 STAYS = [1.0] * 7
 
