@@ -129,15 +129,21 @@ def limits(resamples: Float[np.ndarray, " resample"]) -> tuple[float, float]:
 
 
 def measure(
-    checkpoints: Sequence[Checkpoint], classes: Sequence[str], *, n_prompts: int, seed: int
+    checkpoints: Sequence[Checkpoint], classes: Sequence[str], *, n_prompts: int, seed: int, only_trained: bool = False
 ) -> dict[str, ClassErrors]:
-    """By class the errors of all checkpoints, which draw their prompts alike (`groups.check_alike`)."""
+    """By class the errors of all checkpoints, or of those that train on it.
+
+    The checkpoints draw their prompts alike (`groups.check_alike`).
+    """
     config = checkpoints[0].config
     found = {}
-    progress = tqdm(total=len(classes) * len(checkpoints), desc="evaluate", unit="model", disable=None)
-    for name in classes:
+    chosen = {
+        name: [one for one in checkpoints if not only_trained or name in one.config.trained_classes] for name in classes
+    }
+    progress = tqdm(total=sum(map(len, chosen.values())), desc="evaluate", unit="model", disable=None)
+    for name in (name for name in classes if chosen[name]):
         unit, models = config.second_moment(name), {}
-        for one in checkpoints:
+        for one in chosen[name]:
             prompts = evaluation_prompts(one.config, name, n_prompts=n_prompts, seed=seed)
             models[one.name] = (predictions(one.model, prompts) - prompts.ys).square().double().numpy() / unit
             progress.update()
