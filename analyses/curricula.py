@@ -239,7 +239,7 @@ def paper_sentences(compared: pd.DataFrame) -> list[str]:
     by_verdict = {what: [row for row in rows if row["agrees"] == what] for what in ("yes", "no", "open")}
     n_agree = len(by_verdict["yes"])
     text = f"Of the paper's {len(rows)} cells (curriculum, class; one seed each) {n_agree} agree on learned or not"
-    for what, word in (("no", "DISAGREE"), ("open", "are open")):
+    for what, word in (("no", "DISAGREE"), ("open", "open")):
         if by_verdict[what]:
             said = [
                 f"{row['curriculum']} on {row['function_class']} (paper {row['published']:.2f}, here "
