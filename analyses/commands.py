@@ -27,7 +27,7 @@ STUDIES: Mapping[str, tuple[str, str]] = {
     ),
     "curricula": ("Which curricula learn which function classes, and which forget?", "--ckpt 'zoo:*' --out results"),
     "plateaus": ("How many seeds leave the plateau, and is it the no-context optimum?", "--ckpt 'zoo:*' --out results"),
-    "efficiency": ("Does a mixed curriculum need a ninth of the data?", "--ckpt 'runs/*' --out results"),
+    "efficiency": ("Does a mixed curriculum need a ninth of the data?", "--ckpt 'zoo:*' --out results"),
     "consistency": (
         "Are the same heads retrospective on every class, and in every model?",
         "--ckpt 'zoo:*' --out results",

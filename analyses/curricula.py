@@ -3,7 +3,8 @@
 1. Errors of every checkpoint on all classes, on the same prompts.
 2. For each curriculum and class the error over the last quarter of the points in units of the no-context optimum: mean
    over independent seeds, with a t-interval widened by the sampling of prompts. A class is learned if the interval lies
-   at or below one half, as `interp history` has it; not learned if it lies above; open otherwise.
+   at or below one half, as `interp history` has it; in part if it lies between one half and 1; not learned if it lies
+   higher; open if it holds one half.
 3. What a class costs beside others: the difference to the curriculum that trains on it alone, Welch interval likewise.
 4. What was learned and lost again, from the histories (`analyses.forgetting`).
 5. The same cells in the paper's figures.
@@ -28,6 +29,9 @@ from training.output import interval, number, records
 
 QUESTION = "Which curricula learn which function classes, and which forget?"
 SEVERAL = ("mixed", "random", "sequential")
+OUTCOMES = ("learned", "in part", "not learned", "open")
+PAPER_COLUMNS = ("curriculum", "function_class", "ratio", "low", "high", "n_learned", "n_seeds", "outcome")
+PAPER_COLUMNS += ("published", "agrees")
 PAPER_NO_CONTEXT = {"linear": 1.12, "quadratic": 14.7, "cubic": 619.0}
 PAPER = {
     ("mixed", "linear"): 0.027,
@@ -121,7 +125,7 @@ def pooled_errors(groups: Groups, errors: Mapping[str, ClassErrors]) -> pd.DataF
     for curriculum, same in groups.by_curriculum.items():
         for name, of_class in errors.items():
             names = [one.name for one in same]
-            ratios = np.array([of_class.ratio(one).value for one in names])
+            ratios = of_class.values(names)
             mean = of_class.mean_ratio(names)
             rows.append(
                 {
@@ -143,10 +147,12 @@ def pooled_errors(groups: Groups, errors: Mapping[str, ClassErrors]) -> pd.DataF
 
 def outcome(low: float, high: float) -> str:
     """
-    >>> outcome(0.1, 0.2), outcome(0.4, 0.6), outcome(0.9, 1.1)
-    ('learned', 'open', 'not learned')
+    >>> [outcome(*limits) for limits in ((0.1, 0.2), (0.4, 0.6), (0.6, 0.8), (0.9, 1.1))]
+    ['learned', 'open', 'in part', 'not learned']
     """
-    return "learned" if high <= FRACTION else "not learned" if low > FRACTION else "open"
+    if low <= FRACTION:
+        return "learned" if high <= FRACTION else "open"
+    return "in part" if high < 1 else "not learned"
 
 
 def cost_table(groups: Groups, errors: Mapping[str, ClassErrors]) -> pd.DataFrame:
@@ -158,7 +164,7 @@ def cost_table(groups: Groups, errors: Mapping[str, ClassErrors]) -> pd.DataFram
             ours, theirs = ([one.name for one in groups.by_curriculum.get(of, ())] for of in (curriculum, single(name)))
             if not theirs:
                 continue
-            ratios = {"ratio": of_class.mean_ratio(ours).value, "single": of_class.mean_ratio(theirs).value}
+            ratios = {"ratio": of_class.values(ours).mean(), "single": of_class.values(theirs).mean()}
             about = {"curriculum": curriculum, "function_class": name} | ratios
             value, low, high = of_class.difference(ours, theirs)
             sizes = {"n_seeds": len(ours), "n_single": len(theirs)}
@@ -177,10 +183,9 @@ def against_paper(pooled: pd.DataFrame) -> pd.DataFrame:
         published = theirs / PAPER_NO_CONTEXT[row["function_class"]]
         same = (row["outcome"] == "learned") == (published <= FRACTION)
         agrees = "open" if row["outcome"] == "open" else "yes" if same else "no"
-        kept = {key: row[key] for key in ("curriculum", "function_class", "ratio", "low", "high", "outcome")}
+        kept = {key: row[key] for key in PAPER_COLUMNS[:-2]}
         rows.append(kept | {"published": published, "agrees": agrees})
-    columns = ["curriculum", "function_class", "ratio", "low", "high", "outcome", "published", "agrees"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=list(PAPER_COLUMNS))
 
 
 def learned_sentences(pooled: pd.DataFrame, classes: Sequence[str]) -> list[str]:
@@ -188,9 +193,7 @@ def learned_sentences(pooled: pd.DataFrame, classes: Sequence[str]) -> list[str]
     sentences, everything = [], []
     for curriculum, arms in pooled.loc[pooled["trained"]].groupby("curriculum", sort=False):
         rows = records(arms)
-        by_outcome = {
-            what: [row for row in rows if row["outcome"] == what] for what in ("learned", "open", "not learned")
-        }
+        by_outcome = {what: [row for row in rows if row["outcome"] == what] for what in OUTCOMES}
         said = [f"{what}: {', '.join(map(cell_text, of))}" for what, of in by_outcome.items() if of]
         n_seeds = rows[0]["n_seeds"]
         over = f"{n_seeds} seeds" if n_seeds > 1 else "1 seed, interval over prompts only"
@@ -236,11 +239,11 @@ def paper_sentences(compared: pd.DataFrame) -> list[str]:
     by_verdict = {what: [row for row in rows if row["agrees"] == what] for what in ("yes", "no", "open")}
     n_agree = len(by_verdict["yes"])
     text = f"Of the paper's {len(rows)} cells (curriculum, class; one seed each) {n_agree} agree on learned or not"
-    for what, word in (("no", "DISAGREE"), ("open", "are open")):
+    for what, word in (("no", "DISAGREE"), ("open", "open")):
         if by_verdict[what]:
             said = [
                 f"{row['curriculum']} on {row['function_class']} (paper {row['published']:.2f}, here "
-                f"{interval(row['ratio'], row['low'], row['high'])})"
+                f"{interval(row['ratio'], row['low'], row['high'])}, {row['n_learned']} of {row['n_seeds']} learned it)"
                 for row in by_verdict[what]
             ]
             text += f"; {len(said)} {word}: {', '.join(said)}"

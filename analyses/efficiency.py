@@ -51,18 +51,18 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int, seed: int) -> Fi
     Raises:
         UserError: the runs cannot be compared, or none kept what is needed.
     """
-    groups = group(checkpoints)
-    found, without = histories(groups.checkpoints)
+    found, without = histories(checkpoints)
     if not found:
         raise UserError(
             f"{listed(without)}: the history has no {', '.join(NEEDED)} (format version 1, or none); data efficiency "
             "cannot be computed from it"
         )
+    groups = group([one for one in checkpoints if one.name in found])
     runs = by_curriculum(groups, found)
     needs = need_table(runs)
     ratios = ratio_table(needs, seed)
     matched = matched_table(runs)
-    training = tidy(found, groups.curriculum_of)
+    training = tidy({one.name: found[one.name] for one in groups.checkpoints}, groups.curriculum_of)
     sentences = [*verdict(ratios, matched, needs), *groups.notes()]
     if without:
         sentences.append(f"Not counted, for want of a history of the error over the last points: {listed(without)}.")
@@ -81,10 +81,9 @@ def by_curriculum(groups: Groups, found: Mapping[str, pd.DataFrame]) -> dict[str
     """The histories of the classes that each run trains on."""
     runs: dict[str, dict[str, pd.DataFrame]] = {}
     for one in groups.checkpoints:
-        if one.name in found:
-            table = found[one.name]
-            trained = table.loc[table["function_class"].isin(list(one.config.trained_classes))]
-            runs.setdefault(one.config.curriculum, {})[one.name] = pd.DataFrame(trained)
+        table = found[one.name]
+        trained = table.loc[table["function_class"].isin(list(one.config.trained_classes))]
+        runs.setdefault(one.config.curriculum, {})[one.name] = pd.DataFrame(trained)
     return runs
 
 

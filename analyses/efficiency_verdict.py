@@ -32,29 +32,33 @@ def verdict(ratios: pd.DataFrame, matched: pd.DataFrame, needs: pd.DataFrame) ->
 
 
 def need_sentence(curriculum: str, name: str, rows: list[dict[str, Any]]) -> str:
-    """At the lowest error whose ratio is known, else the lowest that the curriculum reaches; or that there is none."""
+    """At the lowest error that most of its seeds reach, or that there is none; and what only the single runs reach."""
     classes, compute = (
         {row["threshold"]: row for row in rows if row["measure"] == of} for of in ("prompts_seen", "flops")
     )
-    known = [threshold for threshold, row in classes.items() if not math.isnan(row["value"])]
-    bounded = [threshold for threshold, row in classes.items() if row["n_reached"] > row["n_seeds"] / 2]
-    if not known and not bounded:
-        easiest = classes[max(classes)]
+    reached = [threshold for threshold, row in classes.items() if 2 * row["n_reached"] > row["n_seeds"]]
+    if not reached:
         return (
             f"{name}, {curriculum}: no error that can be compared; even {max(classes):g} of the no-context optimum is "
-            f"reached by {reached_text(curriculum, easiest)}."
+            f"reached by {reached_text(curriculum, classes[max(classes)])}."
         )
-    threshold = min(known or bounded)
-    data, work = classes[threshold], compute[threshold]
+    hardest = min(reached)
+    data, work = classes[hardest], compute[hardest]
     text = (
-        f"{name}, to {threshold:g} of the no-context optimum (reached by {reached_text(curriculum, data)}): "
+        f"{name}, to {hardest:g} of the no-context optimum (reached by {reached_text(curriculum, data)}): "
         f"{curriculum} needs {ratio_text(data)} of the prompts of the class that training on it alone needs - "
-        f"{ninth(data)} - and "
-        f"{ratio_text(work)} of the operations - {cheaper(work)}."
+        f"{ninth(data)} - and {ratio_text(work)} of the operations - {cheaper(work)}."
     )
-    others = [classes[other]["value"] for other in known if other != threshold]
-    if others:
-        text += f" At the other errors that can be compared: {min(others):.2g} to {max(others):.2g} of the prompts."
+    easier = sorted(classes[other]["value"] for other in reached if other != hardest)
+    easier = [value for value in easier if not math.isnan(value)]
+    if easier:
+        span = " to ".join(dict.fromkeys((figure(easier[0]), figure(easier[-1]))))
+        text += f" At easier errors: {span} of the prompts{', 0 = before it saw the class' if not easier[0] else ''}."
+    harder = [
+        other for other, row in classes.items() if other < hardest and 2 * row["single_reached"] > row["single_seeds"]
+    ]
+    if harder:
+        text += f" {min(harder):g} is reached by {reached_text(curriculum, classes[min(harder)])}."
     return text
 
 
@@ -68,6 +72,8 @@ def ratio_text(row: Row) -> str:
     limits = f"[{figure(row['rank_low'])}, {figure(row['rank_high'])}]"
     if not math.isnan(row["value"]):
         return f"{figure(row['value'])} {limits}"
+    if row["at_least"] > 0 and math.isfinite(row["at_most"]):
+        return f"{figure(row['at_least'])} to {figure(row['at_most'])} {limits}"
     if row["at_least"] > 0:
         return f"at least {figure(row['at_least'])} {limits}"
     return (

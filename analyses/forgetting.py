@@ -19,8 +19,8 @@ from interp.seeds import t_interval
 from training.convergence import FRACTION
 from training.output import interval, records
 
-LOST = 0.5
-"""The share of the in-context gain from which a loss is called forgetting."""
+LOST, PART = 0.5, 0.1
+"""The shares of the in-context gain from which a loss is called forgetting, and from which it is worth a word."""
 
 
 def losses(histories: Mapping[str, pd.DataFrame], curricula: Mapping[str, str]) -> pd.DataFrame:
@@ -86,6 +86,13 @@ def forgetting_sentences(table: pd.DataFrame, pooled: pd.DataFrame) -> list[str]
                 for row in forgot
             ]
             sentences.append(f"{curriculum} FORGETS {listed(said)}; above 1 is worse than ignoring the context.")
+    part = [row for row in records(pooled) if not row["n_forgot"] and row["lost"] >= PART]
+    if part:
+        said = [
+            f"{row['curriculum']} {interval(row['lost'], row['t_low'], row['t_high'])} of {row['function_class']}"
+            for row in part
+        ]
+        sentences.append(f"Lost in part, less than half of the gain in every seed: {listed(said)}.")
     forgetful = set(pooled.loc[pooled["n_forgot"] > 0, "curriculum"])
     judged = table.loc[~table["curriculum"].isin(list(forgetful)) & table["lost"].notna()]
     if len(judged):

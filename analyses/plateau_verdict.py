@@ -22,7 +22,7 @@ def verdict(
     """Counts, tests, where the others stand, when they left, and the paper."""
     return [
         *count_sentences(counts, left),
-        *test_sentences(tests),
+        *fisher_sentences(tests),
         *stayed_sentences(runs, margin),
         *threshold_sentences(counts, left),
         *exit_sentences(exits, left),
@@ -49,7 +49,7 @@ def count_text(row: Mapping[str, Any]) -> str:
     return f"{row['n_left']} of {row['n_seeds']} {row['curriculum']} seeds [{row['low']:.2f}, {row['high']:.2f}]"
 
 
-def test_sentences(tests: pd.DataFrame) -> list[str]:
+def fisher_sentences(tests: pd.DataFrame) -> list[str]:
     """Mixed against single, a sentence per threshold."""
     sentences = []
     for threshold, arms in tests.groupby("threshold", sort=False):
@@ -104,7 +104,8 @@ def exit_sentences(exits: pd.DataFrame, left: float) -> list[str]:
     reached = exits.loc[(exits["threshold"] == left) & exits["step"].notna()]
     for name, arms in reached.groupby("function_class", sort=False):
         said = [f"{curriculum} at {exit_text(arm)}" for curriculum, arm in arms.groupby("curriculum", sort=False)]
-        sentences.append(f"{name} was left by {'; '.join(said)} (median [range] over the seeds that left).")
+        unseen = "; 0 = before it saw the class" if min(arms["prompts_seen"].tolist()) == 0 else ""
+        sentences.append(f"{name} was left by {'; '.join(said)} (median [range] over the seeds that left{unseen}).")
     return sentences
 
 
@@ -134,7 +135,7 @@ def paper_sentences(paper: pd.DataFrame) -> list[str]:
     said = [
         f"{row['curriculum']} {row['published_left']} of {row['published_seeds']} there, {row['n_left']} of "
         f"{row['n_seeds']} here, {'DIFFERENT' if row['p_value'] <= SIGNIFICANT else 'no difference shown'} "
-        f"(p = {row['p_value']:.2f})"
+        f"(p = {row['p_value']:.3f})"
         for row in rows
     ]
     return [

@@ -47,12 +47,12 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int, seed: int) -> Fi
         UserError: the runs cannot be compared.
     """
     groups = group(checkpoints)
-    errors = measure(groups.checkpoints, groups.classes, n_prompts=n_prompts, seed=seed)
+    errors = measure(groups.checkpoints, groups.classes, n_prompts=n_prompts, seed=seed, only_trained=True)
     found, without = histories(groups.checkpoints)
     runs = run_table(groups, errors)
     exits = exit_table(runs, found)
     counts = count_table(runs, exits)
-    tests, paper = test_table(counts), paper_table(counts)
+    tests, paper = fisher_table(counts), paper_table(counts)
     sentences = [*verdict(runs, counts, exits, tests, paper, LEFT, MARGIN), *groups.notes()]
     if without:
         sentences.append(f"When {listed(without)} left cannot be said: no history of the error over the last points.")
@@ -172,7 +172,7 @@ def counted(counts: pd.DataFrame, threshold: float) -> dict[tuple[str, str], tup
     return {(row["curriculum"], row["function_class"]): (row["n_left"], row["n_seeds"]) for row in rows}
 
 
-def test_table(counts: pd.DataFrame) -> pd.DataFrame:
+def fisher_table(counts: pd.DataFrame) -> pd.DataFrame:
     """One row per threshold (left, and converged) and class with mixed and single runs: both counts, Fisher's p, the
     smallest that so many seeds allow, and p after Holm over classes."""
     rows = []

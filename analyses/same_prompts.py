@@ -6,6 +6,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from interp.seeds import t_interval
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.evaluate import evaluation_prompts, no_context_error, predictions
-from training.intervals import bootstrap_weights, mean_interval, percentile_interval
+from training.intervals import bootstrap_weights, percentile_interval
 from training.prompts import last_quarter
 
 Errors = Float[np.ndarray, "prompt point"]
@@ -52,37 +53,48 @@ class ClassErrors:
         errors = self.no_context if name is None else self.models[name]
         return errors[:, last_quarter(errors.shape[1])].mean(1)
 
-    def ratio_resamples(self, names: Sequence[str]) -> Float[np.ndarray, "resample model"]:
-        """The ratios to the no-context optimum in bootstrap resamples of whole prompts, the same for all models."""
+    @cached_property
+    def resampled(self) -> Mapping[str, Float[np.ndarray, " resample"]]:
+        """By model the ratio to the no-context optimum in bootstrap resamples of whole prompts, the same for all."""
         rng = np.random.default_rng(stream_seed("ratio", self.seed, self.function_class))
-        return ratio_resamples(np.stack([self.tails(name) for name in names], axis=1), self.tails(), rng)
+        tails = np.stack([self.tails(name) for name in self.models], axis=1)
+        return dict(zip(self.models, ratio_resamples(tails, self.tails(), rng).T, strict=True))
+
+    def value(self, name: str) -> float:
+        """The error over the last quarter of the points over the no-context optimum's."""
+        return float(self.tails(name).mean() / self.tails().mean())
 
     def ratio(self, name: str) -> Interval:
-        """The error over the last quarter of the points over the no-context optimum's; interval over prompts."""
-        return Interval(
-            float(self.tails(name).mean() / self.tails().mean()), *limits(self.ratio_resamples([name])[:, 0])
-        )
+        """The same with its interval over prompts."""
+        return Interval(self.value(name), *limits(self.resampled[name]))
+
+    def values(self, names: Sequence[str]) -> Float[np.ndarray, " model"]:
+        return np.array([self.value(name) for name in names])
 
     def mean_ratio(self, names: Sequence[str]) -> Interval:
-        """Mean ratio over independent seeds; for a single one the interval is over prompts alone."""
-        values = np.array([self.ratio(name).value for name in names])
+        """Mean ratio over independent seeds, never below 0; for one seed the interval is over prompts alone."""
+        values = self.values(names)
         seeds = Interval(float(values.mean()), *t_interval(values))
-        return with_prompts(seeds, self.ratio_resamples(names).mean(1))
+        mean = with_prompts(seeds, self.mean_resampled(names))
+        return mean._replace(low=max(0.0, mean.low))
 
     def difference(self, ours: Sequence[str], theirs: Sequence[str]) -> Interval:
         """Difference of the mean ratios of two groups of independent seeds; NaN as limits where either has one seed."""
-        values = [np.array([self.ratio(name).value for name in names]) for names in (ours, theirs)]
-        seeds = Interval(*welch(*values))
+        seeds = Interval(*welch(self.values(ours), self.values(theirs)))
         if math.isnan(seeds.low):
             return seeds
-        return with_prompts(seeds, self.ratio_resamples(ours).mean(1) - self.ratio_resamples(theirs).mean(1))
+        return with_prompts(seeds, self.mean_resampled(ours) - self.mean_resampled(theirs))
+
+    def mean_resampled(self, names: Sequence[str]) -> Float[np.ndarray, " resample"]:
+        return np.mean([self.resampled[name] for name in names], axis=0)
 
     def curves(self) -> pd.DataFrame:
         """One row per checkpoint (empty for the no-context optimum) and number of examples."""
         rng = np.random.default_rng(stream_seed("bootstrap", self.seed, self.function_class))
+        weights = bootstrap_weights(len(self.no_context), rng)
         tables = []
         for name, errors in {**self.models, "": self.no_context}.items():
-            low, high = mean_interval(errors, rng)
+            low, high = percentile_interval(weights @ errors)
             about = {"checkpoint": name, "function_class": self.function_class, "examples": range(errors.shape[1])}
             tables.append(pd.DataFrame(about | {"error": errors.mean(0), "ci_low": low, "ci_high": high}))
         return pd.concat(tables, ignore_index=True)
@@ -117,15 +129,21 @@ def limits(resamples: Float[np.ndarray, " resample"]) -> tuple[float, float]:
 
 
 def measure(
-    checkpoints: Sequence[Checkpoint], classes: Sequence[str], *, n_prompts: int, seed: int
+    checkpoints: Sequence[Checkpoint], classes: Sequence[str], *, n_prompts: int, seed: int, only_trained: bool = False
 ) -> dict[str, ClassErrors]:
-    """By class the errors of all checkpoints, which draw their prompts alike (`groups.check_alike`)."""
+    """By class the errors of all checkpoints, or of those that train on it.
+
+    The checkpoints draw their prompts alike (`groups.check_alike`).
+    """
     config = checkpoints[0].config
     found = {}
-    progress = tqdm(total=len(classes) * len(checkpoints), desc="evaluate", unit="model", disable=None)
-    for name in classes:
+    chosen = {
+        name: [one for one in checkpoints if not only_trained or name in one.config.trained_classes] for name in classes
+    }
+    progress = tqdm(total=sum(map(len, chosen.values())), desc="evaluate", unit="model", disable=None)
+    for name in (name for name in classes if chosen[name]):
         unit, models = config.second_moment(name), {}
-        for one in checkpoints:
+        for one in chosen[name]:
             prompts = evaluation_prompts(one.config, name, n_prompts=n_prompts, seed=seed)
             models[one.name] = (predictions(one.model, prompts) - prompts.ys).square().double().numpy() / unit
             progress.update()

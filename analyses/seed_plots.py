@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 
 from interp.plots import GREY, grid_of_axes, legend_beside, row_of_axes, where
 from training.output import records
@@ -138,6 +139,7 @@ def plot_spending(training: pd.DataFrame, measures: Mapping[str, str]) -> list[A
                 draw_seeds(ax, spent, "step", "ratio", palette[str(curriculum)], str(curriculum), along=measure)
             ax.axhline(1, color=GREY, lw=0.8, ls=":")
             ax.set(xscale="log", yscale="log", xlabel=what if row is axes[-1] else "")
+            ax.xaxis.set_minor_formatter(NullFormatter())
         row[0].set_ylabel(f"{name}\nerror / no-context", fontsize=8)
     panels = [ax for row in axes for ax in row]
     legend_beside(panels)

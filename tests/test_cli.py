@@ -24,6 +24,7 @@ from training.output import records
 COMMANDS = [["train"], ["eval"], ["score"], ["ablate"], ["zoo", "list"], ["zoo", "path"], ["study", "retrospective"]]
 COMMANDS += [["study", "published"], ["patch"], ["path"], ["lens"], ["probe"]]
 COMMANDS += [["history"], ["classes"], ["upgrade"]]
+COMMANDS += [["study", "curricula"], ["study", "plateaus"], ["study", "efficiency"]]
 
 
 def interp(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

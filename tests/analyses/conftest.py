@@ -61,6 +61,7 @@ def errors_of(rng: np.random.Generator) -> Callable[..., dict[str, ClassErrors]]
         n_prompts: int,
         seed: int,
         noise: float = 0.0,
+        only_trained: bool = False,  # noqa: ARG001 - all are given
     ) -> dict[str, ClassErrors]:
         config, found = checkpoints[0].config, {}
         for name in classes:

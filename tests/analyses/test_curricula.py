@@ -17,8 +17,6 @@ from training.evaluate import error_curves
 from training.prompts import last_quarter
 from training.settings import from_preset
 
-pytestmark = pytest.mark.slow  # they train, or go over many models
-
 CLASSES = ("linear", "quadratic", "cubic")
 LEARNED = [1.0, 0.9, 0.5, 0.2, 0.2, 0.2, 0.2, 0.2]
 FORGOTTEN = [1.0, 0.3, 0.2, 0.2, 0.2, 0.7, 0.9, 1.0]
@@ -47,7 +45,7 @@ def test_errors_costs_and_outcomes_are_those_planted(planted):
     assert row["ratio"] == pytest.approx(0.20)
     assert row["low"] == pytest.approx(0.20 - 4.3027 * 0.01 / 3**0.5, abs=1e-5)
     outcomes = [pooled["outcome"][curriculum, name] for curriculum in ("mixed", "sequential") for name in CLASSES]
-    assert outcomes == [*["learned"] * 3, "not learned", "not learned", "learned"]
+    assert outcomes == [*["learned"] * 3, "not learned", "in part", "learned"]
     cost = tables["costs"].set_index("curriculum").loc["mixed"]
     assert cost["difference"] == pytest.approx(0.10)
     assert 0.05 < cost["low"] < 0.10 < cost["high"] < 0.15

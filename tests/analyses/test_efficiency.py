@@ -10,8 +10,6 @@ from analyses.efficiency import study
 from training.checkpoint import load
 from training.errors import UserError
 
-pytestmark = pytest.mark.slow  # they train, or go over many models
-
 FALLING = [1.0, 0.8, 0.6, 0.4, 0.3, 0.2, 0.1, 0.05, 0.05, 0.05]
 FLAT = [1.0] * len(FALLING)
 
