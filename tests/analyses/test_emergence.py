@@ -44,8 +44,8 @@ def made_up(seed: int, score_at: int, gain_at: int, curriculum: str = "random") 
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ([0, 0, 0, 0, 0.9, 0.9], (40, 80)),
-        ([0, 0.9, 0, 0, 0.9, 0.9], (40, 80)),  # what it lost again does not count
+        ([0.0, 0.0, 0.0, 0.0, 0.9, 0.9], (40, 80)),
+        ([0.0, 0.9, 0.0, 0.0, 0.9, 0.9], (40, 80)),  # what it lost again does not count
         ([0.9] * 6, (0, 0)),
         ([0.9, 0.9, 0.9, 0.9, 0.9, 0.4], None),
     ],
