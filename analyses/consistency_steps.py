@@ -12,10 +12,15 @@ import pandas as pd
 from tqdm import tqdm
 
 from analyses.agreement import mean_over_pairs, pearson, spearman, top_overlap
+from analyses.consistency_shown import bracketed, counted
 from analyses.consistency_within import Model
 from analyses.looks import attention, comparable
+from interp.plots import where
+from interp.seeds import t_interval
+from interp.verdict import ATTENDS
 from training.checkpoint import load, snapshot_steps
 from training.evaluate import evaluation_prompts
+from training.output import records
 
 N_PROMPTS, N_STEPS = 128, 16
 SETTLED = 0.9
@@ -95,3 +100,40 @@ def settled_at(steps: pd.DataFrame, column: str, level: float = SETTLED) -> int 
     below = np.flatnonzero(~(ordered[column].to_numpy() >= level))
     first = below[-1] + 1 if len(below) else 0
     return int(ordered["step"].iloc[first]) if first < len(ordered) else None
+
+
+def sentences(steps: pd.DataFrame) -> list[str]:
+    """From which step on a run has its final map."""
+    if not len(steps):
+        return ["No checkpoint has earlier snapshots: nothing is said about training."]
+    runs = [where(steps, checkpoint=name) for name in dict.fromkeys(steps["checkpoint"])]
+    groups = {name: where(steps, curriculum=name) for name in dict.fromkeys(steps["curriculum"])}
+    found = []
+    for curriculum, rows in groups.items():
+        own = [run for run in runs if run["curriculum"].iloc[0] == curriculum]
+        first = [records(run.sort_values("step"))[0] for run in own]
+        seeds: dict[int, list[float]] = {}
+        for row in first:
+            seeds.setdefault(row["seed_group"], []).append(row["spearman"])
+        values = np.array([np.mean(one) for one in seeds.values()])
+        text = f"{curriculum} ({counted(len(own), 'run')} with snapshots): at step {first[0]['step']} the map has "
+        text += f"Spearman {bracketed(float(values.mean()), *t_interval(values))} with the last one"
+        others = np.array([row["others"] for row in first])
+        text += f" ({np.nanmean(others):.2f} with those of independent models)" if np.isfinite(others).any() else ""
+        text += f"; it stays at {SETTLED} or above {settling(own, 'spearman')}"
+        if np.isfinite(rows["top_found"]).any():
+            text += f"; the heads above {ATTENDS:g} are the highest ones for good {settling(own, 'top_found', 1.0)}"
+        found.append(text + ".")
+    return found
+
+
+def settling(runs: Sequence[pd.DataFrame], column: str, level: float = SETTLED) -> str:
+    """The median step over runs, with the range."""
+    settled = [settled_at(run, column, level) for run in runs if np.isfinite(run[column]).any()]
+    reached = sorted(step for step in settled if step is not None)
+    if not reached:
+        return "at no snapshot before the last"
+    text = f"from step {np.median(reached):.0f} on"
+    text += f" (median; {reached[0]} to {reached[-1]})" if len(reached) > 1 else ""
+    missing = len(settled) - len(reached)
+    return text + (f", not in {missing} of {len(settled)}" if missing else "")
