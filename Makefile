@@ -1,6 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-ZOO := mixed-0 sequential-0 random-0 linear-0 quadratic-0 cubic-0
+CURRICULA := mixed sequential random linear quadratic cubic
+ZOO := $(foreach seed,0 1 2 3 4,$(CURRICULA:%=%-$(seed)))
 
 .PHONY: install demo test test-slow bench lint notebooks figures zoo $(ZOO:%=zoo-%) lock clean
 
@@ -36,9 +37,9 @@ bench: install
 # Train what is missing of the shipped checkpoints: `make -j2 zoo` uses two cores. Goes on with what was interrupted.
 zoo: $(ZOO:%=zoo-%)
 
-$(ZOO:%=zoo-%): zoo-%-0: install
-	$(BIN)/interp train --preset tiny --seed 0 --resume --out training/zoo/$*-0 \
-		--curriculum $(if $(filter linear quadratic cubic,$*),single:$*,$*)
+$(ZOO:%=zoo-%): zoo-%: install
+	$(BIN)/interp train --preset tiny --seed $(lastword $(subst -, ,$*)) --resume --out training/zoo/$* \
+		--curriculum $(patsubst %,$(if $(filter linear quadratic cubic,$(firstword $(subst -, ,$*))),single:)%,$(firstword $(subst -, ,$*)))
 
 # The figure in README.
 figures: demo

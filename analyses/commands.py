@@ -13,6 +13,21 @@ if TYPE_CHECKING:
     from analyses.published import PublishedStudy
 
 STUDIES: Mapping[str, tuple[str, str]] = {
+    "trace": (
+        "What do retrospective heads carry, and who reads it?",
+        "--ckpt 'zoo:mixed-*' --out trace",
+    ),
+    "emergence": (
+        "When do retrospective heads appear, and does the head come before the loss falls?",
+        "--ckpt runs/mixed-0 --out emergence",
+    ),
+    "cause": (
+        "Do retrospective heads cause in-context learning, in every model that has them?",
+        "--ckpt 'zoo:mixed-*' --ckpt 'zoo:random-*' --out cause",
+    ),
+    "curricula": ("Which curricula learn which function classes, and which forget?", "--ckpt 'zoo:*' --out results"),
+    "plateaus": ("How many seeds leave the plateau, and is it the no-context optimum?", "--ckpt 'zoo:*' --out results"),
+    "efficiency": ("Does a mixed curriculum need a ninth of the data?", "--ckpt 'runs/*' --out results"),
     "consistency": (
         "Are the same heads retrospective on every class, and in every model?",
         "--ckpt 'zoo:*' --out results",

@@ -7,7 +7,7 @@ ones), and a t-interval over the seeds' effects, which is wider, and more honest
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -152,6 +152,28 @@ def null_means(
         grid = np.meshgrid(*choices.values(), indexing="ij")
         draws = dict(zip(choices, (axis.ravel()[:-1] for axis in grid), strict=True))
     return np.mean([np.mean([draws[place] for place in group], axis=0) for group in groups], axis=0)
+
+
+class SeedMean(NamedTuple):
+    """A mean over independent seeds, with its t-interval (NaN for a single seed)."""
+
+    value: float
+    t_low: float
+    t_high: float
+    n_seeds: int
+
+
+def seed_mean(checkpoints: Sequence[Checkpoint], values: Sequence[float]) -> SeedMean:
+    """The mean of one value per model over independent seeds; models that share a seed are averaged first.
+
+    NaN without models.
+    """
+    groups = independent_seeds(checkpoints)
+    by_seed = np.array([np.mean([values[place] for place in group]) for group in groups])
+    return SeedMean(float(by_seed.mean()), *t_interval(by_seed), len(groups)) if groups else NO_SEED
+
+
+NO_SEED = SeedMean(math.nan, math.nan, math.nan, 0)
 
 
 def t_interval(by_seed: Float[np.ndarray, " seed"]) -> tuple[float, float]:

@@ -538,7 +538,7 @@ CKPT = ("--ckpt", "zoo:mixed-0")
         (("ablate", *CKPT, "--heads", "0.1", "--mode", "zero,zero"), "--mode zero,zero: zero is named twice"),
         (("ablate", *CKPT, "--heads", "0.1", "--at", "y:15", "--out", "x"), "--at y:15: no prediction reads the y of"),
         (("ablate", *CKPT, "--heads", "0.1", "--memory", "inf"), "--memory inf: a number above 0"),
-        (("ablate", *CKPT, *CKPT, "--heads", "0.1"), "a checkpoint is named twice"),
+        (("ablate", *CKPT, *CKPT, "--heads", "0.1"), "--ckpt zoo:mixed-0 is named twice"),
         (("patch", *CKPT, "--site", "result", "--out", "x"), "unknown --site 'result' (valid: resid_pre, resid_mid"),
         (("patch", *CKPT, "--corrupt", "swap", "--out", "x"), "unknown --corrupt 'swap' (valid: function, inputs"),
         (("patch", *CKPT, "--corrupt", "pair:99", "--out", "x"), "--corrupt pair:99: these prompts have examples 0-14"),

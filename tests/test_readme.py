@@ -73,7 +73,7 @@ def test_links_lead_somewhere():
 @pytest.mark.slow
 def test_the_results_table_is_what_the_studies_find():
     rows = dict(re.findall(r"^\| `(\w+-0)` \| (.*) \|$", README, re.MULTILINE))
-    assert set(rows) == set(zoo_names())
+    assert set(rows) == {name for name in zoo_names() if name.endswith("-0")}
     for name, row in rows.items():
         study = json.loads(
             run(sys.executable, "-m", "interp", "study", "retrospective", "--ckpt", f"zoo:{name}", "--json")

@@ -121,7 +121,7 @@ def weights_path(directory: Path, step: int | None) -> Path:
     if step is None or (final.exists() and saved_step(final) == step):
         return final
     if step not in snapshot_steps(directory):
-        have = snapshot_steps(directory) + ([saved_step(final)] if final.exists() else [])
+        have = sorted({*snapshot_steps(directory), *([saved_step(final)] if final.exists() else [])})
         raise one_of("step", str(step), have or ["none saved yet"])
     return snapshot_path(directory, step)
 

@@ -24,6 +24,8 @@ from training.settings import from_preset
 from training.trainer import train
 from training.transformer import Transformer
 
+pytestmark = pytest.mark.slow  # they train, or go over many models
+
 CLASSES = ["linear", "quadratic", "cubic"]
 
 

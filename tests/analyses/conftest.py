@@ -1,0 +1,76 @@
+"""Runs made up: a history with a known course, and errors in a known ratio to the no-context optimum."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from analyses.same_prompts import ClassErrors
+from training.checkpoint import Checkpoint, append_history
+from training.evaluate import evaluation_prompts, no_context_error
+from training.settings import from_preset
+from training.transformer import Transformer
+
+BATCH = 64
+FLOPS = 1000
+
+
+@pytest.fixture
+def made_up(tmp_path: Path) -> Callable[..., Checkpoint]:
+    """A run whose ratio to the no-context optimum is `course[class]` at evaluations 100 steps apart, and of whose
+    prompts the share `shares[class]` is of that class."""
+
+    def run(
+        curriculum: str,
+        seed: int,
+        course: Mapping[str, Sequence[float]],
+        shares: Mapping[str, float] | None = None,
+        *,
+        old: bool = False,
+    ) -> Checkpoint:
+        config = from_preset("tiny", curriculum, seed, [])
+        directory = tmp_path / f"{curriculum}-{seed}".replace(":", "-")
+        directory.mkdir()
+        n_evaluations = len(next(iter(course.values())))
+        for place in range(n_evaluations):
+            step = 100 * place
+            for name, ratios in course.items():
+                seen = step * BATCH * (shares or {}).get(name, 1.0)
+                row = {"step": step, "function_class": name, "nmse": 0.8 * ratios[place], "prompts_seen": seen}
+                new = {"inputs": "gaussian", "nmse_tail": 0.8 * ratios[place], "no_context_tail": 0.8}
+                new |= {"prompts_total": step * BATCH, "flops": step * FLOPS}
+                append_history(directory, [row if old else row | new])
+        model = Transformer(config.model, torch.Generator().manual_seed(0))
+        return Checkpoint(directory.name, directory, config, 100 * (n_evaluations - 1), model)
+
+    return run
+
+
+@pytest.fixture
+def errors_of(rng: np.random.Generator) -> Callable[..., dict[str, ClassErrors]]:
+    """In place of `same_prompts.measure`: models whose errors are the no-context optimum's times a known ratio, with
+    multiplicative noise of mean 1 in every prompt."""
+
+    def errors(
+        ratios: Mapping[tuple[str, str], float],
+        checkpoints: Sequence[Checkpoint],
+        classes: Sequence[str],
+        *,
+        n_prompts: int,
+        seed: int,
+        noise: float = 0.0,
+    ) -> dict[str, ClassErrors]:
+        config, found = checkpoints[0].config, {}
+        for name in classes:
+            prompts = evaluation_prompts(config, name, n_prompts=n_prompts, seed=seed)
+            without = no_context_error(config, name, prompts).double().numpy() / config.second_moment(name)
+            models = {
+                one.name: without * ratios[one.name, name] * (1 + noise * rng.uniform(-1, 1, size=(n_prompts, 1)))
+                for one in checkpoints
+            }
+            found[name] = ClassErrors(name, without, models, seed)
+        return found
+
+    return errors
