@@ -32,7 +32,7 @@ def within(curricula: pd.DataFrame, contrasts: pd.DataFrame, table: pd.DataFrame
     """Classes within a model: by curriculum, mixed against the others, against the paper."""
     names = list(dict.fromkeys(curricula["curriculum"]))
     sentences = [of_curriculum(where(curricula, curriculum=name)) for name in names]
-    return [differences(contrasts), paper(table), *untrained(curricula), *sentences]
+    return [*differences(contrasts), paper(table), *untrained(curricula), *sentences]
 
 
 def of_curriculum(rows: pd.DataFrame) -> str:
@@ -73,33 +73,48 @@ def untrained(curricula: pd.DataFrame) -> list[str]:
     return [" ".join([*sentences, warning + "heads that were learned."])] if sentences else []
 
 
-def differences(contrasts: pd.DataFrame) -> str:
-    """Rule 1."""
+def differences(contrasts: pd.DataFrame) -> list[str]:
+    """Rule 1, a sentence per statistic, and whether mixed models agree more than others on any."""
     if not len(contrasts):
-        return "All models are of one curriculum: nothing follows about others."
+        return ["All models are of one curriculum: nothing follows about others."]
     reference = contrasts["curriculum"].iloc[0]
     rows = {(row["state"], row["statistic"], row["other"]): row for row in records(contrasts)}
     compared = [row for (state, name, _), row in rows.items() if state == "trained" and name in COMPARED]
     tested = [row for row in compared if not math.isnan(row["ci_low"])]
-    untested = sorted({row["other"] for row in compared} - {row["other"] for row in tested})
-    texts = [contrast(row, rows["difference", row["statistic"], row["other"]]) for row in tested]
-    text = f"{reference} against other curricula: {'; '.join(texts)}. " if texts else ""
-    if untested:
-        text += (
-            f"For {reference} against {', '.join(untested)} there are not two independent seeds on both sides, or no "
+    sentences = []
+    for name in COMPARED:
+        texts = [contrast(row, rows["difference", name, row["other"]]) for row in tested if row["statistic"] == name]
+        if texts:
+            sentences.append(f"{reference} less other curricula, {NAMES[name]} (p after Holm): {'; '.join(texts)}.")
+    if tested:
+        higher, lower = (
+            [
+                f"{NAMES[row['statistic']]} ({row['other']})"
+                for row in tested
+                if differs(row) and sign * row["difference"] > 0
+            ]
+            for sign in (1, -1)
         )
-        text += "spread between them: nothing follows about these curricula."
-    return text.strip()
+        sentences.append(
+            f"Of these {counted(len(tested), 'comparison')} {reference} models agree between classes MORE in: "
+            f"{listed(higher)}; LESS in: {listed(lower)}."
+        )
+    untested = sorted({row["other"] for row in compared} - {row["other"] for row in tested})
+    if untested:
+        sentences.append(
+            f"For {reference} against {', '.join(untested)} there are not two independent seeds on both sides, or no "
+            "spread between them: nothing follows about these curricula."
+        )
+    return sentences
 
 
 def contrast(row: Row, over_twins: Row) -> str:
     """One statistic between two curricula; where it differs, also less that of the untrained twins."""
-    text = f"{NAMES[row['statistic']]} {'DIFFERS' if differs(row) else 'shows no difference'} from {row['other']} ("
-    text += f"{bracketed(row['difference'], row['ci_low'], row['ci_high'])}, p after Holm {row['p_holm']:.2g}, "
+    text = f"{row['other']} {bracketed(row['difference'], row['ci_low'], row['ci_high'])} (p = {row['p_holm']:.2g}, "
     text += f"{row['n_seeds']} and {row['n_other']} seeds"
     if differs(row):
-        still = "still does" if differs(over_twins) else "shows no difference"
-        text += f"; less that of untrained twins it {still}: "
+        still = "DIFFERENT still" if differs(over_twins) else "no difference"
+        text += f": DIFFERENT; less untrained twins {still}, "
         text += bracketed(over_twins["difference"], over_twins["ci_low"], over_twins["ci_high"])
     return text + ")"
 
