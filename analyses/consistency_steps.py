@@ -4,16 +4,18 @@ Beside it, as chance: the same earlier maps against the last maps of independent
 positions with it but no heads.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from tqdm import tqdm
 
 from analyses.agreement import mean_over_pairs, pearson, spearman, top_overlap
 from analyses.consistency_shown import bracketed, counted
-from analyses.consistency_within import Model
+from analyses.consistency_within import Model, Row
 from analyses.looks import attention, comparable
 from interp.plots import where
 from interp.seeds import t_interval
@@ -31,7 +33,7 @@ def steps_table(models: Sequence[Model], classes: Sequence[str], *, n_prompts: i
 
     Columns: `spearman` and `pearson` of the map (mean over classes) with the checkpoint's, `others`: Spearman with
     those of independent models; `top_found`: the share of the heads above one half that are already among as many
-    highest; `between_classes`: mean Spearman between classes at this step.
+    highest, and `top_others` of those of independent models; `between_classes`: mean Spearman between classes.
 
     Args:
         models: those of the study.
@@ -75,16 +77,17 @@ def step_row(
     prompts = [evaluation_prompts(config, name, n_prompts=n_prompts, seed=seed) for name in classes]
     maps = np.stack([attention(earlier, one)[0].mean(0).ravel() for one in prompts])
     now, last = maps.mean(0), model.trained.maps.mean(0)
-    others = [
-        float(spearman(now, other.trained.maps.mean(0)))
-        for other in models
-        if other.seed != model.seed and comparable(config, other.checkpoint.config)
+    independent = [
+        other for other in models if other.seed != model.seed and comparable(config, other.checkpoint.config)
     ]
+    others = [float(spearman(now, other.trained.maps.mean(0))) for other in independent]
+    top_others = [float(top_overlap(len(one.found))(now, one.trained.maps.mean(0))) for one in independent if one.found]
     measured = {
         "spearman": float(spearman(now, last)),
         "pearson": float(pearson(now, last)),
         "others": float(np.mean(others)) if others else np.nan,
         "top_found": float(top_overlap(len(model.found))(now, last)),
+        "top_others": float(np.mean(top_others)) if top_others else np.nan,
         "between_classes": float(mean_over_pairs(spearman, maps)),
     }
     return model.about | {"step": step, "last_step": model.checkpoint.step} | measured
@@ -103,28 +106,56 @@ def settled_at(steps: pd.DataFrame, column: str, level: float = SETTLED) -> int 
 
 
 def sentences(steps: pd.DataFrame) -> list[str]:
-    """From which step on a run has its final map."""
+    """What the first snapshots foretell, and from which step on runs have their final map."""
     if not len(steps):
         return ["No checkpoint has earlier snapshots: nothing is said about training."]
     runs = [where(steps, checkpoint=name) for name in dict.fromkeys(steps["checkpoint"])]
-    groups = {name: where(steps, curriculum=name) for name in dict.fromkeys(steps["curriculum"])}
-    found = []
-    for curriculum, rows in groups.items():
+    found = foretold([records(run.sort_values("step"))[0] for run in runs])
+    for curriculum in dict.fromkeys(steps["curriculum"]):
         own = [run for run in runs if run["curriculum"].iloc[0] == curriculum]
-        first = [records(run.sort_values("step"))[0] for run in own]
-        seeds: dict[int, list[float]] = {}
-        for row in first:
-            seeds.setdefault(row["seed_group"], []).append(row["spearman"])
-        values = np.array([np.mean(one) for one in seeds.values()])
-        text = f"{curriculum} ({counted(len(own), 'run')} with snapshots): at step {first[0]['step']} the map has "
-        text += f"Spearman {bracketed(float(values.mean()), *t_interval(values))} with the last one"
-        others = np.array([row["others"] for row in first])
-        text += f" ({np.nanmean(others):.2f} with those of independent models)" if np.isfinite(others).any() else ""
-        text += f"; it stays at {SETTLED} or above {settling(own, 'spearman')}"
-        if np.isfinite(rows["top_found"]).any():
+        start = by_seed([records(run.sort_values("step"))[0] for run in own], "spearman")
+        text = f"{curriculum} ({counted(len(own), 'run')} with snapshots): the first map has Spearman "
+        text += (
+            f"{bracketed(float(start.mean()), *t_interval(start))} with the last one; it stays at {SETTLED} or above "
+        )
+        text += settling(own, "spearman")
+        if any(np.isfinite(run["top_found"]).any() for run in own):
             text += f"; the heads above {ATTENDS:g} are the highest ones for good {settling(own, 'top_found', 1.0)}"
         found.append(text + ".")
     return found
+
+
+def foretold(first: Sequence[Row]) -> list[str]:
+    """Whether initialisations foretell the heads of their own run better than those of independent ones."""
+    own = [row for row in first if row["step"] == 0 and not math.isnan(row["others"])]
+    if not own:
+        return []
+    values = [by_seed(own, name) for name in ("spearman", "others")]
+    text = f"At step 0 the maps of {counted(len(own), 'run')} have Spearman {values[0].mean():.2f} with the last ones, "
+    text += f"{values[1].mean():.2f} with those of independent models {difference(values[0] - values[1])}"
+    own = [row for row in own if not math.isnan(row["top_found"] + row["top_others"])]
+    if own:
+        values = [by_seed(own, name) for name in ("top_found", "top_others")]
+        text += (
+            f"; of the heads above {ATTENDS:g} {values[0].mean():.2f} are already the highest, of those of independent "
+        )
+        text += f"models {values[1].mean():.2f} {difference(values[0] - values[1])}"
+    return [text + "."]
+
+
+def difference(values: Float[np.ndarray, " seed"]) -> str:
+    """Of pairs of numbers of the same seeds, in words."""
+    low, high = t_interval(values)
+    told = ": MORE than chance" if low > 0 else ": LESS than chance" if high < 0 else ""
+    return f"(difference {bracketed(float(values.mean()), low, high)}, t-interval over seeds{told})"
+
+
+def by_seed(rows: Sequence[Row], column: str) -> Float[np.ndarray, " seed"]:
+    """The mean of a column over the runs of each independent seed."""
+    seeds: dict[int, list[float]] = {}
+    for row in rows:
+        seeds.setdefault(row["seed_group"], []).append(row[column])
+    return np.array([np.mean(values) for values in seeds.values()])
 
 
 def settling(runs: Sequence[pd.DataFrame], column: str, level: float = SETTLED) -> str:

@@ -87,17 +87,10 @@ def differences(contrasts: pd.DataFrame) -> list[str]:
         if texts:
             sentences.append(f"{reference} less other curricula, {NAMES[name]} (p after Holm): {'; '.join(texts)}.")
     if tested:
-        higher, lower = (
-            [
-                f"{NAMES[row['statistic']]} ({row['other']})"
-                for row in tested
-                if differs(row) and sign * row["difference"] > 0
-            ]
-            for sign in (1, -1)
-        )
+        twins = [rows["difference", row["statistic"], row["other"]] for row in tested]
         sentences.append(
-            f"Of these {counted(len(tested), 'comparison')} {reference} models agree between classes MORE in: "
-            f"{listed(higher)}; LESS in: {listed(lower)}."
+            f"Of these {counted(len(tested), 'comparison')} {reference} models agree between classes "
+            f"{directions(tested)}; less what their untrained twins agree, {directions(twins)}."
         )
     untested = sorted({row["other"] for row in compared} - {row["other"] for row in tested})
     if untested:
@@ -106,6 +99,15 @@ def differences(contrasts: pd.DataFrame) -> list[str]:
             "spread between them: nothing follows about these curricula."
         )
     return sentences
+
+
+def directions(rows: Sequence[Row]) -> str:
+    """In which comparisons mixed models agree more, and in which less."""
+    more, less = (
+        [f"{NAMES[row['statistic']]} ({row['other']})" for row in rows if differs(row) and sign * row["difference"] > 0]
+        for sign in (1, -1)
+    )
+    return f"MORE in {listed(more)}, LESS in {listed(less)}"
 
 
 def contrast(row: Row, over_twins: Row) -> str:

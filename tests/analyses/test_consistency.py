@@ -10,7 +10,7 @@ import torch
 
 from analyses.consistency import common_classes, label, open_models, study
 from analyses.consistency_between import coincidences, contrast_within, grouped, measured, pairs_table
-from analyses.consistency_steps import earlier_steps, last_of_runs, steps_table
+from analyses.consistency_steps import earlier_steps, foretold, last_of_runs, steps_table
 from analyses.consistency_within import contrasts_table, curricula_table, within_table
 from analyses.findings import document, write
 from analyses.looks import comparable, look, untrained_twin
@@ -245,8 +245,20 @@ def test_snapshots_lead_up_to_the_last_map(quick_config, tmp_path):
     assert steps["spearman"].iloc[-1] > steps["spearman"].iloc[0] - 1e-9
     assert np.isnan(steps["others"].to_numpy(dtype=float)).all()  # the only other model is of the same run
     found = study([last, middle], n_prompts=16)
-    assert "at step 0 the map has Spearman" in found.sentences[-1]
+    assert "mixed (1 run with snapshots): the first map has Spearman" in found.sentences[-1]
     assert found.figures["steps"]()
+
+
+def test_initialisations_foretell_only_what_they_are_told(rng):
+    """Correlations with the own last map 0.3 above those with independent ones, and heads that are there by chance."""
+    rows = [
+        {"step": 0, "seed_group": seed, "spearman": 0.3 + noise, "others": noise, "top_found": top, "top_others": 0.1}
+        for seed, (noise, top) in enumerate(zip(rng.normal(0, 0.1, 6), (0, 0, 1, 0, 0, 0), strict=True))
+    ]
+    (text,) = foretold(rows)
+    assert "(difference 0.30 [0.30, 0.30], t-interval over seeds: MORE than chance)" in text
+    assert text.endswith("t-interval over seeds).")
+    assert foretold([row | {"others": np.nan} for row in rows]) == []
 
 
 def sorted_steps(directory: Path) -> list[int]:
