@@ -19,6 +19,7 @@ from analyses import consistency_shown as shown
 from analyses import consistency_verdict as verdict
 from analyses.consistency_between import between_table, coincidences, pairs_table
 from analyses.consistency_steps import N_PROMPTS, steps_table
+from analyses.consistency_steps import sentences as steps_in_words
 from analyses.consistency_within import TOP, Model, contrasts_table, curricula_table, found_table, within_table
 from analyses.findings import Findings
 from analyses.looks import look, untrained_twin
@@ -52,12 +53,12 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
     steps = steps_table(models, classes, n_prompts=n_prompts, seed=seed)
     found = found_table(models, classes)
     sentences = [
-        *verdict.within(curricula, contrasts, within),
         *verdict.found_heads(models, found),
+        *verdict.within(curricula, contrasts, within),
         *verdict.numbers(models, coincidences(models, seed)),
         *verdict.functions(models, pairs, between),
         *verdict.streams(models, pairs),
-        *verdict.training(steps),
+        *steps_in_words(steps),
     ]
     tables = {"within": within, "curricula": curricula, "contrasts": contrasts, "found": found}
     tables |= {"pairs": pairs, "between": between, "steps": steps}

@@ -17,8 +17,8 @@ import pandas as pd
 
 from analyses.agreement import coincidence_p
 from analyses.consistency_within import Model, Row
-from analyses.looks import Looks, comparable
-from analyses.matching import WITHIN, Matched, blocks, compare, halves, likeness
+from analyses.looks import comparable
+from analyses.matching import WITHIN, blocks, compare, likeness
 from analyses.over_seeds import NOTHING, Estimate, jackknife
 from interp.plots import where
 from training.config import stream_seed
@@ -49,7 +49,6 @@ def pairs_table(models: Sequence[Model], seed: int) -> pd.DataFrame:
 def pair_rows(one: Model, other: Model, seed: int) -> list[Row]:
     names = (one.checkpoint.name, other.checkpoint.name)
     n_layers, n_heads = one.trained.scores.shape[2:]
-    n_points = one.checkpoint.config.data.n_points
     rng = np.random.default_rng(stream_seed("matching", seed, *names))
     ours, theirs = found_mask(one), found_mask(other)
     about = {
@@ -68,19 +67,13 @@ def pair_rows(one: Model, other: Model, seed: int) -> list[Row]:
     }
     rows = []
     for state, a, b in (("trained", one.trained, other.trained), ("untrained", one.untrained, other.untrained)):
+        chosen, judged = likeness(a.choosing, b.choosing), likeness(a.judging, b.judging)
         for within in WITHIN:
-            found = matched(a, b, n_points, blocks(n_layers, n_heads, within), rng)
+            found = compare(chosen, judged, blocks(n_layers, n_heads, within), rng)
             n_matched = int((ours.ravel() & theirs.ravel()[found.match]).sum())
             measured = {"n_matched": n_matched} | {name: getattr(found, name) for name in COLUMNS}
             rows.append(about | {"state": state, "within": within} | measured)
     return rows
-
-
-def matched(one: Looks, other: Looks, n_points: int, among: list[slice], rng: np.random.Generator) -> Matched:
-    """Heads matched on the first half of the pairs and the choosing prompts, judged on the second and the others."""
-    choosing, judging = halves(n_points)
-    chosen = likeness(one.chosen, other.chosen, choosing)
-    return compare(chosen, likeness(one.judged, other.judged, judging), among, rng)
 
 
 def found_mask(model: Model) -> np.ndarray:

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from analyses.consistency_shown import NAMES
 from analyses.consistency_within import TOP, Model, by_seed, seed_interval
-from interp.plots import GREY, INTACT, NULL, figure_of, grid_of_axes, legend_beside, row_of_axes, where
+from interp.plots import GREY, INTACT, NULL, figure_of, legend_beside, row_of_axes, where
 from training.output import records
 
 COLOURS = ("#1b6ca8", "#c8553d", "#3f7d58", "#7a5195", "#e0a458", "#00838f")
@@ -109,17 +109,27 @@ def draw_matrix(
 
 
 def plot_steps(steps: pd.DataFrame) -> list[Axes]:
-    """Correlation of earlier maps with the last one, a line per run; grey: with those of independent models."""
-    panels = {"spearman": "with the last map (Spearman)", "top_found": "heads > 1/2 already highest",
-              "between_classes": "between classes (Spearman)"}  # fmt: skip
-    axes = grid_of_axes(1, len(panels), width=3.0, height=2.8)[0]
+    """Correlation of earlier maps with the last one: runs thin, the median of a curriculum's runs thick.
+
+    Grey: with the last maps of independent models.
+    """
+    panels = {
+        "spearman": "with the last map (Spearman)",
+        "top_found": "heads > 1/2 already highest",
+        "between_classes": "between classes (Spearman)",
+    }
+    axes = row_of_axes(len(panels), width=3.0, height=2.8)
     colours = dict(zip(dict.fromkeys(steps["curriculum"]), COLOURS * 3, strict=False))
     for ax, (column, title) in zip(axes, panels.items(), strict=True):
-        for _, run in steps.groupby("checkpoint", sort=False):
-            name = run["curriculum"].iloc[0]
-            ax.plot(run["step"], run[column], "o-", ms=2.5, lw=1, color=colours[name], label=name)
+        for name in dict.fromkeys(steps["checkpoint"]):
+            run = where(steps, checkpoint=name)
+            colour = colours[records(run)[0]["curriculum"]]
+            ax.plot(run["step"], run[column], lw=0.7, alpha=0.4, color=colour)
             if column == "spearman":
-                ax.plot(run["step"], run["others"], lw=0.8, color=NULL, label="with independent models")
+                ax.plot(run["step"], run["others"], lw=0.7, color=NULL, label="with independent models")
+        for name, colour in colours.items():
+            median = where(steps, curriculum=name)[["step", column]].groupby("step").median()
+            ax.plot(median.index, median[column], lw=1.8, color=colour, label=name)
         ax.set_xscale("symlog", linthresh=1)
         ax.set(title=title, xlabel="step", ylim=(None, 1.03))
     legend_beside(axes)

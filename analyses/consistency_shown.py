@@ -68,7 +68,7 @@ def by_curriculum(curricula: pd.DataFrame) -> pd.DataFrame:
 
 def by_contrast(contrasts: pd.DataFrame) -> pd.DataFrame:
     rows: dict[str, dict[str, str]] = {}
-    for row in records(contrasts):
+    for row in records(where(contrasts, state="trained")):
         name = f"{row['other']} ({row['n_seeds']} and {row['n_other']} seeds)"
         cells = rows.setdefault(row["other"], {"less": name})
         cells[NAMES[row["statistic"]]] = bracketed(row["difference"], row["ci_low"], row["ci_high"])
@@ -107,3 +107,11 @@ def bracketed(value: float, low: float, high: float) -> str:
     ('0.50 [0.40, 0.60]', '0.50')
     """
     return f"{number(value, 2)} [{number(low, 2)}, {number(high, 2)}]" if low == low else number(value, 2)
+
+
+def counted(n: int, what: str) -> str:
+    """
+    >>> counted(1, "seed"), counted(2, "seed")
+    ('1 seed', '2 seeds')
+    """
+    return f"{n} {what}{'' if n == 1 else 's'}"

@@ -4,18 +4,25 @@ Beside it, as chance: the same earlier maps against the last maps of independent
 positions with it but no heads.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from tqdm import tqdm
 
 from analyses.agreement import mean_over_pairs, pearson, spearman, top_overlap
-from analyses.consistency_within import Model
+from analyses.consistency_shown import bracketed, counted
+from analyses.consistency_within import Model, Row
 from analyses.looks import attention, comparable
+from interp.plots import where
+from interp.seeds import t_interval
+from interp.verdict import ATTENDS
 from training.checkpoint import load, snapshot_steps
 from training.evaluate import evaluation_prompts
+from training.output import records
 
 N_PROMPTS, N_STEPS = 128, 16
 SETTLED = 0.9
@@ -26,7 +33,7 @@ def steps_table(models: Sequence[Model], classes: Sequence[str], *, n_prompts: i
 
     Columns: `spearman` and `pearson` of the map (mean over classes) with the checkpoint's, `others`: Spearman with
     those of independent models; `top_found`: the share of the heads above one half that are already among as many
-    highest; `between_classes`: mean Spearman between classes at this step.
+    highest, and `top_others` of those of independent models; `between_classes`: mean Spearman between classes.
 
     Args:
         models: those of the study.
@@ -70,16 +77,17 @@ def step_row(
     prompts = [evaluation_prompts(config, name, n_prompts=n_prompts, seed=seed) for name in classes]
     maps = np.stack([attention(earlier, one)[0].mean(0).ravel() for one in prompts])
     now, last = maps.mean(0), model.trained.maps.mean(0)
-    others = [
-        float(spearman(now, other.trained.maps.mean(0)))
-        for other in models
-        if other.seed != model.seed and comparable(config, other.checkpoint.config)
+    independent = [
+        other for other in models if other.seed != model.seed and comparable(config, other.checkpoint.config)
     ]
+    others = [float(spearman(now, other.trained.maps.mean(0))) for other in independent]
+    top_others = [float(top_overlap(len(one.found))(now, one.trained.maps.mean(0))) for one in independent if one.found]
     measured = {
         "spearman": float(spearman(now, last)),
         "pearson": float(pearson(now, last)),
         "others": float(np.mean(others)) if others else np.nan,
         "top_found": float(top_overlap(len(model.found))(now, last)),
+        "top_others": float(np.mean(top_others)) if top_others else np.nan,
         "between_classes": float(mean_over_pairs(spearman, maps)),
     }
     return model.about | {"step": step, "last_step": model.checkpoint.step} | measured
@@ -95,3 +103,68 @@ def settled_at(steps: pd.DataFrame, column: str, level: float = SETTLED) -> int 
     below = np.flatnonzero(~(ordered[column].to_numpy() >= level))
     first = below[-1] + 1 if len(below) else 0
     return int(ordered["step"].iloc[first]) if first < len(ordered) else None
+
+
+def sentences(steps: pd.DataFrame) -> list[str]:
+    """What the first snapshots foretell, and from which step on runs have their final map."""
+    if not len(steps):
+        return ["No checkpoint has earlier snapshots: nothing is said about training."]
+    runs = [where(steps, checkpoint=name) for name in dict.fromkeys(steps["checkpoint"])]
+    found = foretold([records(run.sort_values("step"))[0] for run in runs])
+    for curriculum in dict.fromkeys(steps["curriculum"]):
+        own = [run for run in runs if run["curriculum"].iloc[0] == curriculum]
+        start = by_seed([records(run.sort_values("step"))[0] for run in own], "spearman")
+        text = f"{curriculum} ({counted(len(own), 'run')} with snapshots): the first map has Spearman "
+        text += (
+            f"{bracketed(float(start.mean()), *t_interval(start))} with the last one; it stays at {SETTLED} or above "
+        )
+        text += settling(own, "spearman")
+        if any(np.isfinite(run["top_found"]).any() for run in own):
+            text += f"; the heads above {ATTENDS:g} are the highest ones for good {settling(own, 'top_found', 1.0)}"
+        found.append(text + ".")
+    return found
+
+
+def foretold(first: Sequence[Row]) -> list[str]:
+    """Whether initialisations foretell the heads of their own run better than those of independent ones."""
+    own = [row for row in first if row["step"] == 0 and not math.isnan(row["others"])]
+    if not own:
+        return []
+    values = [by_seed(own, name) for name in ("spearman", "others")]
+    text = f"At step 0 the maps of {counted(len(own), 'run')} have Spearman {values[0].mean():.2f} with the last ones, "
+    text += f"{values[1].mean():.2f} with those of independent models {difference(values[0] - values[1])}"
+    own = [row for row in own if not math.isnan(row["top_found"] + row["top_others"])]
+    if own:
+        values = [by_seed(own, name) for name in ("top_found", "top_others")]
+        text += (
+            f"; of the heads above {ATTENDS:g} {values[0].mean():.2f} are already the highest, of those of independent "
+        )
+        text += f"models {values[1].mean():.2f} {difference(values[0] - values[1])}"
+    return [text + "."]
+
+
+def difference(values: Float[np.ndarray, " seed"]) -> str:
+    """Of pairs of numbers of the same seeds, in words."""
+    low, high = t_interval(values)
+    told = ": MORE than chance" if low > 0 else ": LESS than chance" if high < 0 else ""
+    return f"(difference {bracketed(float(values.mean()), low, high)}, t-interval over seeds{told})"
+
+
+def by_seed(rows: Sequence[Row], column: str) -> Float[np.ndarray, " seed"]:
+    """The mean of a column over the runs of each independent seed."""
+    seeds: dict[int, list[float]] = {}
+    for row in rows:
+        seeds.setdefault(row["seed_group"], []).append(row[column])
+    return np.array([np.mean(values) for values in seeds.values()])
+
+
+def settling(runs: Sequence[pd.DataFrame], column: str, level: float = SETTLED) -> str:
+    """The median step over runs, with the range."""
+    settled = [settled_at(run, column, level) for run in runs if np.isfinite(run[column]).any()]
+    reached = sorted(step for step in settled if step is not None)
+    if not reached:
+        return "at no snapshot before the last"
+    text = f"from step {np.median(reached):.0f} on"
+    text += f" (median; {reached[0]} to {reached[-1]})" if len(reached) > 1 else ""
+    missing = len(settled) - len(reached)
+    return text + (f", not in {missing} of {len(settled)}" if missing else "")

@@ -16,12 +16,10 @@ import pandas as pd
 
 from analyses.agreement import mean_over_pairs, pearson
 from analyses.consistency_between import EVERYONE, FOUND, contrast_within, grouped, measured
-from analyses.consistency_shown import NAMES, bracketed
-from analyses.consistency_steps import SETTLED, settled_at
+from analyses.consistency_shown import NAMES, bracketed, counted
 from analyses.consistency_within import MIXED, TOP, Model, Row
 from analyses.published import CLASSES, NEAR, published_maps
 from interp.plots import where
-from interp.seeds import t_interval
 from interp.stats import SIGNIFICANT
 from interp.verdict import ATTENDS
 from training.output import records
@@ -34,7 +32,7 @@ def within(curricula: pd.DataFrame, contrasts: pd.DataFrame, table: pd.DataFrame
     """Classes within a model: by curriculum, mixed against the others, against the paper."""
     names = list(dict.fromkeys(curricula["curriculum"]))
     sentences = [of_curriculum(where(curricula, curriculum=name)) for name in names]
-    return [differences(contrasts), paper(table), *untrained(curricula), *sentences]
+    return [*differences(contrasts), paper(table), *untrained(curricula), *sentences]
 
 
 def of_curriculum(rows: pd.DataFrame) -> str:
@@ -75,27 +73,57 @@ def untrained(curricula: pd.DataFrame) -> list[str]:
     return [" ".join([*sentences, warning + "heads that were learned."])] if sentences else []
 
 
-def differences(contrasts: pd.DataFrame) -> str:
-    """Rule 1."""
+def differences(contrasts: pd.DataFrame) -> list[str]:
+    """Rule 1, a sentence per statistic, and whether mixed models agree more than others on any."""
     if not len(contrasts):
-        return "All models are of one curriculum: nothing follows about others."
+        return ["All models are of one curriculum: nothing follows about others."]
     reference = contrasts["curriculum"].iloc[0]
-    compared = [row for row in records(contrasts) if row["statistic"] in COMPARED]
+    rows = {(row["state"], row["statistic"], row["other"]): row for row in records(contrasts)}
+    compared = [row for (state, name, _), row in rows.items() if state == "trained" and name in COMPARED]
     tested = [row for row in compared if not math.isnan(row["ci_low"])]
-    untested = sorted({row["other"] for row in compared} - {row["other"] for row in tested})
-    texts = []
-    for row in tested:
-        differs = row["p_holm"] < SIGNIFICANT and not row["ci_low"] <= 0 <= row["ci_high"]
-        text = f"{NAMES[row['statistic']]} {'DIFFERS' if differs else 'shows no difference'} from {row['other']} "
-        text += f"({bracketed(row['difference'], row['ci_low'], row['ci_high'])}, p after Holm {row['p_holm']:.2g}, "
-        texts.append(text + f"{row['n_seeds']} and {row['n_other']} seeds)")
-    text = f"{reference} against other curricula: {'; '.join(texts)}. " if texts else ""
-    if untested:
-        text += (
-            f"For {reference} against {', '.join(untested)} there are not two independent seeds on both sides, or no "
+    sentences = []
+    for name in COMPARED:
+        texts = [contrast(row, rows["difference", name, row["other"]]) for row in tested if row["statistic"] == name]
+        if texts:
+            sentences.append(f"{reference} less other curricula, {NAMES[name]} (p after Holm): {'; '.join(texts)}.")
+    if tested:
+        twins = [rows["difference", row["statistic"], row["other"]] for row in tested]
+        sentences.append(
+            f"Of these {counted(len(tested), 'comparison')} {reference} models agree between classes "
+            f"{directions(tested)}; less what their untrained twins agree, {directions(twins)}."
         )
-        text += "spread between them: nothing follows about these curricula."
-    return text.strip()
+    untested = sorted({row["other"] for row in compared} - {row["other"] for row in tested})
+    if untested:
+        sentences.append(
+            f"For {reference} against {', '.join(untested)} there are not two independent seeds on both sides, or no "
+            "spread between them: nothing follows about these curricula."
+        )
+    return sentences
+
+
+def directions(rows: Sequence[Row]) -> str:
+    """In which comparisons mixed models agree more, and in which less."""
+    more, less = (
+        [f"{NAMES[row['statistic']]} ({row['other']})" for row in rows if differs(row) and sign * row["difference"] > 0]
+        for sign in (1, -1)
+    )
+    return f"MORE in {listed(more)}, LESS in {listed(less)}"
+
+
+def contrast(row: Row, over_twins: Row) -> str:
+    """One statistic between two curricula; where it differs, also less that of the untrained twins."""
+    text = f"{row['other']} {bracketed(row['difference'], row['ci_low'], row['ci_high'])} (p = {row['p_holm']:.2g}, "
+    text += f"{row['n_seeds']} and {row['n_other']} seeds"
+    if differs(row):
+        still = "DIFFERENT still" if differs(over_twins) else "no difference"
+        text += f": DIFFERENT; less untrained twins {still}, "
+        text += bracketed(over_twins["difference"], over_twins["ci_low"], over_twins["ci_high"])
+    return text + ")"
+
+
+def differs(row: Row) -> bool:
+    """Rule 1."""
+    return row["p_holm"] < SIGNIFICANT and not row["ci_low"] <= 0 <= row["ci_high"]
 
 
 def paper(table: pd.DataFrame) -> str:
@@ -125,18 +153,19 @@ def paper(table: pd.DataFrame) -> str:
 
 
 def found_heads(models: Sequence[Model], found: pd.DataFrame) -> list[str]:
-    """In how many models the set above one half is the same on all classes."""
+    """In how many models the set above one half is the same on all classes, by curriculum."""
     with_any = [model for model in models if model.found]
     if not with_any:
         return [f"No model has a head above {ATTENDS:g} on any class."]
-    same = sum(
-        len({row["found"] for row in records(where(found, checkpoint=model.checkpoint.name))}) == 1
-        for model in with_any
-    )
-    text = (
-        f"{len(with_any)} of {counted(len(models), 'model')} have a head above {ATTENDS:g} on some class; in {same} of "
-    )
-    return [f"{text}these it is the same set on every class."]
+    texts = []
+    for name in dict.fromkeys(model.curriculum for model in with_any):
+        own = [model for model in with_any if model.curriculum == name]
+        sets = [{row["found"] for row in records(where(found, checkpoint=one.checkpoint.name))} for one in own]
+        texts.append(f"{name} {sum(len(one) == 1 for one in sets)} of {len(own)}")
+    n_twins = sum(bool((model.untrained.maps > ATTENDS).any()) for model in with_any)
+    text = f"{len(with_any)} of {counted(len(models), 'model')} have a head above {ATTENDS:g} on some class "
+    text += f"({n_twins} of their untrained twins); it is the same set on every class in "
+    return [f"{text}{', '.join(texts)} of these."]
 
 
 def numbers(models: Sequence[Model], counted_pairs: tuple[int, float, float, int]) -> list[str]:
@@ -248,56 +277,11 @@ def streams(models: Sequence[Model], pairs: pd.DataFrame) -> list[str]:
     return [text + f", and {n_shared} of {n_found} heads above {ATTENDS:g} have the same number."]
 
 
-def training(steps: pd.DataFrame) -> list[str]:
-    """From which step on a run has its final map."""
-    if not len(steps):
-        return ["No checkpoint has earlier snapshots: nothing is said about training."]
-    runs = [where(steps, checkpoint=name) for name in dict.fromkeys(steps["checkpoint"])]
-    groups = {name: where(steps, curriculum=name) for name in dict.fromkeys(steps["curriculum"])}
-    sentences = []
-    for curriculum, rows in groups.items():
-        own = [run for run in runs if run["curriculum"].iloc[0] == curriculum]
-        first = [records(run.sort_values("step"))[0] for run in own]
-        seeds: dict[int, list[float]] = {}
-        for row in first:
-            seeds.setdefault(row["seed_group"], []).append(row["spearman"])
-        values = np.array([np.mean(one) for one in seeds.values()])
-        text = f"{curriculum} ({counted(len(own), 'run')} with snapshots): at step {first[0]['step']} the map has "
-        text += f"Spearman {bracketed(float(values.mean()), *t_interval(values))} with the last one"
-        others = np.array([row["others"] for row in first])
-        text += f" ({np.nanmean(others):.2f} with those of independent models)" if np.isfinite(others).any() else ""
-        text += f"; it stays at {SETTLED} or above {settling(own, 'spearman')}"
-        if np.isfinite(rows["top_found"]).any():
-            text += f"; the heads above {ATTENDS:g} are the highest ones for good {settling(own, 'top_found', 1.0)}"
-        sentences.append(text + ".")
-    return sentences
-
-
-def settling(runs: Sequence[pd.DataFrame], column: str, level: float = SETTLED) -> str:
-    """The median step over runs, with the range."""
-    settled = [settled_at(run, column, level) for run in runs if np.isfinite(run[column]).any()]
-    reached = sorted(step for step in settled if step is not None)
-    if not reached:
-        return "at no snapshot before the last"
-    text = f"from step {np.median(reached):.0f} on"
-    text += f" (median; {reached[0]} to {reached[-1]})" if len(reached) > 1 else ""
-    missing = len(settled) - len(reached)
-    return text + (f", not in {missing} of {len(settled)}" if missing else "")
-
-
 def estimate(row: Row) -> str:
     return bracketed(row["value"], row["ci_low"], row["ci_high"])
 
 
 interval_of = estimate
-
-
-def counted(n: int, what: str) -> str:
-    """
-    >>> counted(1, "seed"), counted(2, "seed")
-    ('1 seed', '2 seeds')
-    """
-    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def listed(names: Sequence[str]) -> str:

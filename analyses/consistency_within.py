@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -233,7 +233,7 @@ def seed_interval(values: Float[np.ndarray, " seed"], statistic: str, state: str
 
 
 def contrasts_table(within: pd.DataFrame) -> pd.DataFrame:
-    """Trained models of one curriculum (mixed, if there are any) against those of every other, by statistic.
+    """Models of one curriculum (mixed, if there are any) against those of every other, by state and statistic.
 
     Columns: `difference` of means over seeds with Welch's interval `ci_low`, `ci_high`, `p_value`, and `p_holm` over
     the other curricula. Curricula that share a seed are no independent samples: no interval.
@@ -242,8 +242,8 @@ def contrasts_table(within: pd.DataFrame) -> pd.DataFrame:
     reference = reference_of(names)
     others = [name for name in names if name != reference]
     rows: list[Row] = []
-    for statistic in SUMMARIES:
-        family = [contrast(within, statistic, reference, other) for other in others]
+    for state, statistic in product(("trained", "difference"), SUMMARIES):
+        family = [contrast(within, state, statistic, reference, other) for other in others]
         adjusted = holm([row["p_value"] for row in family])
         rows += [row | {"p_holm": p_value} for row, p_value in zip(family, adjusted, strict=True)]
     return pd.DataFrame(rows)
@@ -254,12 +254,12 @@ def reference_of(curricula: Sequence[str]) -> str:
     return MIXED if MIXED in curricula else curricula[0]
 
 
-def contrast(within: pd.DataFrame, statistic: str, reference: str, other: str) -> Row:
-    trained = where(within, classes="all", state="trained", statistic=statistic)
-    rows = [records(where(trained, curriculum=name)) for name in (reference, other)]
+def contrast(within: pd.DataFrame, state: str, statistic: str, reference: str, other: str) -> Row:
+    chosen = where(within, classes="all", state=state, statistic=statistic)
+    rows = [records(where(chosen, curriculum=name)) for name in (reference, other)]
     ours, theirs = map(by_seed, rows)
     shared = {row["seed_group"] for row in rows[0]} & {row["seed_group"] for row in rows[1]}
     estimate = welch(ours, theirs) if len(ours) and len(theirs) and not shared else NOTHING
     measured = {"difference": estimate.value, "ci_low": estimate.low, "ci_high": estimate.high}
-    about = {"statistic": statistic, "curriculum": reference, "other": other}
+    about = {"state": state, "statistic": statistic, "curriculum": reference, "other": other}
     return about | {"n_seeds": len(ours), "n_other": len(theirs)} | measured | {"p_value": estimate.p_value}

@@ -9,7 +9,7 @@
 4. Judge elsewhere. Heads of two random models can be matched as well, by what each happens to prefer at some positions;
    therefore the matching is chosen on the first half of the pairs and judged on the second, on other prompts. A head
    that does the same thing at every pair is still matched there, a coincidence is not: in twelve random models the
-   excess over random matchings falls from 0.18 to 0.03.
+   excess over random matchings within layers is 0.02, against 0.10 if it is chosen at the pairs that judge.
 5. Beside it: matched by number, random matchings, and untrained models, to which the rest of the excess belongs.
 """
 
@@ -38,6 +38,12 @@ class Pattern(NamedTuple):
     attention: Float[np.ndarray, "layer head query_pos key_pos"]
     layout: Layout
 
+    @property
+    def n_points(self) -> int:
+        """The pairs of a prompt."""
+        n_pos = self.attention.shape[-1]
+        return len(np.arange(n_pos)[self.layout.x_tokens(n_pos)])
+
 
 class Matched(NamedTuple):
     """How alike the heads of two models are, averaged over heads.
@@ -47,7 +53,8 @@ class Matched(NamedTuple):
         matched: each with its match.
         chance: the mean over random matchings, exactly.
         p_index: that a random matching is as good as that by number.
-        p_matched: as good as the chosen one.
+        p_matched: as good as the chosen one; even random models have kinds of heads, for two fifths of their pairs it
+            is below 0.05.
         match: of each head, counted through the layers.
     """
 
@@ -71,9 +78,11 @@ def descriptions(pattern: Pattern, points: range) -> Float[np.ndarray, "layer_he
     return np.divide(flat, lengths, out=np.zeros_like(flat), where=lengths > 0)
 
 
-def likeness(one: Pattern, other: Pattern, points: range) -> Float[np.ndarray, "layer_head layer_head"]:
-    """The cosine of every head of one model with every head of the other."""
-    return descriptions(one, points) @ descriptions(other, points).T
+def likeness(
+    one: Float[np.ndarray, "layer_head entry"], other: Float[np.ndarray, "layer_head entry"]
+) -> Float[np.ndarray, "layer_head layer_head"]:
+    """The cosine of every head of one model with every head of the other, from their descriptions."""
+    return one @ other.T
 
 
 def blocks(n_layers: int, n_heads: int, within: Within) -> list[slice]:

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from analyses.agreement import coincidence_p, kendall_w, mean_over_pairs, overlap_p, pearson, spearman, top_overlap
-from analyses.matching import N_DRAWS, Pattern, best_match, blocks, compare, halves, likeness
+from analyses.matching import N_DRAWS, Pattern, best_match, blocks, compare, descriptions, halves, likeness
 from analyses.over_seeds import jackknife, welch
 from training.prompts import PLAIN
 
@@ -15,8 +15,8 @@ from training.prompts import PLAIN
 def test_correlations_equal_scipys_for_any_number_of_maps(rng):
     one, other = rng.normal(size=(2, 5, 24)).round(1)  # with ties
     for own, reference in ((pearson, stats.pearsonr), (spearman, stats.spearmanr)):
-        expected = [reference(a, b)[0] for a, b in zip(one, other, strict=True)]
-        np.testing.assert_allclose(own(one, other), expected)  # pyright: ignore
+        expected = np.array([next(iter(reference(a, b))) for a, b in zip(one, other, strict=True)])
+        np.testing.assert_allclose(own(one, other), expected)
     assert np.isnan(pearson(np.full(5, 0.1), rng.normal(size=5)))
 
 
@@ -59,14 +59,14 @@ def test_concordance_is_one_over_m_by_chance_and_the_mean_spearman_rescaled(rng)
 
 def test_heads_coincide_by_chance_as_often_as_counted(rng):
     """Five independent models with two of eight heads each: p <= 0.05 in no more than one study of twenty."""
-    pairs, p_values, found = list(combinations(range(5), 2)), [], []
+    pairs, p_values, found, by_chance = list(combinations(range(5), 2)), [], [], 10 * 2 * 2 / 8
     for _ in range(400):
         masks = [rng.permuted([True, True, *[False] * 6])[None] for _ in range(5)]
         n, expected, p_value = coincidence_p(masks, pairs, rng, n_draws=199)
         found.append(n)
         p_values.append(p_value)
-        assert expected == pytest.approx(10 * 2 * 2 / 8)
-    assert abs(np.mean(found) - expected) < 4 * np.std(found) / np.sqrt(len(found))  # pyright: ignore
+        assert expected == pytest.approx(by_chance)
+    assert abs(np.mean(found) - by_chance) < 4 * np.std(found) / np.sqrt(len(found))
     assert np.mean(np.array(p_values) <= 0.05) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
 
 
@@ -82,6 +82,10 @@ def random_pattern(rng, n_layers=2, n_heads=8, n_pos=32) -> Pattern:
     return Pattern(weights / weights.sum(-1, keepdims=True), PLAIN)
 
 
+def cosines(one: Pattern, other: Pattern, points: range) -> np.ndarray:
+    return likeness(descriptions(one, points), descriptions(other, points))
+
+
 def test_a_planted_order_of_heads_is_recovered(rng):
     pattern = random_pattern(rng)
     orders = [rng.permutation(8) for _ in range(2)]
@@ -89,7 +93,7 @@ def test_a_planted_order_of_heads_is_recovered(rng):
     other = Pattern(moved, PLAIN)
     first, second = halves(16)
     among = blocks(2, 8, "layer")
-    found = compare(likeness(pattern, other, first), likeness(pattern, other, second), among, rng)
+    found = compare(cosines(pattern, other, first), cosines(pattern, other, second), among, rng)
     assert found.matched == pytest.approx(1)
     assert found.by_index < 0.5
     assert found.p_matched == 1 / (N_DRAWS + 1)
@@ -103,8 +107,8 @@ def test_unrelated_heads_matched_on_one_half_are_no_more_alike_on_the_other(rng)
     excess, p_values, circular = [], [], []
     for _ in range(60):
         one, other = random_pattern(rng), random_pattern(rng)
-        judged = likeness(one, other, second)
-        found = compare(likeness(one, other, first), judged, among, rng)
+        judged = cosines(one, other, second)
+        found = compare(cosines(one, other, first), judged, among, rng)
         excess.append(found.matched - found.chance)
         p_values.append(found.p_matched)
         circular.append(compare(judged, judged, among, rng).p_matched)
@@ -128,7 +132,7 @@ def test_welch_is_scipys(rng):
     one, other = rng.normal(size=5), rng.normal(1, 3, size=4)
     expected = stats.ttest_ind(one, other, equal_var=False)
     low, high = expected.confidence_interval(0.95)
-    np.testing.assert_allclose(welch(one, other), (one.mean() - other.mean(), low, high, expected.pvalue))  # pyright: ignore
+    np.testing.assert_allclose(welch(one, other), (one.mean() - other.mean(), low, high, tuple(expected)[1]))
     assert np.isnan(welch(one, other[:1]).low)
     assert np.isnan(welch(np.ones(3), np.ones(3)).p_value)
 
