@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from analyses.report.evidence import ModelEvidence
+from analyses.report.frames import where
 from interp.verdict import ATTENDS
 
 Map = Float[np.ndarray, "layer head"]
@@ -25,7 +26,7 @@ def spearman(first: Map, second: Map) -> float:
     ranks = [pd.Series(one.ravel()).rank() for one in (first, second)]
     if any(one.isna().any() or one.nunique() < 2 for one in ranks):
         return math.nan
-    return round(float(np.corrcoef(*ranks)[0, 1]), 12)
+    return round(float(np.corrcoef(np.stack(ranks))[0, 1]), 12)
 
 
 def overlap(first: Map, second: Map) -> float:
@@ -40,8 +41,9 @@ def overlap(first: Map, second: Map) -> float:
 
 def effects_of(model: ModelEvidence, name: str) -> Map:
     """The effect of removing every head alone on one class."""
-    table = model.singles.table
-    return table[table["function_class"] == name]["effect"].to_numpy(dtype=float).reshape(model.selection.shape)
+    return (
+        where(model.singles.table, function_class=name)["effect"].to_numpy(dtype=float).reshape(model.selection.shape)
+    )
 
 
 def between_classes(model: ModelEvidence) -> pd.DataFrame:

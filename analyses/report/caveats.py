@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from analyses.report.evidence import Evidence, ModelEvidence
+from analyses.report.frames import where
 from interp.heads import show
 from interp.seeds import independent_seeds
 from interp.stats import SIGNIFICANT
@@ -134,19 +136,17 @@ RULES: dict[str, Callable[[Evidence], Found]] = {
 }
 
 
-def first_row(model: ModelEvidence, name: str) -> dict[str, float]:
+def first_row(model: ModelEvidence, name: str) -> dict[str, Any]:
     """Any row of a class among those of single heads: the errors of the intact model are in each."""
-    table = model.singles.table
-    return records(table[table["function_class"] == name])[0]
+    return records(where(model.singles.table, function_class=name))[0]
 
 
-def rows_of_found(model: ModelEvidence) -> dict[str, list[dict[str, float]]]:
+def rows_of_found(model: ModelEvidence) -> dict[str, list[dict[str, Any]]]:
     """By class, the found set's row for every mode; nothing if nothing was found."""
     if model.ablation is None:
         return {}
-    table = model.ablation.table
-    of_set = table[table["heads"] == show(model.found)]
-    return {name: records(of_set[of_set["function_class"] == name]) for name in model.classes}
+    of_set = where(model.ablation.table, heads=show(model.found))
+    return {name: records(where(of_set, function_class=name)) for name in model.classes}
 
 
 def names_of(models: Sequence[ModelEvidence]) -> tuple[str, ...]:

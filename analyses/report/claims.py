@@ -58,10 +58,9 @@ def located(evidence: Evidence) -> Claim:
     learned = [one for one in evidence.models if learned_classes(one)]
     having = [one for one in learned if one.found]
     rest = [one for one in evidence.models if one not in learned]
-    because = f"{len(having)} of {counted(len(learned), 'model')} that learned a class have such a head"
+    because = f"such a head is in {len(having)} of {counted(len(learned), 'model')} that learned a class"
     if rest:
-        others = sum(bool(one.found) for one in rest)
-        because += f"; so {'do' if others != 1 else 'does'} {others} of the {len(rest)} that learned none"
+        because += f", and in {sum(bool(one.found) for one in rest)} of {len(rest)} that learned none"
     if missing := [one.name for one in learned if not one.found]:
         because += f" (without: {', '.join(missing)})"
     statement = f"Models that learned in context have a head that attends from y to its own x (score above {ATTENDS})."

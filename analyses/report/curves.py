@@ -4,29 +4,31 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from analyses.report.emergence import BEST_OTHER
 from analyses.report.svg import (
     GREY,
     INK,
     INTACT,
     MODES,
     NULL,
-    RULE,
     Scale,
     dot,
     drawing,
     element,
+    key,
     line,
     polyline,
+    stroke_mark,
     text,
     ticks,
-    told,
 )
-from analyses.report.emergence import BEST_OTHER
 from interp.verdict import ATTENDS, HALF
 from training.output import number
 
-WIDTH, HEIGHT = 348, 220
+WIDTH, HEIGHT = 332, 220
 LEFT, RIGHT, TOP, BOTTOM = 46, 16, 26, 40
+
+OTHERS = "#8a949e"
 
 Points = Sequence[tuple[float, float]]
 
@@ -34,7 +36,7 @@ Points = Sequence[tuple[float, float]]
 def frame(title: str, x: Scale, y: Scale, x_label: str, y_label: str, x_ticks: Mapping[float, str]) -> list[str]:
     """Title, axes with their names, and a faint line at every tick of y."""
     marks = [text(LEFT, 13, title, size=12, fill=INK)]
-    for tick in ticks(y.low, y.high, 4):
+    for tick in ticks(y.low, y.high):
         marks += [
             line(x.start, y(tick), x.stop, y(tick)),
             text(LEFT - 7, y(tick) + 3.5, number(tick, 1), size=10, anchor="end"),
@@ -78,10 +80,12 @@ def emergence_figure(scores: Mapping[str, Points], error: Points, title: str) ->
     x_ticks = {math.log10(1 + step): f"{step}" for step in (0, 10, 100, 1000, 10_000, 100_000) if step <= max(steps)}
     marks = frame(title, x, y, "training step (log)", "score; error", x_ticks)
     marks.append(line(x.start, y(ATTENDS), x.stop, y(ATTENDS), stroke=GREY, dash="1 3"))
-    curves = [("error / no context", error, MODES["zero"], "4 3", 1.4)]
+    curves: list[tuple[str, Points, str, str | None, float]] = [
+        ("error / no context", error, MODES["zero"], "4 3", 1.4)
+    ]
     for head, points in scores.items():
         found = head != BEST_OTHER
-        curves.append((head, points, INTACT if found else "#8a949e", None, 2.2 if found else 1.4))
+        curves.append((head, points, INTACT if found else OTHERS, None, 2.2 if found else 1.4))
     for name, points, stroke, dash, width in curves:
         placed = [(math.log10(1 + step), value) for step, value in points]
         marks.append(polyline([(x(step), y(value)) for step, value in placed], stroke=stroke, width=width, dash=dash))
@@ -113,10 +117,18 @@ def dose_figure(rows: Sequence[Mapping[str, Any]], title: str, ends: tuple[float
     )
 
 
-def bar(share: float, colour: str, hover: str, width: float = 120) -> str:
-    """A small horizontal bar from 0 to 1."""
-    body = element("rect", x=0.0, y=2.0, width=float(width), height=8.0, rx=2, fill=RULE)
-    full = element(
-        "rect", told(hover), x=0.0, y=2.0, width=float(max(1.0, min(1.0, share) * width)), height=8.0, rx=2, fill=colour
+def key_to_errors() -> str:
+    """What the lines of the error curves stand for."""
+    lines = {"intact": stroke_mark(INTACT, 2.4), "no-context optimum": stroke_mark(GREY, 1.6, "2 3")}
+    return key(lines | {f"without: {mode}": stroke_mark(colour) for mode, colour in MODES.items()})
+
+
+def key_to_emergence() -> str:
+    """What the lines of the training curves stand for."""
+    return key(
+        {
+            "score of a found head": stroke_mark(INTACT, 2.2),
+            "highest score of the others": stroke_mark(OTHERS, 1.4),
+            "error, of the no-context optimum's": stroke_mark(MODES["zero"], 1.4, "4 3"),
+        }
     )
-    return drawing(width, 12, body, full, label=hover)

@@ -9,15 +9,13 @@ import numpy as np
 from analyses.report.svg import (
     GREY,
     INK,
-    INTACT,
-    MODES,
     NULL,
-    RULE,
     SOFT,
     Scale,
     dot,
     drawing,
     element,
+    key,
     line,
     text,
     ticks,
@@ -25,9 +23,10 @@ from analyses.report.svg import (
 )
 from training.output import interval, number
 
-WIDTH, LEFT, RIGHT = 348, 66, 14
+WIDTH, LEFT, RIGHT = 332, 66, 14
 ROW, SWARM = 74, 26
 RADIUS = 2.4
+BEYOND = 0.25
 
 
 class Row(NamedTuple):
@@ -49,14 +48,20 @@ class Row(NamedTuple):
 
 
 def extent(rows: Sequence[Row]) -> tuple[float, float]:
-    """The ends of an axis that holds every effect, interval and null effect of these rows, and 0 and 1."""
-    values = [0.0, 1.0]
+    """The ends of an axis that holds every effect and null effect of these rows, and 0 and 1.
+
+    Intervals may reach beyond by `BEYOND` of that and are cut there: one heavy tail would flatten everything else.
+    """
+    values, ends = [0.0, 1.0], [0.0]
     for row in rows:
-        values += [row.effect[key] for key in ("effect", "ci_low", "ci_high")]
-        values += [*row.null.values(), *row.other.values(), row.effect.get("direct_effect", 0.0)]
-    defined = [value for value in values if not math.isnan(value)]
-    margin = 0.04 * (max(defined) - min(defined))
-    return min(defined) - margin, max(defined) + margin
+        values += [row.effect["effect"], *row.null.values(), *row.other.values(), row.effect.get("direct_effect", 0.0)]
+        ends += [row.effect["ci_low"], row.effect["ci_high"]]
+    low, high = (end([value for value in values if not math.isnan(value)]) for end in (min, max))
+    far_low, far_high = (end([value for value in ends if not math.isnan(value)]) for end in (min, max))
+    width = high - low
+    return max(min(low, far_low), low - BEYOND * width) - 0.04 * width, min(
+        max(high, far_high), high + BEYOND * width
+    ) + 0.04 * width
 
 
 def against_null(rows: Sequence[Row], title: str, ends: tuple[float, float]) -> str:
@@ -103,7 +108,7 @@ def forest(rows: Sequence[Row], title: str, ends: tuple[float, float]) -> str:
 def grid(x: Scale, top: float, bottom: float) -> list[str]:
     """Ticks below, and lines at no effect and at the whole gain."""
     marks = [line(x(value), top, x(value), bottom, stroke=GREY, dash="1 3") for value in (0, 1)]
-    marks += [text(x(tick), bottom + 14, number(tick, 1), size=10, anchor="middle") for tick in ticks(x.low, x.high, 4)]
+    marks += [text(x(tick), bottom + 14, number(tick, 1), size=10, anchor="middle") for tick in ticks(x.low, x.high)]
     marks.append(line(x.start, bottom, x.stop, bottom))
     return [
         *marks,
@@ -122,6 +127,13 @@ def effect_mark(row: Row, x: Scale, y: float) -> list[str]:
         "rect", told(said), x=-4.5, y=-4.5, width=9, height=9, fill=row.colour, stroke="#ffffff", transform=place
     )
     marks = [line(x(low), y, x(high), y, stroke=row.colour, width=2.5), diamond]
+    if high > x.high:  # an open end
+        marks.insert(
+            0,
+            element(
+                "path", d=f"M{x.stop - 4:.1f} {y - 4:.1f}l5 4l-5 4", stroke=row.colour, fill="none", stroke_width=1.6
+            ),
+        )
     if "direct_effect" in row.effect:
         direct = float(row.effect["direct_effect"])
         arms = f"M{x(direct) - 3.5:.1f} {y - 3.5:.1f}l7 7m0 -7l-7 7"
@@ -160,32 +172,12 @@ def label_of(rows: Sequence[Row], title: str) -> str:
     return f"{title}: share of the in-context gain lost without the found heads: {', '.join(said)}"
 
 
-def key_to_null() -> str:
-    """What the marks stand for."""
-    marks: list[str] = []
-    place = 6.0
-    entries = [
-        (
-            element("rect", x=-4.5, y=-4.5, width=9, height=9, fill=SOFT, transform="translate({x} 10) rotate(45)"),
-            "found heads, with 95 % interval",
-        ),
-        (
-            element("path", d="M-3.5 -3.5l7 7m0 -7l-7 7", stroke=SOFT, stroke_width=1.6, transform="translate({x} 10)"),
-            "direct effect alone",
-        ),
-        (
-            dot(0, 0, RADIUS, fill=NULL, stroke="#8a949e", stroke_width=0.7, transform="translate({x} 10)"),
-            "layer-matched set (above)",
-        ),
-        (
-            dot(0, 0, RADIUS, fill="#ffffff", stroke="#8a949e", stroke_width=0.7, transform="translate({x} 10)"),
-            "set from any layer (below)",
-        ),
-    ]
-    for mark, said in entries:
-        marks += [mark.replace("{x}", f"{place:.0f}"), text(place + 11, 14, said, size=11)]
-        place += 26 + 6.0 * len(said)
-    return drawing(place, 20, *marks, label="key: " + "; ".join(said for _, said in entries))
-
-
-__all__ = ["INTACT", "MODES", "RULE", "Row", "against_null", "extent", "forest", "key_to_null"]
+def key_to_null(*, forest: bool = False) -> str:
+    """What the marks of these figures stand for."""
+    diamond = element("rect", x=-4.5, y=-4.5, width=9, height=9, fill=SOFT, transform="rotate(45)")
+    cross = element("path", d="M-3.5 -3.5l7 7m0 -7l-7 7", stroke=SOFT, stroke_width=1.6)
+    full, hollow = (dot(0, 0, RADIUS, fill=fill, stroke="#8a949e", stroke_width=0.7) for fill in (NULL, "#ffffff"))
+    marks = {"found heads, with 95 % interval": diamond, "direct effect alone": cross}
+    if forest:
+        return key(marks | {"layer-matched set": dot(0, 0, RADIUS, fill=NULL)})
+    return key(marks | {"layer-matched set (above)": full, "set from any layer (below)": hollow})

@@ -8,7 +8,9 @@ import pandas as pd
 
 from analyses.report.agreement import effects_of, spearman
 from analyses.report.evidence import ModelEvidence
+from analyses.report.frames import where
 from interp.verdict import ATTENDS, HALF
+from training.output import records
 
 
 def dose_response(models: Sequence[ModelEvidence]) -> pd.DataFrame:
@@ -19,9 +21,8 @@ def dose_response(models: Sequence[ModelEvidence]) -> pd.DataFrame:
     """
     rows = []
     for model in models:
-        table = model.singles.table
         for name in model.classes:
-            of_class = table[table["function_class"] == name].to_dict("records")
+            of_class = records(where(model.singles.table, function_class=name))
             for head, row in zip(model.heads, of_class, strict=True):
                 about = {"checkpoint": model.name, "function_class": name, "trained": name in model.trained}
                 which = {"head": str(head), "found": head in model.found}
@@ -55,4 +56,4 @@ def agreement_of_score_and_effect(dose: pd.DataFrame) -> dict[str, int]:
 def median_and_range(values: Sequence[float]) -> tuple[float, float, float]:
     """Of the defined values; NaN if there are none."""
     defined = [value for value in values if not math.isnan(value)]
-    return (float(np.median(defined)), min(defined), max(defined)) if defined else (math.nan,) * 3
+    return (float(np.median(defined)), min(defined), max(defined)) if defined else (math.nan, math.nan, math.nan)

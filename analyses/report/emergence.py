@@ -28,8 +28,8 @@ def emergence(
 ) -> pd.DataFrame:
     """One row per snapshot up to the checkpoint's step, function class, and found head or `best other`.
 
-    Columns: `checkpoint`, `step`, `function_class`, `head`, `score` (retrospective), `error` (of the model over the last
-    quarter of the pairs, relative to the no-context optimum: 1 makes no use of the context), the same for every head.
+    Columns: `checkpoint`, `step`, `function_class`, `head`, `score` (retrospective), `error` (of the whole model over
+    the last quarter of the pairs, relative to the no-context optimum: 1 makes no use of the context).
 
     Args:
         checkpoint: a loaded run; empty if its directory has no snapshots.

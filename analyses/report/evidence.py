@@ -14,6 +14,7 @@ from tqdm import tqdm
 from analyses.report.emergence import emergence
 from interp.ablation import Ablation, ablate
 from interp.heads import HeadSet, all_heads, heads_above, show
+from interp.nulls import Match
 from interp.patching.paths import path_effects
 from interp.patching.receivers import parse_receivers
 from interp.scores import HeadScores, score_all, selection_scores
@@ -23,7 +24,7 @@ from training.checkpoint import Checkpoint
 
 PATH_PROMPTS = 256
 """At most: a path's share is a ratio of large effects, and there are hundreds of paths."""
-MATCHES = ("layer", "size")
+MATCHES: tuple[Match, ...] = ("layer", "size")
 LEAD = "mean"
 """The replacement by which every head is compared with every other."""
 RETROSPECTIVE = "retrospective"
@@ -136,16 +137,23 @@ def gather(checkpoints: Sequence[Checkpoint], settings: Settings) -> Evidence:
 def measure(checkpoint: Checkpoint, settings: Settings) -> ModelEvidence:
     """Everything about one checkpoint."""
     classes = settings.classes or checkpoint.config.evaluated_classes
-    common = {"n_prompts": settings.n_prompts, "seed": settings.seed}
-    selection = selection_scores(checkpoint, **common)
+    n_prompts, seed = settings.n_prompts, settings.seed
+    selection = selection_scores(checkpoint, n_prompts, seed)
     found = heads_above(ATTENDS, selection)
-    scores = {one.kind.name: one for one in score_all(checkpoint, classes, **common)}
+    scores = {one.kind.name: one for one in score_all(checkpoint, classes, n_prompts=n_prompts, seed=seed)}
     ablation = None
     if found:
-        controls = {"n_controls": settings.n_controls, "matches": MATCHES}
-        ablation = ablate(checkpoint, sets_of(found), classes, **controls, **common)
+        ablation = ablate(
+            checkpoint,
+            sets_of(found),
+            classes,
+            n_prompts=n_prompts,
+            n_controls=settings.n_controls,
+            matches=MATCHES,
+            seed=seed,
+        )
     alone: list[HeadSet] = [(head,) for head in all_heads(*selection.shape)]
-    singles = ablate(checkpoint, alone, classes, modes=[LEAD], n_controls=0, matches=(), **common)
+    singles = ablate(checkpoint, alone, classes, modes=[LEAD], n_controls=0, matches=(), n_prompts=n_prompts, seed=seed)
     return ModelEvidence(
         checkpoint,
         tuple(classes),
@@ -155,7 +163,7 @@ def measure(checkpoint: Checkpoint, settings: Settings) -> ModelEvidence:
         ablation,
         singles,
         readers(checkpoint, found, settings) if settings.paths else pd.DataFrame(),
-        emergence(checkpoint, found, classes, n_prompts=settings.n_prompts, seed=settings.seed),
+        emergence(checkpoint, found, classes, n_prompts=n_prompts, seed=seed),
     )
 
 

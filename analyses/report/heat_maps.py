@@ -24,6 +24,8 @@ from training.output import number
 NUMBERED = 48
 """Cells, beyond which numbers do not fit (as in `interp.plots`)."""
 CELL, SMALL = 31, 17
+NOTHING = colour(math.nan, 0, 1)
+"""Of the diagonal of a matrix, which says nothing."""
 
 
 def head_map(
@@ -62,7 +64,7 @@ def head_map(
                 text(
                     x + cell / 2 - 0.5,
                     y + cell / 2 + 3,
-                    f"{value:.2f}",
+                    f"{value:z.2f}",
                     size=9.5,
                     anchor="middle",
                     fill=readable_on(fill),
@@ -99,14 +101,14 @@ def matrix(
     left = 10 + 6.1 * max(map(len, names))
     top = 26
     marks = [text(0, 13, title, size=12, fill=INK)]
-    stops = DIVERGING if low < 0 else SEQUENTIAL
+    stops = DIVERGING if low < 0 else SEQUENTIAL[:6]
     for (row, column), value in np.ndenumerate(values):
         x, y = left + cell * column, top + cell * row
-        fill = colour(float(value), low, 1.0, stops)
+        fill = NOTHING if row == column else colour(float(value), low, 1.0, stops)
         said = f"{names[row]} and {names[column]}: {hover or title} {number(float(value), 2)}"
         marks.append(element("rect", told(said), x=x, y=y, width=cell - 1, height=cell - 1, rx=2, fill=fill))
         if cell >= 30:
-            shown = "–" if math.isnan(value) else f"{value:.2f}"
+            shown = "–" if math.isnan(value) else f"{value:z.2f}"
             marks.append(
                 text(
                     x + cell / 2,

@@ -1,5 +1,6 @@
 """The page: what each section shows, put into the template. No number is made here."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -13,8 +14,10 @@ from markupsafe import Markup
 from analyses.report import panels, shown
 from analyses.report.caveats import Caveat, caveats
 from analyses.report.claims import Claim, claims
+from analyses.report.curves import key_to_emergence, key_to_errors
 from analyses.report.distributions import key_to_null
 from analyses.report.evidence import Evidence, ModelEvidence
+from analyses.report.frames import where
 from analyses.report.protocol import Protocol
 from analyses.report.tables import tables
 from interp.heads import highest_head
@@ -47,7 +50,7 @@ def account(evidence: Evidence) -> Account:
     if not evidence.pooled.empty:
         for group in dict.fromkeys(evidence.pooled["curriculum"]):
             title = "all models" if group == "all" else f"curriculum {group}"
-            said[title] = [pooled_verdict(evidence.pooled[evidence.pooled["curriculum"] == group])]
+            said[title] = [pooled_verdict(where(evidence.pooled, curriculum=group))]
     said |= {model.name: sentences_of(model) for model in evidence.models}
     return Account(claims(evidence), said, caveats(evidence))
 
@@ -124,11 +127,26 @@ def render(evidence: Evidence, said: Account, protocol: Protocol, data: Sequence
         panels=panels,
         shown=shown,
         evidence=evidence,
-        key=key_to_null(),
+        key={
+            "null": key_to_null(),
+            "forest": key_to_null(forest=True),
+            "errors": key_to_errors(),
+            "emergence": key_to_emergence(),
+        },
+        parts=parts,
         threshold=ATTENDS,
         with_heads=[one for one in models if one.ablation is not None],
         with_history=[one for one in models if not one.emergence.empty],
     )
+
+
+def parts(paragraph: str) -> list[str]:
+    """The sentences of a verdict, one per function class, for a list.
+
+    >>> parts("Removing 0.1 costs 0.9 (p = 0.1). Removing 0.1 costs 1. It attends.")
+    ['Removing 0.1 costs 0.9 (p = 0.1).', 'Removing 0.1 costs 1.', 'It attends.']
+    """
+    return re.split(r"(?<=[.]) (?=Removing |The intact |It attends |Over |No model |One seed )", paragraph)
 
 
 def asset(name: str) -> str:

@@ -10,6 +10,7 @@ from analyses.report.curves import dose_figure, emergence_figure, error_figure
 from analyses.report.distributions import Row, against_null, extent, forest
 from analyses.report.dose import dose_response
 from analyses.report.evidence import LEAD, Evidence, ModelEvidence
+from analyses.report.frames import where
 from analyses.report.heat_maps import head_map, matrix
 from analyses.report.svg import MODES, SOFT
 from interp.heads import show
@@ -50,24 +51,20 @@ def effect_maps(model: ModelEvidence) -> list[str]:
 
 
 def null_figures(model: ModelEvidence) -> list[str]:
-    """The found set against its null distributions, one figure per class on one axis."""
+    """The found set against its null distributions, one figure per class, each on its own axis."""
     by_class = {name: null_rows(model, name) for name in model.classes}
-    drawn = [row for rows in by_class.values() for row in rows]
-    return [against_null(rows, name, extent(drawn)) for name, rows in by_class.items()] if drawn else []
+    return [against_null(rows, name, extent(rows)) for name, rows in by_class.items() if rows]
 
 
 def null_rows(model: ModelEvidence, name: str) -> list[Row]:
     """One row per mode of the found set on one class."""
     if model.ablation is None:
         return []
-    table, null = (
-        one[(one["heads"] == show(model.found)) & (one["function_class"] == name)]
-        for one in (model.ablation.table, model.ablation.null)
-    )
+    of_cell = {"heads": show(model.found), "function_class": name}
+    table, null = where(model.ablation.table, **of_cell), where(model.ablation.null, **of_cell)
     rows = []
     for effect in records(table):
-        of_mode = null[null["mode"] == effect["mode"]]
-        layer, size = (by_set(of_mode[of_mode["match"] == match]) for match in ("layer", "size"))
+        layer, size = (by_set(where(null, mode=effect["mode"], match=match)) for match in ("layer", "size"))
         rows.append(Row(effect["mode"], effect, layer, size, MODES.get(effect["mode"], SOFT)))
     return rows
 
@@ -96,10 +93,10 @@ def error_figures(model: ModelEvidence) -> list[str]:
     if model.ablation is None:
         return []
     curves = model.ablation.curves
-    mine = curves[curves["heads"].isin(["", show(model.found)])]
+    mine = pd.concat([where(curves, heads=""), where(curves, heads=show(model.found))])
     figures = []
     for name in model.classes:
-        of_class = mine[mine["function_class"] == name]
+        of_class = where(mine, function_class=name)
         lines = {
             str(mode): list(zip(curve["examples"].astype(float), curve["nmse"].astype(float), strict=True))
             for mode, curve in of_class.groupby("mode", sort=False)
@@ -131,11 +128,12 @@ def dose_figures(models: Sequence[ModelEvidence], labels: Labels) -> list[str]:
     dose = dose.assign(checkpoint=dose["checkpoint"].map(labels))  # pyright: ignore
     if dose.empty:
         return []
-    low, high = min(0.0, dose["effect"].min()), max(1.0, dose["effect"].max(), dose[dose["found"]]["ci_high"].max())
+    effects = [*dose["effect"], *where(dose, found=True)["ci_high"]]
+    low, high = float(min(0.0, *effects)), float(max(1.0, *effects))
     margin = 0.04 * (high - low)
     names = list(dict.fromkeys(dose["function_class"]))
     ends = (low - margin, high + margin)
-    return [dose_figure(records(dose[dose["function_class"] == name]), name, ends) for name in names]
+    return [dose_figure(records(where(dose, function_class=name)), name, ends) for name in names]
 
 
 def emergence_figures(model: ModelEvidence) -> list[str]:

@@ -52,7 +52,8 @@ def protocol_of(evidence: Evidence, arguments: Sequence[str] | None = None) -> P
         "heads are chosen": f"score above {ATTENDS}, mean over the trained classes, prompts of stream 'selection'",
         "heads are tested": "prompts of stream 'test', shared by every condition; references are of a third stream",
         "replacements": f"{', '.join(DEFAULT_MODES)}; single heads and comparisons by {LEAD}",
-        "null sets": f"up to {settings.n_controls} per set and matching ({'; '.join(MEANINGS[one] for one in MATCHES)}), "
+        "null sets": f"up to {settings.n_controls} per set and matching "
+        f"({'; '.join(MEANINGS[one] for one in MATCHES)}), "
         f"on {n_null} prompts",
         "p-values": "(k+1)/(n+1), the tested set not among its own null; Holm over function classes",
         "intervals": "95 %, paired bootstrap over prompts",

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from analyses.report.dose import dose_correlations
 from analyses.report.emergence import onsets
 from analyses.report.evidence import LEAD, Evidence, ModelEvidence
+from analyses.report.frames import where
 from analyses.report.tables import model_rows
 from interp.heads import Head, show
 from interp.patching.paths import ALL
@@ -44,7 +45,7 @@ def words(content: str) -> Cell:
 
 
 def value(x: float, digits: int = 3) -> Cell:
-    return Cell(number(x, digits), float(x))
+    return Cell(number(0.0 if abs(x) < 0.5 * 10**-digits else x, digits), float(x))  # no "-0.000"
 
 
 def with_interval(x: float, low: float, high: float) -> Cell:
@@ -174,12 +175,12 @@ def dose_table(models: Sequence[ModelEvidence], labels: dict[str, str]) -> Table
 def head_table(model: ModelEvidence, head: Head) -> Table:
     """One found head: score and effect by class and mode."""
     assert model.ablation is not None
-    alone = model.ablation.table[model.ablation.table["heads"] == show((head,))]
+    alone = where(model.ablation.table, heads=show((head,)))
     modes = list(dict.fromkeys(alone["mode"]))
     rows = []
     for name in model.classes:
         scores = model.retrospective
-        of_class = {row["mode"]: row for row in records(alone[alone["function_class"] == name])}
+        of_class = {row["mode"]: row for row in records(where(alone, function_class=name))}
         cells = [
             with_interval(of_class[mode]["effect"], of_class[mode]["ci_low"], of_class[mode]["ci_high"])
             for mode in modes
@@ -204,9 +205,9 @@ def reads_table(model: ModelEvidence, head: Head) -> Table:
 def readers_table(model: ModelEvidence, head: Head, most: int = 6) -> Table:
     """Who reads a head: the strongest paths on each class, as shares of its effect through all of them."""
     rows = []
-    own = model.paths[model.paths["sender"] == str(head)]
+    own = where(model.paths, sender=str(head))
     for name in dict.fromkeys(own["function_class"]):
-        of_class = records(own[(own["function_class"] == name) & (own["receiver"] != ALL)])
+        of_class = [row for row in records(where(own, function_class=name)) if row["receiver"] != ALL]
         for row in sorted(of_class, key=lambda row: -abs(row["effect"]))[:most]:
             share = with_interval(row["share"], row["share_low"], row["share_high"])
             rows.append(

@@ -1,7 +1,7 @@
 """Scalable vector graphics by hand: elements as text, linear scales, ticks. Nothing here knows what is drawn."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -78,6 +78,21 @@ def dot(x: float, y: float, r: float, hover: str = "", **attributes: object) -> 
 def polyline(points: Sequence[tuple[float, float]], *, stroke: str, width: float = 1.6, dash: str | None = None) -> str:
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     return element("polyline", points=path, fill="none", stroke=stroke, stroke_width=width, stroke_dasharray=dash)
+
+
+def key(marks: Mapping[str, str]) -> str:
+    """What marks, drawn around the origin, stand for, side by side."""
+    body: list[str] = []
+    place = 10.0
+    for said, mark in marks.items():
+        body += [element("g", mark, transform=f"translate({place:.0f} 10)"), text(place + 14, 14, said, size=11)]
+        place += 34 + 6.2 * len(said)
+    return drawing(place, 20, *body, label="key: " + "; ".join(marks))
+
+
+def stroke_mark(stroke: str, width: float = 2, dash: str | None = None) -> str:
+    """A short line for a key."""
+    return line(-9, 0, 9, 0, stroke=stroke, width=width, dash=dash)
 
 
 class Scale(NamedTuple):

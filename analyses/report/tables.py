@@ -7,6 +7,7 @@ import pandas as pd
 from analyses.report.agreement import between_classes, between_models
 from analyses.report.dose import dose_correlations, dose_response
 from analyses.report.evidence import LEAD, Evidence, ModelEvidence
+from analyses.report.frames import where
 from interp.heads import show
 from training.output import records
 
@@ -63,12 +64,11 @@ def model_rows(model: ModelEvidence) -> list[dict[str, object]]:
     config, found = model.checkpoint.config, show(model.found)
     rows = []
     for name in model.classes:
-        single = records(model.singles.table[model.singles.table["function_class"] == name])[0]
+        single = records(where(model.singles.table, function_class=name))[0]
         lead = {key: float("nan") for key in ("effect", "ci_low", "ci_high", "p_value", "smallest_p", "p_holm")}
         if model.ablation is not None:
-            table = model.ablation.table
-            cell = (table["heads"] == found) & (table["function_class"] == name) & (table["mode"] == LEAD)
-            lead = {key: records(table[cell])[0][key] for key in lead}
+            (row,) = records(where(model.ablation.table, heads=found, function_class=name, mode=LEAD))
+            lead = {key: row[key] for key in lead}
         rows.append(
             {"checkpoint": model.name, "step": model.checkpoint.step, "curriculum": model.curriculum}
             | {"seed_init": config.seeds.init, "seed_data": config.seeds.data, "seed_task": config.seeds.task}
