@@ -70,7 +70,7 @@ def unconverged(evidence: Evidence) -> Found:
             ratio = row["nmse_before"] / row["nmse_no_context"]
             if ratio > FRACTION:
                 text = f"{model.name} has not learned {name}: with all its heads its error is {ratio:.2f} of the "
-                yield text + "no-context optimum, so there is little for any head to carry.", (model.name,)
+                yield text + "no-context optimum, and effects are shares of the small gain that is left.", (model.name,)
 
 
 def undefined_effects(evidence: Evidence) -> Found:
@@ -102,7 +102,7 @@ def few_controls(evidence: Evidence) -> Found:
             if n == 0:
                 yield f"{model.name} has no layer-matched set to compare {show(model.found)} with.", (model.name,)
             elif smallest > SIGNIFICANT:
-                text = f"In {model.name} {show(model.found)} can be compared with {counted(n, 'layer-matched set')}"
+                text = f"{show(model.found)} of {model.name} can be compared with {counted(n, 'layer-matched set')}"
                 yield (
                     f"{text}{' in all' if row['exact'] else ''}: no p below {smallest:.3g} is possible.",
                     (model.name,),

@@ -94,7 +94,7 @@ def special(evidence: Evidence) -> Claim:
     tests = [row for row in tests if not math.isnan(row["p_value"])]
     met = [row for row in tests if row["p_holm"] <= SIGNIFICANT]
     low, high = spread([row["p_holm"] for row in tests])
-    because = f"{what}p after Holm is at most {SIGNIFICANT} in {len(met)} of {counted(len(tests), 'test')}"
+    because = f"{what}after Holm p is at most {SIGNIFICANT} in {len(met)} of {counted(len(tests), 'test')}"
     because += f" ({low:.3g} to {high:.3g})" if tests else ""
     if tests and not possible:
         because += f"; so few sets exist that no p below {min(row['smallest_p'] for row in tests):.3g} is possible"

@@ -11,6 +11,7 @@ from analyses.report.svg import (
     INK,
     NULL,
     SOFT,
+    Number,
     Scale,
     dot,
     drawing,
@@ -105,7 +106,7 @@ def forest(rows: Sequence[Row], title: str, ends: tuple[float, float]) -> str:
     return drawing(width, bottom + 36, *marks, label=label_of(rows, title))
 
 
-def grid(x: Scale, top: float, bottom: float) -> list[str]:
+def grid(x: Scale, top: Number, bottom: Number) -> list[str]:
     """Ticks below, and lines at no effect and at the whole gain."""
     marks = [line(x(value), top, x(value), bottom, stroke=GREY, dash="1 3") for value in (0, 1)]
     marks += [text(x(tick), bottom + 14, number(tick, 1), size=10, anchor="middle") for tick in ticks(x.low, x.high)]
@@ -116,7 +117,7 @@ def grid(x: Scale, top: float, bottom: float) -> list[str]:
     ]
 
 
-def effect_mark(row: Row, x: Scale, y: float) -> list[str]:
+def effect_mark(row: Row, x: Scale, y: Number) -> list[str]:
     """A diamond with its interval, a cross for the direct effect, and what both say when pointed at."""
     effect, low, high = (float(row.effect[key]) for key in ("effect", "ci_low", "ci_high"))
     said = f"{row.label}, {row.effect['heads']}: {interval(effect, low, high)}"
@@ -150,7 +151,7 @@ def effect_mark(row: Row, x: Scale, y: float) -> list[str]:
     return marks
 
 
-def swarm(values: Mapping[str, float], x: Scale, base: float, room: float, what: str, **style: str) -> list[str]:
+def swarm(values: Mapping[str, float], x: Scale, base: Number, room: Number, what: str, **style: str) -> list[str]:
     """Dots stacked away from the line wherever they would lie on one another, closer the more there are."""
     defined = {name: value for name, value in values.items() if not math.isnan(value)}
     bins = {name: round(x(value) / (2 * RADIUS)) for name, value in defined.items()}

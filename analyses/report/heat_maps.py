@@ -11,6 +11,7 @@ from analyses.report.svg import (
     INK,
     SEQUENTIAL,
     SOFT,
+    Number,
     colour,
     drawing,
     element,
@@ -130,7 +131,7 @@ def matrix(
     return drawing(width, height, *marks, label=f"{title}, between {', '.join(names)}")
 
 
-def tilted(x: float, y: float, content: str) -> str:
+def tilted(x: Number, y: Number, content: str) -> str:
     """A column's name, rising to the column from the lower left."""
     turned = f"translate({x:.1f} {y:.1f}) rotate(-45)"
     return element("g", text(0, 4, content, size=10.5, anchor="end"), transform=turned)

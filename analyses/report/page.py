@@ -143,8 +143,8 @@ def render(evidence: Evidence, said: Account, protocol: Protocol, data: Sequence
 def parts(paragraph: str) -> list[str]:
     """The sentences of a verdict, one per function class, for a list.
 
-    >>> parts("Removing 0.1 costs 0.9 (p = 0.1). Removing 0.1 costs 1. It attends.")
-    ['Removing 0.1 costs 0.9 (p = 0.1).', 'Removing 0.1 costs 1.', 'It attends.']
+    >>> parts("Removing 0.1 costs 0.9 (p = 0.1). Removing 0.1 costs 1. It attends as one.")
+    ['Removing 0.1 costs 0.9 (p = 0.1).', 'Removing 0.1 costs 1.', 'It attends as one.']
     """
     return re.split(r"(?<=[.]) (?=Removing |The intact |It attends |Over |No model |One seed )", paragraph)
 

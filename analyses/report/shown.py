@@ -61,6 +61,11 @@ def p_cell(p: float, smallest: float) -> Cell:
     return Cell("–" if math.isnan(p) else f"{p:.3g} (least {smallest:.3g})", float(p))
 
 
+def t_cell(low: float, high: float) -> Cell:
+    """A t-interval, which a single seed has not."""
+    return Cell("–" if math.isnan(low) else f"[{number(low)}, {number(high)}]", float(low))
+
+
 def models_table(evidence: Evidence, labels: dict[str, str]) -> Table:
     """One row per model and class."""
     rows = []
@@ -101,7 +106,7 @@ def pooled_table(evidence: Evidence) -> Table:
             words(row["function_class"]),
             words(row["mode"]),
             with_interval(row["effect"], row["ci_low"], row["ci_high"]),
-            Cell(f"[{number(row['t_low'])}, {number(row['t_high'])}]", float(row["t_low"])),
+            t_cell(row["t_low"], row["t_high"]),
             value(float(row["n_seeds"]), 0),
             p_cell(row["p_holm"], row["smallest_p"]),
         )

@@ -9,6 +9,8 @@ INK, SOFT, RULE = "#1d2530", "#5b6673", "#dfe3e8"
 INTACT, NULL, GREY = "#1b6ca8", "#b9c0c7", "#666666"
 MODES = {"zero": "#c8553d", "mean": "#3f7d58", "resample": "#7a5195"}
 """As in `interp.plots`, which a report does not import: it would wait for matplotlib."""
+Number = float | int
+
 SEQUENTIAL = (
     "#def5e5",
     "#96ddb5",
@@ -43,7 +45,7 @@ def short(value: object) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
-def drawing(width: float, height: float, *body: str, label: str) -> str:
+def drawing(width: Number, height: Number, *body: str, label: str) -> str:
     """A whole figure with its text for those who do not see it."""
     return element(
         "svg",
@@ -56,12 +58,12 @@ def drawing(width: float, height: float, *body: str, label: str) -> str:
     )
 
 
-def text(x: float, y: float, content: str, *, size: float = 11, anchor: str = "start", fill: str = SOFT) -> str:
+def text(x: Number, y: Number, content: str, *, size: Number = 11, anchor: str = "start", fill: str = SOFT) -> str:
     return element("text", escape(content), x=x, y=y, font_size=size, text_anchor=anchor, fill=fill)
 
 
 def line(
-    x1: float, y1: float, x2: float, y2: float, *, stroke: str = RULE, width: float = 1, dash: str | None = None
+    x1: Number, y1: Number, x2: Number, y2: Number, *, stroke: str = RULE, width: Number = 1, dash: str | None = None
 ) -> str:
     return element("line", x1=x1, y1=y1, x2=x2, y2=y2, stroke=stroke, stroke_width=width, stroke_dasharray=dash)
 
@@ -71,11 +73,13 @@ def told(content: str) -> str:
     return element("title", escape(content))
 
 
-def dot(x: float, y: float, r: float, hover: str = "", **attributes: object) -> str:
+def dot(x: Number, y: Number, r: Number, hover: str = "", **attributes: object) -> str:
     return element("circle", told(hover) if hover else "", cx=x, cy=y, r=r, **attributes)
 
 
-def polyline(points: Sequence[tuple[float, float]], *, stroke: str, width: float = 1.6, dash: str | None = None) -> str:
+def polyline(
+    points: Sequence[tuple[float, float]], *, stroke: str, width: Number = 1.6, dash: str | None = None
+) -> str:
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     return element("polyline", points=path, fill="none", stroke=stroke, stroke_width=width, stroke_dasharray=dash)
 
@@ -90,7 +94,7 @@ def key(marks: Mapping[str, str]) -> str:
     return drawing(place, 20, *body, label="key: " + "; ".join(marks))
 
 
-def stroke_mark(stroke: str, width: float = 2, dash: str | None = None) -> str:
+def stroke_mark(stroke: str, width: Number = 2, dash: str | None = None) -> str:
     """A short line for a key."""
     return line(-9, 0, 9, 0, stroke=stroke, width=width, dash=dash)
 
@@ -98,18 +102,18 @@ def stroke_mark(stroke: str, width: float = 2, dash: str | None = None) -> str:
 class Scale(NamedTuple):
     """A linear map from values to pixels."""
 
-    low: float
-    high: float
-    start: float
-    stop: float
+    low: Number
+    high: Number
+    start: Number
+    stop: Number
 
-    def __call__(self, value: float) -> float:
+    def __call__(self, value: Number) -> float:
         """Values beyond the ends are drawn at the ends."""
         share = (value - self.low) / (self.high - self.low)
         return self.start + min(1.0, max(0.0, share)) * (self.stop - self.start)
 
 
-def ticks(low: float, high: float, n: int = 5) -> list[float]:
+def ticks(low: Number, high: Number, n: int = 5) -> list[float]:
     """Round values between two ends, about `n` of them.
 
     >>> ticks(-0.1, 1.6), ticks(0, 1)
@@ -122,7 +126,7 @@ def ticks(low: float, high: float, n: int = 5) -> list[float]:
     return [round(place * step, 10) + 0.0 for place in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def colour(value: float, low: float, high: float, stops: Sequence[str] = SEQUENTIAL) -> str:
+def colour(value: Number, low: Number, high: Number, stops: Sequence[str] = SEQUENTIAL) -> str:
     """Between the stops; grey where there is no value.
 
     >>> colour(0, 0, 1), colour(float("nan"), 0, 1)

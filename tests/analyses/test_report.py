@@ -23,6 +23,7 @@ from interp.heads import Head, show
 from interp.scores import score, selection_scores
 from training.checkpoint import load, snapshot_steps
 from training.errors import UserError
+from training.output import plain
 from training.trainer import train
 
 ODD = '<script>alert("heads & tails")</script>'
@@ -48,7 +49,7 @@ def test_the_numbers_are_those_of_the_library(report):
     )
     for row, same in zip(given["ablation"], expected.table.to_dict("records"), strict=True):
         assert row["checkpoint"] == "zoo:mixed-0"
-        assert {key: row[key] for key in same} == json.loads(json.dumps(same).replace("NaN", "null"))
+        assert {key: row[key] for key in same} == plain(same)
     null = pd.read_csv(files.data_directory(target) / "ablation_null.csv")
     assert np.allclose(null["effect"], expected.null["effect"], rtol=1e-7)
     alone = ablate(checkpoint, [(Head(2, 3),)], ["linear"], modes=["mean"], n_controls=0, matches=(), n_prompts=48)
