@@ -19,7 +19,7 @@ from training.output import records
 Labels = Mapping[str, str]
 MEASURES = {
     "score_spearman": ("Scores: rank correlation", -1.0),
-    "effect_spearman": ("Effects of single heads: rank correlation", -1.0),
+    "effect_spearman": ("Effects: rank correlation", -1.0),
     "overlap": ("Heads above 0.5: overlap", 0.0),
 }
 

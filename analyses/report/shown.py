@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from analyses.report.dose import dose_correlations
+import pandas as pd
+
+from analyses.report.agreement import MEASURES, between_classes
+from analyses.report.dose import dose_correlations, median_and_range
 from analyses.report.emergence import onsets
 from analyses.report.evidence import LEAD, Evidence, ModelEvidence
 from analyses.report.frames import where
@@ -112,7 +115,15 @@ def pooled_table(evidence: Evidence) -> Table:
         )
         for row in records(evidence.pooled)
     ]
-    columns = ("curriculum", "class", "replacement", "effect", "t-interval over seeds", "independent seeds", "p, Holm")
+    columns = (
+        "curriculum",
+        "class",
+        "replacement",
+        "effect",
+        "t-interval over seeds",
+        "independent seeds",
+        "p after Holm (least raw p)",
+    )
     return Table("Removing the found heads, over independent seeds", columns, rows)
 
 
@@ -136,7 +147,9 @@ def effects_table(model: ModelEvidence) -> Table:
         for row in records(model.ablation.table)
     ]
     columns = ("heads", "class", "replacement", "effect", "direct", "LN frozen", "sets", "their mean", "their largest")
-    return Table("Removing the found heads, and each of them", (*columns, "p, same layers", "p, any layers"), rows)
+    return Table(
+        "Removing the found heads, and each of them", (*columns, "p after Holm, same layers", "any layers"), rows
+    )
 
 
 def onset_table(models: Sequence[ModelEvidence], labels: dict[str, str]) -> Table:
@@ -175,6 +188,36 @@ def dose_table(models: Sequence[ModelEvidence], labels: dict[str, str]) -> Table
         for row in records(dose_correlations(models))
     ]
     return Table("Rank correlation of score and effect over heads", ("model", "class", "Spearman", "heads"), rows)
+
+
+def summarised(values: Sequence[float]) -> Cell:
+    """The median over models with their range."""
+    middle, low, high = median_and_range(values)
+    return Cell("–" if math.isnan(middle) else f"{middle:z.2f} (from {low:z.2f} to {high:z.2f})", middle)
+
+
+def dose_summary(models: Sequence[ModelEvidence]) -> Table:
+    """The rank correlations of score and effect, by class."""
+    table = dose_correlations(models)
+    rows = []
+    for name in dict.fromkeys(table["function_class"]):
+        rho = where(table, function_class=name)["spearman"].tolist()
+        rows.append((words(name), summarised(rho), value(float(sum(not math.isnan(one) for one in rho)), 0)))
+    return Table(
+        "Rank correlation of score and effect over heads, median over models", ("class", "Spearman", "models"), rows
+    )
+
+
+def agreement_summary(models: Sequence[ModelEvidence]) -> Table:
+    """How far the classes of a model agree, by pair of classes."""
+    table = pd.concat([between_classes(one) for one in models])
+    rows = [
+        (words(f"{first}, {second}"), *(summarised(pair[key].tolist()) for key in MEASURES))
+        for (first, second), pair in table.groupby(["first", "second"], sort=False)  # pyright: ignore
+        if first < second
+    ]
+    columns = ("classes", "rank correlation of scores", "of effects of single heads", "overlap of heads above 0.5")
+    return Table("Agreement between the classes of a model, median over models", columns, rows)
 
 
 def head_table(model: ModelEvidence, head: Head) -> Table:
