@@ -8,17 +8,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from interp.heads import HeadSet, all_heads
+from interp.parallel import side_by_side
 from interp.scores import score
 from interp.verdict import ATTENDS
 from training.checkpoint import Checkpoint, load, snapshot_steps
 from training.convergence import FRACTION
-from training.evaluate import evaluation_prompts, no_context_error, predictions
+from training.evaluate import evaluation_prompts, no_context_error
 from training.prompts import last_quarter
 
 AT_MOST_PROMPTS, AT_MOST_STEPS = 256, 24
+PART = 64  # prompts per forward pass and core
 BEST_OTHER = "best other"
 """Row name of the highest score among the heads that were not found."""
 
@@ -80,7 +84,14 @@ def relative_error(checkpoint: Checkpoint, name: str, n_prompts: int, seed: int)
     """Squared error over that of the no-context optimum, over the last quarter of the pairs."""
     prompts = evaluation_prompts(checkpoint.config, name, n_prompts=n_prompts, seed=seed)
     tail = last_quarter(checkpoint.config.data.n_points)
-    own = (predictions(checkpoint.model, prompts) - prompts.ys).square()[:, tail].mean()
+    model = checkpoint.model
+
+    @torch.no_grad()
+    def predict(tokens: Tensor) -> Tensor:
+        return model.predict(tokens.to(model.device)).cpu()
+
+    parts = side_by_side(predict, prompts.tokens.split(PART))
+    own = (torch.cat(parts) - prompts.ys).square()[:, tail].mean()
     return float(own / no_context_error(checkpoint.config, name, prompts)[:, tail].mean())
 
 

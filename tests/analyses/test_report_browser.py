@@ -7,11 +7,14 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from analyses.report.evidence import pool
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
@@ -89,6 +92,21 @@ def test_a_browser_shows_the_report(report, width, tmp_path):
     assert len(set(defined)) > 1
     assert [value for value in seen["ascending"] if not value] == seen["ascending"][len(defined) :]
     assert [float(value) for value in seen["descending"] if value] == defined[::-1]
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no browser here (apt-get install chromium)")
+@pytest.mark.parametrize("width", [1400, 800])
+def test_a_browser_shows_many_models(shipped, written, width, tmp_path):
+    """Folded details, small multiples, and a name that has no place to break."""
+    models = tuple(
+        replace(one, checkpoint=replace(one.checkpoint, name=f"{'long' * 6}-{place}"))
+        for place, one in enumerate(shipped.models * 4)
+    )
+    html, _ = written(replace(shipped, models=models, pooled=pool(models)), tmp_path / "many.html")
+    seen = look_at(html, width, tmp_path)
+    assert seen["errors"] == seen["console"] == []
+    assert (seen["empty"], seen["cut"]) == (0, [])
+    assert seen["overflow"] <= 0
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no browser here (apt-get install chromium)")
