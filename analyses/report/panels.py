@@ -128,9 +128,8 @@ def dose_figures(models: Sequence[ModelEvidence], labels: Labels) -> list[str]:
     dose = dose.assign(checkpoint=dose["checkpoint"].map(labels))  # pyright: ignore
     if dose.empty:
         return []
-    effects = [*dose["effect"], *where(dose, found=True)["ci_high"]]
-    low, high = float(min(0.0, *effects)), float(max(1.0, *effects))
-    margin = 0.04 * (high - low)
+    low, high = min(0.0, float(dose["effect"].min())), max(1.0, float(dose["effect"].max()))
+    margin = 0.1 * (high - low)  # intervals that reach further are cut there
     names = list(dict.fromkeys(dose["function_class"]))
     ends = (low - margin, high + margin)
     return [dose_figure(records(where(dose, function_class=name)), name, ends) for name in names]
