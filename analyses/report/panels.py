@@ -128,7 +128,8 @@ def dose_figures(models: Sequence[ModelEvidence], labels: Labels) -> list[str]:
     dose = dose.assign(checkpoint=dose["checkpoint"].map(labels))  # pyright: ignore
     if dose.empty:
         return []
-    low, high = min(0.0, float(dose["effect"].min())), max(1.0, float(dose["effect"].max()))
+    effects = dose["effect"].tolist()
+    low, high = min(0.0, *effects), max(1.0, *effects)
     margin = 0.1 * (high - low)  # intervals that reach further are cut there
     names = list(dict.fromkeys(dose["function_class"]))
     ends = (low - margin, high + margin)
