@@ -1,13 +1,15 @@
-"""The commands of the analyses package: study. Heavy imports wait until a command runs."""
+"""The commands of the analyses package: study and report. Heavy imports wait until a command runs."""
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from training import options
-from training.commands import check_device
+from training.commands import check_classes, check_device
+from training.errors import UserError
 
 if TYPE_CHECKING:
     from analyses.published import PublishedStudy
@@ -196,3 +198,61 @@ def print_published(result: "PublishedStudy", caption: str) -> None:
     pairs = list(dict.fromkeys(row["classes"] for row in records(result.likeness)))
     title = "how alike a model's maps of two classes are: overlap of the heads >= 0.4, Spearman over all heads"
     print_table(title, ["model", *pairs], [[name, *cells] for name, cells in likeness.items()])
+
+
+def report(
+    ckpt: options.Ckpts,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE.html", help="The page; its numbers go to the directory FILE/ (JSON, CSV) beside it."
+        ),
+    ] = None,
+    classes: options.Classes = None,
+    controls: options.Controls = options.DEFAULT_CONTROLS,
+    prompts: options.Prompts = options.DEFAULT_PROMPTS,
+    seed: options.Seed = 0,
+    paths: Annotated[bool, typer.Option("--paths/--no-paths", help="Trace who reads the found heads.")] = True,
+    device: options.Device = "cpu",
+    json: options.Json = False,
+) -> None:
+    """Put the evidence for heads that learn in context on one page: verdicts, figures, tables, warnings.
+
+    Heads are chosen by retrospective score on prompts of their own and tested on others. The page is one file that
+    needs no network. --out may also be a directory, which then holds report.html.
+
+    \b
+    Examples:
+      interp report --ckpt zoo:mixed-0 --out report.html
+      interp report --ckpt 'zoo:*' --classes linear --out reports/all.html
+    """
+    if out is None and not json:
+        raise UserError("--out is missing: name the page, for example --out report.html (or ask for --json)")
+    from analyses.report import files, page
+    from analyses.report.evidence import Settings, gather
+    from analyses.report.protocol import as_json, protocol_of
+    from analyses.report.tables import tables
+    from interp.scores import check_scores
+    from training import output
+    from training.patterns import load_all
+
+    target = None if out is None else files.page_path(out)
+    named = tuple(check_classes(classes, ())) or None
+    checkpoints = load_all(ckpt, check_device(device))
+    for one in checkpoints:
+        check_scores(one.config, named or one.config.evaluated_classes, [])
+    if target:
+        files.check_writable(target)
+    evidence = gather(checkpoints, Settings(prompts, controls, seed, named, paths))
+    said, protocol = page.account(evidence), protocol_of(evidence)
+    document = page.document(evidence, said, as_json(protocol))
+    if target:
+        whole = tables(evidence)
+        html = page.render(evidence, said, protocol, files.data_names(whole, target))
+        files.write(target, html, document, whole)
+    if json:
+        output.print_json(document)
+        return
+    for claim in said.claims:
+        typer.echo(f"- {claim.statement} {claim.verdict.upper()}: {claim.because}")
+    typer.echo(f"\n{len(said.caveats)} warnings; page: {target}, its numbers: {files.data_directory(target)}/")  # type: ignore[arg-type]

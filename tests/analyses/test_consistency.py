@@ -24,7 +24,6 @@ from training.settings import from_preset
 from training.trainer import train
 from training.transformer import Transformer
 
-
 CLASSES = ["linear", "quadratic", "cubic"]
 
 

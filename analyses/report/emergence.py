@@ -1,0 +1,126 @@
+"""When the heads that were found began to attend, beside when the error fell: scores and errors of a run's snapshots.
+
+The heads are those of the final weights, so this shows their history and not how often heads came and went.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from interp.heads import HeadSet, all_heads
+from interp.parallel import side_by_side
+from interp.scores import score
+from interp.verdict import ATTENDS
+from training.checkpoint import Checkpoint, load, snapshot_steps
+from training.convergence import FRACTION
+from training.evaluate import evaluation_prompts, no_context_error
+from training.prompts import last_quarter
+
+AT_MOST_PROMPTS, AT_MOST_STEPS = 256, 24
+PART = 64  # prompts per forward pass and core
+BEST_OTHER = "best other"
+"""Row name of the highest score among the heads that were not found."""
+
+
+def emergence(
+    checkpoint: Checkpoint, found: HeadSet, classes: Sequence[str], *, n_prompts: int, seed: int
+) -> pd.DataFrame:
+    """One row per snapshot up to the checkpoint's step, function class, and found head or `best other`.
+
+    Columns: `checkpoint`, `step`, `function_class`, `head`, `score` (retrospective), `error` (of the whole model over
+    the last quarter of the pairs, relative to the no-context optimum: 1 makes no use of the context).
+
+    Args:
+        checkpoint: a loaded run; empty if its directory has no snapshots.
+        found: heads to follow.
+        classes: function classes; only those that the run was trained on are followed.
+        n_prompts: per class, at most `AT_MOST_PROMPTS`.
+        seed: of the prompts.
+    """
+    steps = [step for step in snapshot_steps(checkpoint.directory) if step < checkpoint.step]
+    trained = [name for name in classes if name in checkpoint.config.trained_classes]
+    if not steps or not trained:
+        return pd.DataFrame()
+    n_prompts = min(n_prompts, AT_MOST_PROMPTS)
+    directory, device = checkpoint.directory, str(checkpoint.model.device)
+    rows: list[dict[str, Any]] = []
+    for step in tqdm([*spread(steps), None], desc="emergence", unit="snapshot", disable=None):
+        at_step = checkpoint if step is None else load(f"{directory}@{step}", device)
+        rows += ({"checkpoint": checkpoint.name} | row for row in rows_at(at_step, found, trained, n_prompts, seed))
+    return pd.DataFrame(rows)
+
+
+def spread(steps: Sequence[int]) -> list[int]:
+    """At most `AT_MOST_STEPS` of these, evenly by place (they are log-spaced), the first and the last among them.
+
+    >>> spread([1, 2, 4]), len(spread(range(100))), spread(range(100))[-1]
+    ([1, 2, 4], 24, 99)
+    """
+    places = np.linspace(0, len(steps) - 1, min(len(steps), AT_MOST_STEPS)).round().astype(int)
+    return [steps[place] for place in places]
+
+
+def rows_at(
+    at_step: Checkpoint, found: HeadSet, classes: Sequence[str], n_prompts: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    """The rows of one snapshot."""
+    scores = score(at_step, classes, n_prompts=n_prompts, seed=seed, intervals=False)
+    for name in classes:
+        values = scores.values[name]
+        others = [float(values[head]) for head in all_heads(*values.shape) if head not in found]
+        about = {"step": at_step.step, "function_class": name, "error": relative_error(at_step, name, n_prompts, seed)}
+        for head in found:
+            yield about | {"head": str(head), "score": float(values[head])}
+        if others:
+            yield about | {"head": BEST_OTHER, "score": max(others)}
+
+
+def relative_error(checkpoint: Checkpoint, name: str, n_prompts: int, seed: int) -> float:
+    """Squared error over that of the no-context optimum, over the last quarter of the pairs."""
+    prompts = evaluation_prompts(checkpoint.config, name, n_prompts=n_prompts, seed=seed)
+    tail = last_quarter(checkpoint.config.data.n_points)
+    model = checkpoint.model
+
+    @torch.no_grad()
+    def predict(tokens: Tensor) -> Tensor:
+        return model.predict(tokens.to(model.device)).cpu()
+
+    parts = side_by_side(predict, prompts.tokens.split(PART))
+    own = (torch.cat(parts) - prompts.ys).square()[:, tail].mean()
+    return float(own / no_context_error(checkpoint.config, name, prompts)[:, tail].mean())
+
+
+def onsets(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per function class and found head.
+
+    Columns: `function_class`, `head`, `attends_at` (first snapshot from which the score stays above
+    `interp.verdict.ATTENDS`) and `learns_at` (first from which the error stays below `training.convergence.FRACTION` of
+    the no-context optimum), NaN where it never does.
+
+    Args:
+        table: of `emergence`, of one model.
+    """
+    rows = []
+    for (name, head), curve in table[table["head"] != BEST_OTHER].groupby(["function_class", "head"], sort=False):  # pyright: ignore
+        steps = list(curve["step"])
+        attends = from_then_on(steps, list(curve["score"] > ATTENDS))
+        learns = from_then_on(steps, list(curve["error"] <= FRACTION))
+        rows.append({"function_class": name, "head": head, "attends_at": attends, "learns_at": learns})
+    return pd.DataFrame(rows, columns=["function_class", "head", "attends_at", "learns_at"])
+
+
+def from_then_on(steps: Sequence[int], holds: Sequence[bool]) -> float:
+    """The first step from which it holds to the end; NaN if it does not hold at the end.
+
+    >>> from_then_on([0, 10, 20, 30], [True, False, True, True]), from_then_on([0, 10], [True, False])
+    (20.0, nan)
+    """
+    start = len(holds)
+    while start and holds[start - 1]:
+        start -= 1
+    return float(steps[start]) if start < len(steps) else float("nan")

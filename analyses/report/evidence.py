@@ -1,0 +1,199 @@
+"""What the report rests on: everything that is measured, for each checkpoint and over all of them.
+
+Heads are chosen on the selection stream of prompts; scores and effects are measured on the test stream.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from tqdm import tqdm
+
+from analyses.report.emergence import emergence
+from interp.ablation import Ablation, ablate
+from interp.heads import HeadSet, all_heads, heads_above, show
+from interp.nulls import Match
+from interp.patching.paths import path_effects
+from interp.patching.receivers import parse_receivers
+from interp.scores import HeadScores, score_all, selection_scores
+from interp.seeds import pooled
+from interp.verdict import ATTENDS
+from training.checkpoint import Checkpoint
+
+PATH_PROMPTS = 256
+"""At most: a path's share is a ratio of large effects, and there are hundreds of paths."""
+MATCHES: tuple[Match, ...] = ("layer", "size")
+LEAD = "mean"
+"""The replacement by which every head is compared with every other."""
+RETROSPECTIVE = "retrospective"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user chose.
+
+    Attributes:
+        n_prompts: per function class and stream.
+        n_controls: null sets per matching.
+        seed: of prompts, null sets and resampling.
+        classes: to test on; None takes those of each run.
+        paths: whether to trace who reads the found heads.
+    """
+
+    n_prompts: int = 1024
+    n_controls: int = 200
+    seed: int = 0
+    classes: tuple[str, ...] | None = None
+    paths: bool = True
+
+
+@dataclass(frozen=True)
+class ModelEvidence:
+    """What was measured on one checkpoint.
+
+    Attributes:
+        checkpoint: the model.
+        classes: those it was tested on.
+        selection: retrospective scores by which heads were chosen.
+        found: the heads above `interp.verdict.ATTENDS` there; empty if there are none.
+        scores: by kind, on the test prompts.
+        ablation: of the found set and of each of its heads, against null sets; None if nothing was found.
+        singles: of every head alone, by mean ablation, without null sets.
+        paths: rows of `interp.patching.paths.path_effects` from every found head; empty if they were not traced.
+        emergence: rows of `analyses.report.emergence`; empty without snapshots.
+    """
+
+    checkpoint: Checkpoint
+    classes: tuple[str, ...]
+    selection: Float[np.ndarray, "layer head"]
+    found: HeadSet
+    scores: dict[str, HeadScores]
+    ablation: Ablation | None
+    singles: Ablation
+    paths: pd.DataFrame = field(default_factory=pd.DataFrame)
+    emergence: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def name(self) -> str:
+        return self.checkpoint.name
+
+    @property
+    def curriculum(self) -> str:
+        return self.checkpoint.config.curriculum
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The classes among those tested that the model was trained on."""
+        return tuple(name for name in self.classes if name in self.checkpoint.config.trained_classes)
+
+    @property
+    def heads(self) -> HeadSet:
+        return all_heads(*self.selection.shape)
+
+    @property
+    def retrospective(self) -> HeadScores:
+        return self.scores[RETROSPECTIVE]
+
+    @property
+    def lowest(self) -> dict[str, float]:
+        """The lowest score within the found set and within each of its heads, as `interp.verdict.verdict` wants it."""
+        return {show(one): min(float(self.selection[head]) for head in one) for one in sets_of(self.found)}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was measured on all checkpoints.
+
+    Attributes:
+        models: in the order of the command line.
+        pooled: by curriculum and then over all, the found heads' effect over independent seeds; empty for one model.
+        settings: of the measurement.
+    """
+
+    models: tuple[ModelEvidence, ...]
+    pooled: pd.DataFrame
+    settings: Settings
+
+
+def sets_of(found: HeadSet) -> list[HeadSet]:
+    """The found heads together, then each alone."""
+    return list(dict.fromkeys([found, *((head,) for head in found)])) if found else []
+
+
+def gather(checkpoints: Sequence[Checkpoint], settings: Settings) -> Evidence:
+    """Measure everything; shows progress on stderr.
+
+    Raises:
+        CheckError: an intervention did not act.
+        UserError: a class that a checkpoint cannot be tested on.
+    """
+    bar = tqdm(checkpoints, desc="report", unit="model", disable=None)
+    models = tuple(measure(checkpoint, settings) for checkpoint in bar)
+    return Evidence(models, pool(models), settings)
+
+
+def measure(checkpoint: Checkpoint, settings: Settings) -> ModelEvidence:
+    """Everything about one checkpoint."""
+    classes = settings.classes or checkpoint.config.evaluated_classes
+    n_prompts, seed = settings.n_prompts, settings.seed
+    selection = selection_scores(checkpoint, n_prompts, seed)
+    found = heads_above(ATTENDS, selection)
+    scores = {one.kind.name: one for one in score_all(checkpoint, classes, n_prompts=n_prompts, seed=seed)}
+    ablation = None
+    if found:
+        ablation = ablate(
+            checkpoint,
+            sets_of(found),
+            classes,
+            n_prompts=n_prompts,
+            n_controls=settings.n_controls,
+            matches=MATCHES,
+            seed=seed,
+        )
+    alone: list[HeadSet] = [(head,) for head in all_heads(*selection.shape)]
+    singles = ablate(checkpoint, alone, classes, modes=[LEAD], n_controls=0, matches=(), n_prompts=n_prompts, seed=seed)
+    return ModelEvidence(
+        checkpoint,
+        tuple(classes),
+        selection,
+        found,
+        scores,
+        ablation,
+        singles,
+        readers(checkpoint, found, settings) if settings.paths else pd.DataFrame(),
+        emergence(checkpoint, found, classes, n_prompts=n_prompts, seed=seed),
+    )
+
+
+def readers(checkpoint: Checkpoint, found: HeadSet, settings: Settings) -> pd.DataFrame:
+    """Through which inputs of later components each found head acts, on the classes of the training.
+
+    Clean prompts against unrelated ones of the same class, which every class has.
+    """
+    trained = checkpoint.config.trained_classes
+    classes = [name for name in settings.classes or trained if name in trained]
+    receivers = parse_receivers("each", checkpoint.config.model.n_layers, checkpoint.config.model.n_heads)
+    if not found or not classes:
+        return pd.DataFrame()
+    n_prompts = min(settings.n_prompts, PATH_PROMPTS)
+    senders: list[HeadSet] = [(head,) for head in found]
+    return path_effects(checkpoint, senders, receivers, classes, n_prompts=n_prompts, seed=settings.seed).table
+
+
+def pool(models: Sequence[ModelEvidence]) -> pd.DataFrame:
+    """Effects over independent seeds, by curriculum; models in which nothing was found have nothing to remove."""
+    with_heads = [one for one in models if one.ablation is not None]
+    curricula = list(dict.fromkeys(one.curriculum for one in with_heads))
+    groups = {name: [one for one in with_heads if one.curriculum == name] for name in curricula}
+    if len(curricula) > 1:
+        groups["all"] = with_heads
+    tables = []
+    for name, members in groups.items() if len(models) > 1 else ():
+        checkpoints = [one.checkpoint for one in members]
+        ablations = [one.ablation for one in members if one.ablation is not None]
+        table = pooled(checkpoints, ablations, [one.found for one in members], "removing the found heads")
+        table.insert(0, "curriculum", name)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

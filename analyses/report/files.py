@@ -1,0 +1,72 @@
+"""Where a report goes: one page, and a directory beside it with the same numbers for programs."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analyses.report.tables import NAMES
+from training.checkpoint import write_atomically
+from training.errors import UserError
+from training.output import plain, prepare_directory
+
+PAGE, DOCUMENT = "report.html", "report.json"
+
+
+def page_path(out: Path) -> Path:
+    """The page that `--out` names: a file that ends in .html, or `report.html` in a directory.
+
+    Raises:
+        UserError: it has another ending, is a directory, or cannot be written.
+
+    >>> str(page_path(Path("results/mixed.html")))
+    'results/mixed.html'
+    """
+    if out.suffix.lower() in (".html", ".htm") and not out.is_dir():
+        return out
+    if out.is_dir() or not out.suffix:
+        return out / PAGE
+    raise UserError(f"--out {out}: a report is one HTML page (valid: a name that ends in .html, or a directory)")
+
+
+def check_writable(page: Path) -> None:
+    """Refuse what could not be written at the end, without leaving anything behind.
+
+    Raises:
+        UserError: the page or its data directory is something else already, or the place cannot be written to.
+    """
+    if page.is_dir():
+        raise UserError(f"--out {page}: that is a directory")
+    if data_directory(page).exists() and not data_directory(page).is_dir():
+        raise UserError(f"--out {page}: the data go to {data_directory(page)}/, which is a file")
+    missing = [one for one in page.parents if not one.exists()]
+    prepare_directory(page.parent)
+    for one in missing:
+        one.rmdir()
+
+
+def data_directory(page: Path) -> Path:
+    """
+    >>> str(data_directory(Path("results/mixed.html")))
+    'results/mixed'
+    """
+    return page.with_suffix("")
+
+
+def data_names(tables: Mapping[str, pd.DataFrame], page: Path) -> list[str]:
+    """What is written beside the page."""
+    directory = data_directory(page).name
+    return [f"{directory}/{DOCUMENT}", *(f"{directory}/{name}.csv" for name in tables)]
+
+
+def write(page: Path, html: str, document: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> None:
+    """Every file whole or not at all, the page last; tables that this report lacks are not left from an older one."""
+    directory = data_directory(page)
+    for name, table in tables.items():
+        write_atomically(directory / f"{name}.csv", table.to_csv(index=False, float_format="%.8g").encode())
+    for name in set(NAMES) - set(tables):
+        (directory / f"{name}.csv").unlink(missing_ok=True)
+    write_atomically(directory / DOCUMENT, (json.dumps(plain(dict(document)), indent=1) + "\n").encode())
+    write_atomically(page, html.encode())

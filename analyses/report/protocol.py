@@ -1,0 +1,103 @@
+"""How the numbers came about: prompts, seeds, splits, versions, and the exact command line."""
+
+import hashlib
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from analyses.report.emergence import AT_MOST_PROMPTS, AT_MOST_STEPS
+from analyses.report.evidence import LEAD, MATCHES, PATH_PROMPTS, Evidence, ModelEvidence
+from analyses.report.shown import Cell, Table, words
+from interp.interventions import DEFAULT_MODES
+from interp.nulls import MATCHES as MEANINGS
+from interp.seeds import independent_seeds
+from interp.verdict import ATTENDS, HALF, HARMLESS
+from training.checkpoint import environment, weights_path
+from training.convergence import FRACTION
+from training.options import DEFAULT_NULL_PROMPTS
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What a colleague needs to repeat the report.
+
+    Attributes:
+        command: the command line.
+        protocol: by what it is, text or numbers.
+        checkpoints: one row per model: seeds, step, shape, and the hash of its weights.
+    """
+
+    command: str
+    protocol: dict[str, str | int]
+    checkpoints: Table
+
+
+def protocol_of(evidence: Evidence, arguments: Sequence[str] | None = None) -> Protocol:
+    """The protocol of a report made now by this process.
+
+    Args:
+        evidence: what was measured.
+        arguments: of `interp`; None takes those of the process.
+    """
+    settings = evidence.settings
+    n_null = min(DEFAULT_NULL_PROMPTS, settings.n_prompts)
+    groups = independent_seeds([one.checkpoint for one in evidence.models])
+    said: dict[str, str | int] = {
+        "prompts per class": settings.n_prompts,
+        "seed": settings.seed,
+        "computed": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "heads are chosen": f"score above {ATTENDS}, mean over the trained classes, prompts of stream 'selection'",
+        "heads are tested": "prompts of stream 'test', shared by every condition; references are of a third stream",
+        "replacements": f"{', '.join(DEFAULT_MODES)}; single heads and comparisons by {LEAD}",
+        "null sets": f"up to {settings.n_controls} per set and matching "
+        f"({'; '.join(MEANINGS[one] for one in MATCHES)}), "
+        f"on {n_null} prompts",
+        "p-values": "(k+1)/(n+1), the tested set not among its own null; Holm over function classes",
+        "intervals": "95 %, paired bootstrap over prompts",
+        "classes of size": f"most: effect of at least {HALF}; none: interval below {HARMLESS}",
+        "learned": f"error at most {FRACTION} of the no-context optimum, over the last quarter of the pairs",
+        "snapshots": f"at most {AT_MOST_STEPS} per run, on {min(AT_MOST_PROMPTS, settings.n_prompts)} prompts",
+        "paths": f"on {min(PATH_PROMPTS, settings.n_prompts)} prompts" if settings.paths else "not traced",
+        "independent seeds": f"{len(groups)} among {len(evidence.models)} checkpoints",
+        "versions": ", ".join(f"{name} {version}" for name, version in environment().items()),
+    }
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    return Protocol(shlex.join(["interp", *given]), said, checkpoints_table(evidence.models))
+
+
+def checkpoints_table(models: Sequence[ModelEvidence]) -> Table:
+    """One row per checkpoint."""
+    rows = [
+        (
+            words(one.name),
+            words(one.curriculum),
+            Cell(str(one.checkpoint.step), float(one.checkpoint.step)),
+            words("{n_layers} x {n_heads}".format(**vars(one.checkpoint.config.model))),
+            words("{init} / {data} / {task}".format(**vars(one.checkpoint.config.seeds))),
+            words(fingerprint(one)),
+        )
+        for one in models
+    ]
+    columns = ("checkpoint", "curriculum", "step", "layers x heads", "seeds: init / data / task", "weights, SHA-256")
+    return Table("Checkpoints", columns, rows)
+
+
+def fingerprint(model: ModelEvidence) -> str:
+    """The first digits of the hash of its weights file; a dash for a model that lies nowhere."""
+    try:
+        path = weights_path(model.checkpoint.directory, model.checkpoint.step)
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except (OSError, ValueError):
+        return "–"
+
+
+def as_json(protocol: Protocol) -> dict[str, Any]:
+    """For report.json."""
+    rows = [
+        dict(zip(protocol.checkpoints.columns, (cell.text for cell in row), strict=True))
+        for row in protocol.checkpoints.rows
+    ]
+    return {"command": protocol.command, **protocol.protocol, "checkpoints": rows}
