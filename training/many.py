@@ -14,6 +14,7 @@ from tqdm import tqdm
 from training.checkpoint import read_history
 from training.config import RunConfig
 from training.errors import UserError
+from training.signals import Interruption
 
 POLL = 0.5  # seconds
 
@@ -92,9 +93,11 @@ def train_many(jobs: Sequence[Job], n_at_once: int) -> dict[str, str]:
     waiting, running = list(jobs), dict[Job, "Popen[bytes]"]()
     failed: dict[str, str] = {}
     total = sum(job.config.recipe.steps for job in jobs)
-    with tqdm(total=total, desc=f"{len(jobs)} runs", unit="step", disable=None) as bar:
+    with tqdm(total=total, desc=f"{len(jobs)} runs", unit="step", disable=None) as bar, Interruption() as stop:
         try:
             while waiting or running:
+                if stop.asked:  # an exception from the handler can get lost, where it falls into a destructor
+                    raise KeyboardInterrupt
                 while waiting and len(running) < n_at_once:
                     job = waiting.pop(0)
                     running[job] = job.start()
