@@ -19,21 +19,25 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from analyses.findings import Findings
+from analyses.groups import with_all
+from analyses.words import counted, listed
 from interp.ablation import Ablation, ablate
 from interp.heads import HeadSet, all_heads, heads_above, show
-from interp.plots import GREY, MODES, NULL, figure_of, grid_of_axes, legend_beside, row_of_axes, where
+from interp.interventions import DEFAULT_MODES
+from interp.plots import GREY, MODES, NULL, figure_of, grid_of_axes, legend_beside, row_of_axes
 from interp.scores import score, selection_scores
 from interp.seeds import independent_seeds, pooled, seed_mean
+from interp.stats import SIGNIFICANT
 from interp.verdict import ATTENDS, HALF, pooled_verdict
 from training.checkpoint import Checkpoint
+from training.frames import distinct, where
+from training.options import DEFAULT_CONTROLS
 from training.output import interval, number, records
 
 QUESTION = "Do retrospective heads cause in-context learning, in every model that has them?"
-MODES_TRIED = ("zero", "mean", "resample")
-N_CONTROLS = 200
 MATTERS = 0.1
 """The share of the in-context gain from which on a single head counts as one that matters."""
-PAPER = {"linear": 1.06, "quadratic": 1.11, "cubic": 1.41}
+PAPER: Mapping[str, float] = {"linear": 1.06, "quadratic": 1.11, "cubic": 1.41}
 """Effect of zeroing the seven heads of the published mixed model (paper.md, section 9.3), beside 0.03, 0.01, 0.01."""
 
 
@@ -80,8 +84,8 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
             "independent seeds": len(independent_seeds(checkpoints)),
             "prompts": n_prompts,
             "seed": seed,
-            "controls": N_CONTROLS,
-            "modes": list(MODES_TRIED),
+            "controls": DEFAULT_CONTROLS,
+            "modes": list(DEFAULT_MODES),
             "score above": ATTENDS,
             "a head matters above": MATTERS,
         },
@@ -98,9 +102,9 @@ def examine(checkpoint: Checkpoint, n_prompts: int, seed: int) -> Subject:
     """Locate, remove and keep the retrospective heads of one model, and remove each head alone."""
     config = checkpoint.config
     found = heads_above(ATTENDS, selection_scores(checkpoint, n_prompts, seed))
-    carry_out = partial(ablate, checkpoint, [found], modes=MODES_TRIED, n_prompts=n_prompts, seed=seed)
-    removed = carry_out(n_controls=N_CONTROLS) if found else None
-    kept = carry_out(n_controls=N_CONTROLS, matches=("layer",), design="keep") if found else None
+    carry_out = partial(ablate, checkpoint, [found], n_prompts=n_prompts, seed=seed)
+    removed = carry_out(n_controls=DEFAULT_CONTROLS) if found else None
+    kept = carry_out(n_controls=DEFAULT_CONTROLS, matches=("layer",), design="keep") if found else None
     every = [(head,) for head in sorted(all_heads(config.model.n_layers, config.model.n_heads))]
     alone = ablate(checkpoint, every, modes=["mean"], n_controls=0, n_prompts=n_prompts, seed=seed).table
     scores = score(checkpoint, config.evaluated_classes, n_prompts=n_prompts, seed=seed).table()
@@ -125,20 +129,15 @@ def of_model(one: Subject) -> pd.DataFrame:
     return with_model(pd.concat(parts, ignore_index=True), one.checkpoint) if parts else pd.DataFrame()
 
 
-def by_curriculum(subjects: Sequence[Subject]) -> Iterator[tuple[str, list[Subject]]]:
-    """The models of every curriculum, and then of all together if there are several."""
-    names = list(dict.fromkeys(one.checkpoint.config.curriculum for one in subjects))
-    for name in names:
-        yield name, [one for one in subjects if one.checkpoint.config.curriculum == name]
-    if len(names) > 1:
-        yield "all", list(subjects)
+def curriculum_of(one: Subject) -> str:
+    return one.checkpoint.config.curriculum
 
 
 def pool(subjects: Sequence[Subject], *, kept: bool) -> pd.DataFrame:
     """Effects over independent seeds, by curriculum (`interp.seeds.pooled`)."""
     what = "the set of all other heads" if kept else "the set of retrospective heads"
     parts = []
-    for name, group in by_curriculum(subjects):
+    for name, group in with_all(subjects, curriculum_of):
         ablations = [part for one in group if (part := one.kept if kept else one.removed) is not None]
         rows = pooled([one.checkpoint for one in group], ablations, [one.found for one in group], what)
         rows.insert(0, "curriculum", name)
@@ -163,7 +162,7 @@ def guides(subjects: Sequence[Subject]) -> pd.DataFrame:
             matter = [head["effect"] > MATTERS for head in heads]
             attend = [head["score"] > ATTENDS for head in heads]
             both = sum(m and a for m, a in zip(matter, attend, strict=True))
-            row |= {"n_seeds": rank.n_seeds, "spearman": rank.value, "t_low": rank.t_low, "t_high": rank.t_high}
+            row |= rank.named("spearman")
             row |= {"n_heads": len(heads), "n_matter": sum(matter), "n_attend": sum(attend), "n_both": both}
             row |= {"precision": share(both, sum(attend)), "recall": share(both, sum(matter))}
         rows.append(row)
@@ -188,7 +187,7 @@ def located(subjects: Sequence[Subject]) -> list[str]:
     """How many models have retrospective heads, and which have none."""
     found = [f"{one.checkpoint.name} {show(one.found)}" for one in subjects if one.found]
     without = [one.checkpoint.name for one in subjects if not one.found]
-    text = f"{len(found)} of {len(subjects)} models have heads with a score above {ATTENDS}"
+    text = f"Heads with a score above {ATTENDS} are in {len(found)} of {counted(len(subjects), 'model')}"
     text += f": {'; '.join(found)}" if found else ""
     return [text + (f". None in {', '.join(without)}." if without else ".")]
 
@@ -202,11 +201,12 @@ def removal_verdicts(effects: pd.DataFrame) -> list[str]:
 
 
 def against_the_paper(rows: pd.DataFrame) -> str:
-    """Rule: agrees on a class where the mean effect is at least half of the gain and beats matched sets (Holm 5 %)."""
+    """Rule: agrees on a class where the mean effect is at least `HALF` of the gain and beats matched sets (Holm)."""
     mean = [row for row in records(rows) if row["mode"] == "mean" and row["function_class"] in PAPER and row["n_seeds"]]
-    agree = [row["function_class"] for row in mean if row["effect"] >= HALF and row["p_holm"] <= 0.05]
+    agree = [row["function_class"] for row in mean if row["effect"] >= HALF and row["p_holm"] <= SIGNIFICANT]
     others = [row["function_class"] for row in mean if row["function_class"] not in agree]
-    text = f"Agrees with the paper on {', '.join(agree)}." if agree else ""
+    theirs = listed([f"{name} ({PAPER[name]:.2f} there)" for name in agree])
+    text = f"Agrees with the paper on {theirs}." if agree else ""
     if others:
         text += f" Not shown on {', '.join(others)} (less than {HALF} of the gain, or no more than matched sets cost)."
     return text.strip()
@@ -216,11 +216,6 @@ def groups_of(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     if len(table):
         for name in distinct(table, "curriculum"):
             yield name, where(table, curriculum=name)
-
-
-def distinct(table: pd.DataFrame, column: str) -> list[str]:
-    """The values of a column in the order of their first appearance."""
-    return list(dict.fromkeys(map(str, table[column]))) if len(table) else []
 
 
 def keep_sentences(keeps: pd.DataFrame) -> list[str]:
@@ -286,7 +281,7 @@ def plot_effects(models: pd.DataFrame) -> list[Axes]:
     names, curricula = distinct(removed, "function_class"), distinct(removed, "curriculum")
     axes = row_of_axes(max(1, len(names)), width=3.2, height=2.8)
     for ax, name in zip(axes, names, strict=False):
-        for offset, mode in zip((-0.2, 0, 0.2), MODES_TRIED, strict=True):
+        for offset, mode in zip((-0.2, 0, 0.2), DEFAULT_MODES, strict=True):
             rows = records(where(removed, function_class=name, mode=mode))
             xs = np.array([curricula.index(row["curriculum"]) + offset for row in rows])
             ax.plot(xs, [row["effect"] for row in rows], "o", ms=4, alpha=0.7, color=MODES[mode], label=mode)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -14,28 +14,46 @@ from training.errors import UserError
 if TYPE_CHECKING:
     from analyses.published import PublishedStudy
 
-STUDIES: Mapping[str, tuple[str, str]] = {
-    "trace": (
-        "What do retrospective heads carry, and who reads it?",
-        "--ckpt 'zoo:mixed-*' --out trace",
+
+class Study(NamedTuple):
+    """A question: the module that answers it, in words, and an example of options."""
+
+    module: str
+    question: str
+    example: str
+
+
+STUDIES: Mapping[str, Study] = {
+    "curricula": Study(
+        "curves.curricula",
+        "Which curricula learn which function classes, and which forget?",
+        "--ckpt 'zoo:*' --out results",
     ),
-    "emergence": (
-        "When do retrospective heads appear, and does the head come before the loss falls?",
-        "--ckpt runs/mixed-0 --out emergence",
+    "plateaus": Study(
+        "curves.plateaus",
+        "How many seeds leave the plateau, and is it the no-context optimum?",
+        "--ckpt 'zoo:*' --out results",
     ),
-    "cause": (
-        "Do retrospective heads cause in-context learning, in every model that has them?",
-        "--ckpt 'zoo:mixed-*' --ckpt 'zoo:random-*' --out cause",
+    "efficiency": Study(
+        "curves.efficiency", "Does a mixed curriculum need a ninth of the data?", "--ckpt 'zoo:*' --out results"
     ),
-    "curricula": ("Which curricula learn which function classes, and which forget?", "--ckpt 'zoo:*' --out results"),
-    "plateaus": ("How many seeds leave the plateau, and is it the no-context optimum?", "--ckpt 'zoo:*' --out results"),
-    "efficiency": ("Does a mixed curriculum need a ninth of the data?", "--ckpt 'zoo:*' --out results"),
-    "consistency": (
+    "consistency": Study(
+        "consistency.study",
         "Are the same heads retrospective on every class, and in every model?",
         "--ckpt 'zoo:*' --out results",
     ),
+    "cause": Study(
+        "cause",
+        "Do retrospective heads cause in-context learning, in every model that has them?",
+        "--ckpt 'zoo:mixed-*' --ckpt 'zoo:random-*' --out cause",
+    ),
+    "trace": Study("trace", "What do retrospective heads carry, and who reads it?", "--ckpt 'zoo:mixed-*' --out trace"),
+    "emergence": Study(
+        "emergence",
+        "When do retrospective heads appear, and does the head come before the loss falls?",
+        "--ckpt runs/mixed-0 --out emergence",
+    ),
 }
-"""By module of this package: its question, and an example of options."""
 
 study = typer.Typer(help="Ask one question of checkpoints: tables, figures and a verdict.", no_args_is_help=True)
 
@@ -45,8 +63,8 @@ def studies() -> None:
     """Ask one question of checkpoints: tables, figures and a verdict."""
 
 
-def add_study(name: str, question: str, example: str) -> None:
-    """A command for the module of this name, whose `study(checkpoints, n_prompts=…, seed=…)` gives `Findings`."""
+def add_study(name: str, asked: Study) -> None:
+    """A command for a module whose `study(checkpoints, n_prompts=…, seed=…)` gives `Findings`."""
 
     def command(
         ckpt: options.Ckpts,
@@ -56,14 +74,15 @@ def add_study(name: str, question: str, example: str) -> None:
         json: options.Json = False,
         out: options.Out = None,
     ) -> None:
-        from analyses import findings
         from training import output
         from training.patterns import load_all
 
-        checkpoints = load_all(ckpt, check_device(device))
+        checkpoints = load_all(ckpt, check_device(device))  # before what draws is imported, which takes a second
         if out:
             output.prepare_directory(out)
-        found = import_module(f"analyses.{name}").study(checkpoints, n_prompts=prompts, seed=seed)
+        from analyses import findings
+
+        found = import_module(f"analyses.{asked.module}").study(checkpoints, n_prompts=prompts, seed=seed)
         if out:
             findings.write(found, out)
         if json:
@@ -73,12 +92,12 @@ def add_study(name: str, question: str, example: str) -> None:
         if out:
             typer.echo(f"\ntables, figures and summary.md: {out}/")
 
-    command.__doc__ = f"{question}\n\n\b\nExample:\n  interp study {name} {example}\n"
+    command.__doc__ = f"{asked.question}\n\n\b\nExample:\n  interp study {name} {asked.example}\n"
     study.command(name)(command)
 
 
-for name, (question, example) in STUDIES.items():
-    add_study(name, question, example)
+for name, asked in STUDIES.items():
+    add_study(name, asked)
 
 
 @study.command()

@@ -21,20 +21,21 @@ from matplotlib.axes import Axes
 from tqdm import tqdm
 
 from analyses.findings import Findings
+from analyses.snapshots import earlier_steps, from_then_on
 from interp.ablation import ablate
 from interp.heads import HeadSet, heads_above, highest_head, show
-from interp.plots import GREY, INTACT, MODES, NULL, figure_of, grid_of_axes, legend_beside, where
+from interp.plots import GREY, INTACT, MODES, NULL, figure_of, grid_of_axes, legend_beside
 from interp.scores import score, selection_scores
 from interp.seeds import independent_seeds, seed_mean
-from interp.verdict import ATTENDS
-from training.checkpoint import Checkpoint, load, snapshot_steps
+from interp.verdict import ATTENDS, HALF
+from training.checkpoint import Checkpoint, load
 from training.curriculum import Curriculum
 from training.errors import UserError
+from training.frames import where
 from training.output import number, records
 
 QUESTION = "When do retrospective heads appear, and does the head come before the loss falls?"
 LEAST_SNAPSHOTS = 6
-HALF = 0.5
 LEAST_GAIN = 0.2
 """A class counts as learned, and its effects as measurable, from this gain on."""
 
@@ -95,8 +96,7 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
 
 def steps_of(checkpoint: Checkpoint) -> list[int]:
     """The steps that a run kept, up to its own."""
-    kept = sorted({*snapshot_steps(checkpoint.directory), checkpoint.step})
-    steps = [step for step in kept if step <= checkpoint.step]
+    steps = [*earlier_steps(checkpoint), checkpoint.step]
     if len(steps) < LEAST_SNAPSHOTS:
         raise UserError(
             f"--ckpt {checkpoint.name}: {len(steps)} snapshots; at least {LEAST_SNAPSHOTS} are needed "
@@ -156,7 +156,6 @@ def arrivals_of(one: Course) -> pd.DataFrame:
         steps = [row["step"] for row in of_class]
         head = arrival(steps, [row["score"] for row in of_class], ATTENDS)
         gain = arrival(steps, [row["gain"] for row in of_class], LEAST_GAIN)
-        both = head is not None and gain is not None
         rows.append(
             {
                 "checkpoint": one.checkpoint.name,
@@ -167,7 +166,7 @@ def arrivals_of(one: Course) -> pd.DataFrame:
                 **dict(zip(("score_after", "score_by"), head or (math.nan, math.nan), strict=True)),
                 **dict(zip(("gain_after", "gain_by"), gain or (math.nan, math.nan), strict=True)),
                 "ratio": middle(head) / middle(gain) if head is not None and gain is not None else math.nan,
-                "order": order(head, gain) if both else "",
+                "order": order(head, gain),
                 "effect_first": next((row["effect"] for row in of_class if gain and row["step"] == gain[1]), math.nan),
             }
         )
@@ -194,10 +193,9 @@ def arrival(steps: Sequence[int], values: Sequence[float], least: float) -> tupl
     """
     if values[-1] < least:
         return None
-    below = [place for place, value in enumerate(values) if value < HALF * values[-1]]
-    if not below:
-        return steps[0], steps[0]
-    return steps[below[-1]], steps[below[-1] + 1]
+    place = from_then_on([value >= HALF * values[-1] for value in values])
+    assert place is not None  # it holds at the end
+    return steps[max(0, place - 1)], steps[place]
 
 
 def middle(bracket: tuple[int, int]) -> float:
@@ -253,11 +251,11 @@ def order_sentences(orders: pd.DataFrame) -> list[str]:
     """Which comes first, by curriculum and class."""
     found = []
     for row in records(orders):
-        where_ = f"{row['curriculum']}, {row['function_class']}"
+        which = f"{row['curriculum']}, {row['function_class']}"
         if not row["n_both"]:
-            found.append(f"{where_}: no run has both such heads and a gain of at least {LEAST_GAIN} at its end.")
+            found.append(f"{which}: no run has both such heads and a gain of at least {LEAST_GAIN} at its end.")
             continue
-        text = f"{where_}: in {row['n_both']} of {row['n_runs']} runs with head and gain the head came first in "
+        text = f"{which}: in {row['n_both']} of {row['n_runs']} runs with head and gain the head came first in "
         text += f"{row['head first']} and the gain in {row['gain first']}, else between the same snapshots; the head's "
         text += f"score was halfway at {row['ratio']:.2f} of the steps of the gain's"
         if row["n_seeds"] > 1:

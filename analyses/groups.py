@@ -5,18 +5,13 @@ that cannot be counted - trained less far than the others, or sharing a seed wit
 named.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from jaxtyping import Float
+from typing import Any, TypeVar
 
 from interp.seeds import independent_seeds
 from training.checkpoint import Checkpoint
 from training.errors import UserError
-from training.intervals import COVERAGE
 from training.settings import differences, to_dict
 
 ORDER = ("mixed", "random", "sequential", "single")
@@ -130,29 +125,20 @@ def single(function_class: str) -> str:
     return f"single:{function_class}"
 
 
-def welch(ours: Float[np.ndarray, " seed"], theirs: Float[np.ndarray, " other_seed"]) -> tuple[float, float, float]:
-    """Difference of two means over independent seeds with its 95 % Welch interval; NaN where either has one seed.
+Measured = TypeVar("Measured")
 
-    >>> [round(x, 2) for x in welch(np.array([1.0, 1.2, 1.1]), np.array([0.5, 0.6, 0.7]))]
-    [0.5, 0.27, 0.73]
+
+def with_all(
+    measured: Sequence[Measured], curriculum_of: Callable[[Measured], str]
+) -> Iterator[tuple[str, list[Measured]]]:
+    """What was measured on models, by curriculum and then, if there are several, of all together.
+
+    >>> [(name, len(group)) for name, group in with_all(["mixed-0", "mixed-1", "random-0"], lambda one: one[:-2])]
+    [('mixed', 2), ('random', 1), ('all', 3)]
     """
-    from scipy.special import stdtrit
-
-    value = float(ours.mean() - theirs.mean())
-    if min(len(ours), len(theirs)) < 2:
-        return value, math.nan, math.nan
-    parts = np.array([ours.var(ddof=1) / len(ours), theirs.var(ddof=1) / len(theirs)])
-    if not parts.sum():
-        return value, value, value
-    freedom = parts.sum() ** 2 / (parts**2 / np.array([len(ours) - 1, len(theirs) - 1])).sum()
-    half = float(stdtrit(freedom, (1 + COVERAGE) / 2) * math.sqrt(parts.sum()))
-    return value, value - half, value + half
-
-
-def listed(names: Sequence[str]) -> str:
-    """
-    >>> listed(["a", "b", "c"]), listed([])
-    ('a, b and c', 'none')
-    """
-    *most, last = names or ["none"]
-    return f"{', '.join(most)} and {last}" if most else last
+    groups: dict[str, list[Measured]] = {}
+    for one in measured:
+        groups.setdefault(curriculum_of(one), []).append(one)
+    yield from groups.items()
+    if len(groups) > 1:
+        yield "all", list(measured)

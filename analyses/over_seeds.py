@@ -28,7 +28,9 @@ NOTHING = Estimate(math.nan, math.nan, math.nan)
 
 
 def welch(one: Float[np.ndarray, " seed"], other: Float[np.ndarray, " other_seed"]) -> Estimate:
-    """Difference of two means, Welch's t-interval and two-sided p; NaN without two seeds on both sides or any spread.
+    """Difference of two means, Welch's t-interval and two-sided p; NaN without two seeds on both sides.
+
+    Seeds that do not differ at all leave an interval without width, and no p.
 
     >>> [round(x, 2) for x in welch(np.array([1.0, 1.2, 1.1]), np.array([0.9, 1.0, 0.8]))]
     [0.2, -0.03, 0.43, 0.07]
@@ -38,7 +40,7 @@ def welch(one: Float[np.ndarray, " seed"], other: Float[np.ndarray, " other_seed
         return Estimate(difference, math.nan, math.nan)
     parts = np.array([values.var(ddof=1) / len(values) for values in (one, other)])
     if not parts.sum():
-        return Estimate(difference, math.nan, math.nan)
+        return Estimate(difference, difference, difference)
     degrees = parts.sum() ** 2 / (parts**2 / np.array([len(one) - 1, len(other) - 1])).sum()
     error = math.sqrt(parts.sum())
     half = float(stdtrit(degrees, (1 + COVERAGE) / 2) * error)

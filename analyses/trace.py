@@ -9,7 +9,7 @@
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,16 +20,18 @@ from matplotlib.axes import Axes
 from tqdm import tqdm
 
 from analyses.findings import Findings
+from analyses.groups import with_all
 from interp.heads import Head, HeadSet, heads_above
 from interp.patching.paths import ALL, path_effects
 from interp.patching.receivers import Receiver, all_receivers
-from interp.plots import MODES, NULL, row_of_axes, where
+from interp.plots import MODES, NULL, row_of_axes
 from interp.readouts.decoding import decode_heads
 from interp.readouts.probes import DEFAULT
 from interp.scores import selection_scores
 from interp.seeds import independent_seeds, seed_mean
 from interp.verdict import ATTENDS
 from training.checkpoint import Checkpoint
+from training.frames import where
 from training.output import interval, number, records
 
 QUESTION = "What do retrospective heads carry, and who reads it?"
@@ -145,30 +147,26 @@ def group_of(receiver: Receiver, head: Head) -> str:
     return {"q": "queries", "k": "keys", "v": "values", "out": "out"}[receiver.input]
 
 
-def by_curriculum(traced: Sequence[Traced]) -> Iterator[tuple[str, list[Traced]]]:
-    names = list(dict.fromkeys(one.checkpoint.config.curriculum for one in traced))
-    for name in names:
-        yield name, [one for one in traced if one.checkpoint.config.curriculum == name]
-    if len(names) > 1:
-        yield "all", list(traced)
+def curriculum_of(one: Traced) -> str:
+    return one.checkpoint.config.curriculum
 
 
 def pooled_shares(traced: Sequence[Traced]) -> pd.DataFrame:
     """By curriculum and group of readers: the mean share over independent seeds, a model's heads averaged first."""
     rows = []
-    for curriculum, group in by_curriculum(traced):
+    for curriculum, group in with_all(traced, curriculum_of):
         for reader in READERS:
             of_model = [(one.checkpoint, mean_of(where(one.readers, reader=reader), "share")) for one in group]
             used = [(checkpoint, value) for checkpoint, value in of_model if not math.isnan(value)]
             pooled = seed_mean([checkpoint for checkpoint, _ in used], [value for _, value in used])
-            rows.append({"curriculum": curriculum, "reader": reader, "share": pooled.value, **pooled._asdict()})
-    return pd.DataFrame(rows).drop(columns="value") if rows else pd.DataFrame()
+            rows.append({"curriculum": curriculum, "reader": reader} | pooled.named("share"))
+    return pd.DataFrame(rows)
 
 
 def pooled_written(traced: Sequence[Traced]) -> pd.DataFrame:
     """By curriculum: R² of x_i from the retrospective heads, from all others, and from the former untrained."""
     rows = []
-    for curriculum, group in by_curriculum(traced):
+    for curriculum, group in with_all(traced, curriculum_of):
         own = [where(one.written, kind=RETROSPECTIVE) for one in group]
         chosen = {
             RETROSPECTIVE: [mean_of(rows, "value") for rows in own],
@@ -177,8 +175,8 @@ def pooled_written(traced: Sequence[Traced]) -> pd.DataFrame:
         }
         for heads, values in chosen.items():
             pooled = seed_mean([one.checkpoint for one in group], values)
-            rows.append({"curriculum": curriculum, "heads": heads, "r2": pooled.value, **pooled._asdict()})
-    return pd.DataFrame(rows).drop(columns="value") if rows else pd.DataFrame()
+            rows.append({"curriculum": curriculum, "heads": heads} | pooled.named("r2"))
+    return pd.DataFrame(rows)
 
 
 def mean_of(table: pd.DataFrame, column: str) -> float:
@@ -211,7 +209,7 @@ def over(row: Mapping[str, Any], column: str) -> str:
 def reader_sentences(traced: Sequence[Traced], shares: pd.DataFrame) -> list[str]:
     """Who reads most, by curriculum, and in how many models."""
     found = []
-    for curriculum, group in by_curriculum(traced):
+    for curriculum, group in with_all(traced, curriculum_of):
         first = [strongest(one) for one in group]
         counts = {reader: first.count(reader) for reader in READERS if reader in first}
         said = ", ".join(f"{READERS[reader]} in {n}" for reader, n in counts.items())

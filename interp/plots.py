@@ -16,6 +16,7 @@ from interp.ablation import Ablation
 from interp.designs import CumulativeAblation, PairAblation
 from interp.positions import show_points
 from interp.scores import HeadScores
+from training.frames import where
 from training.output import records
 
 BASELINE_STYLES = {"no_context": ("#666666", ":"), "least_squares": ("#c8553d", "--"), "ridge": ("#e0a458", "--")}
@@ -314,13 +315,6 @@ def plot_pairs(result: PairAblation) -> list[Axes]:
     title = f"interaction of two removals ({table['mode'].iloc[0]}): both less the sum of each"
     figure_of(axes).suptitle(title, fontsize=10)
     return axes
-
-
-def where(frame: pd.DataFrame, **values: str) -> pd.DataFrame:
-    """The rows whose columns have these values."""
-    for column, value in values.items():
-        frame = frame.loc[frame[column] == value]
-    return frame
 
 
 def row_of_axes(n: int, *, width: float, height: float) -> list[Axes]:

@@ -162,6 +162,10 @@ class SeedMean(NamedTuple):
     t_high: float
     n_seeds: int
 
+    def named(self, name: str) -> dict[str, float]:
+        """As a row of a table, the value under this name."""
+        return {name: self.value, "t_low": self.t_low, "t_high": self.t_high, "n_seeds": self.n_seeds}
+
 
 def seed_mean(checkpoints: Sequence[Checkpoint], values: Sequence[float]) -> SeedMean:
     """The mean of one value per model over independent seeds; models that share a seed are averaged first.

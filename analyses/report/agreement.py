@@ -9,24 +9,18 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from analyses.agreement import spearman
 from analyses.report.evidence import ModelEvidence
-from analyses.report.frames import where
 from interp.verdict import ATTENDS
+from training.frames import where
 
 Map = Float[np.ndarray, "layer head"]
 MEASURES = ("score_spearman", "effect_spearman", "overlap")
 
 
-def spearman(first: Map, second: Map) -> float:
-    """Rank correlation over heads; NaN where either map is constant or has no values.
-
-    >>> spearman(np.array([[1.0, 2.0, 3.0]]), np.array([[10.0, 30.0, 20.0]]))
-    0.5
-    """
-    ranks = [pd.Series(one.ravel()).rank() for one in (first, second)]
-    if any(one.isna().any() or one.nunique() < 2 for one in ranks):
-        return math.nan
-    return round(float(np.corrcoef(np.stack(ranks))[0, 1]), 12)
+def rank_correlation(first: Map, second: Map) -> float:
+    """Spearman over heads; NaN where either map is constant or lacks a value."""
+    return float(spearman(first.ravel(), second.ravel())) if np.isfinite([first, second]).all() else math.nan
 
 
 def overlap(first: Map, second: Map) -> float:
@@ -56,8 +50,8 @@ def between_classes(model: ModelEvidence) -> pd.DataFrame:
                 "checkpoint": model.name,
                 "first": first,
                 "second": second,
-                "score_spearman": spearman(values[first], values[second]),
-                "effect_spearman": spearman(effects_of(model, first), effects_of(model, second)),
+                "score_spearman": rank_correlation(values[first], values[second]),
+                "effect_spearman": rank_correlation(effects_of(model, first), effects_of(model, second)),
                 "overlap": overlap(values[first], values[second]),
             }
         )
@@ -75,8 +69,8 @@ def between_models(models: Sequence[ModelEvidence]) -> pd.DataFrame:
     for first, second in product(models, repeat=2):
         alike = first.selection.shape == second.selection.shape
         measures: Mapping[str, tuple[Callable[[Map, Map], float], Map, Map]] = {
-            "score_spearman": (spearman, first.selection, second.selection),
-            "effect_spearman": (spearman, effects[first.name], effects[second.name]),
+            "score_spearman": (rank_correlation, first.selection, second.selection),
+            "effect_spearman": (rank_correlation, effects[first.name], effects[second.name]),
             "overlap": (overlap, first.selection, second.selection),
         }
         row: dict[str, Any] = {"first": first.name, "second": second.name}

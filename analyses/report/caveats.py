@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from analyses.report.evidence import Evidence, ModelEvidence
-from analyses.report.frames import where
+from analyses.words import counted
 from interp.heads import show
 from interp.seeds import independent_seeds
 from interp.stats import SIGNIFICANT
 from interp.verdict import ATTENDS, size_of
 from training.convergence import FRACTION
+from training.frames import where
 from training.options import DEFAULT_PROMPTS
 from training.output import records
 
@@ -151,11 +152,3 @@ def rows_of_found(model: ModelEvidence) -> dict[str, list[dict[str, Any]]]:
 
 def names_of(models: Sequence[ModelEvidence]) -> tuple[str, ...]:
     return tuple(one.name for one in models)
-
-
-def counted(n: int, what: str) -> str:
-    """
-    >>> counted(1, "set"), counted(2, "set")
-    ('1 set', '2 sets')
-    """
-    return f"{n} {what}{'' if n == 1 else 's'}"

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from analyses.report.agreement import effects_of, spearman
+from analyses.report.agreement import effects_of, rank_correlation
 from analyses.report.evidence import ModelEvidence
-from analyses.report.frames import where
 from interp.verdict import ATTENDS, HALF
+from training.frames import where
 from training.output import records
 
 
@@ -36,7 +36,7 @@ def dose_correlations(models: Sequence[ModelEvidence]) -> pd.DataFrame:
     rows = []
     for model in models:
         for name in model.classes:
-            rho = spearman(model.retrospective.values[name], effects_of(model, name))
+            rho = rank_correlation(model.retrospective.values[name], effects_of(model, name))
             about = {"checkpoint": model.name, "function_class": name}
             rows.append(about | {"spearman": rho, "n_heads": len(model.heads)})
     return pd.DataFrame(rows)

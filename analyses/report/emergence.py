@@ -6,17 +6,17 @@ The heads are those of the final weights, so this shows their history and not ho
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from analyses.snapshots import earlier_steps, from_then_on, spread
 from interp.heads import HeadSet, all_heads
 from interp.parallel import side_by_side
 from interp.scores import score
 from interp.verdict import ATTENDS
-from training.checkpoint import Checkpoint, load, snapshot_steps
+from training.checkpoint import Checkpoint, load
 from training.convergence import FRACTION
 from training.evaluate import evaluation_prompts, no_context_error
 from training.prompts import last_quarter
@@ -42,27 +42,17 @@ def emergence(
         n_prompts: per class, at most `AT_MOST_PROMPTS`.
         seed: of the prompts.
     """
-    steps = [step for step in snapshot_steps(checkpoint.directory) if step < checkpoint.step]
+    steps = earlier_steps(checkpoint)
     trained = [name for name in classes if name in checkpoint.config.trained_classes]
     if not steps or not trained:
         return pd.DataFrame()
     n_prompts = min(n_prompts, AT_MOST_PROMPTS)
     directory, device = checkpoint.directory, str(checkpoint.model.device)
     rows: list[dict[str, Any]] = []
-    for step in tqdm([*spread(steps), None], desc="emergence", unit="snapshot", disable=None):
+    for step in tqdm([*spread(steps, AT_MOST_STEPS), None], desc="emergence", unit="snapshot", disable=None):
         at_step = checkpoint if step is None else load(f"{directory}@{step}", device)
         rows += ({"checkpoint": checkpoint.name} | row for row in rows_at(at_step, found, trained, n_prompts, seed))
     return pd.DataFrame(rows)
-
-
-def spread(steps: Sequence[int]) -> list[int]:
-    """At most `AT_MOST_STEPS` of these, evenly by place (they are log-spaced), the first and the last among them.
-
-    >>> spread([1, 2, 4]), len(spread(range(100))), spread(range(100))[-1]
-    ([1, 2, 4], 24, 99)
-    """
-    places = np.linspace(0, len(steps) - 1, min(len(steps), AT_MOST_STEPS)).round().astype(int)
-    return [steps[place] for place in places]
 
 
 def rows_at(
@@ -108,19 +98,8 @@ def onsets(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (name, head), curve in table[table["head"] != BEST_OTHER].groupby(["function_class", "head"], sort=False):  # pyright: ignore
         steps = list(curve["step"])
-        attends = from_then_on(steps, list(curve["score"] > ATTENDS))
-        learns = from_then_on(steps, list(curve["error"] <= FRACTION))
-        rows.append({"function_class": name, "head": head, "attends_at": attends, "learns_at": learns})
+        holding = {"attends_at": curve["score"] > ATTENDS, "learns_at": curve["error"] <= FRACTION}
+        first = {key: from_then_on(list(holds)) for key, holds in holding.items()}
+        at = {key: float("nan") if place is None else float(steps[place]) for key, place in first.items()}
+        rows.append({"function_class": name, "head": head} | at)
     return pd.DataFrame(rows, columns=["function_class", "head", "attends_at", "learns_at"])
-
-
-def from_then_on(steps: Sequence[int], holds: Sequence[bool]) -> float:
-    """The first step from which it holds to the end; NaN if it does not hold at the end.
-
-    >>> from_then_on([0, 10, 20, 30], [True, False, True, True]), from_then_on([0, 10], [True, False])
-    (20.0, nan)
-    """
-    start = len(holds)
-    while start and holds[start - 1]:
-        start -= 1
-    return float(steps[start]) if start < len(steps) else float("nan")

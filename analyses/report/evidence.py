@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 from tqdm import tqdm
 
+from analyses.groups import with_all
 from analyses.report.emergence import emergence
 from interp.ablation import Ablation, ablate
 from interp.heads import HeadSet, all_heads, heads_above, show
@@ -185,12 +186,8 @@ def readers(checkpoint: Checkpoint, found: HeadSet, settings: Settings) -> pd.Da
 def pool(models: Sequence[ModelEvidence]) -> pd.DataFrame:
     """Effects over independent seeds, by curriculum; models in which nothing was found have nothing to remove."""
     with_heads = [one for one in models if one.ablation is not None]
-    curricula = list(dict.fromkeys(one.curriculum for one in with_heads))
-    groups = {name: [one for one in with_heads if one.curriculum == name] for name in curricula}
-    if len(curricula) > 1:
-        groups["all"] = with_heads
     tables = []
-    for name, members in groups.items() if len(models) > 1 else ():
+    for name, members in with_all(with_heads, lambda one: one.curriculum) if len(models) > 1 else ():
         checkpoints = [one.checkpoint for one in members]
         ablations = [one.ablation for one in members if one.ablation is not None]
         table = pooled(checkpoints, ablations, [one.found for one in members], "removing the found heads")

@@ -17,11 +17,11 @@ from analyses.report.claims import Claim, claims
 from analyses.report.curves import key_to_emergence, key_to_errors
 from analyses.report.distributions import key_to_null
 from analyses.report.evidence import Evidence, ModelEvidence
-from analyses.report.frames import where
 from analyses.report.protocol import Protocol
 from analyses.report.tables import tables
 from interp.heads import highest_head
 from interp.verdict import ATTENDS, pooled_verdict, verdict
+from training.frames import where
 from training.output import records
 
 QUESTION = "Which heads make these models learn in context, and do they really cause it?"

@@ -7,8 +7,8 @@ import pandas as pd
 from analyses.report.agreement import between_classes, between_models
 from analyses.report.dose import dose_correlations, dose_response
 from analyses.report.evidence import LEAD, Evidence, ModelEvidence
-from analyses.report.frames import where
 from interp.heads import show
+from training.frames import where
 from training.output import records
 
 NAMES = (

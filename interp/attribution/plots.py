@@ -13,7 +13,8 @@ from matplotlib.ticker import FuncFormatter
 from interp.attribution.attribute import Attribution
 from interp.attribution.circuits import Circuits
 from interp.attribution.graph import OUT
-from interp.plots import DPI, GREY, INTACT, NULL, figure_of, grid_of_axes, legend_beside, row_of_axes, where
+from interp.plots import DPI, GREY, INTACT, NULL, figure_of, grid_of_axes, legend_beside, row_of_axes
+from training.frames import where
 from training.output import records
 
 CHANNEL_COLOURS = {"q": "#1b6ca8", "k": "#e0a458", "v": "#3f7d58", "": "#7a5195"}

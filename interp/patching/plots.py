@@ -6,7 +6,8 @@ from matplotlib.axes import Axes
 
 from interp.patching.maps import PatchMap, end_of
 from interp.patching.paths import PathEffects
-from interp.plots import GREY, INTACT, figure_of, grid_of_axes, row_of_axes, where
+from interp.plots import GREY, INTACT, figure_of, grid_of_axes, row_of_axes
+from training.frames import where
 from training.output import records
 
 MOST_PATHS = 16

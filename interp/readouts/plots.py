@@ -10,7 +10,8 @@ from interp.readouts.decoding import HeadDecoding
 from interp.readouts.lens import Lens
 from interp.readouts.probes import Probes
 from interp.readouts.swap import Swaps
-from interp.readouts.tables import distinct, select, short
+from interp.readouts.tables import short
+from training.frames import distinct, where
 from training.output import records
 
 CONDITION_COLOURS = (INTACT, "#c8553d")
@@ -23,8 +24,8 @@ def plot_lens(result: Lens) -> list[Axes]:
     n_stages, n_references = len(distinct(result.depth, "stage")), len(distinct(result.depth, "reference"))
     grid = grid_of_axes(2, len(names), width=max(3.4, 0.55 * n_stages + 1.0), height=max(2.6, 0.24 * n_references))
     for i, (top, bottom, name) in enumerate(zip(*grid, names, strict=True)):
-        draw_lens_curves(top, select(result.table, function_class=name, kind="tuned", reference="target"))
-        draw_distances(bottom, select(result.depth, function_class=name, kind="tuned"), bar=i == len(names) - 1)
+        draw_lens_curves(top, where(result.table, function_class=name, kind="tuned", reference="target"))
+        draw_distances(bottom, where(result.depth, function_class=name, kind="tuned"), bar=i == len(names) - 1)
         top.set_title(name)
     grid[0][0].set_ylabel("MSE / E[y²]")
     figure_of(grid[0]).suptitle(f"tuned lens of {result.checkpoint} at {result.token} tokens", fontsize=10)
@@ -36,7 +37,7 @@ def draw_lens_curves(ax: Axes, curves: pd.DataFrame) -> None:
     """A line with its band per stage, darker with depth."""
     stages = distinct(curves, "stage")
     for colour, stage in zip(sns.color_palette("mako_r", len(stages)), stages, strict=True):
-        curve = select(curves, stage=stage)
+        curve = where(curves, stage=stage)
         ax.plot(curve["examples"], curve["distance"], color=colour, label=stage, lw=1.6)
         ax.fill_between(curve["examples"], curve["ci_low"], curve["ci_high"], color=colour, alpha=0.2, lw=0)
     ax.set(xlabel="in-context examples", ylim=(0, 1.6))
@@ -71,12 +72,12 @@ def draw_distances(ax: Axes, depth: pd.DataFrame, *, bar: bool) -> None:
 
 def plot_probes(result: Probes) -> list[Axes]:
     """A panel per class: what is decodable where, after the most examples; the colour is what exceeds the controls."""
-    table = select(result.table, condition="intact", examples=max(distinct(result.table, "examples")))
+    table = where(result.table, condition="intact", examples=max(distinct(result.table, "examples")))
     names = distinct(table, "function_class")
-    rows = max(len(select(table, function_class=name)[["target", "token"]].drop_duplicates()) for name in names)
+    rows = max(len(where(table, function_class=name)[["target", "token"]].drop_duplicates()) for name in names)
     axes = row_of_axes(len(names), width=3.9, height=0.34 * rows + 1.3)
     for ax, name in zip(axes, names, strict=True):
-        mine = select(table, function_class=name)
+        mine = where(table, function_class=name)
         mine = mine.assign(row=mine["target"] + " at " + mine["token"])
         order, stages = rows_in_order(mine), distinct(mine, "stage")
         colour, text = (mine.pivot(index="row", columns="stage", values=key).loc[order, stages] for key in VALUES)
@@ -110,25 +111,25 @@ def rows_in_order(table: pd.DataFrame) -> list[str]:
     return [
         f"{target} at {token}"
         for target in distinct(table, "target")
-        for token in distinct(select(table, target=target), "token")
+        for token in distinct(where(table, target=target), "token")
     ]
 
 
 def plot_without(result: Probes, target: str) -> list[Axes]:
     """One target by stage, a row per class and a column per number of examples: every condition, and the controls."""
-    table = select(result.table, target=target)
+    table = where(result.table, target=target)
     token = "y" if "y" in distinct(table, "token") else "x"
-    table = select(table, token=token)
+    table = where(table, token=token)
     names, examples = distinct(table, "function_class"), distinct(table, "examples")
     grid = grid_of_axes(len(names), len(examples), width=2.6, height=2.4)
     for row, name in zip(grid, names, strict=True):
         for ax, k in zip(row, examples, strict=True):
-            cell = select(table, function_class=name, examples=k)
+            cell = where(table, function_class=name, examples=k)
             for colour, condition in zip(CONDITION_COLOURS, distinct(cell, "condition"), strict=False):
-                curve = select(cell, condition=condition)
+                curve = where(cell, condition=condition)
                 ax.plot(curve["stage"], curve["value"], "o-", ms=3, color=colour, label=condition)
                 ax.fill_between(curve["stage"], curve["ci_low"], curve["ci_high"], color=colour, alpha=0.2, lw=0)
-            control = select(cell, condition="intact")
+            control = where(cell, condition="intact")
             ax.plot(control["stage"], control["untrained"], ":", color=GREY, label="untrained model")
             ax.plot(control["stage"], control["shuffled"], "-", color=NULL, lw=0.9, label="shuffled targets")
             ax.set(title=f"{name}, k = {k}", ylim=(-0.05, 1.05))
@@ -148,7 +149,7 @@ def plot_swaps(result: Swaps) -> list[Axes]:
     for axes, (name, token) in zip(grid, rows, strict=True):
         for ax, target in zip(axes, targets, strict=True):
             keys = {"function_class": name, "token": token, "target": target}
-            cell, null = select(table, **keys), select(result.null, **keys, subspace="pattern")
+            cell, null = where(table, **keys), where(result.null, **keys, subspace="pattern")
             if cell.empty:
                 ax.set_axis_off()
                 continue
@@ -163,13 +164,13 @@ def draw_swaps(ax: Axes, cell: pd.DataFrame, null: pd.DataFrame, rng: np.random.
     stages = distinct(cell, "stage")
     for kind, side, colour in (("even", -0.2, NULL), ("matched", 0.2, "#8a9099")):
         for x, stage in enumerate(stages):
-            dots = select(null, null=kind, stage=stage)["effect"]
+            dots = where(null, null=kind, stage=stage)["effect"]
             at = x + side + rng.uniform(-0.1, 0.1, len(dots))
             ax.plot(at, dots, ".", ms=2, color=colour, label=f"random, {kind}")
-    whole = select(cell, subspace="pattern")
+    whole = where(cell, subspace="pattern")
     ax.plot(range(len(stages)), whole["full"], "_", color=INTACT, ms=22, mew=1.8, label="whole stream")
     for subspace, (colour, marker) in SUBSPACE_STYLES.items():
-        for x, row in enumerate(records(select(cell, subspace=subspace))):
+        for x, row in enumerate(records(where(cell, subspace=subspace))):
             spread = [[row["effect"] - row["ci_low"]], [row["ci_high"] - row["effect"]]]
             label = f"probe's {subspace}"
             ax.errorbar([x], [row["effect"]], yerr=spread, fmt=marker, color=colour, ms=4.5, capsize=2, label=label)
@@ -183,7 +184,7 @@ def plot_heads(result: HeadDecoding) -> list[Axes]:
     names = distinct(result.table, "function_class")
     axes = row_of_axes(len(names), width=3.0, height=2.9)
     for ax, name in zip(axes, names, strict=True):
-        mine = select(result.table, function_class=name)
+        mine = where(result.table, function_class=name)
         ax.plot(mine["score"], mine["untrained"], ".", color=NULL, label="same head, untrained")
         ax.plot(mine["score"], mine["value"], "o", color=INTACT, ms=4.5, label="head")
         for row in records(mine.sort_values("value").tail(3)):

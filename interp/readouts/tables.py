@@ -11,6 +11,7 @@ from interp.readouts.lens import Lens
 from interp.readouts.probes import Probes
 from interp.readouts.swap import Swaps
 from interp.stats import SIGNIFICANT
+from training.frames import distinct, where
 from training.output import interval, number, print_table, records
 
 Result = Probes | HeadDecoding | Swaps
@@ -21,21 +22,9 @@ MOST_ROWS = 24
 SHORT = {"no_context": "no context", "least_squares": "least squares", "single_index": "knows class"}
 
 
-def select(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
-    """The rows with these values."""
-    for column, value in values.items():
-        table = table.loc[table[column] == value]
-    return table
-
-
 def of(table: pd.DataFrame, **values: Any) -> list[dict[str, Any]]:
     """The rows with these values, as dictionaries."""
-    return records(select(table, **values))
-
-
-def distinct(table: pd.DataFrame, column: str) -> list[Any]:
-    """The values of a column in the order of their first appearance."""
-    return list(dict.fromkeys(table[column].tolist()))
+    return records(where(table, **values))
 
 
 def top_row(table: pd.DataFrame, column: str) -> dict[str, Any]:
@@ -69,7 +58,7 @@ def print_lens(result: Lens) -> None:
     """One table per class: a row per stage and kind, a column per reference."""
     depth = result.depth
     for name in distinct(depth, "function_class"):
-        mine = select(depth, function_class=name)
+        mine = where(depth, function_class=name)
         references = distinct(mine, "reference")
         rows = []
         for kind in distinct(mine, "kind"):
@@ -97,7 +86,7 @@ def lens_verdict(result: Lens) -> list[str]:
 
 
 def class_verdict(result: Lens, name: str) -> str:
-    tuned = select(result.depth, function_class=name, kind="tuned")
+    tuned = where(result.depth, function_class=name, kind="tuned")
     steps = of(tuned, reference="target")
     if math.isnan(steps[-1]["gain"]):
         return f"On {name} the model is not shown to beat the no-context optimum: no answer appears."
@@ -117,7 +106,7 @@ def class_verdict(result: Lens, name: str) -> str:
 
 def y_verdict(result: Lens, name: str) -> str:
     """What the tuned lens reads at the y tokens, which hold the answer itself."""
-    tuned = select(result.depth, function_class=name, kind="tuned")
+    tuned = where(result.depth, function_class=name, kind="tuned")
     found = [
         f"after layer {row['stage'].split('.')[0]} {nearest_at(tuned, row['stage'])} and {row['distance']:.3f} from y"
         for row in of(tuned, reference="target")
@@ -140,7 +129,7 @@ def print_probes(result: Probes) -> None:
 
 
 def print_condition(result: Probes, name: str, condition: str) -> None:
-    mine, protocol = select(result.table, function_class=name, condition=condition), result.protocol
+    mine, protocol = where(result.table, function_class=name, condition=condition), result.protocol
     stages, targets = distinct(mine, "stage"), distinct(mine, "target")
     keys = list(dict.fromkeys((row["target"], row["token"], row["examples"]) for row in records(mine)))
     if len(keys) > MOST_ROWS:
@@ -166,9 +155,9 @@ def probe_verdict(result: Probes) -> list[str]:
     """One sentence per class: for every target the place where it exceeds its controls most."""
     sentences = []
     for name in distinct(result.table, "function_class"):
-        mine, parts = select(result.table, function_class=name, condition="intact"), []
+        mine, parts = where(result.table, function_class=name, condition="intact"), []
         for target in distinct(mine, "target"):
-            best = top_row(select(mine, target=target), "above")
+            best = top_row(where(mine, target=target), "above")
             if not best["above_low"] > 0:
                 parts.append(f"{target} nowhere above its controls")
                 continue
@@ -193,7 +182,7 @@ def two(value: float) -> str:
 def print_swaps(result: Swaps) -> None:
     """One table per class: a row per target, token type and stage."""
     for name in distinct(result.table, "function_class"):
-        mine, rows = select(result.table, function_class=name), []
+        mine, rows = where(result.table, function_class=name), []
         for row in of(mine, subspace="pattern"):
             (seen,) = of(mine, subspace="weights", **{key: row[key] for key in ("token", "stage", "target")})
             rows.append(
@@ -226,7 +215,7 @@ def swap_verdict(result: Swaps) -> list[str]:
     """
     sentences = []
     for name in distinct(result.table, "function_class"):
-        mine, parts = select(result.table, function_class=name, subspace="pattern"), []
+        mine, parts = where(result.table, function_class=name, subspace="pattern"), []
         for target in distinct(mine, "target"):
             places = of(mine, target=target)
             used = [row for row in places if row["p_holm"] <= SIGNIFICANT]
@@ -275,7 +264,7 @@ def heads_verdict(result: HeadDecoding) -> list[str]:
     """One sentence per class about the head that looks most at its own x, and the one that writes most of it."""
     sentences = []
     for name in distinct(result.table, "function_class"):
-        mine = select(result.table, function_class=name)
+        mine = where(result.table, function_class=name)
         looks, writes = (top_row(mine, column) for column in ("score", "value"))
         sentence = (
             f"On {name} head {looks['layer']}.{looks['head']} looks at x_i most ({looks['score']:.2f}) and writes"

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from analyses.curves.same_prompts import ClassErrors
 from analyses.report import files, page
 from analyses.report.evidence import Evidence, Settings, gather
 from analyses.report.protocol import as_json, protocol_of
 from analyses.report.tables import tables
-from analyses.same_prompts import ClassErrors
 from training.checkpoint import Checkpoint, append_history, load
 from training.evaluate import evaluation_prompts, no_context_error
 from training.settings import from_preset

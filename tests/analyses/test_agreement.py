@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from analyses.agreement import coincidence_p, kendall_w, mean_over_pairs, overlap_p, pearson, spearman, top_overlap
-from analyses.matching import N_DRAWS, Pattern, best_match, blocks, compare, descriptions, halves, likeness
+from analyses.consistency.matching import N_DRAWS, Pattern, best_match, blocks, compare, descriptions, halves, likeness
 from analyses.over_seeds import jackknife, welch
 from training.prompts import PLAIN
 

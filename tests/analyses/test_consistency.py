@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from analyses.consistency import common_classes, label, open_models, study
-from analyses.consistency_between import coincidences, contrast_within, grouped, measured, pairs_table
-from analyses.consistency_steps import earlier_steps, foretold, last_of_runs, steps_table
-from analyses.consistency_within import contrasts_table, curricula_table, within_table
+from analyses.consistency.between import coincidences, contrast_within, grouped, measured, pairs_table
+from analyses.consistency.looks import comparable, initial_model, look
+from analyses.consistency.matching import WITHIN, blocks, compare, likeness
+from analyses.consistency.steps import earlier_steps, foretold, last_of_runs, steps_table
+from analyses.consistency.study import common_classes, label, open_models, study
+from analyses.consistency.within import contrasts_table, curricula_table, within_table
 from analyses.findings import document, write
-from analyses.looks import comparable, look, untrained_twin
-from analyses.matching import WITHIN, blocks, compare, likeness
 from interp.heads import Head
 from interp.scores import score
 from training.checkpoint import Checkpoint, load
@@ -108,9 +108,9 @@ def test_the_study_finds_nothing_learned_in_random_models(mixed):
     assert any("No model has a head above 0.5" in sentence for sentence in found.sentences)
 
 
-def test_the_untrained_twin_is_snapshot_0(quick_config, tmp_path):
+def test_the_initial_model_is_snapshot_0(quick_config, tmp_path):
     train(quick_config, tmp_path, progress=False)
-    twin = untrained_twin(load(tmp_path)).state_dict()
+    twin = initial_model(load(tmp_path)).state_dict()
     start = load(f"{tmp_path}@0").model.state_dict()
     assert twin.keys() == start.keys()
     assert all(torch.equal(twin[name], start[name]) for name in twin)
@@ -239,7 +239,7 @@ def test_snapshots_lead_up_to_the_last_map(quick_config, tmp_path):
     models = open_models([last, middle], CLASSES, 16, 0)
     assert [model.checkpoint.name for model in last_of_runs(models)] == [str(tmp_path)]
     steps = steps_table(models, CLASSES, n_prompts=16, seed=0)
-    assert list(steps["step"]) == earlier_steps(models[0]) == [s for s in sorted_steps(tmp_path) if s < 60]
+    assert list(steps["step"]) == earlier_steps(models[0].checkpoint) == [s for s in sorted_steps(tmp_path) if s < 60]
     assert steps["spearman"].iloc[-1] > steps["spearman"].iloc[0] - 1e-9
     assert np.isnan(steps["others"].to_numpy(dtype=float)).all()  # the only other model is of the same run
     found = study([last, middle], n_prompts=16)

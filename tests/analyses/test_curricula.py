@@ -5,12 +5,12 @@ from functools import partial
 import numpy as np
 import pytest
 
-from analyses import curricula
-from analyses.curricula import study
-from analyses.forgetting import by_curriculum, losses
+from analyses.curves import curricula
+from analyses.curves.curricula import study
+from analyses.curves.forgetting import by_curriculum, losses
+from analyses.curves.histories import end_level, held_level
+from analyses.curves.same_prompts import measure
 from analyses.groups import group
-from analyses.histories import end_level, held_level
-from analyses.same_prompts import measure
 from training.checkpoint import load, read_history
 from training.errors import UserError
 from training.evaluate import error_curves

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from analyses.data_ratios import Need, data_ratio, middle, rank_place, u_counts
-from analyses.efficiency import study
+from analyses.curves.data_ratios import Need, data_ratio, middle, rank_place, u_counts
+from analyses.curves.efficiency import study
 from training.checkpoint import load
 from training.errors import UserError
 

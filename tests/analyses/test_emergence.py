@@ -4,12 +4,13 @@ import math
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 
 from analyses import emergence
 from analyses.emergence import Course, arrival, arrivals_of, order, pooled_order, study
-from interp.heads import Head
+from interp.heads import Head, parse_heads
 from interp.scores import score
 from training.checkpoint import Checkpoint, load
 from training.config import Seeds
@@ -109,8 +110,8 @@ def test_a_course_is_what_score_and_error_curves_say_of_every_snapshot(short_run
     at = load(f"{short_run.directory}@{step}")
     values = score(at, ["linear"], n_prompts=32, seed=3).values["linear"]
     (row,) = [one for one in records(table) if one["step"] == step and one["function_class"] == "linear"]
-    layer, head = map(int, row["heads"].split(".")) if "," not in row["heads"] else (None, None)
-    assert row["score"] == pytest.approx(values[layer, head], rel=1e-6)
+    (heads,) = parse_heads(row["heads"], *values.shape)
+    assert row["score"] == pytest.approx(np.mean([values[head] for head in heads]), rel=1e-6)
     curves = error_curves(at, ["linear"], n_prompts=32, seed=3)
     late = {
         name: curves[(curves["predictor"] == name) & (curves["examples"] >= 12)]["error"].mean()

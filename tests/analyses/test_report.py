@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from analyses.report import files, page, svg
-from analyses.report.agreement import overlap, spearman
+from analyses.report.agreement import overlap, rank_correlation
 from analyses.report.caveats import caveats
 from analyses.report.claims import claims
 from analyses.report.emergence import onsets
@@ -248,13 +248,15 @@ def test_onsets_are_the_steps_from_which_it_stays_so():
 
 def test_agreement_of_known_maps(rng):
     first = rng.normal(size=(3, 8))
-    assert spearman(first, np.exp(first)) == 1
-    assert spearman(first, -first) == -1
-    assert np.isnan(spearman(first, np.zeros((3, 8))))
+    assert rank_correlation(first, np.exp(first)) == 1
+    assert rank_correlation(first, -first) == -1
+    assert np.isnan(rank_correlation(first, np.zeros((3, 8))))
     assert overlap(np.array([[0.9, 0.6, 0.1]]), np.array([[0.9, 0.1, 0.6]])) == pytest.approx(1 / 3)
     scipy_stats = pytest.importorskip("scipy.stats")
     second = rng.integers(4, size=(3, 8)).astype(float)
-    assert spearman(first, second) == pytest.approx(scipy_stats.spearmanr(first.ravel(), second.ravel()).statistic)
+    assert rank_correlation(first, second) == pytest.approx(
+        scipy_stats.spearmanr(first.ravel(), second.ravel()).statistic
+    )
 
 
 def test_colours_are_those_of_the_other_figures():

@@ -35,14 +35,15 @@ def test_a_set_reports_which_runs_failed_and_why(interp, quick_settings, tmp_pat
     assert (tmp_path / "mixed-3.log").read_text().strip().endswith(last.split("mixed-3: interp: ")[1].split(";")[0])
 
 
-def test_an_interrupted_set_saves_all_its_runs(interp, quick_settings, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_set_saves_all_its_runs(interp, quick_settings, tmp_path, number):
     given = ["--set", "recipe.steps=500000", "--set", "record.save_every=100000"]
     process = interp("train", "--seeds", "0-1", "--jobs", 2, "--out", tmp_path, *quick_settings, *given)
     deadline = time.monotonic() + 90
     while not all(any(r["step"] >= 25 for r in read_history(tmp_path / f"mixed-{seed}")) for seed in (0, 1)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     process.communicate(timeout=60)
     assert process.returncode == 130
     assert all(load(tmp_path / f"mixed-{seed}").step >= 25 for seed in (0, 1))

@@ -7,7 +7,8 @@ from interp.readouts.decoding import decode_heads
 from interp.readouts.lens import lens
 from interp.readouts.probes import Protocol, probe
 from interp.readouts.swap import swap
-from interp.readouts.tables import heads_verdict, lens_verdict, of, select, swap_verdict
+from interp.readouts.tables import heads_verdict, lens_verdict, of, swap_verdict
+from training.frames import where
 
 FEW = Protocol(examples=(12,), n_prompts=128, n_fit=512)
 EXAMPLES = np.arange(16)
@@ -19,10 +20,10 @@ def of_lens(planted):
 
 
 def test_the_plain_lens_reads_nothing_before_the_last_mlp_and_the_answer_after_it(of_lens):
-    plain = select(of_lens.table, kind="plain")
+    plain = where(of_lens.table, kind="plain")
     for stage in ("embed", "0.mid", "0.post", "1.mid"):
-        assert select(plain, stage=stage, reference="no_context")["distance"].to_numpy().max() < 1e-4
-    last = select(plain, stage="1.post", reference="target")["distance"].to_numpy()
+        assert where(plain, stage=stage, reference="no_context")["distance"].to_numpy().max() < 1e-4
+    last = where(plain, stage="1.post", reference="target")["distance"].to_numpy()
     np.testing.assert_allclose(last[4:], 2 / EXAMPLES[4:], rtol=0.4)  # the error of x_q mean(x_i y_i)
 
 
@@ -38,7 +39,7 @@ def test_probes_find_what_was_put_there(planted):
     table = probe(planted, targets=["w", "xty", "x"], protocol=FEW).table
 
     def value(target, token, stage):
-        return select(table, target=target, token=token, stage=stage)["value"].iloc[0]
+        return where(table, target=target, token=token, stage=stage)["value"].iloc[0]
 
     assert value("x", "y", "embed") == pytest.approx(0, abs=0.02)  # y has the sign of w x, and w is ±1
     assert value("x", "y", "0.mid") == pytest.approx(1, abs=1e-3)
@@ -47,20 +48,20 @@ def test_probes_find_what_was_put_there(planted):
     assert value("w", "x", "1.mid") > 0.6  # S is w mean(x²)
     assert value("w", "y", "0.mid") == pytest.approx(0, abs=0.02)  # y_i and x_i, not yet their product
     assert value("w", "y", "0.post") == pytest.approx(1 / 3, abs=0.12)  # E[x²]² / E[x⁴]
-    assert np.abs(select(table, target="w")["shuffled"].to_numpy()).max() < 0.05
+    assert np.abs(where(table, target="w")["shuffled"].to_numpy()).max() < 0.05
 
 
 def test_what_is_decodable_and_not_read_is_called_unused(planted):
     """After layer 0 a y token holds x_i and w x_i². The reader takes the product, which holds w; nobody takes x_i."""
     result = swap(planted, targets=["w", "x"], protocol=FEW, n_controls=99)
-    rows = select(result.table, token="y", stage="0.post")
+    rows = where(result.table, token="y", stage="0.post")
     for subspace in ("weights", "pattern"):
-        used, unused = (select(rows, target=target, subspace=subspace).iloc[0] for target in ("w", "x"))
+        used, unused = (where(rows, target=target, subspace=subspace).iloc[0] for target in ("w", "x"))
         assert used["rank"] == unused["rank"] == 1
         assert used["effect"] == pytest.approx(1, abs=0.05)
         assert used["p_value"] == 1 / 100
         assert unused["effect"] == pytest.approx(0, abs=0.02)
-    assert select(rows, target="x")["full"].iloc[0] == pytest.approx(1, abs=0.01)
+    assert where(rows, target="x")["full"].iloc[0] == pytest.approx(1, abs=0.01)
     (sentence,) = swap_verdict(result)
     assert "w is used" in sentence
     assert "x is not told from random subspaces" in sentence

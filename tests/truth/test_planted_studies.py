@@ -4,8 +4,10 @@ import matplotlib.pyplot as plt
 import pytest
 
 from analyses import cause, trace
-from interp.plots import where
+from interp.ablation import ablate
+from interp.heads import Head
 from training.checkpoint import load
+from training.frames import where
 from training.output import records
 
 
@@ -31,14 +33,14 @@ def test_cause_says_what_the_heads_do_together_and_alone(of_planted):
     assert [row["effect"] for row in records(removed)] == pytest.approx([1], abs=0.05)
     assert [row["effect"] for row in records(kept)] == pytest.approx([1], abs=0.05)  # without the reader
     text = " ".join(of_planted.sentences)
-    assert "1 of 1 models have heads with a score above 0.5: planted 0.1,0.3." in text
+    assert "Heads with a score above 0.5 are in 1 of 1 model: planted 0.1,0.3." in text
     assert "One seed is one piece of evidence" in text
     assert "of 2 heads that score above 0.5 1 cost more than 0.1 of the gain" in text
 
 
 def test_cause_of_a_model_without_such_heads_says_so():
     found = cause.study([load("zoo:quadratic-0")], n_prompts=64)
-    assert found.sentences[0] == "0 of 1 models have heads with a score above 0.5. None in zoo:quadratic-0."
+    assert found.sentences[0] == "Heads with a score above 0.5 are in 0 of 1 model. None in zoo:quadratic-0."
     assert not len(found.tables["pooled"])
     for draw in found.figures.values():
         draw()
@@ -46,12 +48,12 @@ def test_cause_of_a_model_without_such_heads_says_so():
 
 
 def test_cause_pools_over_seeds_and_agrees_with_ablate():
-    """Two models of one seed each: the pooled effect is the mean of what `interp ablate` says of each."""
-    found = cause.study([load("zoo:mixed-0"), load("zoo:linear-0")], n_prompts=64)
-    models = where(found.tables["models"], design="remove", mode="mean", function_class="linear")
+    """Two models of one seed each, head 0.1 in both: the pooled effect is the mean of what `ablate` says of each."""
+    models = [load("zoo:mixed-0"), load("zoo:linear-0")]
+    found = cause.study(models, n_prompts=64)
     pooled = where(found.tables["pooled"], curriculum="all", mode="mean", function_class="linear")
-    effects = [row["effect"] for row in records(models)]
-    assert len(effects) == 2
+    tables = [ablate(one, [(Head(0, 1),)], ["linear"], modes=["mean"], n_controls=0, n_prompts=64) for one in models]
+    effects = [records(one.table)[0]["effect"] for one in tables]
     assert records(pooled)[0]["effect"] == pytest.approx(sum(effects) / 2, rel=1e-9)
     assert records(pooled)[0]["n_seeds"] == 2
 

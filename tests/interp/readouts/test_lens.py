@@ -7,10 +7,11 @@ import torch
 from interp.hooked import hooked
 from interp.readouts.lens import implied_predictions, lens, tuned_readouts
 from interp.readouts.stream import TOKENS, Stage, finish_from, finish_query, read_stream, stages
-from interp.readouts.tables import lens_verdict, select
+from interp.readouts.tables import lens_verdict
 from training.checkpoint import Checkpoint, load
 from training.errors import UserError
 from training.evaluate import error_curves, evaluation_prompts
+from training.frames import where
 from training.output import records
 from training.prompts import Layout
 from training.settings import from_preset
@@ -87,8 +88,8 @@ def of_linear():
 def test_the_error_at_the_end_is_that_of_interp_eval(of_linear):
     curves = error_curves(load("zoo:linear-0"), ["linear"], n_prompts=256, seed=0)
     for reference, predictor in (("target", "model"), ("model", None)):
-        rows = select(of_linear.table, stage="2.post", kind="plain", reference=reference)
-        wanted = 0 if predictor is None else select(curves, predictor=predictor)["error"].to_numpy()
+        rows = where(of_linear.table, stage="2.post", kind="plain", reference=reference)
+        wanted = 0 if predictor is None else where(curves, predictor=predictor)["error"].to_numpy()
         np.testing.assert_allclose(rows["distance"].to_numpy(), wanted, rtol=1e-5, atol=1e-9)
 
 
@@ -103,15 +104,15 @@ def test_the_depth_table_is_the_mean_over_the_last_quarter(of_linear):
 
 def test_the_tuned_lens_is_nearer_to_the_model_than_the_plain_one(of_linear):
     """What it was fitted for, judged on other prompts."""
-    rows = select(of_linear.depth, reference="model")
-    plain, tuned = (select(rows, kind=kind)["distance"].to_numpy() for kind in ("plain", "tuned"))
+    rows = where(of_linear.depth, reference="model")
+    plain, tuned = (where(rows, kind=kind)["distance"].to_numpy() for kind in ("plain", "tuned"))
     assert (tuned[:-1] < plain[:-1]).all()
     assert tuned[-1] < 1e-4
 
 
 def test_the_verdict_follows_the_rule(of_linear):
     (sentence,) = lens_verdict(of_linear)
-    tuned = select(of_linear.depth, kind="tuned", reference="target")
+    tuned = where(of_linear.depth, kind="tuned", reference="target")
     first = tuned[tuned["gain"] >= 0.5].iloc[0]
     assert f"the answer appears at {first['stage']} " in sentence
     assert "after layer 0 to the no-context optimum" in sentence
@@ -120,7 +121,7 @@ def test_the_verdict_follows_the_rule(of_linear):
 def test_at_y_tokens_the_tuned_lens_finds_the_y_that_stands_there():
     """y_i is one coordinate of the token; what was predicted of it is y_i but for the model's error (0.01 here)."""
     found = lens(load("zoo:linear-0"), ["linear"], token="y", n_prompts=256)
-    tuned = select(found.depth, kind="tuned", stage="0.mid")
+    tuned = where(found.depth, kind="tuned", stage="0.mid")
     to = {row["reference"]: row["distance"] for row in records(tuned)}
     assert to["target"] < 0.1
     assert to["no_context"] > 0.5

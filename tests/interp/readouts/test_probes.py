@@ -9,11 +9,12 @@ from interp.hooked import hooked
 from interp.readouts.decoding import written
 from interp.readouts.probes import Protocol, mean_edits, probe, untrained_twin
 from interp.readouts.stream import read_stream, stages
-from interp.readouts.tables import probe_verdict, select
+from interp.readouts.tables import probe_verdict
 from interp.readouts.targets import check_targets, values
 from training.checkpoint import load
 from training.errors import UserError
 from training.evaluate import evaluation_functions, evaluation_prompts
+from training.frames import where
 from training.function_classes import function_class
 
 LAYER = tuple(head for head in all_heads(3, 8) if head.layer == 0)
@@ -84,7 +85,7 @@ def test_shuffled_targets_are_not_decodable(of_mixed):
     assert (rows["shuffled_low"] > 0).mean() < 0.1
     assert rows["shuffled"].max() < 0.05
     assert rows["shuffled"].min() > -0.15
-    accuracy = select(of_mixed.table, metric="accuracy")
+    accuracy = where(of_mixed.table, metric="accuracy")
     assert np.abs(accuracy["shuffled"].to_numpy() - 1 / 3).max() < 0.07
     assert accuracy["chance"].tolist() == pytest.approx([1 / 3] * len(accuracy))
 
@@ -99,14 +100,14 @@ def test_what_is_decodable_exceeds_both_controls_by_what_is_said(of_mixed):
     control = table[["shuffled", "untrained"]].max(axis=1)
     np.testing.assert_allclose(table["above"], table["value"] - control)
     assert ((table["ci_low"] <= table["value"]) & (table["value"] <= table["ci_high"])).all()
-    best = select(table, function_class="linear", target="w", token="y", stage="1.mid", condition="intact", examples=15)
+    best = where(table, function_class="linear", target="w", token="y", stage="1.mid", condition="intact", examples=15)
     assert best["above_low"].iloc[0] > 0.4
     assert any("w best at" in sentence for sentence in probe_verdict(of_mixed))
 
 
 def test_without_the_first_layer_s_heads_no_y_token_knows_its_x(of_mixed):
-    rows = select(of_mixed.table, function_class="linear", target="x", stage="0.post", examples=3)
-    intact, without = (select(rows, condition=name)["value"].iloc[0] for name in rows["condition"].unique())
+    rows = where(of_mixed.table, function_class="linear", target="x", stage="0.post", examples=3)
+    intact, without = (where(rows, condition=name)["value"].iloc[0] for name in rows["condition"].unique())
     assert intact > 0.9
     assert -0.1 < without < 0.02
 

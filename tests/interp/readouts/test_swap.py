@@ -20,11 +20,12 @@ from interp.readouts.swap import (
     span_of,
     swap,
 )
-from interp.readouts.tables import select, swap_verdict
+from interp.readouts.tables import swap_verdict
 from interp.stats import permutation_p
 from training.checkpoint import load
 from training.errors import CheckError, UserError
 from training.evaluate import predictions
+from training.frames import where
 
 
 def exchange_of(checkpoint, token, stage, n_prompts=24):
@@ -129,7 +130,7 @@ def of_linear():
 
 def test_a_trained_model_s_answer_follows_the_swap_of_t(of_linear):
     """At the query t is the prediction; its pattern carries nearly all of it, a random direction nearly nothing."""
-    (row,) = select(of_linear.table, token="x", stage="2.post", target="t", subspace="pattern").to_dict("records")
+    (row,) = where(of_linear.table, token="x", stage="2.post", target="t", subspace="pattern").to_dict("records")
     assert row["rank"] == 1
     assert row["full"] == pytest.approx(1, abs=1e-4)
     assert row["ci_low"] > 0.9
@@ -142,7 +143,7 @@ def test_a_trained_model_s_answer_follows_the_swap_of_t(of_linear):
 def test_every_arm_has_a_row_and_a_null(of_linear):
     table = of_linear.table
     assert len(table) == 2 * 2 * (3 + 2)
-    assert set(select(table, token="y")["stage"]) == {"0.post", "1.post"}
+    assert set(where(table, token="y")["stage"]) == {"0.post", "1.post"}
     assert len(of_linear.null) == 2 * 19 * len(table)
     assert (table["full_low"] <= table["full"]).all()
 

@@ -9,9 +9,10 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from analyses.consistency_shown import NAMES
-from analyses.consistency_within import TOP, Model, by_seed, seed_interval
-from interp.plots import GREY, INTACT, NULL, figure_of, legend_beside, row_of_axes, where
+from analyses.consistency.shown import NAMES
+from analyses.consistency.within import TOP, Model, by_seed, seed_interval
+from interp.plots import GREY, INTACT, NULL, figure_of, legend_beside, row_of_axes
+from training.frames import where
 from training.output import records
 
 COLOURS = ("#1b6ca8", "#c8553d", "#3f7d58", "#7a5195", "#e0a458", "#00838f")

@@ -1,4 +1,4 @@
-"""The words for `analyses.efficiency`: what its tables say, by rule, and small tables for people."""
+"""The words for `analyses.curves.efficiency`: what its tables say, by rule, and small tables for people."""
 
 import math
 from collections.abc import Mapping

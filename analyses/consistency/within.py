@@ -29,21 +29,21 @@ from analyses.agreement import (
     top,
     top_overlap,
 )
-from analyses.looks import Looks
+from analyses.consistency.looks import Looks
 from analyses.over_seeds import NOTHING, welch
 from interp.heads import HeadSet, heads_above
-from interp.plots import where
 from interp.seeds import t_interval
 from interp.stats import holm, interval_of
 from interp.verdict import ATTENDS
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
+from training.frames import where
 from training.intervals import bootstrap_weights
 from training.output import records
 
 TOP = 3
 MIXED = "mixed"
-SUMMARIES = ("spearman", "pearson", "kendall_w", "top3", "top_found")
+SUMMARIES = ("spearman", "pearson", "kendall_w", f"top{TOP}", "top_found")
 
 Maps = Float[np.ndarray, "*batch class head"]
 Row = dict[str, Any]
@@ -236,7 +236,8 @@ def contrasts_table(within: pd.DataFrame) -> pd.DataFrame:
     """Models of one curriculum (mixed, if there are any) against those of every other, by state and statistic.
 
     Columns: `difference` of means over seeds with Welch's interval `ci_low`, `ci_high`, `p_value`, and `p_holm` over
-    the other curricula. Curricula that share a seed are no independent samples: no interval.
+    the other curricula. No interval for curricula that share a seed, which are no independent samples, nor where seeds
+    do not differ at all.
     """
     names = list(dict.fromkeys(within["curriculum"]))
     reference = reference_of(names)
@@ -260,6 +261,7 @@ def contrast(within: pd.DataFrame, state: str, statistic: str, reference: str, o
     ours, theirs = map(by_seed, rows)
     shared = {row["seed_group"] for row in rows[0]} & {row["seed_group"] for row in rows[1]}
     estimate = welch(ours, theirs) if len(ours) and len(theirs) and not shared else NOTHING
-    measured = {"difference": estimate.value, "ci_low": estimate.low, "ci_high": estimate.high}
+    limits = (math.nan, math.nan) if math.isnan(estimate.p_value) else (estimate.low, estimate.high)
+    measured = {"difference": estimate.value} | dict(zip(("ci_low", "ci_high"), limits, strict=True))
     about = {"state": state, "statistic": statistic, "curriculum": reference, "other": other}
     return about | {"n_seeds": len(ours), "n_other": len(theirs)} | measured | {"p_value": estimate.p_value}

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from interp.plots import where
 from training.checkpoint import Checkpoint, read_history
 from training.convergence import HELD, first_held
+from training.frames import where
 
 NEEDED = ("nmse_tail", "no_context_tail", "prompts_total", "flops")
 MEASURES = {"prompts_seen": "prompts of the class", "prompts_total": "prompts in all", "flops": "operations"}

@@ -1,4 +1,4 @@
-"""The words for `analyses.plateaus`: what its tables say, by rule, and small tables for people."""
+"""The words for `analyses.curves.plateaus`: what its tables say, by rule, and small tables for people."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -6,7 +6,7 @@ prompts in all, operations - and two questions:
 
 1. To reach an error (a fraction of the no-context optimum, over the last quarter of the points, kept for three
    evaluations), how much does a curriculum need as a share of what training on the class alone needs? Medians over
-   pairs of seeds; seeds that never get there are censored, not dropped (`analyses.data_ratios`).
+   pairs of seeds; seeds that never get there are censored, not dropped (`analyses.curves.data_ratios`).
 2. At the same compute, which error is lower? That is the paper's comparison, and shows by how much less of the class.
 
 Errors come from the histories: 256 held-out prompts, other ones for every seed.
@@ -20,12 +20,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses.data_ratios import Need, data_ratio
-from analyses.efficiency_verdict import shown, verdict
+from analyses.curves.data_ratios import Need, data_ratio
+from analyses.curves.efficiency_verdict import shown, verdict
+from analyses.curves.histories import MEASURES, NEEDED, histories, needed, of_class, tidy
+from analyses.curves.seed_plots import plot_spending
 from analyses.findings import Findings
-from analyses.groups import Groups, group, listed, single, welch
-from analyses.histories import MEASURES, NEEDED, histories, needed, of_class, tidy
-from analyses.seed_plots import plot_spending
+from analyses.groups import Groups, group, single
+from analyses.over_seeds import welch
+from analyses.words import listed
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.convergence import HELD
@@ -150,7 +152,7 @@ def matched_table(runs: Runs) -> pd.DataFrame:
         for name in (of for of in names if single(of) in runs):
             for share in BUDGETS:
                 ours, theirs = (points_at(runs[of], name, share * budget) for of in (curriculum, single(name)))
-                value, low, high = welch(ours[:, 0], theirs[:, 0])
+                value, low, high, _ = welch(ours[:, 0], theirs[:, 0])
                 about = {"curriculum": curriculum, "function_class": name, "compute_share": share}
                 about |= {"flops": share * budget, "ratio": ours[:, 0].mean(), "single": theirs[:, 0].mean()}
                 about |= {"difference": value, "low": low, "high": high}

@@ -15,13 +15,14 @@ import numpy as np
 import pandas as pd
 
 from analyses.agreement import mean_over_pairs, pearson
-from analyses.consistency_between import EVERYONE, FOUND, contrast_within, grouped, measured
-from analyses.consistency_shown import NAMES, bracketed, counted
-from analyses.consistency_within import MIXED, TOP, Model, Row
+from analyses.consistency.between import EVERYONE, FOUND, contrast_within, grouped, measured
+from analyses.consistency.shown import NAMES, bracketed
+from analyses.consistency.within import MIXED, TOP, Model, Row
 from analyses.published import CLASSES, NEAR, published_maps
-from interp.plots import where
+from analyses.words import counted, listed
 from interp.stats import SIGNIFICANT
 from interp.verdict import ATTENDS
+from training.frames import where
 from training.output import records
 
 HIGH = 0.8
@@ -229,8 +230,8 @@ def of_matching(cells: dict[tuple[str, str], Row], whose: str) -> str:
     text += (
         f"excess {layer['matched_excess']['value']:.2f} is {layer['untrained_excess']['value']:.2f} in the untrained "
     )
-    text += f"twins (difference {interval_of(learned)}). Over all layers {model['matched']['value']:.2f}, at random "
-    text += f"{model['chance']['value']:.2f} (difference to the twins {interval_of(model['learned'])}). "
+    text += f"twins (difference {estimate(learned)}). Over all layers {model['matched']['value']:.2f}, at random "
+    text += f"{model['chance']['value']:.2f} (difference to the twins {estimate(model['learned'])}). "
     if math.isnan(learned["ci_low"]):
         return text + "Fewer than three seeds allow no interval: nothing follows."
     if learned["ci_low"] > 0:
@@ -279,10 +280,3 @@ def streams(models: Sequence[Model], pairs: pd.DataFrame) -> list[str]:
 
 def estimate(row: Row) -> str:
     return bracketed(row["value"], row["ci_low"], row["ci_high"])
-
-
-interval_of = estimate
-
-
-def listed(names: Sequence[str]) -> str:
-    return ", ".join(names) or "none"

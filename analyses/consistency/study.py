@@ -2,11 +2,11 @@
 
 1. Look: retrospective scores by prompt and mean patterns of every model and of its untrained twin (`looks`).
 2. Within models, across classes: agreement by curriculum, against the twins, mixed against others
-   (`consistency_within`).
-3. Between models: heads by number and heads matched by attention (`consistency_between`, `matching`); pairs that share
+   (`within`).
+3. Between models: heads by number and heads matched by attention (`between`, `matching`); pairs that share
    a stream of random numbers stand apart.
-4. Over training: earlier maps against the last one (`consistency_steps`).
-5. Say what follows, by rule (`consistency_verdict`).
+4. Over training: earlier maps against the last one (`steps`).
+5. Say what follows, by rule (`verdict`).
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,13 @@ from functools import partial
 
 from tqdm import tqdm
 
-from analyses import consistency_plots as plots
-from analyses import consistency_shown as shown
-from analyses import consistency_verdict as verdict
-from analyses.consistency_between import between_table, coincidences, pairs_table
-from analyses.consistency_steps import N_PROMPTS, steps_table
-from analyses.consistency_steps import sentences as steps_in_words
-from analyses.consistency_within import TOP, Model, contrasts_table, curricula_table, found_table, within_table
+from analyses.consistency import plots, shown, verdict
+from analyses.consistency.between import between_table, coincidences, pairs_table
+from analyses.consistency.looks import initial_model, look
+from analyses.consistency.steps import N_PROMPTS, steps_table
+from analyses.consistency.steps import sentences as steps_in_words
+from analyses.consistency.within import TOP, Model, contrasts_table, curricula_table, found_table, within_table
 from analyses.findings import Findings
-from analyses.looks import look, untrained_twin
 from interp.seeds import independent_seeds
 from interp.verdict import ATTENDS
 from training.checkpoint import Checkpoint
@@ -126,7 +124,7 @@ def open_models(checkpoints: Sequence[Checkpoint], classes: Sequence[str], n_pro
     models = []
     for place, checkpoint in enumerate(tqdm(checkpoints, desc="look", unit="model", disable=None)):
         trained = look(checkpoint.model, checkpoint.config, classes, **sizes)
-        untrained = look(untrained_twin(checkpoint), checkpoint.config, classes, **sizes)
+        untrained = look(initial_model(checkpoint), checkpoint.config, classes, **sizes)
         models.append(Model(checkpoint, label(checkpoint, checkpoints), seeds[place], trained, untrained))
     return models
 

@@ -6,7 +6,7 @@
    at or below one half, as `interp history` has it; in part if it lies between one half and 1; not learned if it lies
    higher; open if it holds one half.
 3. What a class costs beside others: the difference to the curriculum that trains on it alone, Welch interval likewise.
-4. What was learned and lost again, from the histories (`analyses.forgetting`).
+4. What was learned and lost again, from the histories (`analyses.curves.forgetting`).
 5. The same cells in the paper's figures.
 """
 
@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analyses.curves.forgetting import by_curriculum, forgetting_sentences, losses
+from analyses.curves.histories import histories, tidy
+from analyses.curves.same_prompts import ClassErrors, measure
+from analyses.curves.seed_plots import plot_curves, plot_training
 from analyses.findings import Findings
-from analyses.forgetting import by_curriculum, forgetting_sentences, losses
-from analyses.groups import Groups, group, listed, single
-from analyses.histories import histories, tidy
-from analyses.same_prompts import ClassErrors, measure
-from analyses.seed_plots import plot_curves, plot_training
+from analyses.groups import Groups, group, single
+from analyses.words import listed
 from training.checkpoint import Checkpoint
 from training.convergence import FRACTION
 from training.output import interval, number, records

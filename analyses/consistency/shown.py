@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analyses.consistency_between import EVERYONE
-from analyses.consistency_within import SUMMARIES, TOP, Model, Row
+from analyses.consistency.between import EVERYONE
+from analyses.consistency.within import SUMMARIES, TOP, Model, Row
 from interp.heads import show
-from interp.plots import where
+from training.frames import where
 from training.output import number, records
 
 NAMES = {
@@ -107,11 +107,3 @@ def bracketed(value: float, low: float, high: float) -> str:
     ('0.50 [0.40, 0.60]', '0.50')
     """
     return f"{number(value, 2)} [{number(low, 2)}, {number(high, 2)}]" if low == low else number(value, 2)
-
-
-def counted(n: int, what: str) -> str:
-    """
-    >>> counted(1, "seed"), counted(2, "seed")
-    ('1 seed', '2 seeds')
-    """
-    return f"{n} {what}{'' if n == 1 else 's'}"

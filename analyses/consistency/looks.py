@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.matching import Pattern, descriptions, halves
+from analyses.consistency.matching import Pattern, descriptions, halves
 from interp.parallel import side_by_side
 from interp.score_kinds import SCORES
 from interp.scores import weigh, weighted_attention
@@ -56,7 +56,7 @@ class Looks:
         return mean.reshape(len(mean), -1)
 
 
-def untrained_twin(checkpoint: Checkpoint) -> Transformer:
+def initial_model(checkpoint: Checkpoint) -> Transformer:
     """The model of the run at step 0: its initialisation, drawn again from its seed."""
     config = checkpoint.config
     model = Transformer(config.model, torch.Generator().manual_seed(config.seeds.init), config.layout)

@@ -1,8 +1,8 @@
 """Do two models have the same heads - by number, and by function?
 
 1. By number: heads above one half that have the same layer and number, against numbering heads anew within layers.
-2. By function: heads matched by attention (`analyses.matching`), judged at other pairs of other prompts, against random
-   matchings and against the untrained twins of the same two models.
+2. By function: heads matched by attention (`analyses.consistency.matching`), judged at other pairs of other prompts,
+   against random matchings and against the untrained twins of the same two models.
 3. Models that share a stream of random numbers share their heads by number: such pairs stand apart and are no evidence.
 
 Intervals over models are jackknifed, a seed at a time (`analyses.over_seeds`).
@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from analyses.agreement import coincidence_p
-from analyses.consistency_within import Model, Row
-from analyses.looks import comparable
-from analyses.matching import WITHIN, blocks, compare, likeness
+from analyses.consistency.looks import comparable
+from analyses.consistency.matching import WITHIN, blocks, compare, likeness
+from analyses.consistency.within import Model, Row
 from analyses.over_seeds import NOTHING, Estimate, jackknife
-from interp.plots import where
 from training.config import stream_seed
+from training.frames import where
 from training.output import records
 
 COLUMNS = ("by_index", "matched", "chance", "p_index", "p_matched")
@@ -41,7 +41,7 @@ def pairs_table(models: Sequence[Model], seed: int) -> pd.DataFrame:
     Columns: `same_stream`; `n_found`, `n_found_other`, the heads above one half of the trained models; of `n_possible`
     that could, how many have the same number, `n_coincide`, how many would by chance, `expected`, and how many are
     matched with one another, `n_matched`; `by_index`, `matched`, `chance`, `p_index` and `p_matched`
-    (`analyses.matching.Matched`).
+    (`analyses.consistency.matching.Matched`).
     """
     return pd.DataFrame([row for a, b in pairs_of(models) for row in pair_rows(models[a], models[b], seed)])
 

@@ -14,14 +14,16 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from analyses.agreement import mean_over_pairs, pearson, spearman, top_overlap
-from analyses.consistency_shown import bracketed, counted
-from analyses.consistency_within import Model, Row
-from analyses.looks import attention, comparable
-from interp.plots import where
+from analyses.consistency.looks import attention, comparable
+from analyses.consistency.shown import bracketed
+from analyses.consistency.within import Model, Row
+from analyses.snapshots import earlier_steps, from_then_on, spread
+from analyses.words import counted
 from interp.seeds import t_interval
 from interp.verdict import ATTENDS
-from training.checkpoint import load, snapshot_steps
+from training.checkpoint import load
 from training.evaluate import evaluation_prompts
+from training.frames import where
 from training.output import records
 
 N_PROMPTS, N_STEPS = 128, 16
@@ -41,7 +43,9 @@ def steps_table(models: Sequence[Model], classes: Sequence[str], *, n_prompts: i
         n_prompts: per class; no more than `N_PROMPTS`, since a map of means needs few.
         seed: of the prompts.
     """
-    wanted = [(model, step) for model in last_of_runs(models) for step in thinned(earlier_steps(model))]
+    wanted = [
+        (model, step) for model in last_of_runs(models) for step in spread(earlier_steps(model.checkpoint), N_STEPS)
+    ]
     bar = tqdm(wanted, desc="snapshots", unit="snapshot", disable=None)
     rows = [step_row(model, step, classes, models, min(n_prompts, N_PROMPTS), seed) for model, step in bar]
     return pd.DataFrame(rows)
@@ -53,20 +57,6 @@ def last_of_runs(models: Sequence[Model]) -> list[Model]:
     for model in sorted(models, key=lambda one: one.checkpoint.step):
         by_run[model.checkpoint.directory.resolve()] = model
     return [model for model in models if by_run[model.checkpoint.directory.resolve()] is model]
-
-
-def earlier_steps(model: Model) -> list[int]:
-    return [step for step in snapshot_steps(model.checkpoint.directory) if step < model.checkpoint.step]
-
-
-def thinned(steps: Sequence[int]) -> list[int]:
-    """At most `N_STEPS` of them, the first and the last included.
-
-    >>> thinned(range(31))
-    [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30]
-    """
-    places = np.linspace(0, len(steps) - 1, N_STEPS).round().astype(int) if len(steps) > N_STEPS else range(len(steps))
-    return [steps[place] for place in places]
 
 
 def step_row(
@@ -100,9 +90,8 @@ def settled_at(steps: pd.DataFrame, column: str, level: float = SETTLED) -> int 
     2
     """
     ordered = steps.sort_values("step")
-    below = np.flatnonzero(~(ordered[column].to_numpy() >= level))
-    first = below[-1] + 1 if len(below) else 0
-    return int(ordered["step"].iloc[first]) if first < len(ordered) else None
+    first = from_then_on((ordered[column].to_numpy() >= level).tolist())
+    return None if first is None else int(ordered["step"].iloc[first])
 
 
 def sentences(steps: pd.DataFrame) -> list[str]:

@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from analyses.curves.histories import MEASURES, histories, of_class
+from analyses.curves.plateau_verdict import shown, verdict
+from analyses.curves.same_prompts import ClassErrors, Interval, measure
+from analyses.curves.seed_plots import plot_counts, plot_ratios
 from analyses.findings import Findings
-from analyses.groups import Groups, group, listed, single
-from analyses.histories import MEASURES, histories, of_class
-from analyses.plateau_verdict import shown, verdict
-from analyses.same_prompts import ClassErrors, Interval, measure
-from analyses.seed_plots import plot_counts, plot_ratios
+from analyses.groups import Groups, group, single
+from analyses.words import listed
 from interp.stats import holm
 from training.checkpoint import Checkpoint
 from training.convergence import FRACTION, HELD, first_held

@@ -14,7 +14,7 @@ import pandas as pd
 from jaxtyping import Float
 from tqdm import tqdm
 
-from analyses.groups import welch
+from analyses.over_seeds import welch
 from interp.seeds import t_interval
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
@@ -80,7 +80,7 @@ class ClassErrors:
 
     def difference(self, ours: Sequence[str], theirs: Sequence[str]) -> Interval:
         """Difference of the mean ratios of two groups of independent seeds; NaN as limits where either has one seed."""
-        seeds = Interval(*welch(self.values(ours), self.values(theirs)))
+        seeds = Interval(*welch(self.values(ours), self.values(theirs))[:3])
         if math.isnan(seeds.low):
             return seeds
         return with_prompts(seeds, self.mean_resampled(ours) - self.mean_resampled(theirs))

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses.groups import listed
-from analyses.histories import end_level, held_level, of_class
+from analyses.curves.histories import end_level, held_level, of_class
+from analyses.words import listed
 from interp.seeds import t_interval
 from training.convergence import FRACTION
 from training.output import interval, records

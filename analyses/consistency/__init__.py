@@ -1,0 +1,1 @@
+"""Are the same heads retrospective on every class, and in every model? The study and its parts."""

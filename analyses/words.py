@@ -1,0 +1,20 @@
+"""Numbers and names in sentences."""
+
+from collections.abc import Sequence
+
+
+def counted(n: int, what: str) -> str:
+    """
+    >>> counted(1, "seed"), counted(2, "seed")
+    ('1 seed', '2 seeds')
+    """
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """
+    >>> listed(["a", "b", "c"]), listed([])
+    ('a, b and c', 'none')
+    """
+    *most, last = names or ["none"]
+    return f"{', '.join(most)} and {last}" if most else last

@@ -1,0 +1,25 @@
+"""Rows and values of tidy tables."""
+
+from typing import Any
+
+import pandas as pd
+
+
+def where(table: pd.DataFrame, **values: object) -> pd.DataFrame:
+    """The rows in which every named column holds its value.
+
+    >>> where(pd.DataFrame({"mode": ["zero", "mean"], "effect": [1, 2]}), mode="mean")["effect"].tolist()
+    [2]
+    """
+    for column, value in values.items():
+        table = table.loc[table[column] == value]
+    return table
+
+
+def distinct(table: pd.DataFrame, column: str) -> list[Any]:
+    """The values of a column in the order of their first appearance; none in an empty table.
+
+    >>> distinct(pd.DataFrame({"mode": ["zero", "mean", "zero"]}), "mode")
+    ['zero', 'mean']
+    """
+    return list(dict.fromkeys(table[column].tolist())) if len(table) else []
