@@ -29,6 +29,11 @@ STUDIES: Mapping[str, Study] = {
         "Which curricula learn which function classes, and which forget?",
         "--ckpt 'zoo:*' --out results",
     ),
+    "inputs": Study(
+        "curves.inputs",
+        "Does a curriculum over input distributions work as one over function classes does?",
+        "--ckpt 'runs/inputs/*/*' --out results",
+    ),
     "plateaus": Study(
         "curves.plateaus",
         "How many seeds leave the plateau, and is it the no-context optimum?",
@@ -48,6 +53,11 @@ STUDIES: Mapping[str, Study] = {
         "--ckpt 'zoo:mixed-*' --ckpt 'zoo:random-*' --out cause",
     ),
     "trace": Study("trace", "What do retrospective heads carry, and who reads it?", "--ckpt 'zoo:mixed-*' --out trace"),
+    "variants": Study(
+        "variants.study",
+        "What changes with size, prompt length, function class or instruction, and what stays?",
+        "--ckpt 'zoo:mixed-*' --ckpt 'runs/sizes/*/*' --out results",
+    ),
     "emergence": Study(
         "emergence",
         "When do retrospective heads appear, and does the head come before the loss falls?",

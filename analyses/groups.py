@@ -7,17 +7,93 @@ named.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from interp.seeds import independent_seeds
 from training.checkpoint import Checkpoint
+from training.config import RunConfig
 from training.errors import UserError
 from training.settings import differences, to_dict
 
 ORDER = ("mixed", "random", "sequential", "single")
-MAY_DIFFER = ("curriculum", "seeds", "record", "schedule")
 FEW = 10
 """Seeds below which a verdict says that they are few."""
+
+
+class Kind(NamedTuple):
+    """What curricula are compared over.
+
+    Attributes:
+        curriculum_of: the group of a run.
+        trains_on: the function classes, or input distributions, of a run, in order.
+        looked_at: those on which it is looked at.
+        free: keys of the configuration in which groups may differ.
+        order: sorts the groups by name.
+        free_within: keys in which the seeds of one group may differ.
+    """
+
+    curriculum_of: Callable[[Checkpoint], str]
+    trains_on: Callable[[RunConfig], Sequence[str]]
+    looked_at: Callable[[RunConfig], Sequence[str]]
+    free: Sequence[str]
+    order: Callable[[str], Any]
+    free_within: Sequence[str] = ("curriculum", "seeds", "record")
+
+
+def rank(curriculum: str) -> tuple[int, str]:
+    """Sorts mixed, random, sequential, then what trains on one class, then anything else."""
+    kind = curriculum.partition(":")[0]
+    return (ORDER.index(kind) if kind in ORDER else len(ORDER), "" if kind in ORDER[:3] else curriculum)
+
+
+def single(condition: str) -> str:
+    """The curriculum that trains on this function class, or input distribution, alone."""
+    return f"single:{condition}"
+
+
+def over_classes(checkpoint: Checkpoint) -> str:
+    """
+    Raises:
+        UserError: it is trained on several input distributions.
+    """
+    inputs = checkpoint.config.data.inputs
+    if len(inputs) > 1:
+        raise UserError(
+            f"{checkpoint.name} is trained on {len(inputs)} input distributions: this study compares curricula over "
+            "function classes"
+        )
+    return checkpoint.config.curriculum
+
+
+def over_inputs(checkpoint: Checkpoint) -> str:
+    """
+    Raises:
+        UserError: it is trained on several function classes.
+    """
+    config = checkpoint.config
+    if len(config.trained_classes) > 1:
+        raise UserError(
+            f"{checkpoint.name} is trained on {len(config.trained_classes)} function classes: this study compares "
+            "curricula over input distributions"
+        )
+    first, *others = config.data.inputs
+    return config.schedule.inputs if others else single(first)
+
+
+CLASSES = Kind(
+    over_classes,
+    lambda config: config.trained_classes,
+    lambda config: config.evaluated_classes,
+    ("curriculum", "seeds", "record", "schedule"),
+    rank,
+)
+INPUTS = Kind(
+    over_inputs,
+    lambda config: config.data.inputs,
+    lambda config: config.data.inputs,
+    ("seeds", "record", "schedule", "data.inputs"),
+    rank,
+)
 
 
 @dataclass(frozen=True)
@@ -28,11 +104,13 @@ class Groups:
         by_curriculum: one checkpoint for every independent seed, curricula in the paper's order.
         left_out: who does not count, and why.
         shared: checkpoints of different curricula that share a seed.
+        kind: what the curricula are over.
     """
 
     by_curriculum: Mapping[str, Sequence[Checkpoint]]
     left_out: Sequence[str]
     shared: Sequence[str]
+    kind: Kind
 
     @property
     def checkpoints(self) -> list[Checkpoint]:
@@ -44,9 +122,9 @@ class Groups:
         return {one.name: curriculum for curriculum, group in self.by_curriculum.items() for one in group}
 
     @property
-    def classes(self) -> list[str]:
-        """All function classes that any of the runs is looked at on."""
-        return list(dict.fromkeys(name for one in self.checkpoints for name in one.config.evaluated_classes))
+    def conditions(self) -> list[str]:
+        """All function classes, or input distributions, that any of the runs is looked at on."""
+        return list(dict.fromkeys(name for one in self.checkpoints for name in self.kind.looked_at(one.config)))
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -74,42 +152,36 @@ class Groups:
         return notes
 
 
-def group(checkpoints: Sequence[Checkpoint]) -> Groups:
+def group(checkpoints: Sequence[Checkpoint], kind: Kind = CLASSES) -> Groups:
     """The checkpoints by curriculum.
 
     Raises:
-        UserError: they differ in more than curriculum and seeds, or are trained on several input distributions.
+        UserError: they differ in more than curriculum and seeds, or have another kind of curriculum.
     """
-    check_alike(checkpoints)
-    last = max(one.step for one in checkpoints)
-    left_out = [f"{one.name} (step {one.step}, others {last})" for one in checkpoints if one.step < last]
+    curriculum_of = {one.name: kind.curriculum_of(one) for one in checkpoints}
+    check_alike(checkpoints, curriculum_of, kind)
+    last: dict[int, int] = {}  # step of those that are to be trained equally long
+    for one in checkpoints:
+        last[one.config.recipe.steps] = max(last.get(one.config.recipe.steps, 0), one.step)
+    counted = [one for one in checkpoints if one.step == last[one.config.recipe.steps]]
+    behind = [one for one in checkpoints if one.step < last[one.config.recipe.steps]]
+    left_out = [f"{one.name} (step {one.step}, others {last[one.config.recipe.steps]})" for one in behind]
     kept: dict[str, list[Checkpoint]] = {}
-    for curriculum in sorted({one.config.curriculum for one in checkpoints if one.step == last}, key=rank):
-        same = [one for one in checkpoints if one.config.curriculum == curriculum and one.step == last]
+    for curriculum in sorted({curriculum_of[one.name] for one in counted}, key=kind.order):
+        same = [one for one in counted if curriculum_of[one.name] == curriculum]
         for first, *others in independent_seeds(same):
             kept.setdefault(curriculum, []).append(same[first])
             left_out += [f"{same[place].name} (shares a seed with {same[first].name})" for place in others]
     everyone = [one for same in kept.values() for one in same]
     related = [places for places in independent_seeds(everyone) if len(places) > 1]
-    return Groups(kept, left_out, [everyone[place].name for places in related for place in places])
+    return Groups(kept, left_out, [everyone[place].name for places in related for place in places], kind)
 
 
-def rank(curriculum: str) -> tuple[int, str]:
-    """Sorts mixed, random, sequential, then what trains on one class, then anything else."""
-    kind = curriculum.partition(":")[0]
-    return (ORDER.index(kind) if kind in ORDER else len(ORDER), "" if kind in ORDER[:3] else curriculum)
-
-
-def check_alike(checkpoints: Sequence[Checkpoint]) -> None:
+def check_alike(checkpoints: Sequence[Checkpoint], curriculum_of: Mapping[str, str], kind: Kind) -> None:
     firsts: dict[str, Checkpoint] = {}
     for one in checkpoints:
-        if len(one.config.data.inputs) > 1:
-            raise UserError(
-                f"{one.name} is trained on {len(one.config.data.inputs)} input distributions: this study compares "
-                "curricula over function classes"
-            )
-        same = firsts.setdefault(one.config.curriculum, one)
-        for other, free in ((checkpoints[0], MAY_DIFFER), (same, MAY_DIFFER[:3])):
+        same = firsts.setdefault(curriculum_of[one.name], one)
+        for other, free in ((checkpoints[0], kind.free), (same, kind.free_within)):
             differ = [key for key in differences(to_dict(other.config), to_dict(one.config)) if matters(key, free)]
             if differ:
                 what = ", ".join(differ[:3])
@@ -117,12 +189,7 @@ def check_alike(checkpoints: Sequence[Checkpoint]) -> None:
 
 
 def matters(key: str, free: Sequence[str]) -> bool:
-    return key.partition(".")[0] not in free and key != "recipe.threads"
-
-
-def single(function_class: str) -> str:
-    """The curriculum that trains on this class alone."""
-    return f"single:{function_class}"
+    return not {key, key.partition(".")[0]} & {*free, "recipe.threads"}
 
 
 Measured = TypeVar("Measured")

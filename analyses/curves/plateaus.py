@@ -48,7 +48,7 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int, seed: int) -> Fi
         UserError: the runs cannot be compared.
     """
     groups = group(checkpoints)
-    errors = measure(groups.checkpoints, groups.classes, n_prompts=n_prompts, seed=seed, only_trained=True)
+    errors = measure(groups.checkpoints, groups.conditions, n_prompts=n_prompts, seed=seed, only_trained=True)
     found, without = histories(groups.checkpoints)
     runs = run_table(groups, errors)
     exits = exit_table(runs, found)

@@ -78,12 +78,19 @@ class ClassErrors:
         mean = with_prompts(seeds, self.mean_resampled(names))
         return mean._replace(low=max(0.0, mean.low))
 
-    def difference(self, ours: Sequence[str], theirs: Sequence[str]) -> Interval:
-        """Difference of the mean ratios of two groups of independent seeds; NaN as limits where either has one seed."""
-        seeds = Interval(*welch(self.values(ours), self.values(theirs))[:3])
+    def difference(self, ours: Sequence[str], theirs: Sequence[str], of: "ClassErrors | None" = None) -> Interval:
+        """Difference of the mean ratios of two groups of independent seeds; NaN as limits where either has one seed.
+
+        Args:
+            ours: checkpoints here.
+            theirs: checkpoints `of` other errors; None takes these.
+            of: what was measured elsewhere, on as many prompts.
+        """
+        other = of or self
+        seeds = Interval(*welch(self.values(ours), other.values(theirs))[:3])
         if math.isnan(seeds.low):
             return seeds
-        return with_prompts(seeds, self.mean_resampled(ours) - self.mean_resampled(theirs))
+        return with_prompts(seeds, self.mean_resampled(ours) - other.mean_resampled(theirs))
 
     def mean_resampled(self, names: Sequence[str]) -> Float[np.ndarray, " resample"]:
         return np.mean([self.resampled[name] for name in names], axis=0)
@@ -135,20 +142,23 @@ def measure(
 
     The checkpoints draw their prompts alike (`groups.check_alike`).
     """
-    config = checkpoints[0].config
-    found = {}
     chosen = {
         name: [one for one in checkpoints if not only_trained or name in one.config.trained_classes] for name in classes
     }
-    progress = tqdm(total=sum(map(len, chosen.values())), desc="evaluate", unit="model", disable=None)
-    for name in (name for name in classes if chosen[name]):
-        unit, models = config.second_moment(name), {}
-        for one in chosen[name]:
-            prompts = evaluation_prompts(one.config, name, n_prompts=n_prompts, seed=seed)
-            models[one.name] = (predictions(one.model, prompts) - prompts.ys).square().double().numpy() / unit
-            progress.update()
-        prompts = evaluation_prompts(config, name, n_prompts=n_prompts, seed=seed)
-        without = no_context_error(config, name, prompts).double().numpy() / unit
-        found[name] = ClassErrors(name, without, models, seed)
-    progress.close()
-    return found
+    arms = [(name, models) for name, models in chosen.items() if models]
+    bar = tqdm(arms, desc="evaluate", unit="class", disable=None)
+    return {name: errors_on(models, name, n_prompts=n_prompts, seed=seed) for name, models in bar}
+
+
+def errors_on(
+    checkpoints: Sequence[Checkpoint], name: str, inputs: str | None = None, *, n_prompts: int, seed: int
+) -> ClassErrors:
+    """The errors on one class and input distribution (None: the runs' first); the runs draw their prompts alike."""
+    config = checkpoints[0].config
+    unit, models = config.second_moment(name, inputs), {}
+    for one in checkpoints:
+        prompts = evaluation_prompts(one.config, name, n_prompts=n_prompts, seed=seed, inputs=inputs)
+        models[one.name] = (predictions(one.model, prompts) - prompts.ys).square().double().numpy() / unit
+    prompts = evaluation_prompts(config, name, n_prompts=n_prompts, seed=seed, inputs=inputs)
+    without = no_context_error(config, name, prompts).double().numpy() / unit
+    return ClassErrors(name, without, models, seed)

@@ -1,0 +1,1 @@
+"""Models that differ from a reference in one thing: size, prompt length, function class, instruction."""

@@ -1,0 +1,141 @@
+"""What changes with size, prompt length, function class or instruction, and what stays? (paper.md, section 10.2)
+
+1. Variants: runs of one configuration, called by what it changes in that of the first checkpoint, the reference.
+2. In every model: the error in units of the no-context optimum; the heads above `ATTENDS` on selection prompts, how
+   many there are and in which layers; what removing them costs (mean ablation, against layer-matched sets); how many
+   heads matter alone (`analyses.variants.measures`).
+3. Each variant beside the reference, over independent seeds (Welch, Holm over variants); trends along a setting that
+   varies alone (Spearman, permutation p, Holm over all trends).
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import pandas as pd
+from matplotlib.axes import Axes
+from tqdm import tqdm
+
+from analyses.curves.same_prompts import ClassErrors, errors_on
+from analyses.findings import Findings
+from analyses.variants.compare import compare, errors_by_class, trends
+from analyses.variants.grouping import REFERENCE, variants
+from analyses.variants.measures import MEASURES, Measured, measure, model_row
+from analyses.variants.verdict import cell, verdict
+from interp.plots import INTACT, NULL, grid_of_axes
+from interp.seeds import pooled
+from interp.verdict import ATTENDS
+from training.checkpoint import Checkpoint
+from training.frames import distinct, where
+from training.options import DEFAULT_CONTROLS
+from training.output import interval, records
+
+QUESTION = "What changes with size, prompt length, function class or instruction, and what stays?"
+
+SHORT = {
+    "ratio": "error / no context",
+    "n_found": f"heads > {ATTENDS}",
+    "depth": "depth",
+    "effect": "gain lost without",
+    "n_matter": "heads that matter",
+}
+
+
+def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int = 0) -> Findings:
+    """Run the study; the first checkpoint's variant is the reference.
+
+    Args:
+        checkpoints: loaded runs.
+        n_prompts: per class and stream.
+        seed: of prompts, null sets and resampling.
+    """
+    groups = variants(checkpoints)
+    errors: dict[str, dict[str, ClassErrors]] = {}
+    model_parts, class_parts, effect_parts = [], [], []
+    progress = tqdm(total=len(groups.checkpoints), desc="variants", unit="model", disable=None)
+    for variant, same in groups.by_curriculum.items():
+        names = same[0].config.trained_classes
+        errors[variant] = {name: errors_on(same, name, n_prompts=n_prompts, seed=seed) for name in names}
+        measured = []
+        for one in same:
+            measured.append(measure(one, errors[variant], n_prompts, seed))
+            progress.update()
+        model_parts.append(pd.DataFrame([model_row(one) for one in measured]).assign(variant=variant))
+        class_parts.append(pd.concat([one.classes for one in measured], ignore_index=True).assign(variant=variant))
+        effect_parts.append(pooled_effects(measured).assign(variant=variant))
+    progress.close()
+    models, classes, effects = (pd.concat(p, ignore_index=True) for p in (model_parts, class_parts, effect_parts))
+    compared, by_class, along = compare(models, groups), errors_by_class(groups, errors), trends(models, groups, seed)
+    return Findings(
+        QUESTION,
+        verdict(models, compared, by_class, along, groups),
+        {
+            "reference": groups.by_curriculum[REFERENCE][0].name,
+            "checkpoints": [one.name for one in groups.checkpoints],
+            "left out": list(groups.left_out) or "none",
+            "prompts": n_prompts,
+            "seed": seed,
+            "controls": DEFAULT_CONTROLS,
+            "score above": ATTENDS,
+        },
+        {
+            "models": models,
+            "classes": classes,
+            "effects": effects,
+            "variants": compared,
+            "errors": by_class,
+            "trends": along,
+        },
+        shown(compared, by_class),
+        {"variants": partial(plot_variants, models)},
+    )
+
+
+def pooled_effects(measured: Sequence[Measured]) -> pd.DataFrame:
+    """What removing the found heads costs, over the independent seeds of one variant (`interp.seeds.pooled`)."""
+    found = [(one.checkpoint, one.removed, one.found) for one in measured if one.removed is not None]
+    if not found:
+        return pd.DataFrame()
+    models, ablations, sets = zip(*found, strict=True)
+    return pooled(models, ablations, sets, "the set of retrospective heads")
+
+
+def shown(compared: pd.DataFrame, errors: pd.DataFrame) -> Mapping[str, pd.DataFrame]:
+    """Variants down: what was measured across, then errors by class."""
+    rows = []
+    for variant in distinct(compared, "variant"):
+        here = {row["measure"]: row for row in records(where(compared, variant=variant))}
+        seeds = str(here["n_found"]["n_seeds"])
+        rows.append({"variant": variant, "seeds": seeds} | {words: cell(here[key]) for key, words in SHORT.items()})
+    cells: dict[str, dict[str, str]] = {}
+    for row in records(errors):
+        text = interval(row["ratio"], row["ratio_low"], row["ratio_high"])
+        text += f" ({row['difference']:+.3f})" if row["difference"] == row["difference"] else ""
+        cells.setdefault(row["variant"], {"variant": row["variant"]})[row["function_class"]] = text
+    by_class = pd.DataFrame(list(cells.values())).fillna("-")
+    return {
+        "mean over independent seeds [t-interval]": pd.DataFrame(rows),
+        "error / no-context optimum by class (difference to the reference)": by_class,
+    }
+
+
+def plot_variants(models: pd.DataFrame) -> list[Axes]:
+    """A panel per measure: a dot per model, a row per variant; the line is the mean of the reference."""
+    names = distinct(models, "variant")
+    n_columns = 4
+    n_rows = -(-len(MEASURES) // n_columns)
+    grid = grid_of_axes(n_rows, n_columns, width=2.4, height=0.8 + 0.24 * len(names))
+    panels = [ax for row in grid for ax in row]
+    for ax in panels[len(MEASURES) :]:
+        ax.set_axis_off()
+    for place, (ax, (measure_name, words)) in enumerate(zip(panels, MEASURES.items(), strict=False)):
+        reference = where(models, variant=REFERENCE)[measure_name].dropna().to_numpy()
+        if len(reference):
+            ax.axvline(float(reference.mean()), color=NULL, lw=1, zorder=0)
+        for row, name in enumerate(names):
+            values = where(models, variant=name)[measure_name].dropna().to_numpy()
+            ax.plot(values, [row] * len(values), "o", ms=4, alpha=0.6, mec="none", color=INTACT)
+        labels = names if place % n_columns == 0 else []
+        ax.set_yticks(range(len(names)), labels or [""] * len(names), fontsize=7)
+        ax.set(ylim=(len(names) - 0.5, -0.5))
+        ax.set_title(words, fontsize=8)
+    return panels[: len(MEASURES)]
