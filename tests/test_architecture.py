@@ -12,7 +12,7 @@ from jaxtyping import TypeCheckError
 from torch import zeros
 
 from interp.scores import weigh
-from training.checkpoint import read_config, read_history, zoo_names, zoo_path
+from training.checkpoint import read_config, read_history, zoo_names, zoo_path, zoo_root
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("training", "interp", "analyses")
@@ -71,11 +71,15 @@ def test_commands_are_registered_by_the_package_that_owns_them():
 
 def test_the_zoo_is_complete_small_and_reproducible():
     curricula = ("mixed", "sequential", "random", "linear", "quadratic", "cubic")
-    assert set(zoo_names()) == {f"{curriculum}-{seed}" for curriculum in curricula for seed in range(5)}
-    files = [path for name in zoo_names() for path in zoo_path(name).iterdir() if path.is_file()]
+    names = [f"{curriculum}-{seed}" for curriculum in curricula for seed in range(5)]
+    assert set(zoo_names()) == {*names, "inherited"}
+    files = [path for path in zoo_root().rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 40_000_000
-    seeds = [read_config(zoo_path(name)).seeds for name in zoo_names()]
+    seeds = [read_config(zoo_path(name)).seeds for name in names]
     assert len({seed for triple in seeds for seed in (triple.init, triple.data, triple.task)}) == 3 * len(seeds)
+    inherited, parent = (read_config(zoo_path(name)) for name in ("inherited", "mixed-0"))
+    assert inherited.seeds == parent.seeds
+    assert (inherited.curriculum, parent.curriculum) == ("sequential", "mixed")
     for name in zoo_names():
         config = read_config(zoo_path(name))
         assert read_history(zoo_path(name))[-1]["step"] == config.recipe.steps

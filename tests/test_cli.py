@@ -487,7 +487,7 @@ CKPT = ("--ckpt", "zoo:mixed-0")
     [
         (("score", "--ckpt", "nowhere"), "no checkpoint directory 'nowhere' (shipped ones: "),
         (("score", "--ckpt", "zoo:none"), "unknown zoo checkpoint 'none' (valid: cubic-0"),
-        (("score", "--ckpt", "zoo:mixed-0@7"), "unknown step '7' (valid: 3000)"),
+        (("score", "--ckpt", "zoo:mixed-0@7"), "unknown step '7' (valid: 70, 117"),
         (("score", "--ckpt", "zoo:mixed-0@last"), "'last' is not a step"),
         (("score", "--ckpt", "."), "is not a checkpoint: it has no config.json"),
         (("score",), "Missing option '--ckpt'"),
