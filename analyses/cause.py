@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 from analyses.findings import Findings
 from analyses.groups import with_all
-from analyses.words import counted, listed
 from interp.ablation import Ablation, ablate
 from interp.heads import HeadSet, all_heads, heads_above, show
 from interp.interventions import DEFAULT_MODES
@@ -33,6 +32,7 @@ from training.checkpoint import Checkpoint
 from training.frames import distinct, where
 from training.options import DEFAULT_CONTROLS
 from training.output import interval, number, records
+from training.words import counted, listed
 
 QUESTION = "Do retrospective heads cause in-context learning, in every model that has them?"
 MATTERS = 0.1

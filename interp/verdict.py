@@ -18,6 +18,7 @@ import pandas as pd
 
 from interp.stats import SIGNIFICANT
 from training.output import records
+from training.words import counted
 
 HARMLESS = 0.05
 HALF = 0.5
@@ -156,14 +157,14 @@ def pooled_verdict(table: pd.DataFrame) -> str:
         if not row["n_seeds"]:
             sentences.append(f"No model makes use of the context on {row['function_class']}.")
             continue
-        text = f"Over {row['n_seeds']} independent seed{'s' if row['n_seeds'] > 1 else ''} "
-        text += f"({row['n_checkpoints']} models) {row['heads']} costs {cost(row)} of the in-context gain on "
+        text = f"Over {counted(row['n_seeds'], 'independent seed')} ({counted(row['n_checkpoints'], 'model')}) "
+        text += f"{row['heads']} costs {cost(row)} of the in-context gain on "
         text += f"{row['function_class']} ({row['mode']} ablation; {row['effect_min']:.2f} to {row['effect_max']:.2f}"
         if not math.isnan(row["t_low"]):
             text += f"; t-interval over seeds [{row['t_low']:.2f}, {row['t_high']:.2f}]"
         text += f"); p = {row['p_value']:.3g} against a layer-matched set in every model"
         if row["n_undefined"]:
-            text += f"; {row['n_undefined']} models that make no use of the context are left out"
+            text += f"; {counted(row['n_undefined'], 'model')} without use of the context left out"
         sentences.append(text + ".")
     if rows and rows[0]["n_seeds"] == 1:
         sentences.append("One seed is one piece of evidence: this is no claim about a curriculum.")

@@ -485,7 +485,7 @@ CKPT = ("--ckpt", "zoo:mixed-0")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("score", "--ckpt", "nowhere"), "no checkpoint directory 'nowhere' (shipped ones: "),
+        (("score", "--ckpt", "nowhere"), "no checkpoint directory 'nowhere' (shipped as zoo:NAME: cubic-0 to cubic-4"),
         (("score", "--ckpt", "zoo:none"), "unknown zoo checkpoint 'none' (valid: cubic-0"),
         (("score", "--ckpt", "zoo:mixed-0@7"), "unknown step '7' (valid: 70, 117"),
         (("score", "--ckpt", "zoo:mixed-0@last"), "'last' is not a step"),

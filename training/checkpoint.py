@@ -17,7 +17,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -86,8 +86,7 @@ def locate(name: str) -> tuple[Path, int | None]:
         raise UserError(f"--ckpt {name}: '{step}' is not a step (for example {base}@200)")
     directory = zoo_path(base.removeprefix("zoo:")) if base.startswith("zoo:") else Path(base)
     if not directory.is_dir():
-        shipped = ", ".join(f"zoo:{zoo_name}" for zoo_name in zoo_names())
-        raise UserError(f"no checkpoint directory '{base}' (shipped ones: {shipped})")
+        raise UserError(f"no checkpoint directory '{base}' (shipped as zoo:NAME: {', '.join(zoo_summary())})")
     return directory, None if step is None else int(step)
 
 
@@ -102,8 +101,30 @@ def zoo_names() -> list[str]:
 
 def zoo_path(name: str) -> Path:
     if name not in zoo_names():
-        raise one_of("zoo checkpoint", name, zoo_names())
+        raise one_of("zoo checkpoint", name, zoo_summary())
     return zoo_root() / name
+
+
+def zoo_summary() -> list[str]:
+    """The shipped checkpoints, seeds of one kind together."""
+    return runs_of_numbers(zoo_names())
+
+
+def runs_of_numbers(names: Sequence[str]) -> list[str]:
+    """Names that count on from one another, as one.
+
+    >>> runs_of_numbers(["inherited", "mixed-0", "mixed-1", "mixed-3"])
+    ['inherited', 'mixed-0 to mixed-1', 'mixed-3']
+    """
+    runs: list[list[str]] = []
+    for name in names:
+        stem, _, number = name.rpartition("-")
+        before = f"{stem}-{int(number) - 1}" if number.isdigit() else ""
+        if runs and runs[-1][-1] == before:
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return [f"{run[0]} to {run[-1]}" if len(run) > 1 else run[0] for run in runs]
 
 
 def snapshot_steps(directory: Path) -> list[int]:

@@ -5,7 +5,7 @@ from fnmatch import filter as fnmatched
 from glob import glob
 from pathlib import Path
 
-from training.checkpoint import CONFIG, Checkpoint, load, zoo_names
+from training.checkpoint import CONFIG, Checkpoint, load, zoo_names, zoo_summary
 from training.errors import UserError
 
 SIGNS = "*?["
@@ -44,5 +44,5 @@ def matches(pattern: str) -> list[str]:
     else:
         found = sorted(path for path in glob(base) if (Path(path) / CONFIG).exists())  # noqa: PTH207 - patterns may be absolute
     if not found:
-        raise UserError(f"--ckpt {pattern}: there is no such checkpoint (shipped ones: {', '.join(zoo_names())})")
+        raise UserError(f"--ckpt {pattern}: there is no such checkpoint (shipped ones: {', '.join(zoo_summary())})")
     return [name + at + step for name in found]

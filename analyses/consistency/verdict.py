@@ -19,11 +19,11 @@ from analyses.consistency.between import EVERYONE, FOUND, contrast_within, group
 from analyses.consistency.shown import NAMES, bracketed
 from analyses.consistency.within import MIXED, TOP, Model, Row
 from analyses.published import CLASSES, NEAR, published_maps
-from analyses.words import counted, listed
 from interp.stats import SIGNIFICANT
 from interp.verdict import ATTENDS
 from training.frames import where
 from training.output import records
+from training.words import counted, listed
 
 HIGH = 0.8
 COMPARED = ("spearman", "pearson", f"top{TOP}")

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from analyses.curves.histories import end_level, held_level, of_class
-from analyses.words import listed
 from interp.seeds import t_interval
 from training.convergence import FRACTION
 from training.output import interval, records
+from training.words import listed
 
 LOST, PART = 0.5, 0.1
 """The shares of the in-context gain from which a loss is called forgetting, and from which it is worth a word."""

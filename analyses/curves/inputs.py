@@ -17,13 +17,13 @@ from analyses.curves.histories import histories
 from analyses.curves.same_prompts import errors_on
 from analyses.findings import Findings
 from analyses.groups import INPUTS, Groups, group
-from analyses.words import counted
 from interp.heads import heads_above, show
 from interp.scores import score
 from interp.verdict import ATTENDS
 from training.checkpoint import Checkpoint
 from training.frames import distinct, where
 from training.output import number, records
+from training.words import counted
 
 QUESTION = "Does a curriculum over input distributions work as one over function classes does?"
 CALLED = {"function_class": "inputs"}

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from analyses.report.evidence import Evidence, ModelEvidence
-from analyses.words import counted
 from interp.heads import show
 from interp.seeds import independent_seeds
 from interp.stats import SIGNIFICANT
@@ -14,6 +13,7 @@ from training.convergence import FRACTION
 from training.frames import where
 from training.options import DEFAULT_PROMPTS
 from training.output import records
+from training.words import counted
 
 FEW_SEEDS = 3
 

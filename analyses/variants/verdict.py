@@ -9,11 +9,11 @@ import pandas as pd
 from analyses.groups import Groups
 from analyses.variants.grouping import REFERENCE, changes
 from analyses.variants.measures import MEASURES
-from analyses.words import counted, listed
 from interp.stats import SIGNIFICANT
 from interp.verdict import ATTENDS, HALF
 from training.frames import where
 from training.output import interval, records
+from training.words import counted, listed
 
 PAPER = {
     "one_hot": "brings minimal improvement",
