@@ -6,7 +6,7 @@ ZOO := $(foreach seed,0 1 2 3 4,$(CURRICULA:%=%-$(seed)))
 OF_mixed := --set record.snapshots=48
 OF_random := $(OF_mixed)
 
-.PHONY: install demo test test-slow bench lint notebooks figures zoo $(ZOO:%=zoo-%) zoo-inherited lock clean
+.PHONY: install demo test test-slow bench lint notebooks figures zoo $(ZOO:%=zoo-%) zoo-inherited study-runs lock clean
 
 install: .venv/.installed
 
@@ -49,6 +49,25 @@ $(ZOO:%=zoo-%): zoo-%: install
 zoo-inherited: install
 	$(BIN)/interp train --preset tiny --resume --out training/zoo/inherited --curriculum sequential \
 		--set seeds.init=2929787719 --set seeds.data=1957052160 --set seeds.task=797970109
+
+# The runs behind the studies `inputs` and `variants`, three seeds of each: 69 runs, about two minutes of a core each.
+TRAIN := $(BIN)/interp train --preset tiny --resume
+study-runs: install
+	set -e; for one in mixed=10-12 random=20-22 sequential=30-32; do \
+		$(TRAIN) --curriculum single:linear --seeds $${one#*=} --out runs/inputs/$${one%=*} \
+			--set data.inputs=gaussian,skewed,student_t:4 --set schedule.inputs=$${one%=*}; done
+	set -e; for one in gaussian=40-42 skewed=50-52 student_t:4=60-62; do \
+		$(TRAIN) --curriculum single:linear --seeds $${one#*=} --out runs/inputs/$${one%=*} --set data.inputs=$${one%=*}; done
+	set -e; for one in one_hot=10-12 vector=20-22; do \
+		$(TRAIN) --seeds $${one#*=} --out runs/told/$${one%=*} --set instruction.kind=$${one%=*} --set model.n_ctx=33; done
+	set -e; for one in n_heads=4:100-102 n_heads=16:110-112 n_layers=2:120-122 n_layers=6:130-132 d_model=32:140-142 \
+			d_model=128:150-152; do \
+		$(TRAIN) --seeds $${one#*:} --out runs/sizes/$${one%:*} --set model.$${one%:*}; done
+	$(TRAIN) --seeds 160-162 --out runs/sizes/n_points=8 --set data.n_points=8 --set model.n_ctx=16
+	$(TRAIN) --seeds 170-172 --out runs/sizes/n_points=32 --set data.n_points=32 --set model.n_ctx=64
+	set -e; for one in sparse_linear relu_network decision_tree associative_recall prototypes markov_chain; do \
+		$(TRAIN) --curriculum single:$$one --seeds 0-2 --out runs/classes/$$one; done
+	$(TRAIN) --seeds 30-32 --out runs/classes/mixture --set data.classes=linear,relu_network,decision_tree
 
 # The figure in README.
 figures: demo

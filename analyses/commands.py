@@ -27,7 +27,7 @@ STUDIES: Mapping[str, Study] = {
     "curricula": Study(
         "curves.curricula",
         "Which curricula learn which function classes, and which forget?",
-        "--ckpt 'zoo:*' --out results",
+        "--ckpt 'zoo:*-*' --out results",
     ),
     "inputs": Study(
         "curves.inputs",
@@ -37,15 +37,15 @@ STUDIES: Mapping[str, Study] = {
     "plateaus": Study(
         "curves.plateaus",
         "How many seeds leave the plateau, and is it the no-context optimum?",
-        "--ckpt 'zoo:*' --out results",
+        "--ckpt 'zoo:*-*' --out results",
     ),
     "efficiency": Study(
-        "curves.efficiency", "Does a mixed curriculum need a ninth of the data?", "--ckpt 'zoo:*' --out results"
+        "curves.efficiency", "Does a mixed curriculum need a ninth of the data?", "--ckpt 'zoo:*-*' --out results"
     ),
     "consistency": Study(
         "consistency.study",
         "Are the same heads retrospective on every class, and in every model?",
-        "--ckpt 'zoo:*' --out results",
+        "--ckpt 'zoo:*-*' --out results",
     ),
     "cause": Study(
         "cause",
@@ -61,7 +61,7 @@ STUDIES: Mapping[str, Study] = {
     "emergence": Study(
         "emergence",
         "When do retrospective heads appear, and does the head come before the loss falls?",
-        "--ckpt runs/mixed-0 --out emergence",
+        "--ckpt zoo:mixed-0 --ckpt zoo:random-0 --out emergence",
     ),
 }
 
@@ -253,7 +253,7 @@ def report(
     \b
     Examples:
       interp report --ckpt zoo:mixed-0 --out report.html
-      interp report --ckpt 'zoo:*' --classes linear --out reports/all.html
+      interp report --ckpt 'zoo:*-*' --classes linear --out reports/all.html
     """
     if out is None and not json:
         raise UserError("--out is missing: name the page, for example --out report.html (or ask for --json)")

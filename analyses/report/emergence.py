@@ -7,22 +7,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
+from analyses.curves.same_prompts import errors_on
 from analyses.snapshots import earlier_steps, from_then_on, spread
 from interp.heads import HeadSet, all_heads
-from interp.parallel import side_by_side
 from interp.scores import score
 from interp.verdict import ATTENDS
 from training.checkpoint import Checkpoint, load
 from training.convergence import FRACTION
-from training.evaluate import evaluation_prompts, no_context_error
-from training.prompts import last_quarter
 
 AT_MOST_PROMPTS, AT_MOST_STEPS = 256, 24
-PART = 64  # prompts per forward pass and core
 BEST_OTHER = "best other"
 """Row name of the highest score among the heads that were not found."""
 
@@ -63,26 +58,12 @@ def rows_at(
     for name in classes:
         values = scores.values[name]
         others = [float(values[head]) for head in all_heads(*values.shape) if head not in found]
-        about = {"step": at_step.step, "function_class": name, "error": relative_error(at_step, name, n_prompts, seed)}
+        error = errors_on([at_step], name, n_prompts=n_prompts, seed=seed).value(at_step.name)
+        about = {"step": at_step.step, "function_class": name, "error": error}
         for head in found:
             yield about | {"head": str(head), "score": float(values[head])}
         if others:
             yield about | {"head": BEST_OTHER, "score": max(others)}
-
-
-def relative_error(checkpoint: Checkpoint, name: str, n_prompts: int, seed: int) -> float:
-    """Squared error over that of the no-context optimum, over the last quarter of the pairs."""
-    prompts = evaluation_prompts(checkpoint.config, name, n_prompts=n_prompts, seed=seed)
-    tail = last_quarter(checkpoint.config.data.n_points)
-    model = checkpoint.model
-
-    @torch.no_grad()
-    def predict(tokens: Tensor) -> Tensor:
-        return model.predict(tokens.to(model.device)).cpu()
-
-    parts = side_by_side(predict, prompts.tokens.split(PART))
-    own = (torch.cat(parts) - prompts.ys).square()[:, tail].mean()
-    return float(own / no_context_error(checkpoint.config, name, prompts)[:, tail].mean())
 
 
 def onsets(table: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import torch
 from analyses.consistency.between import coincidences, contrast_within, grouped, measured, pairs_table
 from analyses.consistency.looks import comparable, initial_model, look
 from analyses.consistency.matching import WITHIN, blocks, compare, likeness
-from analyses.consistency.steps import earlier_steps, foretold, last_of_runs, steps_table
+from analyses.consistency.steps import earlier_steps, foretold, last_of_runs, sentences, steps_table
 from analyses.consistency.study import common_classes, label, open_models, study
 from analyses.consistency.within import contrasts_table, curricula_table, within_table
 from analyses.findings import document, write
@@ -132,7 +132,7 @@ def test_the_study_says_what_follows_and_what_does_not(six, tmp_path):
         "4 of 6 models have a head above 0.5 on some class (0 of their untrained twins); it is the same set on every "
         "class in mixed 1 of 1, random 1 of 1, sequential 1 of 1, single:linear 1 of 1 of these.",
         "No two of these models share a seed",
-        "No checkpoint has earlier snapshots",
+            "the heads above 0.5 are the highest ones for good from step",
     ):
         assert part in text
     write(found, tmp_path)
@@ -245,6 +245,12 @@ def test_snapshots_lead_up_to_the_last_map(quick_config, tmp_path):
     found = study([last, middle], n_prompts=16)
     assert "mixed (1 run with snapshots): the first map has Spearman" in found.sentences[-1]
     assert found.figures["steps"]()
+
+
+def test_without_snapshots_nothing_is_said_about_training():
+    last = open_models([load("zoo:mixed-1")], ["linear"], 16, 0)
+    steps = steps_table(last, ["linear"], n_prompts=16, seed=0)
+    assert sentences(steps) == ["No checkpoint has earlier snapshots: nothing is said about training."]
 
 
 def test_initialisations_foretell_only_what_they_are_told(rng):
