@@ -132,7 +132,7 @@ def test_the_study_says_what_follows_and_what_does_not(six, tmp_path):
         "4 of 6 models have a head above 0.5 on some class (0 of their untrained twins); it is the same set on every "
         "class in mixed 1 of 1, random 1 of 1, sequential 1 of 1, single:linear 1 of 1 of these.",
         "No two of these models share a seed",
-            "the heads above 0.5 are the highest ones for good from step",
+        "the heads above 0.5 are the highest ones for good from step",
     ):
         assert part in text
     write(found, tmp_path)
