@@ -48,6 +48,11 @@ STUDIES: Mapping[str, Study] = {
         "--ckpt 'zoo:mixed-*' --ckpt 'zoo:random-*' --out cause",
     ),
     "trace": Study("trace", "What do retrospective heads carry, and who reads it?", "--ckpt 'zoo:mixed-*' --out trace"),
+    "success": Study(
+        "success.study",
+        "What sets models that learned in context apart from those that stayed on the plateau?",
+        "--ckpt 'zoo:*' --out success",
+    ),
     "emergence": Study(
         "emergence",
         "When do retrospective heads appear, and does the head come before the loss falls?",
