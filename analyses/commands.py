@@ -58,6 +58,11 @@ STUDIES: Mapping[str, Study] = {
         "What changes with size, prompt length, function class or instruction, and what stays?",
         "--ckpt 'zoo:mixed-*' --ckpt 'runs/sizes/*/*' --out results",
     ),
+    "success": Study(
+        "success.study",
+        "What sets models that learned in context apart from those that stayed on the plateau?",
+        "--ckpt 'zoo:*-*' --out success",
+    ),
     "emergence": Study(
         "emergence",
         "When do retrospective heads appear, and does the head come before the loss falls?",

@@ -1,0 +1,1 @@
+"""What sets models that learned in context apart from those that stayed on the plateau? The study and its parts."""
