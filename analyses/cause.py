@@ -37,6 +37,7 @@ from training.words import counted, listed
 QUESTION = "Do retrospective heads cause in-context learning, in every model that has them?"
 MATTERS = 0.1
 """The share of the in-context gain from which on a single head counts as one that matters."""
+LEVELS = (MATTERS, HALF)
 PAPER: Mapping[str, float] = {"linear": 1.06, "quadratic": 1.11, "cubic": 1.41}
 """Effect of zeroing the seven heads of the published mixed model (paper.md, section 9.3), beside 0.03, 0.01, 0.01."""
 
@@ -146,26 +147,28 @@ def pool(subjects: Sequence[Subject], *, kept: bool) -> pd.DataFrame:
 
 
 def guides(subjects: Sequence[Subject]) -> pd.DataFrame:
-    """How well the score of a head tells its effect, by class.
+    """How well the score of a head tells its effect, by class and by the effect from which on a head matters (`level`).
 
     Columns: `spearman` over the heads of a model, mean over independent seeds with its t-interval; over all heads of
-    all models `n_matter` (effect above `MATTERS`), `n_attend` (score above `ATTENDS`), `n_both`, `precision`, `recall`.
+    all models `n_matter` (effect above `level`), `n_attend` (score above `ATTENDS`), `n_both`, `precision`, `recall`.
     Models that make no use of the context on a class are left out; `n_models` are left.
     """
     rows = []
     for name in dict.fromkeys(name for one in subjects for name in distinct(one.heads, "function_class")):
         used = [(one.checkpoint, of_class) for one in subjects if len(of_class := measured(one.heads, name))]
-        row: dict[str, Any] = {"function_class": name, "n_models": len(used)}
-        if used:
-            rank = seed_mean([checkpoint for checkpoint, _ in used], [rank_correlation(heads) for _, heads in used])
-            heads = [head for _, of_model in used for head in records(of_model)]
-            matter = [head["effect"] > MATTERS for head in heads]
-            attend = [head["score"] > ATTENDS for head in heads]
+        about: dict[str, Any] = {"function_class": name, "n_models": len(used)}
+        if not used:
+            rows += [about | {"level": level} for level in LEVELS]
+            continue
+        rank = seed_mean([checkpoint for checkpoint, _ in used], [rank_correlation(heads) for _, heads in used])
+        heads = [head for _, of_model in used for head in records(of_model)]
+        attend = [head["score"] > ATTENDS for head in heads]
+        for level in LEVELS:
+            matter = [head["effect"] > level for head in heads]
             both = sum(m and a for m, a in zip(matter, attend, strict=True))
-            row |= rank.named("spearman")
-            row |= {"n_heads": len(heads), "n_matter": sum(matter), "n_attend": sum(attend), "n_both": both}
-            row |= {"precision": share(both, sum(attend)), "recall": share(both, sum(matter))}
-        rows.append(row)
+            counts = {"n_heads": len(heads), "n_matter": sum(matter), "n_attend": sum(attend), "n_both": both}
+            shares = {"precision": share(both, sum(attend)), "recall": share(both, sum(matter))}
+            rows.append(about | {"level": level} | rank.named("spearman") | counts | shares)
     return pd.DataFrame(rows)
 
 
@@ -232,15 +235,18 @@ def keep_sentences(keeps: pd.DataFrame) -> list[str]:
 def guide_sentences(guide: pd.DataFrame) -> list[str]:
     """How good a guide the pattern is."""
     found = []
-    for row in records(guide):
-        if not row["n_models"]:
+    for name in distinct(guide, "function_class"):
+        rows = records(where(guide, function_class=name))
+        first = rows[0]
+        if not first["n_models"]:
             continue
-        text = f"On {row['function_class']}, score and effect of single heads rank alike with {row['spearman']:.2f}"
-        if row["n_seeds"] > 1:
-            text += f" (t-interval over {row['n_seeds']} seeds [{row['t_low']:.2f}, {row['t_high']:.2f}])"
-        text += f"; of {row['n_attend']} heads that score above {ATTENDS} {row['n_both']} cost more than {MATTERS} of "
-        text += f"the gain, and of {row['n_matter']} that cost so much the pattern finds {row['n_both']}."
-        found.append(text)
+        text = f"On {name}, score and effect of single heads rank alike with {first['spearman']:.2f}"
+        if first["n_seeds"] > 1:
+            text += f" (t-interval over {first['n_seeds']} seeds [{first['t_low']:.2f}, {first['t_high']:.2f}])"
+        cost = [f"{row['n_both']} cost more than {row['level']} of the gain" for row in rows]
+        text += f"; of {first['n_attend']} heads that score above {ATTENDS} {' and '.join(cost)}; "
+        caught = [f"{row['n_both']} of the {row['n_matter']} that cost more than {row['level']}" for row in rows]
+        found.append(f"{text}the pattern finds {' and '.join(caught)}.")
     return found
 
 
@@ -251,6 +257,7 @@ def shown(effects: pd.DataFrame, keeps: pd.DataFrame, guide: pd.DataFrame) -> Ma
     rows = [
         {
             "class": row["function_class"],
+            "matters above": number(row["level"], 1),
             "models": str(row["n_models"]),
             "Spearman": interval(row["spearman"], row["t_low"], row["t_high"]),
             "precision": number(row["precision"], 2),
@@ -291,7 +298,7 @@ def plot_effects(models: pd.DataFrame) -> list[Axes]:
             ax.axhline(level, color=NULL, lw=0.8, zorder=0)
         ax.set(title=name, xticks=range(len(curricula)), xlim=(-0.5, len(curricula) - 0.5))
         ax.set_xticklabels(curricula, rotation=30, ha="right")
-    axes[0].set_ylabel("share of the in-context gain lost")
+    axes[0].set_ylabel("share of the\nin-context gain lost")
     legend_beside(axes)
     return axes
 

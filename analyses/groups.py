@@ -198,7 +198,7 @@ Measured = TypeVar("Measured")
 def with_all(
     measured: Sequence[Measured], curriculum_of: Callable[[Measured], str]
 ) -> Iterator[tuple[str, list[Measured]]]:
-    """What was measured on models, by curriculum and then, if there are several, of all together.
+    """What was measured on models, by curriculum in the paper's order and then, if there are several, of all together.
 
     >>> [(name, len(group)) for name, group in with_all(["mixed-0", "mixed-1", "random-0"], lambda one: one[:-2])]
     [('mixed', 2), ('random', 1), ('all', 3)]
@@ -206,6 +206,6 @@ def with_all(
     groups: dict[str, list[Measured]] = {}
     for one in measured:
         groups.setdefault(curriculum_of(one), []).append(one)
-    yield from groups.items()
+    yield from sorted(groups.items(), key=lambda item: rank(item[0]))
     if len(groups) > 1:
         yield "all", list(measured)

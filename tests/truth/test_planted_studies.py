@@ -18,12 +18,13 @@ def of_planted(planted):
 
 def test_cause_finds_the_head_that_copies_and_the_decoy(of_planted):
     """Heads 0.1 and 0.3 attend alike; all of the gain goes with 0.1 (and with its reader 1.2), nothing with 0.3."""
-    (row,) = records(of_planted.tables["guide"])
+    row, most = records(of_planted.tables["guide"])
     heads = {head["heads"]: head for head in records(of_planted.tables["heads"])}
     assert {name for name, head in heads.items() if head["score"] > 0.5} == {"0.1", "0.3"}
     assert {name for name, head in heads.items() if head["effect"] > cause.MATTERS} == {"0.1", "1.2"}
     assert heads["0.1"]["effect"] == pytest.approx(1, abs=0.05)
     assert heads["0.3"]["effect"] == pytest.approx(0, abs=1e-4)
+    assert (row["level"], most["level"]) == (0.1, 0.5)
     assert (row["n_attend"], row["n_matter"], row["n_both"], row["precision"], row["recall"]) == (2, 2, 1, 0.5, 0.5)
 
 
@@ -35,7 +36,9 @@ def test_cause_says_what_the_heads_do_together_and_alone(of_planted):
     text = " ".join(of_planted.sentences)
     assert "Heads with a score above 0.5 are in 1 of 1 model: planted 0.1,0.3." in text
     assert "One seed is one piece of evidence" in text
-    assert "of 2 heads that score above 0.5 1 cost more than 0.1 of the gain" in text
+    assert (
+        "of 2 heads that score above 0.5 1 cost more than 0.1 of the gain and 1 cost more than 0.5 of the gain" in text
+    )
 
 
 def test_cause_of_a_model_without_such_heads_says_so():
