@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analyses.commands import STUDIES
 from interp.cli import main
 from interp.names import SCORE_DEFINITIONS, WEIGHTING_DEFINITIONS
 from interp.scores import score
@@ -22,9 +23,9 @@ from training.names import BASELINE_NAMES, CLASS_NAMES, INPUT_NAMES, SHIFT_NAMES
 from training.output import records
 
 COMMANDS = [["train"], ["eval"], ["score"], ["ablate"], ["zoo", "list"], ["zoo", "path"], ["study", "retrospective"]]
-COMMANDS += [["study", "published"], ["patch"], ["path"], ["lens"], ["probe"]]
+COMMANDS += [["study", "published"], ["patch"], ["path"], ["lens"], ["probe"], ["report"]]
 COMMANDS += [["history"], ["classes"], ["upgrade"]]
-COMMANDS += [["study", "curricula"], ["study", "plateaus"], ["study", "efficiency"]]
+COMMANDS += [["study", name] for name in STUDIES]
 
 
 def interp(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
