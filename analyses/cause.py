@@ -3,7 +3,9 @@
 1. Locate: heads whose score exceeds `ATTENDS` on selection prompts, in every model.
 2. Remove them together, under several replacements, against layer-matched sets; and keep them alone.
 3. Pool over independent seeds, per curriculum (`interp.seeds`).
-4. Dose and response: every head of every model removed alone, its effect beside its score; over heads that matter
+4. Where a model has several: what they cost together beside the sum of what each costs alone, since heads that stand in
+   for one another look harmless one by one.
+5. Dose and response: every head of every model removed alone, its effect beside its score; over heads that matter
    (effect above `MATTERS`), how many the pattern finds (recall), and how many of those it finds matter (precision).
 """
 
@@ -76,10 +78,16 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
     with_heads = [one for one in subjects if one.found]
     effects = pool(with_heads, kept=False)
     keeps = pool(with_heads, kept=True)
-    guide = guides(subjects)
+    several, guide = together(with_heads), guides(subjects)
     return Findings(
         QUESTION,
-        [*located(subjects), *removal_verdicts(effects), *keep_sentences(keeps), *guide_sentences(guide)],
+        [
+            *located(subjects),
+            *removal_verdicts(effects),
+            *keep_sentences(keeps),
+            *together_sentences(several),
+            *guide_sentences(guide),
+        ],
         {
             "checkpoints": [one.checkpoint.name for one in subjects],
             "independent seeds": len(independent_seeds(checkpoints)),
@@ -90,7 +98,7 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
             "score above": ATTENDS,
             "a head matters above": MATTERS,
         },
-        {"models": models, "pooled": effects, "kept": keeps, "heads": heads, "guide": guide},
+        {"models": models, "pooled": effects, "kept": keeps, "together": several, "heads": heads, "guide": guide},
         shown(effects, keeps, guide),
         {
             "effects": partial(plot_effects, models),
@@ -144,6 +152,23 @@ def pool(subjects: Sequence[Subject], *, kept: bool) -> pd.DataFrame:
         rows.insert(0, "curriculum", name)
         parts.append(rows)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def together(subjects: Sequence[Subject]) -> pd.DataFrame:
+    """One row per model with several retrospective heads and class that it uses context on: the `effect` of removing
+    them together, the sum of what each costs alone, `sum_alone`, and the `excess` of the first (mean ablation)."""
+    rows = []
+    for one in subjects:
+        if one.removed is None or len(one.found) < 2:
+            continue
+        for row in records(where(one.removed.table, mode="mean").dropna(subset=["effect"])):
+            name = row["function_class"]
+            of_class, own = records(where(one.heads, function_class=name)), {str(head) for head in one.found}
+            alone = sum(head["effect"] for head in of_class if head["heads"] in own)
+            about = {"checkpoint": one.checkpoint.name, "heads": row["heads"], "function_class": name}
+            rows.append(about | {"effect": row["effect"], "sum_alone": alone, "excess": row["effect"] - alone})
+    columns = ["checkpoint", "heads", "function_class", "effect", "sum_alone", "excess"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def guides(subjects: Sequence[Subject]) -> pd.DataFrame:
@@ -230,6 +255,22 @@ def keep_sentences(keeps: pd.DataFrame) -> list[str]:
         parts += [f"{name} {left}"] if left else []
     text = f"With no other head, what is left of the in-context gain (mean ablation): {'; '.join(parts)}"
     return [f"{text}: the heads are not enough by themselves where this is near or below 0."] if parts else []
+
+
+def together_sentences(several: pd.DataFrame) -> list[str]:
+    """Whether heads stand in for one another: together they cost more than the sum of what each costs alone."""
+    rows = records(several)
+    if not rows:
+        return []
+    more = [row for row in rows if row["excess"] > MATTERS]
+    models = listed(distinct(several, "checkpoint"))
+    text = f"Where a model has several such heads ({models}), removing them together costs more than the sum of what "
+    text += f"each costs alone (by more than {MATTERS} of the gain) in {len(more)} of {counted(len(rows), 'case')}"
+    if more:
+        most = max(more, key=lambda row: row["excess"])
+        text += f", most in {most['checkpoint']} on {most['function_class']} ({most['effect']:.2f} against "
+        text += f"{most['sum_alone']:.2f}): they stand in for one another, and single removals cannot see it"
+    return [text + "."]
 
 
 def guide_sentences(guide: pd.DataFrame) -> list[str]:

@@ -1,5 +1,6 @@
 """Studies of models whose circuits are known."""
 
+import circuits
 import matplotlib.pyplot as plt
 import pytest
 
@@ -39,6 +40,15 @@ def test_cause_says_what_the_heads_do_together_and_alone(of_planted):
     assert (
         "of 2 heads that score above 0.5 1 cost more than 0.1 of the gain and 1 cost more than 0.5 of the gain" in text
     )
+
+
+def test_cause_sees_heads_that_stand_in_for_one_another(exact_redundant):
+    """Either of two copying heads is enough: alone they cost nothing, together everything."""
+    found = cause.study([exact_redundant], n_prompts=128)
+    (row,) = records(found.tables["together"])
+    assert row["sum_alone"] == pytest.approx(0, abs=0.05)
+    assert row["effect"] == pytest.approx(circuits.redundant_effect(2, "mean", 128), abs=0.15)
+    assert "in 1 of 1 case, most in exact redundant on linear (1." in " ".join(found.sentences)
 
 
 def test_cause_of_a_model_without_such_heads_says_so():
