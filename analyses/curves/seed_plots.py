@@ -32,6 +32,8 @@ def draw_seeds(
     ax: Axes, table: pd.DataFrame, x: str, y: str, colour: str, label: str, *, along: str | None = None
 ) -> None:
     """One curriculum's runs, and the mean of those that share their x; drawn along another column if one is named."""
+    if table.empty:  # runs that train on other input distributions are not evaluated on this one
+        return
     along = along or x
     for _, run in table.groupby("checkpoint", sort=False):
         ax.plot(run[along], run[y], color=colour, lw=0.6, alpha=0.45)

@@ -72,6 +72,18 @@ def test_a_model_is_worse_where_it_was_not_trained(trained_on):
     assert 1.5 * ratios["gaussian"] < min(ratios["skewed"], ratios["student_t:4"])
 
 
+def test_figures_are_drawn_where_a_run_has_no_history_on_some_distributions(trained_on, made_up):
+    """A run on Gaussian inputs alone is evaluated on no others while it trains."""
+    histories = [made_up("single:linear", seed, {"linear": [1.0, 0.5, 0.2]}) for seed in (0, 1)]
+    whole, gaussian = trained_on("both", 0, ALL[:2], "mixed"), trained_on("one", 1, ALL[:1])
+    runs = [replace(run, directory=of.directory) for run, of in zip((whole, gaussian), histories, strict=True)]
+    path = histories[0].directory / "history.jsonl"
+    path.write_text(path.read_text() + path.read_text().replace('"gaussian"', '"skewed"'))
+    found = study([replace(run, step=3000) for run in runs], n_prompts=32, seed=0)
+    assert set(found.tables["training"]["inputs"]) == {"gaussian", "skewed"}
+    assert all(draw() for draw in found.figures.values())
+
+
 def test_a_history_is_read_by_distribution(made_up):
     run = made_up("single:linear", 0, {"linear": [1.0, 0.5, 0.2]})
     (table,) = inputs.histories([run])[0].values()
