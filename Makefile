@@ -69,9 +69,12 @@ study-runs: install
 		$(TRAIN) --curriculum single:$$one --seeds 0-2 --out runs/classes/$$one; done
 	$(TRAIN) --seeds 30-32 --out runs/classes/mixture --set data.classes=linear,relu_network,decision_tree
 
-# The figure in README.
+# The figure in README, and the example report (ten minutes).
 figures: demo
 	cp demo/ablation_curves.png analyses/figures/retrospective-mixed-0.png
+	$(BIN)/interp report --ckpt 'zoo:mixed-*' --ckpt 'zoo:random-*' --ckpt zoo:sequential-0 --ckpt zoo:linear-0 \
+		--ckpt zoo:quadratic-0 --ckpt zoo:cubic-0 --out demo/zoo-report.html
+	cp demo/zoo-report.html analyses/figures/
 
 # Re-execute the notebooks from their percent sources.
 notebooks: install
