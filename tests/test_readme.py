@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from training.checkpoint import zoo_names
-
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 NUMBER = re.compile(r"-?\d+\.\d+")
@@ -70,24 +68,15 @@ def test_links_lead_somewhere():
         assert target.startswith("https://") or (ROOT / target).exists(), target
 
 
-@pytest.mark.slow
-def test_the_results_table_is_what_the_studies_find():
-    results = README.partition("| head above 0.5 |")[2].partition("\n\n")[0]
-    rows = dict(re.findall(r"^\| `(\w+-0)` \| (.*) \|$", results, re.MULTILINE))
-    assert set(rows) == {name for name in zoo_names() if name.endswith("-0")}
-    for name, row in rows.items():
-        study = json.loads(
-            run(sys.executable, "-m", "interp", "study", "retrospective", "--ckpt", f"zoo:{name}", "--json")
-        )
-        curves = json.loads(run(sys.executable, "-m", "interp", "eval", "--ckpt", f"zoo:{name}", "--json"))["curves"]
-        errors = [r["error"] for r in curves if r["predictor"] == "model" and r["examples"] == 15]
-        effects = [
-            r[key]
-            for r in study["results"]
-            if r["mode"] == "mean" and r["effect"] is not None
-            for key in ("effect", "ci_low", "ci_high")
-        ]
-        cells = [[float(text) for text in NUMBER.findall(cell)] for cell in row.split(" | ")]
-        assert cells[0] == pytest.approx(errors, abs=0.002)
-        assert cells[2] == pytest.approx(effects, abs=0.02)
-        assert [f"{found} (" in row for found in study["found"]] == [True] * len(study["found"])
+def test_the_table_of_errors_is_what_the_study_finds():
+    lines = README.partition("| error (seeds at most 0.5) |")[2].partition("\n\n")[0].splitlines()
+    classes, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "---" not in line]
+    study = json.loads(run(sys.executable, "-m", "interp", "study", "curricula", "--ckpt", "zoo:*-*", "--json"))
+    found = {(row["curriculum"], row["function_class"]): row for row in study["by_curriculum"]}
+    assert [row[0] for row in rows] == ["mixed", "random", "sequential", "class alone"]
+    for curriculum, *cells in rows:
+        for name, cell in zip(classes, cells, strict=True):
+            row = found[f"single:{name}" if curriculum == "class alone" else curriculum, name]
+            errors = [row["ratio"], row["low"], row["high"]]
+            assert [float(text) for text in NUMBER.findall(cell)] == pytest.approx(errors, abs=0.002)
+            assert cell.endswith(f", {row['n_learned']} of {row['n_seeds']}")
