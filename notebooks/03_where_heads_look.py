@@ -73,7 +73,7 @@ for name in CLASSES:
 # %% [markdown]
 # **A mean hides what it is a mean of.** The same score for each pair alone: 0.1 looks at the own $x$ of the first 13
 # pairs, nearly always, and of the last three, never. Its 0.81 is 13/16. In `zoo:random-0` the highest head also does
-# all or nothing, on ten pairs. Head 1.2 of `mixed-0` is no such head: it stays near chance.
+# all or nothing, on ten pairs. Head 1.2 of `mixed-0` is no such head: after the first few pairs it stays near chance.
 
 # %%
 single = [Measure(SCORES["retrospective"], slice(pair, pair + 1)) for pair in range(16)]
@@ -125,7 +125,7 @@ assert (whole > 0.27).sum() == 1
 #
 # Nine scores in one pass. Each has its own chance level and they overlap: 0.1 also stands out on `previous_token`,
 # because for a $y$ the token before *is* its own $x$. Look for the head that a score raises furthest above chance. Some
-# heads of layer 1 look from the query at the $y$ of the most similar earlier $x$ (`lookup`).
+# heads of layer 1 give a third of a query's attention to the $y$ of the most similar earlier $x$ (`lookup`).
 
 # %%
 every = score_all(checkpoint, ["linear"], n_prompts=256)
