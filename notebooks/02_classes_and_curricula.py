@@ -79,7 +79,8 @@ assert not prompt.tokens[0, 1::2, 1:].any()
 # Errors are given as NMSE, the squared error over $E[y^2]$ of the class: predicting 0 gives 1 on every class. The
 # **no-context optimum** is the best that a predictor can do that sees $x$ but no examples, $E[y \mid x]$. On linear
 # functions that is predicting 0, since $w$ may point anywhere. On the other two the length of $x$ says something about
-# $y$, so the optimum lies below 1. A model at that level uses nothing of the prompt; we will see it as a plateau.
+# $y$, so the optimum lies below 1. A model at that level is no better than one that ignores the examples; we will see
+# it as a plateau.
 
 # %%
 optimum = {name: config.no_context_scale(name).value / config.second_moment(name) for name in CLASSES}
@@ -129,11 +130,11 @@ history.query("step in (0, 100, 400, 800)")[["step", "function_class", "nmse_tai
 # %% [markdown]
 # `nmse_tail` is the NMSE over the last quarter of the points, where the model has seen at least 12 examples.
 # `no_context_tail` is the optimum's on the same held-out prompts; on so few prompts it differs from the value above,
-# because $y$ is heavy-tailed. Below, the ratio of the two: **at 1 the model makes no use of the examples.**
+# because $y$ is heavy-tailed. Below, the ratio of the two: **at 1 the examples are of no use to the model.**
 #
 # Look for three things. First, the error on linear falls to the no-context optimum within some 50 steps and rests
-# there, if briefly: the model has learned how large $y$ tends to be, and not yet to read the examples. Then it drops
-# far below. And after the switch at step 400, the error on linear rises while that on quadratic falls.
+# there, if briefly. Then it drops far below. And after the switch at step 400, the error on linear rises while that on
+# quadratic falls.
 
 # %%
 history["ratio"] = history["nmse_tail"] / history["no_context_tail"]
@@ -193,7 +194,7 @@ assert below_half.loc["cubic", "cubic"] == 0  # cubic alone never leaves its pla
 assert below_half.loc["sequential", "cubic"] == 5
 assert below_half.loc["sequential", "linear"] == 0
 
-# # %% [markdown]
+# %% [markdown]
 # ## A plateau that lasts
 #
 # The five runs on quadratic functions alone. Look at how long each stays at 1 before it drops, how sudden the drop is,
@@ -239,8 +240,8 @@ assert (linear.loc["sequential", "ratio"] > 0.6).all()  # ... and not kept
 assert (linear.loc["mixed", "ratio"] < 0.1).all()
 
 # %% [markdown]
-# The error by number of examples tells forgetting from learning more slowly: after forgetting, more examples hardly
-# help on linear. (Beyond the frame: where the line leaves it, the model does worse than predicting 0.)
+# The error by number of examples, for one run of each. Look at how much the examples still help on linear, and at how
+# wide the bands are on cubic: $y$ is heavy-tailed, and 512 prompts are few.
 
 # %%
 curves = pd.concat(

@@ -299,5 +299,5 @@ print(cost.round(2).to_dict())
 assert cost["0.2,0.5"] > cost["0.2"] + cost["0.5"] + 0.2
 
 # %% [markdown]
-# Removed together with 0.2, it costs a third of the gain more than 0.2 alone: 0.5 stands in for 0.2. A decoy would have
-# added nothing. A head that costs nothing alone may still be part of the answer.
+# Removed together with 0.2, it costs a third of the gain more than 0.2 alone: 0.5 makes up for a part of what 0.2 did.
+# A decoy would have added nothing. A head that costs nothing alone may still be part of the answer.

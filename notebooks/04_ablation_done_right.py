@@ -172,8 +172,8 @@ paths[["direct_effect", "effect", "p_value", "n_controls"]].round(2)
 # %% [markdown]
 # Head 0.1 writes nothing that the read-out uses: all of its effect goes through later components. For layer 1 the
 # total is a quarter of the direct effect: what it writes is worth nearly the whole gain, and when it is gone, later
-# components make up for most of it (*self-repair*). The total effect alone would have called layer 1 a minor matter.
-# (There is no other set of eight heads in that layer, so no p.)
+# components make up for most of it (*self-repair*), if the mean is put in its place. The total effect alone would have
+# called layer 1 a minor matter. (There is no other set of eight heads in that layer, so no p.)
 
 # %%
 assert abs(paths.loc["0.1", "direct_effect"]) < 0.02 < 0.9 < paths.loc["0.1", "effect"]
@@ -227,8 +227,8 @@ print(f"removed at all x tokens: {at_x:.3f}")
 
 # %% [markdown]
 # The response rises with the dose and stops at 13 pairs: on the last three the head does not look at $x_i$ at all
-# (notebook 3), and they carry no effect. At the $x$ tokens the head is worth nothing. At low doses zero costs least,
-# for all pairs it costs more than mean: the replacements disagree again.
+# (notebook 3), and removing it there as well adds nothing. At the $x$ tokens the head is worth nothing. At low doses
+# zero costs least, for all pairs it costs more than mean: the replacements disagree again.
 
 # %%
 assert (dose["mean"].diff().dropna() > -0.01).all()
@@ -282,5 +282,5 @@ assert p_values["zero"] == p_values["mean"] == smallest[2]
 assert p_values["resample"] == 2 * smallest[2]
 
 # %% [markdown]
-# # Two: there are 28 pairs in a layer of eight. Note what a p of 1/28 says: that this *pair* costs more than any other
+# Two: there are 28 pairs in a layer of eight. Note what a p of 1/28 says: that this *pair* costs more than any other
 # pair of the layer, the 12 that share a head with it included. Under resample ablation one other pair costs more.
