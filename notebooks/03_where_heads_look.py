@@ -37,6 +37,7 @@ from training.state import new_state
 
 CLASSES = ["linear", "quadratic", "cubic"]
 checkpoint = load("zoo:mixed-0")
+print(checkpoint.name, "step", checkpoint.step, checkpoint.config.model)
 
 # %% [markdown]
 # ## One prompt
@@ -210,6 +211,7 @@ for model in map(load, MODELS):
     looks = score(model, ["linear"], n_prompts=256, stream="selection").values["linear"].ravel()
     tables.append(alone[["heads", "effect"]].assign(model=model.name, score=looks))
 heads = pd.concat(tables).set_index(["model", "heads"])
+heads.query("score > 0.4 or effect > 0.15").round(2)
 
 # %%
 for ax, name in zip(row_of_axes(3, width=2.6, height=2.5), MODELS, strict=True):
@@ -266,6 +268,7 @@ for name in ("zoo:mixed-0", "zoo:random-0"):
         error = errors.query("examples >= 12")["error"].mean()
         course.append({"model": name, "step": step, "score of 0.1": of_head, "error on linear": error})
 course = pd.DataFrame(course)
+course.query("150 < step < 400").round(2)
 
 # %%
 for ax, (name, run) in zip(row_of_axes(2, width=3.6, height=2.5), course.groupby("model"), strict=True):
