@@ -106,15 +106,18 @@ def shown(compared: pd.DataFrame, errors: pd.DataFrame) -> Mapping[str, pd.DataF
         here = {row["measure"]: row for row in records(where(compared, variant=variant))}
         seeds = str(here["n_found"]["n_seeds"])
         rows.append({"variant": variant, "seeds": seeds} | {words: cell(here[key]) for key, words in SHORT.items()})
-    cells: dict[str, dict[str, str]] = {}
-    for row in records(errors):
-        text = interval(row["ratio"], row["ratio_low"], row["ratio_high"])
-        text += f" ({row['difference']:+.3f})" if row["difference"] == row["difference"] else ""
-        cells.setdefault(row["variant"], {"variant": row["variant"]})[row["function_class"]] = text
-    by_class = pd.DataFrame(list(cells.values())).fillna("-")
+    by_class = [
+        {
+            "variant": row["variant"],
+            "class": row["function_class"],
+            "error / no context": interval(row["ratio"], row["ratio_low"], row["ratio_high"]),
+            "difference to the reference": interval(row["difference"], row["low"], row["high"]),
+        }
+        for row in records(errors)
+    ]
     return {
         "mean over independent seeds [t-interval]": pd.DataFrame(rows),
-        "error / no-context optimum by class (difference to the reference)": by_class,
+        "error by class [interval over seeds and prompts]": pd.DataFrame(by_class),
     }
 
 
