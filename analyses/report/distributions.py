@@ -18,6 +18,7 @@ from analyses.report.svg import (
     element,
     key,
     line,
+    room_for,
     text,
     ticks,
     told,
@@ -87,7 +88,7 @@ def against_null(rows: Sequence[Row], title: str, ends: tuple[float, float]) -> 
 def forest(rows: Sequence[Row], title: str, ends: tuple[float, float]) -> str:
     """One line per model: the found heads' effect, and the layer-matched sets as faint dots on the line."""
     height, top = 22, 24
-    left = 14 + 6.1 * max(len(row.label) for row in rows)
+    left = 14 + room_for([row.label for row in rows], 10.5)
     width = left + 250
     bottom = top + height * len(rows)
     x = Scale(*ends, left, width - RIGHT)

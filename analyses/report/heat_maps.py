@@ -16,6 +16,7 @@ from analyses.report.svg import (
     drawing,
     element,
     readable_on,
+    room_for,
     text,
     told,
 )
@@ -82,7 +83,7 @@ def head_map(
             text(left + cell * (place + 0.5), top + cell * n_layers + 13, str(place), size=10, anchor="middle")
             for place in range(n_heads)
         ]
-    width = max(left + cell * n_heads + 4, left + 6.4 * len(title))
+    width = max(left + cell * n_heads + 4, left + room_for([title], 12))
     height = top + cell * n_layers + (4 if small else 18)
     highest = f", highest {np.nanmax(values):.2f}" if not np.isnan(values).all() else ""
     return drawing(width, height, *marks, label=f"{title}: {what} of every head, layers downwards{highest}")
@@ -99,8 +100,8 @@ def matrix(
     """Every thing against every other; `low` is -1 for correlations and 0 for shares."""
     n = len(names)
     cell = 46 if n <= 5 else 30 if n <= 12 else 15
-    left = 10 + 6.1 * max(map(len, names))
-    top = 26
+    room = room_for(names, 10.5)
+    left, top = 10 + room, 26
     marks = [text(0, 13, title, size=12, fill=INK)]
     stops = DIVERGING if low < 0 else SEQUENTIAL[:6]
     for (row, column), value in np.ndenumerate(values):
@@ -126,8 +127,8 @@ def matrix(
     ]
     bottom = top + cell * n
     marks += [tilted(left + cell * (place + 0.5), bottom + 9, name) for place, name in enumerate(names)]
-    height = bottom + 14 + 4.6 * max(map(len, names))
-    width = max(left + cell * n + 4, 6.6 * len(title))
+    height = bottom + 14 + room / math.sqrt(2)
+    width = max(left + cell * n + 4, room_for([title], 12))
     return drawing(width, height, *marks, label=f"{title}, between {', '.join(names)}")
 
 
