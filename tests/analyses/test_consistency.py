@@ -138,9 +138,8 @@ def test_the_study_says_what_follows_and_what_does_not(six, tmp_path):
     write(found, tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
-        *(f"{name}.csv" for name in ("within", "curricula", "contrasts", "found", "pairs", "between")),
-        "within.png",
-        "between.png",
+        *(f"{name}.csv" for name in ("within", "curricula", "contrasts", "found", "pairs", "between", "steps")),
+        *(f"{name}.png" for name in ("within", "between", "steps")),
         "summary.md",
     }
     assert len(found.tables["pairs"]) == 15 * 2 * 2
