@@ -10,6 +10,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from textwrap import fill
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -140,5 +141,5 @@ def plot_variants(models: pd.DataFrame) -> list[Axes]:
         labels = names if place % n_columns == 0 else []
         ax.set_yticks(range(len(names)), labels or [""] * len(names), fontsize=7)
         ax.set(ylim=(len(names) - 0.5, -0.5))
-        ax.set_title(words, fontsize=8)
+        ax.set_title(fill(words, 28), fontsize=8)
     return panels[: len(MEASURES)]
