@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from scipy.stats import spearmanr
 from tqdm import tqdm
 
+from analyses.agreement import spearman
 from analyses.findings import Findings
 from analyses.groups import with_all
 from interp.ablation import Ablation, ablate
@@ -30,11 +30,11 @@ from interp.scores import score, selection_scores
 from interp.seeds import independent_seeds, pooled, seed_mean
 from interp.stats import SIGNIFICANT
 from interp.verdict import ATTENDS, HALF, pooled_verdict
+from interp.words import counted, listed
 from training.checkpoint import Checkpoint
 from training.frames import distinct, where
 from training.options import DEFAULT_CONTROLS
 from training.output import interval, number, records
-from training.words import counted, listed
 
 QUESTION = "Do retrospective heads cause in-context learning, in every model that has them?"
 MATTERS = 0.1
@@ -204,7 +204,7 @@ def measured(heads: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def rank_correlation(heads: pd.DataFrame) -> float:
     """Spearman of score and effect."""
-    return float(spearmanr(heads["score"].to_numpy(), heads["effect"].to_numpy())[0])  # pyright: ignore
+    return float(spearman(heads["score"].to_numpy(), heads["effect"].to_numpy()))
 
 
 def share(part: int, whole: int) -> float:

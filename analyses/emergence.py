@@ -28,6 +28,7 @@ from interp.plots import GREY, INTACT, MODES, NULL, figure_of, grid_of_axes, leg
 from interp.scores import score, selection_scores
 from interp.seeds import independent_seeds, seed_mean
 from interp.verdict import ATTENDS, HALF
+from interp.words import counted
 from training.checkpoint import Checkpoint, load
 from training.curriculum import Curriculum
 from training.errors import UserError
@@ -99,7 +100,7 @@ def steps_of(checkpoint: Checkpoint) -> list[int]:
     steps = [*earlier_steps(checkpoint), checkpoint.step]
     if len(steps) < LEAST_SNAPSHOTS:
         raise UserError(
-            f"--ckpt {checkpoint.name}: {len(steps)} snapshots; at least {LEAST_SNAPSHOTS} are needed "
+            f"--ckpt {checkpoint.name}: {counted(len(steps), 'snapshot')}; at least {LEAST_SNAPSHOTS} are needed "
             "(interp train --set record.snapshots=48 keeps more)"
         )
     return steps

@@ -134,14 +134,22 @@ class Groups:
 
     def notes(self) -> list[str]:
         """What few or related seeds cannot show, and who was left out."""
-        notes = []
+        return [*self.few_seeds(), *self.exclusions()]
+
+    def few_seeds(self) -> list[str]:
+        """How many seeds there are, if they are few."""
         counts = {name: len(group) for name, group in self.by_curriculum.items()}
         if min(counts.values()) < FEW:
             said = ", ".join(f"{name} {n}" for name, n in counts.items())
-            notes.append(
+            return [
                 f"Independent seeds: {said}. One seed is no interval over seeds, and five that agree still leave a "
                 "share of seeds of up to 52 % that do otherwise (exact 95 %)."
-            )
+            ]
+        return []
+
+    def exclusions(self) -> list[str]:
+        """Who is related, and who was left out."""
+        notes = []
         if self.shared:
             notes.append(
                 f"{', '.join(self.shared)} share a seed across curricula: what differs between them is paired, not "

@@ -322,6 +322,15 @@ def row_of_axes(n: int, *, width: float, height: float) -> list[Axes]:
     return grid_of_axes(1, n, width=width, height=height)[0]
 
 
+def panels(n: int, n_columns: int, *, width: float, height: float) -> list[Axes]:
+    """So many panels in rows of `n_columns`; what is left of the last row stays blank."""
+    grid = grid_of_axes(-(-n // n_columns), min(n_columns, n), width=width, height=height)
+    axes = [ax for row in grid for ax in row]
+    for ax in axes[n:]:
+        ax.set_axis_off()
+    return axes[:n]
+
+
 def grid_of_axes(n_rows: int, n_columns: int, *, width: float, height: float) -> list[list[Axes]]:
     """Rows of panels on a figure of its own."""
     size = (width * n_columns + 0.9, height * n_rows)

@@ -17,8 +17,8 @@ from typing import Any
 import pandas as pd
 
 from interp.stats import SIGNIFICANT
+from interp.words import counted
 from training.output import records
-from training.words import counted
 
 HARMLESS = 0.05
 HALF = 0.5

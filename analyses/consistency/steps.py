@@ -20,11 +20,11 @@ from analyses.consistency.within import Model, Row
 from analyses.snapshots import earlier_steps, from_then_on, spread
 from interp.seeds import t_interval
 from interp.verdict import ATTENDS
+from interp.words import counted
 from training.checkpoint import load
 from training.evaluate import evaluation_prompts
 from training.frames import where
 from training.output import records
-from training.words import counted
 
 N_PROMPTS, N_STEPS = 128, 16
 SETTLED = 0.9

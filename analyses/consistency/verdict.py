@@ -21,9 +21,9 @@ from analyses.consistency.within import MIXED, TOP, Model, Row
 from analyses.published import CLASSES, NEAR, published_maps
 from interp.stats import SIGNIFICANT
 from interp.verdict import ATTENDS
+from interp.words import counted, listed
 from training.frames import where
 from training.output import records
-from training.words import counted, listed
 
 HIGH = 0.8
 COMPARED = ("spearman", "pearson", f"top{TOP}")

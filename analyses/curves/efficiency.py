@@ -27,12 +27,12 @@ from analyses.curves.seed_plots import plot_spending
 from analyses.findings import Findings
 from analyses.groups import Groups, group, single
 from analyses.over_seeds import welch
+from interp.words import listed
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.convergence import HELD
 from training.errors import UserError
 from training.output import records
-from training.words import listed
 
 QUESTION = "Does a mixed curriculum need a ninth of the data?"
 SEVERAL = ("mixed", "random")

@@ -15,9 +15,9 @@ import pandas as pd
 
 from analyses.curves.histories import end_level, held_level, of_class
 from interp.seeds import t_interval
+from interp.words import listed
 from training.convergence import FRACTION
 from training.output import interval, records
-from training.words import listed
 
 LOST, PART = 0.5, 0.1
 """The shares of the in-context gain from which a loss is called forgetting, and from which it is worth a word."""

@@ -20,10 +20,10 @@ from analyses.groups import INPUTS, Groups, group
 from interp.heads import heads_above, show
 from interp.scores import score
 from interp.verdict import ATTENDS
+from interp.words import counted
 from training.checkpoint import Checkpoint
 from training.frames import distinct, where
 from training.output import number, records
-from training.words import counted
 
 QUESTION = "Does a curriculum over input distributions work as one over function classes does?"
 CALLED = {"function_class": "inputs"}

@@ -21,11 +21,11 @@ from analyses.curves.seed_plots import plot_counts, plot_ratios
 from analyses.findings import Findings
 from analyses.groups import Groups, group, single
 from interp.stats import holm
+from interp.words import listed
 from training.checkpoint import Checkpoint
 from training.convergence import FRACTION, HELD, first_held
 from training.intervals import COVERAGE
 from training.output import records
-from training.words import listed
 
 QUESTION = "How many seeds leave the plateau, and is the plateau the no-context optimum?"
 MARGIN = 0.1

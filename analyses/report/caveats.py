@@ -9,11 +9,11 @@ from interp.heads import show
 from interp.seeds import independent_seeds
 from interp.stats import SIGNIFICANT
 from interp.verdict import ATTENDS, size_of
+from interp.words import counted
 from training.convergence import FRACTION
 from training.frames import where
 from training.options import DEFAULT_PROMPTS
 from training.output import records
-from training.words import counted
 
 FEW_SEEDS = 3
 

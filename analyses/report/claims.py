@@ -17,9 +17,9 @@ from interp.heads import heads_above
 from interp.seeds import independent_seeds
 from interp.stats import SIGNIFICANT
 from interp.verdict import ATTENDS, HALF, size_of
+from interp.words import counted
 from training.convergence import FRACTION
 from training.output import records
-from training.words import counted
 
 Verdict = Literal["holds", "in part", "fails", "open"]
 

@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 
 from analyses.curves.seed_plots import colours, spread
 from analyses.success.measured import DEPTH, MEASURES, PROBE
-from interp.plots import GREY, figure_of, grid_of_axes, row_of_axes
+from interp.plots import GREY, figure_of, panels, row_of_axes
 from training.frames import distinct, where
 from training.output import records
 
@@ -21,12 +21,8 @@ def plot_measures(models: pd.DataFrame) -> list[Axes]:
     Grey: the mean of the untrained twins' score; what probes find above their controls is set against 0.
     """
     names = [name for name in MEASURES if name in distinct(models, "measure")]
-    n_rows = -(-len(names) // N_COLUMNS)
-    grid = grid_of_axes(n_rows, min(N_COLUMNS, len(names)), width=2.2, height=2.3)
-    axes = [ax for row in grid for ax in row]
-    for ax in axes[len(names) :]:
-        ax.set_axis_off()
-    for ax, name in zip(axes, names, strict=False):
+    axes = panels(len(names), N_COLUMNS, width=2.2, height=2.3)
+    for ax, name in zip(axes, names, strict=True):
         of_measure = where(models, measure=name)
         is_probe = records(of_measure)[0]["kind"] == PROBE
         ax.axhline(0 if is_probe else float(of_measure["untrained"].to_numpy().mean()), color=GREY, lw=0.8, ls=":")
@@ -34,8 +30,8 @@ def plot_measures(models: pd.DataFrame) -> list[Axes]:
             draw_dots(ax, place, where(of_measure, succeeded=kind), distinct(models, "curriculum"))
         ax.set(title=name, xticks=[0, 1], xlim=(-0.6, 1.6))
         ax.set_xticklabels(SIDES.values())
-    for row in grid:
-        row[0].set_ylabel("score, or R² above controls", fontsize=8)
+    for ax in axes[::N_COLUMNS]:
+        ax.set_ylabel("score, or R² above controls", fontsize=8)
     legend_of(axes, distinct(models, "curriculum"))
     return axes
 

@@ -20,9 +20,9 @@ from analyses.published import NEAR
 from analyses.success.compared import EVERYONE, ON
 from analyses.success.measured import COPY, DEPTH, PUBLISHED
 from interp.stats import SIGNIFICANT
+from interp.words import counted, listed
 from training.frames import distinct, where
 from training.output import interval, number, records
-from training.words import counted, listed
 
 FAINT = 0.1
 """R² above controls up to which nothing is held: untrained models reach 0.05 on average (x at y), at the best stage."""

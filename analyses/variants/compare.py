@@ -1,13 +1,13 @@
 """Variants beside the reference, over independent seeds, and trends along one setting."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy.stats import rankdata
 
+from analyses.agreement import spearman
 from analyses.curves.same_prompts import ClassErrors
 from analyses.groups import Groups
 from analyses.over_seeds import welch
@@ -21,6 +21,7 @@ from training.settings import to_dict
 
 ENOUGH = 5
 """Models below which a rank correlation can reach no p below 1/12."""
+COLUMNS = ["variant", "measure", "value", "t_low", "t_high", "n_seeds", "difference", "low", "high", "p_value"]
 N_PERMUTATIONS = 9999
 ROUNDING = 1e-9
 Numbers = Float[np.ndarray, " model"]
@@ -39,7 +40,6 @@ def compare(models: pd.DataFrame, groups: Groups) -> pd.DataFrame:
     """
     rows = []
     for measure in MEASURES:
-        family = []
         reference = values_of(models, REFERENCE, measure)
         for variant, checkpoints in groups.by_curriculum.items():
             values = values_of(models, variant, measure)
@@ -49,23 +49,16 @@ def compare(models: pd.DataFrame, groups: Groups) -> pd.DataFrame:
             if variant != REFERENCE and values and reference:
                 found = welch(np.array(list(values.values())), np.array(list(reference.values())))
                 row |= {"difference": found.value, "low": found.low, "high": found.high, "p_value": found.p_value}
-            family.append(row)
-        rows += with_holm(family)
-    return pd.DataFrame(rows)
+            rows.append(row)
+    table = pd.DataFrame(rows).reindex(columns=COLUMNS)
+    families = table.groupby("measure", sort=False)["p_value"]
+    return table.assign(p_holm=families.transform(lambda p_values: holm(p_values.tolist())))
 
 
 def values_of(models: pd.DataFrame, variant: str, measure: str) -> dict[str, float]:
     """By checkpoint, where it is defined."""
     rows = records(where(models, variant=variant).dropna(subset=[measure]))
     return {row["checkpoint"]: float(row[measure]) for row in rows}
-
-
-def with_holm(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with `p_holm` beside every `p_value` that there is."""
-    tested = [row for row in rows if not np.isnan(row.get("p_value", np.nan))]
-    for row, p_value in zip(tested, holm([row["p_value"] for row in tested]), strict=True):
-        row["p_holm"] = p_value
-    return list(rows)
 
 
 def errors_by_class(groups: Groups, errors: Mapping[str, Mapping[str, ClassErrors]]) -> pd.DataFrame:
@@ -107,7 +100,8 @@ def trends(models: pd.DataFrame, groups: Groups, seed: int) -> pd.DataFrame:
             xs = np.array([places[row["checkpoint"]] for row in kept])
             found = rank_correlation(xs, np.array([float(row[measure]) for row in kept]), rng)
             rows.append({"setting": setting, "measure": measure, "n_models": len(kept), **found})
-    return pd.DataFrame(with_holm(rows), columns=["setting", "measure", "n_models", "spearman", "p_value", "p_holm"])
+    table = pd.DataFrame(rows, columns=["setting", "measure", "n_models", "spearman", "p_value"])
+    return table.assign(p_holm=holm(table["p_value"].tolist()))
 
 
 def varied_alone(groups: Groups) -> dict[str, dict[str, float]]:
@@ -131,9 +125,6 @@ def rank_correlation(xs: Numbers, ys: Numbers, rng: np.random.Generator) -> dict
     """Spearman with its two-sided permutation p; NaN where either does not vary, or there are too few."""
     if len(xs) < ENOUGH or np.ptp(xs) == 0 or np.ptp(ys) == 0:
         return {"spearman": np.nan, "p_value": np.nan}
-    ranks = [rankdata(values) for values in (xs, ys)]
-    first, second = (rank - rank.mean() for rank in ranks)
-    scale = float(np.sqrt((first**2).sum() * (second**2).sum()))
-    shuffled = rng.permuted(np.tile(second, (N_PERMUTATIONS, 1)), axis=1)
-    observed, null = float(first @ second) / scale, shuffled @ first / scale
+    shuffled = rng.permuted(np.tile(ys, (N_PERMUTATIONS, 1)), axis=1)
+    observed, null = float(spearman(xs, ys)), spearman(np.broadcast_to(xs, shuffled.shape), shuffled)
     return {"spearman": observed, "p_value": permutation_p(abs(observed) - ROUNDING, np.abs(null))}

@@ -11,7 +11,7 @@ from analyses.curves.plateaus import LEFT
 from analyses.curves.same_prompts import ClassErrors
 from interp.ablation import Ablation, ablate
 from interp.heads import HeadSet, all_heads, heads_above, show
-from interp.scores import score
+from interp.scores import selection_scores
 from interp.verdict import ATTENDS
 from training.checkpoint import Checkpoint
 from training.frames import where
@@ -59,7 +59,7 @@ def measure(checkpoint: Checkpoint, errors: Mapping[str, ClassErrors], n_prompts
     """Score every head, remove each alone and those found together, on the classes that the model trains on."""
     config = checkpoint.config
     names = config.trained_classes
-    scores = score(checkpoint, names, n_prompts=n_prompts, seed=seed, stream="selection", intervals=False).mean(names)
+    scores = selection_scores(checkpoint, n_prompts, seed)
     found = heads_above(ATTENDS, scores)
     shape = config.model.n_layers, config.model.n_heads
     every: list[HeadSet] = [(head,) for head in sorted(all_heads(*shape))]

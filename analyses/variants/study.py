@@ -22,7 +22,7 @@ from analyses.variants.compare import compare, errors_by_class, trends
 from analyses.variants.grouping import REFERENCE, variants
 from analyses.variants.measures import MEASURES, Measured, measure, model_row
 from analyses.variants.verdict import cell, verdict
-from interp.plots import INTACT, NULL, grid_of_axes
+from interp.plots import INTACT, NULL, panels
 from interp.seeds import pooled
 from interp.verdict import ATTENDS
 from training.checkpoint import Checkpoint
@@ -32,6 +32,7 @@ from training.output import interval, records
 
 QUESTION = "What changes with size, prompt length, function class or instruction, and what stays?"
 
+N_COLUMNS = 4
 SHORT = {
     "ratio": "error / no context",
     "n_found": f"heads > {ATTENDS}",
@@ -125,21 +126,16 @@ def shown(compared: pd.DataFrame, errors: pd.DataFrame) -> Mapping[str, pd.DataF
 def plot_variants(models: pd.DataFrame) -> list[Axes]:
     """A panel per measure: a dot per model, a row per variant; the line is the mean of the reference."""
     names = distinct(models, "variant")
-    n_columns = 4
-    n_rows = -(-len(MEASURES) // n_columns)
-    grid = grid_of_axes(n_rows, n_columns, width=2.4, height=0.8 + 0.24 * len(names))
-    panels = [ax for row in grid for ax in row]
-    for ax in panels[len(MEASURES) :]:
-        ax.set_axis_off()
-    for place, (ax, (measure_name, words)) in enumerate(zip(panels, MEASURES.items(), strict=False)):
+    axes = panels(len(MEASURES), N_COLUMNS, width=2.4, height=0.8 + 0.24 * len(names))
+    for place, (ax, (measure_name, words)) in enumerate(zip(axes, MEASURES.items(), strict=True)):
         reference = where(models, variant=REFERENCE)[measure_name].dropna().to_numpy()
         if len(reference):
             ax.axvline(float(reference.mean()), color=NULL, lw=1, zorder=0)
         for row, name in enumerate(names):
             values = where(models, variant=name)[measure_name].dropna().to_numpy()
             ax.plot(values, [row] * len(values), "o", ms=4, alpha=0.6, mec="none", color=INTACT)
-        labels = names if place % n_columns == 0 else []
+        labels = names if place % N_COLUMNS == 0 else []
         ax.set_yticks(range(len(names)), labels or [""] * len(names), fontsize=7)
         ax.set(ylim=(len(names) - 0.5, -0.5))
         ax.set_title(fill(words, 28), fontsize=8)
-    return panels[: len(MEASURES)]
+    return axes

@@ -11,9 +11,9 @@ from analyses.variants.grouping import REFERENCE, changes
 from analyses.variants.measures import MEASURES
 from interp.stats import SIGNIFICANT
 from interp.verdict import ATTENDS, HALF
+from interp.words import counted, listed
 from training.frames import where
 from training.output import interval, records
-from training.words import counted, listed
 
 PAPER = {
     "one_hot": "brings minimal improvement",
@@ -27,13 +27,12 @@ def verdict(
 ) -> list[str]:
     """Everywhere or not, each variant, trends, instructions beside the paper, and what few seeds cannot show."""
     variants = [variant_sentence(name, models, compared) for name in groups.by_curriculum]
-    notes = [note for note in groups.notes() if not note.startswith("Independent seeds")]
     return [
         *everywhere(models),
         *variants,
         *trend_sentences(trends),
         *instruction_sentences(errors, groups),
-        *notes,
+        *groups.exclusions(),
     ]
 
 
@@ -115,16 +114,12 @@ def instruction_sentences(errors: pd.DataFrame, groups: Groups) -> list[str]:
 def agreement(kind: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """
     >>> agreement("one_hot", [{"function_class": "linear", "low": -0.1, "high": 0.1}])
-    'agrees, no class differs beyond chance'
+    'not contradicted, no class differs beyond chance'
     """
     better = [row["function_class"] for row in rows if row["high"] < 0]
     worse = [row["function_class"] for row in rows if row["low"] > 0]
     if not better and not worse:
-        return (
-            "agrees, no class differs beyond chance"
-            if kind == "one_hot"
-            else "not shown, no class differs beyond chance"
-        )
+        return f"{'not contradicted' if kind == 'one_hot' else 'not shown'}, no class differs beyond chance"
     said = [f"{word} on {listed(names)}" for word, names in (("better", better), ("worse", worse)) if names]
     agrees = kind == "vector" and {"quadratic", "cubic"} <= set(worse)
     return f"{'agrees' if agrees else 'DISAGREES'}, {' and '.join(said)} here"
