@@ -123,5 +123,5 @@ def test_a_course_is_what_score_and_error_curves_say_of_every_snapshot(short_run
 
 
 def test_runs_with_few_snapshots_are_refused():
-    with pytest.raises(UserError, match="zoo:linear-0: 1 snapshots; at least 6"):
+    with pytest.raises(UserError, match="zoo:linear-0: 1 snapshot; at least 6"):
         study([load("zoo:linear-0")], n_prompts=16)
