@@ -26,7 +26,7 @@ from training import progress
 from training.errors import UserError
 from training.evaluate import evaluation_prompts
 
-FEW = {"n_prompts": 32}
+FEW = 32  # prompts
 
 
 @pytest.fixture(scope="module")
@@ -40,22 +40,23 @@ def results(trained):
     (head,), each = parse_heads("0.1", 3, 8), parse_heads("each", 3, 8)
     starts, ends = [head], parse_receivers("out,1.mlp", 3, 8)
     protocol = Protocol(("y",), (15,), n_prompts=32, n_fit=128)
-    few = {"protocol": protocol}
     found = [
-        interp.score(trained, ["linear"], **FEW),
+        interp.score(trained, ["linear"], n_prompts=FEW),
         interp.patterns(trained, "0.1,0.2", "linear"),
-        interp.ablate(trained, [head], ["linear"], n_controls=3, **FEW),
-        interp.ablate(trained, each, ["linear"], modes=["mean"], matches=(), **FEW),
-        interp.cumulative(trained, parse_heads("0.1,0.2", 3, 8)[0], ["linear"], modes=["mean"], n_orders=2, **FEW),
-        interp.pairs(trained, parse_heads("0.1,0.2", 3, 8)[0], ["linear"], modes=["mean"], **FEW),
-        interp.patch(trained, ["linear"], site="resid_post", **FEW),
-        interp.path_effects(trained, starts, ends, ["linear"], **FEW),
-        interp.attribute(trained, ["linear"], methods=["gradient"], n_receipt=16, **FEW),
-        interp.circuits(trained, ["linear"], sizes=[400], method="eap", n_random=2, **FEW),
+        interp.ablate(trained, [head], ["linear"], n_controls=3, n_prompts=FEW),
+        interp.ablate(trained, each, ["linear"], modes=["mean"], matches=(), n_prompts=FEW),
+        interp.cumulative(
+            trained, parse_heads("0.1,0.2", 3, 8)[0], ["linear"], modes=["mean"], n_orders=2, n_prompts=FEW
+        ),
+        interp.pairs(trained, parse_heads("0.1,0.2", 3, 8)[0], ["linear"], modes=["mean"], n_prompts=FEW),
+        interp.patch(trained, ["linear"], site="resid_post", n_prompts=FEW),
+        interp.path_effects(trained, starts, ends, ["linear"], n_prompts=FEW),
+        interp.attribute(trained, ["linear"], methods=["gradient"], n_receipt=16, n_prompts=FEW),
+        interp.circuits(trained, ["linear"], sizes=[400], method="eap", n_random=2, n_prompts=FEW),
         interp.lens(trained, ["linear"], n_prompts=128),
-        interp.probe(trained, ["linear"], targets=["xty"], **few),
-        interp.decode_heads(trained, ["linear"], **few),
-        interp.swap(trained, ["linear"], targets=["xty"], n_controls=3, **few),
+        interp.probe(trained, ["linear"], targets=["xty"], protocol=protocol),
+        interp.decode_heads(trained, ["linear"], protocol=protocol),
+        interp.swap(trained, ["linear"], targets=["xty"], n_controls=3, protocol=protocol),
     ]
     return {type(one).__name__ + ("" if i != 3 else " of each"): one for i, one in enumerate(found)}
 
