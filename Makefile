@@ -6,7 +6,7 @@ ZOO := $(foreach seed,0 1 2 3 4,$(CURRICULA:%=%-$(seed)))
 OF_mixed := --set record.snapshots=48
 OF_random := $(OF_mixed)
 
-.PHONY: install demo test test-slow bench lint notebooks figures zoo $(ZOO:%=zoo-%) zoo-inherited study-runs lock clean
+.PHONY: install demo test test-slow bench lint notebooks docs figures zoo $(ZOO:%=zoo-%) zoo-inherited study-runs lock clean
 
 install: .venv/.installed
 
@@ -79,6 +79,10 @@ figures: demo
 # Re-execute the notebooks from their percent sources.
 notebooks: install
 	$(BIN)/jupytext --to ipynb --execute notebooks/*.py
+
+# The documentation site, in build/site: warnings are errors. `python3 -m http.server -d build/site` shows it with search.
+docs: install
+	$(BIN)/mkdocs build --strict
 
 # Pin every package to what is installed now.
 lock: install

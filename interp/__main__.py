@@ -1,6 +1,19 @@
-"""`python -m interp` is the command `interp`."""
+"""`python -m interp` and the script `interp`: the command line, once it is sure whose packages it would import."""
 
-from interp.cli import main
+import sys
+from typing import NoReturn
+
+from interp.shadows import PACKAGES, misplaced
+
+
+def main() -> NoReturn:
+    """Exit code 1 if another `training` or `analyses` would be imported; otherwise as `interp.cli.main` says."""
+    for problem in filter(None, map(misplaced, PACKAGES)):
+        sys.exit(f"interp: {problem}")
+    from interp.cli import main as run
+
+    run()
+
 
 if __name__ == "__main__":
     main()

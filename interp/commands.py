@@ -246,7 +246,7 @@ def write_scores(results: "list[HeadScores]", out: "Path") -> None:
 
 
 def print_score_json(results: "list[HeadScores]", drawn: dict[str, int]) -> None:
-    """All rows under `results`; at the top the first checkpoint, score and setting as [layer][head] by class."""
+    """All rows under `results`; at the top the first checkpoint, score and setting as `[layer][head]` by class."""
     from training import output
 
     first = results[0]

@@ -32,7 +32,7 @@ EMBED = Head(-1, READ_IN)
 
 
 Scores = Sequence[Sequence[float]] | np.ndarray
-"""[layer][head]."""
+"""`[layer][head]`."""
 
 HeadSet = tuple[Head, ...]
 """Heads in ascending order, each once."""
@@ -74,7 +74,7 @@ def parse_heads(text: str, n_layers: int, n_heads: int, scores: Callable[[], Sco
         text: see `SYNTAX`.
         n_layers: of the model.
         n_heads: per layer.
-        scores: gives [layer][head] when `top:K` or `above:SCORE` needs it.
+        scores: gives `[layer][head]` when `top:K` or `above:SCORE` needs it.
 
     Raises:
         UserError: malformed, or no such head.

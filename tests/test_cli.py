@@ -24,7 +24,7 @@ from training.output import records
 
 COMMANDS = [["train"], ["eval"], ["score"], ["ablate"], ["zoo", "list"], ["zoo", "path"], ["study", "retrospective"]]
 COMMANDS += [["study", "published"], ["patch"], ["path"], ["lens"], ["probe"], ["report"]]
-COMMANDS += [["history"], ["classes"], ["upgrade"]]
+COMMANDS += [["history"], ["classes"], ["upgrade"], ["doctor"]]
 COMMANDS += [["study", name] for name in STUDIES]
 
 

@@ -4,14 +4,15 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import numpy as np
-import pandas as pd
 import rich.table
 from rich.console import Console
 
 from training.errors import UserError
+
+if TYPE_CHECKING:  # `interp doctor` prints with what is here, and must be able to say that pandas is missing
+    import pandas as pd
 
 
 def print_json(document: dict[str, Any]) -> None:
@@ -23,14 +24,14 @@ def plain(value: Any) -> Any:
     """The value in JSON's own types."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.generic | np.ndarray):
+    if hasattr(value, "tolist"):  # numpy's numbers and arrays
         return plain(value.tolist())
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+def records(table: "pd.DataFrame") -> list[dict[str, Any]]:
     return [{str(key): item for key, item in row.items()} for row in table.to_dict("records")]
 
 
@@ -108,5 +109,5 @@ def prepare_directory(directory: Path) -> Path:
     return directory
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
+def write_table(table: "pd.DataFrame", path: Path) -> None:
     table.to_csv(path, index=False, float_format="%.8g")
