@@ -37,8 +37,8 @@ from analyses.report import files, page
 from analyses.report.evidence import Evidence, Settings, gather, pool
 from analyses.report.protocol import as_json, protocol_of
 from analyses.report.tables import tables
-from interp import load, score
-from interp.plots import plot_scores, row_of_axes
+from interp import load, patterns, score
+from interp.plots import row_of_axes
 from interp.seeds import independent_seeds
 from training.frames import where
 
@@ -54,7 +54,7 @@ checkpoints = [load(f"zoo:{name}") for name in NAMES]
 
 # %%
 mixed, sequential = (score(checkpoints[place], CLASSES, n_prompts=256) for place in (0, 4))
-_ = plot_scores(mixed, sequential)
+_ = mixed.plot(sequential)
 
 # %% [markdown]
 # One head stands out on every class, 0.1 above and 0.2 below. So far the eye; how would one put a number on it?
@@ -92,19 +92,15 @@ assert untrained.values["cubic"].max() < 0.15 < 0.8 < mixed.values["cubic"].max(
 #
 # `study` compares maps of heads within and between models. It gives `Findings`: a question, sentences that follow by
 # rule, the protocol, tidy tables, and figures that are drawn when asked for. `interp study consistency` prints and
-# writes the same.
+# writes the same. It is much at once; look at the first table's *heads > 1/2* and at the first sentence under the
+# tables. The sections below come back to the rest.
 
 # %%
 found = study(checkpoints, n_prompts=256)
-print(found.question)
-print("tables:", ", ".join(found.tables), "\nfigures:", ", ".join(found.figures))
+found
 
 # %%
 sets = found.tables["found"].pivot(index="checkpoint", columns="function_class", values="found")
-sets.loc[[f"zoo:{name}" for name in NAMES], CLASSES]
-
-# %%
-print(found.sentences[0])
 assert (sets.nunique(axis=1) == 1).all()
 assert sets["linear"].tolist().count("") == 0
 assert sets.loc["zoo:mixed-2", "linear"] == "0.2 0.5"
@@ -172,19 +168,24 @@ assert contrasts.loc["as it is", ["ci_low", "p_value"]].isna().all()
 # ## By number, or by what they look at
 #
 # Do *different* models have the same heads? By number there is no reason: within a layer an initialisation numbers
-# heads at random. The alternative is to match each head of one model with the head of the other that attends most
-# alike. Mean attention patterns, rows are queries: on the left 0.1 of `mixed-0`, then the head of the same number in
-# `mixed-1`, then its match there. Look for the stripe left of the diagonal.
+# heads at random. Heads 0.0 and 0.1 of two models, mean attention by token. Look for the chain of dark cells left of the
+# diagonal.
+
+# %%
+_ = patterns(checkpoints[0], "0.0,0.1", n_prompts=64).plot()
+
+# %%
+_ = patterns(checkpoints[1], "0.0,0.1", n_prompts=64).plot()
+
+# %% [markdown]
+# The alternative to the number is to match each head of one model with the head of the other that attends most alike
+# (the cosine of their patterns, uniform attention taken away).
 
 # %%
 ours, theirs = (look(one.model, one.config, CLASSES, n_prompts=64, n_choosing=64, seed=0) for one in checkpoints[:2])
 match = best_match(likeness(ours.choosing, theirs.choosing), blocks(3, 8, "layer"))
 cosine = likeness(ours.judging, theirs.judging)[1]
-shown = {"mixed-0: 0.1": (ours, 1), "mixed-1: 0.1": (theirs, 1), f"mixed-1: 0.{match[1]}": (theirs, match[1])}
-for ax, (title, (one, head)) in zip(row_of_axes(3, width=2.6, height=2.7), shown.items()):
-    ax.imshow(one.judged.attention[0, head], vmin=0, vmax=1, cmap="mako_r")
-    ax.set(title=title, xlabel="key", ylabel="query")
-print(f"likeness (cosine) with 0.1 of mixed-0: 0.1 {cosine[1]:.2f}, 0.{match[1]} {cosine[match[1]]:.2f}")
+print(f"0.1 of mixed-0 is matched with 0.{match[1]} of mixed-1: likeness {cosine[match[1]]:.2f}, with 0.1 {cosine[1]:.2f}")
 
 # %% [markdown]
 # Heads of two random models can be matched too, by what each happens to prefer. So the match is chosen on the first
@@ -195,7 +196,7 @@ print(f"likeness (cosine) with 0.1 of mixed-0: 0.1 {cosine[1]:.2f}, 0.{match[1]}
 # Right: of matched heads. Look at the framed cells (shared stream), then at how the rest differs from left to right.
 
 # %%
-_ = found.figures["between"]()
+_ = found.plot("between")
 
 # %%
 everyone = where(found.tables["between"], curricula="all", within="layer").set_index("measure")

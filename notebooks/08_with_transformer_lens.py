@@ -31,10 +31,9 @@ import pandas as pd
 import torch
 from transformer_lens import HookedTransformer, patching
 
-from interp import ablate, hooked, load, parse_heads, patch, prompt_pairs, score
+from interp import ablate, hooked, load, parse_heads, patch, patterns, prompt_pairs, score
 from interp.engine import read_sites
 from interp.patching.composition import composition
-from interp.patching.plots import plot_map
 from interp.plots import row_of_axes
 from training.checkpoint import WEIGHTS, write_config, write_weights
 from training.evaluate import evaluation_prompts, predictions
@@ -79,16 +78,19 @@ assert torch.allclose(model(prompts.tokens)[:, ::2, 0], predictions(checkpoint.m
 # %% [markdown]
 # ## Patterns from the cache
 #
-# The retrospective score in one line: queries at $y$ tokens, keys at $x$ tokens, the diagonal of that.
+# The retrospective score in one line: queries at $y$ tokens, keys at $x$ tokens, the diagonal of that. Beside it
+# `score`, and in the assertions the mean pattern of `patterns`.
 
 # %%
-patterns = torch.stack([cache["pattern", layer] for layer in range(3)])
-by_hand = patterns[..., 1::2, 0::2].diagonal(dim1=-2, dim2=-1).mean((1, 3)).numpy()
+attention = torch.stack([cache["pattern", layer] for layer in range(3)])  # [layer batch head query_pos key_pos]
+by_hand = attention[..., 1::2, 0::2].diagonal(dim1=-2, dim2=-1).mean((1, 3)).numpy()
 scored = score(checkpoint, ["linear"], n_prompts=128, intervals=False).values["linear"]
 print("head 0.1:", by_hand[0, 1].round(4), scored[0, 1].round(4))
 
 # %%
+seen = patterns(checkpoint, "0.1", "linear", n_prompts=128)
 assert abs(by_hand - scored).max() < 1e-5
+assert abs(attention[0, :, 1].mean(0).numpy() - seen.values[0]).max() < 1e-5
 
 # %% [markdown]
 # ## Ablation with hooks
@@ -163,14 +165,15 @@ theirs = patching.get_act_patch_attn_head_all_pos_every(model, clean, source, sq
 print(f"clean {squared_error(model(clean)):.3f}, corrupt {squared_error(model(corrupt)):.3f};", tuple(theirs.shape))
 
 # %% [markdown]
-# Five maps in one call. Look at head 0.1: it alone matters, but not by all of its parts.
+# Five maps in one call: layers downwards, heads to the right, light is the intact error. Look at head 0.1: which of its
+# parts does the damage?
 
 # %%
 parts = ("z", "q", "k", "v", "pattern")
 for ax, part, errors in zip(row_of_axes(5, width=2.1, height=1.5), parts, theirs):
-    ax.imshow(errors, vmin=0, vmax=1, cmap="mako_r")
+    cells = ax.imshow(errors, vmin=0, vmax=1, cmap="mako_r")
     ax.set(title=part, xlabel="head", xticks=range(8), yticks=range(3))
-_ = ax.figure.axes[0].set_ylabel("layer")
+_ = ax.figure.colorbar(cells, label="error")
 
 # %% [markdown]
 # Its values do all the damage, its queries, keys and pattern none: after other inputs it looks at the same places and
@@ -221,7 +224,7 @@ print("by cells:", len(stream), "effects; by_pos:", tuple(short.shape))
 
 # %%
 answer = patch(checkpoint, ["linear"], site="resid_pre", corrupt="function", direction="denoise", n_prompts=64)
-_ = plot_map(answer)
+_ = answer.plot()
 
 # %%
 by_token = answer.table["effect"].to_numpy().reshape(3, -1)
@@ -242,7 +245,7 @@ positions = model.blocks[0].ln1(model.W_pos)
 queries, keys = (positions @ w[0, 1] + b[0, 1] for w, b in ((model.W_Q, model.b_Q), (model.W_K, model.b_K)))
 visible = torch.ones(32, 32, dtype=torch.bool).tril()
 alone = (queries @ keys.T / model.cfg.d_head**0.5).masked_fill(~visible, -torch.inf).softmax(-1)
-shown = {"positions alone": alone, "mean over prompts": cache["pattern", 0][:, 1].mean(0)}
+shown = {"positions alone": alone, "mean over prompts": attention[0, :, 1].mean(0)}
 for ax, (title, pattern) in zip(row_of_axes(2, width=2.8, height=2.9), shown.items()):
     ax.imshow(pattern, vmin=0, vmax=1, cmap="mako_r")
     ax.set(title=title, xlabel="key", ylabel="query")

@@ -218,6 +218,18 @@ def test_bars_show_in_a_kernel(monkeypatch, widgets, capsys):
         assert isinstance(progress.progress_bar(range(2), disable=True), widget)
 
 
+@pytest.mark.parametrize("widgets", [True, False])
+def test_the_environment_keeps_bars_of_a_kernel_away(monkeypatch, widgets, capsys):
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    if not widgets:
+        monkeypatch.setattr(progress, "find_spec", lambda _: None)
+    bar = progress.progress_bar(range(2), desc="work")
+    assert bar.disable
+    assert list(bar) == [0, 1]
+    assert capsys.readouterr() == ("", "")
+
+
 def test_bars_stay_away_where_nobody_watches(capsys):
     assert not progress.in_notebook()
     assert list(progress.progress_bar(range(2), desc="work")) == [0, 1]
