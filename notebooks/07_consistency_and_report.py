@@ -69,7 +69,8 @@ _ = mixed.plot(sequential)
 twin = replace(checkpoints[0], name="untrained twin", model=initial_model(checkpoints[0]))
 untrained = score(twin, CLASSES, n_prompts=256)
 rho = {}
-for ax, (name, one) in zip(row_of_axes(2, width=3, height=2.7), {"trained": mixed, "untrained": untrained}.items()):
+maps = {"trained": mixed, "untrained": untrained}
+for ax, (name, one) in zip(row_of_axes(2, width=3, height=2.7), maps.items(), strict=True):
     on_linear, on_cubic = (one.values[of].ravel() for of in ("linear", "cubic"))
     rho[name] = float(spearman(on_linear, on_cubic))
     ax.plot(on_linear, on_cubic, "o", ms=4)
@@ -168,8 +169,8 @@ assert contrasts.loc["as it is", ["ci_low", "p_value"]].isna().all()
 # ## By number, or by what they look at
 #
 # Do *different* models have the same heads? By number there is no reason: within a layer an initialisation numbers
-# heads at random. Heads 0.0 and 0.1 of two models, mean attention by token. Look for the chain of dark cells left of the
-# diagonal.
+# heads at random. Heads 0.0 and 0.1 of two models, mean attention by token. Look for the chain of dark cells left of
+# the diagonal: which panel has it?
 
 # %%
 _ = patterns(checkpoints[0], "0.0,0.1", n_prompts=64).plot()
@@ -185,7 +186,7 @@ _ = patterns(checkpoints[1], "0.0,0.1", n_prompts=64).plot()
 ours, theirs = (look(one.model, one.config, CLASSES, n_prompts=64, n_choosing=64, seed=0) for one in checkpoints[:2])
 match = best_match(likeness(ours.choosing, theirs.choosing), blocks(3, 8, "layer"))
 cosine = likeness(ours.judging, theirs.judging)[1]
-print(f"0.1 of mixed-0 is matched with 0.{match[1]} of mixed-1: likeness {cosine[match[1]]:.2f}, with 0.1 {cosine[1]:.2f}")
+print(f"0.1 of mixed-0 and 0.1 of mixed-1: {cosine[1]:.2f}; and its match, 0.{match[1]}: {cosine[match[1]]:.2f}")
 
 # %% [markdown]
 # Heads of two random models can be matched too, by what each happens to prefer. So the match is chosen on the first
@@ -315,7 +316,7 @@ assert len(pd.read_csv(folder / "ablation_null.csv")) > 100
 # - *Mixed training makes heads consistent over classes*: they are as consistent in the sequential runs.
 # - *The scores of two classes correlate with 0.91, so the same heads were learned*: so do those of an untrained model.
 # - *Head 0.1 is the retrospective head*: of `mixed-0`. Another seed has it elsewhere in the layer.
-# - *Seven models have such a head, so all do*: they are six seeds, and six that agree still leave up to 46 % that do not.
+# - *Seven models have such a head, so all do*: they are six seeds, and six that agree leave up to 46 % that do not.
 # - *Claim 3 holds*: of these two models together. For one of them alone it would be open, since a layer of eight heads
 #   allows no p below 1/8 (notebook 4).
 
