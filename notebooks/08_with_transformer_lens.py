@@ -67,8 +67,8 @@ same = pd.DataFrame(rows).set_index("site")
 same.loc[["hook_embed", "blocks.0.attn.hook_pattern", "blocks.1.attn.hook_z", "blocks.2.hook_resid_post"]]
 
 # %%
-print(f"{len(sites)} sites, largest difference {same['difference'].max():.1e}; in the cache alone:",
-      sorted(set(cache) - set(sites)))  # fmt: skip
+print(f"{len(sites)} sites, largest difference {same['difference'].max():.1e}")
+print("in the cache alone:", sorted(set(cache) - set(sites)))
 
 # %%
 assert same["difference"].max() < 1e-5
@@ -144,6 +144,34 @@ except ValueError as refused:
 assert torch.equal(slip, model(prompts.tokens))
 
 # %% [markdown]
+# ## Who writes the answer
+#
+# The cache takes the final residual stream apart: what every head, every MLP and the embedding have written, seen
+# through the final LayerNorm and the read-out. The parts add up to the prediction. Their shares in it, after 12
+# examples or more; look at which layer the highest are from.
+
+# %%
+_, cached = model.run_with_cache(prompts.tokens)
+parts, labels = cached.get_full_resid_decomposition(expand_neurons=False, return_labels=True)
+scaled = cached.apply_ln_to_stack(parts, layer=-1)
+written = (scaled @ (model.ln_final.w[:, None] * model.W_U))[..., 0]  # [part batch pos]
+predicted = model(prompts.tokens)[..., 0]
+constant = model.ln_final.b @ model.W_U + model.b_U
+late, answers = written[:, :, 24::2], predicted[:, 24::2]
+shares = pd.Series(((late * answers).mean((1, 2)) / answers.square().mean()).numpy(), index=labels, name="share")
+shares.sort_values(ascending=False).head(8).round(2).to_frame().T
+
+# %% [markdown]
+# Layer 1 writes most of it, and 0.1, without which nothing is left, writes none. The direct effect of `ablate` says the
+# same about 0.1: whatever it does, it does through later components.
+
+# %%
+assert torch.allclose(written.sum(0) + constant, predicted, atol=1e-4)
+assert shares.filter(like="L1H").sum() > 0.8
+assert abs(shares["L0H1"]) < 0.01
+assert (abs(removed.table["direct_effect"]) < 0.02).all()
+
+# %% [markdown]
 # ## Activation patching
 #
 # `transformer_lens.patching` takes a metric of yours. Here are clean prompts, and corrupt ones that ask the same last
@@ -170,10 +198,10 @@ print(f"clean {squared_error(model(clean)):.3f}, corrupt {squared_error(model(co
 # parts does the damage?
 
 # %%
-parts = ("z", "q", "k", "v", "pattern")
-for ax, part, errors in zip(row_of_axes(5, width=2.1, height=1.5), parts, theirs, strict=True):
+places = ("z", "q", "k", "v", "pattern")
+for ax, place, errors in zip(row_of_axes(5, width=2.1, height=1.5), places, theirs, strict=True):
     cells = ax.imshow(errors, vmin=0, vmax=1, cmap="mako_r")
-    ax.set(title=part, xlabel="head", xticks=range(8), yticks=range(3))
+    ax.set(title=place, xlabel="head", xticks=range(8), yticks=range(3))
 _ = ax.figure.colorbar(cells, label="error")
 
 # %% [markdown]
@@ -182,17 +210,18 @@ _ = ax.figure.colorbar(cells, label="error")
 
 # %%
 maps = [
-    patch(checkpoint, ["linear"], site=part, corrupt="inputs", direction="noise", n_prompts=64).table for part in parts
+    patch(checkpoint, ["linear"], site=place, corrupt="inputs", direction="noise", n_prompts=64).table
+    for place in places
 ]
 mine = np.stack([table["nmse"].to_numpy().reshape(3, 8) for table in maps])
 print(f"largest difference {abs(mine - theirs.numpy()).max():.0e}")
 pd.concat([table.iloc[[1]] for table in maps])[["site", "heads", "nmse", "nmse_low", "nmse_high"]].round(2)
 
 # %%
-of_head = dict(zip(parts, mine[:, 0, 1], strict=True))
+of_head = dict(zip(places, mine[:, 0, 1], strict=True))
 assert abs(mine - theirs.numpy()).max() < 1e-5
 assert min(of_head["z"], of_head["v"]) > 0.8
-assert max(of_head[part] for part in ("q", "k", "pattern")) < 0.1
+assert max(of_head[place] for place in ("q", "k", "pattern")) < 0.1
 assert np.delete(mine[0], 1).max() < 0.3
 
 # %% [markdown]
@@ -322,9 +351,9 @@ assert (abs(swept.table["nmse_after"] / loop - 1) < 1e-5).all()
 # ## The other way: a HookedTransformer of yours in these analyses
 #
 # This works for one kind of model: one that reads prompts $x_1, y_1, \dots$ of this package through `prompt @ W_E` and
-# has its architecture (learned positions, pre-LayerNorm with weights, `gelu_new`, `d_mlp = 4 d_model`, eps 1e-5, one
-# output). Then the state dict fits as it is. It does **not** work for language models, nor for anything else that reads
-# token ids, nor after `fold_ln`: there are no function classes to test them on, and no such architecture.
+# has its architecture: learned positions, pre-LayerNorm with weights, `gelu_new`, `d_head = d_model / n_heads`,
+# `d_mlp = 4 d_model`, eps 1e-5, one output. Then the state dict fits as it is. It does **not** work for language models
+# or whatever else reads token ids (there are no function classes to test them on), nor after `fold_ln`.
 #
 # As an example a HookedTransformer that somebody has changed: heads 1 and 5 of layer 0 have swapped places.
 
@@ -416,8 +445,8 @@ assert torch.equal(predictions(again.model, prompts), predictions(changed.model,
 
 # %% jupyter={"source_hidden": true} tags=["answer"]
 mean = elsewhere["z", 0][:, :, 1].mean(0)
-places = {"x": slice(0, None, 2), "y": slice(1, None, 2)}
-errors = {at: error(without(0, 1, mean[where], where)) for at, where in places.items()}
+kinds = {"x": slice(0, None, 2), "y": slice(1, None, 2)}
+errors = {at: error(without(0, 1, mean[where], where)) for at, where in kinds.items()}
 print({at: round(value, 3) for at, value in errors.items()}, "intact", round(both["nmse_before"].iloc[0], 3))
 for at, value in errors.items():
     table = ablate(checkpoint, parse_heads("0.1", 3, 8), ["linear"], at=at, modes=["mean"], n_prompts=128, matches=())
