@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from tqdm import tqdm
 
 from analyses.agreement import spearman
 from analyses.findings import Findings
@@ -35,6 +34,7 @@ from training.checkpoint import Checkpoint
 from training.frames import distinct, where
 from training.options import DEFAULT_CONTROLS
 from training.output import interval, number, records
+from training.progress import progress_bar
 
 QUESTION = "Do retrospective heads cause in-context learning, in every model that has them?"
 MATTERS = 0.1
@@ -71,7 +71,7 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
         n_prompts: per class and stream.
         seed: of prompts, null sets and resampling.
     """
-    bar = tqdm(checkpoints, desc="cause", unit="model", disable=None)
+    bar = progress_bar(checkpoints, desc="cause", unit="model")
     subjects = [examine(checkpoint, n_prompts, seed) for checkpoint in bar]
     models = pd.concat([of_model(one) for one in subjects], ignore_index=True)
     heads = pd.concat([one.heads for one in subjects], ignore_index=True)
@@ -116,7 +116,7 @@ def examine(checkpoint: Checkpoint, n_prompts: int, seed: int) -> Subject:
     kept = carry_out(n_controls=DEFAULT_CONTROLS, matches=("layer",), design="keep") if found else None
     every = [(head,) for head in sorted(all_heads(config.model.n_layers, config.model.n_heads))]
     alone = ablate(checkpoint, every, modes=["mean"], n_controls=0, n_prompts=n_prompts, seed=seed).table
-    scores = score(checkpoint, config.evaluated_classes, n_prompts=n_prompts, seed=seed).table()
+    scores = score(checkpoint, config.evaluated_classes, n_prompts=n_prompts, seed=seed).table
     scores["heads"] = [f"{layer}.{head}" for layer, head in zip(scores["layer"], scores["head"], strict=True)]
     names = {"value": "score", "ci_low": "score_low", "ci_high": "score_high"}
     scores = scores.drop(columns="score").rename(columns=names)

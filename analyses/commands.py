@@ -132,10 +132,8 @@ def retrospective(
       interp study retrospective --ckpt zoo:mixed-0 --out demo
     """
     from analyses import retrospective as question
-    from interp.ablate_command import print_ablation
     from interp.commands import print_curves
     from interp.heads import show
-    from interp.score_tables import print_scores
     from training import output
     from training.checkpoint import load
 
@@ -163,9 +161,9 @@ def retrospective(
         return
     title, caption = f"{ckpt}, step {checkpoint.step}", f"{prompts} prompts, seed {seed}"
     print_curves(result.curves, title, caption)
-    print_scores([result.scores], caption)
-    if result.ablation:
-        print_ablation(result.ablation, title)
+    for one in (result.scores, result.ablation):
+        for table in one.tables() if one else ():
+            output.print_table(*table)
     typer.echo(f"\n{question.QUESTION}\n")
     for sentence in result.sentences:
         typer.echo(f"- {sentence}")

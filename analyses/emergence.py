@@ -34,6 +34,7 @@ from training.curriculum import Curriculum
 from training.errors import UserError
 from training.frames import where
 from training.output import number, records
+from training.progress import progress_bar
 
 QUESTION = "When do retrospective heads appear, and does the head come before the loss falls?"
 LEAST_SNAPSHOTS = 6
@@ -71,7 +72,7 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
         UserError: a run kept fewer than `LEAST_SNAPSHOTS`.
     """
     kept = [steps_of(checkpoint) for checkpoint in checkpoints]
-    with tqdm(total=sum(map(len, kept)), desc="emergence", unit="snapshot", disable=None) as bar:
+    with progress_bar(total=sum(map(len, kept)), desc="emergence", unit="snapshot") as bar:
         courses = [
             course(checkpoint, steps, n_prompts, seed, bar) for checkpoint, steps in zip(checkpoints, kept, strict=True)
         ]

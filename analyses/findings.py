@@ -9,8 +9,10 @@ import pandas as pd
 import typer
 from matplotlib.axes import Axes
 
+from interp.display.html import result_html
 from interp.plots import save_figure
-from training.output import print_table, records, write_table
+from training.errors import UserError, one_of
+from training.output import Table, print_table, records, write_table
 
 Figure = Callable[[], list[Axes]]
 
@@ -35,6 +37,24 @@ class Findings:
     tables: Mapping[str, pd.DataFrame]
     shown: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
+
+    def plot(self, name: str | None = None) -> list[Axes]:
+        """Draw one of the figures.
+
+        Args:
+            name: which; None takes the first.
+
+        Raises:
+            UserError: there is no such figure.
+        """
+        if name is not None and name not in self.figures:
+            raise one_of("figure", name, self.figures)
+        if not self.figures:
+            raise UserError("this study drew no figure: its tables hold everything")
+        return self.figures[next(iter(self.figures)) if name is None else name]()
+
+    def _repr_html_(self) -> str:
+        return result_html([], [Table(self.question, [], []), *laid_out(self)], self.sentences)
 
 
 def write(found: Findings, directory: Path) -> None:
@@ -72,10 +92,15 @@ def said(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
+def laid_out(found: Findings) -> list[Table]:
+    """The small tables."""
+    return [Table(title, list(one.columns), one.to_numpy().tolist()) for title, one in found.shown.items()]
+
+
 def show(found: Findings) -> None:
     """The small tables and the verdict on stdout."""
-    for title, table in found.shown.items():
-        print_table(title, list(table.columns), table.to_numpy().tolist())
+    for table in laid_out(found):
+        print_table(*table)
     typer.echo(f"\n{found.question}\n")
     for sentence in found.sentences:
         typer.echo(f"- {sentence}")

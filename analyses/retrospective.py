@@ -84,7 +84,7 @@ def study(
 def write(result: RetrospectiveStudy, directory: Path) -> None:
     """Tables (CSV), figures (PNG) and a summary (Markdown)."""
     write_table(result.curves, directory / "error_curves.csv")
-    write_table(result.scores.table(), directory / "scores.csv")
+    write_table(result.scores.table, directory / "scores.csv")
     save_figure(plot_error_curves(result.curves), directory / "error_curves.png")
     save_figure(plot_scores(result.scores), directory / "scores.png")
     figures = ["error_curves", "scores"]

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from tqdm import tqdm
 
 from analyses.findings import Findings
 from analyses.groups import with_all
@@ -33,6 +32,7 @@ from interp.verdict import ATTENDS
 from training.checkpoint import Checkpoint
 from training.frames import where
 from training.output import interval, number, records
+from training.progress import progress_bar
 
 QUESTION = "What do retrospective heads carry, and who reads it?"
 READERS: Mapping[str, str] = {
@@ -76,7 +76,7 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
         seed: of prompts and resampling.
     """
     traced, without = [], []
-    for checkpoint in tqdm(checkpoints, desc="trace", unit="model", disable=None):
+    for checkpoint in progress_bar(checkpoints, desc="trace", unit="model"):
         heads = heads_above(ATTENDS, selection_scores(checkpoint, n_prompts, seed))
         name = checkpoint.config.trained_classes[0]
         if heads:

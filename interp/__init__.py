@@ -1,6 +1,16 @@
 """Opens models: locates attention heads by what they attend to, and tests what they cause.
 
->>> from interp import load, hooked
+Open: `load` a run or a shipped checkpoint; `hooked` gives it as a HookedTransformer.
+Look: `score` heads, or see their `patterns` in a prompt.
+Remove: `ablate` sets of heads (`parse_heads`), one after another (`cumulative`) or in `pairs`; `pooled` over seeds.
+Patch: `patch` activations between `prompt_pairs`, or `path_effects`.
+Attribute: `attribute` nodes, `attribute_edges`, and cut out `circuits`.
+Read: `lens`, `probe`, `decode_heads`, and `swap` what a probe reads.
+
+Every result has tables (pandas), `plot()`, `show()` for a terminal, and shows itself in a notebook.
+
+>>> from interp import load, score
+>>> axes = score(load("zoo:mixed-0"), ["linear"], n_prompts=16).plot()
 """
 
 import sys
@@ -18,6 +28,7 @@ if TYPE_CHECKING:
     from interp.patching.maps import patch
     from interp.patching.pairs import prompt_pairs
     from interp.patching.paths import path_effects
+    from interp.patterns import patterns
     from interp.readouts.decoding import decode_heads
     from interp.readouts.lens import lens
     from interp.readouts.probes import probe
@@ -42,6 +53,7 @@ _HOMES = {
     "parse_heads": "interp.heads",
     "patch": "interp.patching.maps",
     "path_effects": "interp.patching.paths",
+    "patterns": "interp.patterns",
     "pooled": "interp.seeds",
     "probe": "interp.readouts.probes",
     "prompt_pairs": "interp.patching.pairs",
@@ -64,6 +76,7 @@ __all__ = [
     "parse_heads",
     "patch",
     "path_effects",
+    "patterns",
     "pooled",
     "probe",
     "prompt_pairs",

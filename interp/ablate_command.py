@@ -11,14 +11,16 @@ import typer
 from jaxtyping import Float
 
 from interp.ablation import Ablation, Design, ablate, plan, removed_by
+from interp.ablation_tables import pooled_table
 from interp.designs import CumulativeAblation, PairAblation, check_several, cumulative, pairs
+from interp.display.shown import Drawn
 from interp.heads import MLP, Head, HeadSet, head_set, parse_heads, show
 from interp.interventions import mode as intervention
 from interp.references import partner_prompts
 from interp.scores import selection_scores
 from interp.seeds import independent_seeds, pooled
 from interp.store import Store
-from interp.verdict import keep_verdict, pooled_verdict, verdict
+from interp.verdict import VERDICTS, pooled_verdict
 from training import options, output
 from training.checkpoint import Checkpoint
 from training.commands import check_classes
@@ -26,7 +28,6 @@ from training.config import RunConfig
 from training.errors import UserError
 from training.patterns import load_all
 
-VERDICTS = 3  # sets; beyond that a table is easier to read than sentences
 ORDERS = 20
 
 Result = Ablation | CumulativeAblation | PairAblation
@@ -74,10 +75,6 @@ class Subject:
     scores: Float[np.ndarray, "layer head"]
 
     @property
-    def title(self) -> str:
-        return f"{self.checkpoint.name}, step {self.checkpoint.step}"
-
-    @property
     def lowest(self) -> dict[str, float]:
         """The lowest score within each set of heads."""
         tables = {show(one): [float(self.scores[head]) for head in one if head.number >= 0] for one in self.sets}
@@ -110,7 +107,7 @@ def run(request: Request, *, json: bool, out: Path | None) -> None:
     for one, result in zip(subjects, results, strict=True):
         show_result(one, result)
     if several is not None:
-        print_pooled(several, f"{request.heads} in {len(subjects)} models")
+        output.print_table(*pooled_table(several, f"{request.heads} in {len(subjects)} models"))
         typer.echo(pooled_verdict(several))
 
 
@@ -188,19 +185,15 @@ def write(subjects: Sequence[Subject], results: Sequence[Result], several: pd.Da
         output.write_table(several, out / "pooled.csv")
 
 
-def figures(one: Subject, result: Result) -> list[tuple[str, Any]]:
+def figures(one: Subject, result: Result) -> list[tuple[str, Drawn]]:
     """File names and matplotlib axes."""
-    from interp import plots
-
     if isinstance(result, CumulativeAblation):
-        return [("cumulative.png", plots.plot_cumulative(result))]
+        return [("cumulative.png", result.plot())]
     if isinstance(result, PairAblation):
-        return [("pairs.png", plots.plot_pairs(result))]
-    if len(one.sets) > VERDICTS:
-        return [("effects.png", plots.plot_effects(result))]
-    if len(one.sets) == 1:
-        return [("ablation.png", plots.plot_ablation(result, show(one.sets[0])))]
-    return [(f"ablation_{show(heads)}.png", plots.plot_ablation(result, show(heads))) for heads in one.sets]
+        return [("pairs.png", result.plot())]
+    if len(one.sets) == 1 or len(one.sets) > VERDICTS:
+        return [("ablation.png" if len(one.sets) == 1 else "effects.png", result.plot())]
+    return [(f"ablation_{show(heads)}.png", result.plot(show(heads))) for heads in one.sets]
 
 
 def document(
@@ -244,113 +237,7 @@ def document(
 
 def show_result(one: Subject, result: Result) -> None:
     """One checkpoint's tables and verdict."""
-    if isinstance(result, CumulativeAblation):
-        print_cumulative(result, one.title)
-    elif isinstance(result, PairAblation):
-        print_pairs(result, one.title)
-    else:
-        print_ablation(result, one.title)
-        if len(one.sets) <= VERDICTS:
-            for line in verdict(result.table, one.lowest) if result.design == "remove" else keep_verdict(result.table):
-                typer.echo(line)
-
-
-def print_ablation(result: Ablation, title: str) -> None:
-    """One row per set, class, mode and range."""
-    several = len(set(result.table["points"])) > 1
-    rows = [
-        [
-            f"{row['heads']} {row['function_class']} {row['mode']}" + (f" {row['points']}" if several else ""),
-            output.interval(row["effect"], row["ci_low"], row["ci_high"]),
-            output.number(row["direct_effect"]),
-            output.number(row["frozen_effect"]),
-            output.number(row["control_effect"]),
-            f"{row['n_controls']}{' (all)' if row['exact'] else ''}",
-            *(output.number(row[column]) for column in ("p_value", "p_holm", "size_p_value", "norm_p_value")),
-        ]
-        for row in output.records(result.table)
-    ]
-    header = ["heads, class, mode", "effect", "direct", "LN frozen", "null", "sets", "p", "p Holm", "p size", "p norm"]
-    points = ", ".join(result.table["points"].unique())
-    done = "removing the set" if result.design == "remove" else "removing every head but the set"
-    caption = (
-        f"effect of {done}: share of the way from the intact model to the no-context optimum, pairs {points}; direct: "
-        "without reactions; LN frozen: with the LayerNorm scales of the intact run; null: mean effect of layer-matched "
-        f"sets without these heads, on the first {result.protocol.n_compared} of {result.n_prompts} prompts, "
-        f"seed {result.seed}; float64 differs by {result.spot_check:.0e}"
-    )
-    output.print_table(title, header, rows, caption)
-
-
-def print_cumulative(result: CumulativeAblation, title: str) -> None:
-    """The effect at a few numbers of removed heads, and the area."""
-    last = max(row["k"] for row in output.records(result.table))
-    shown = sorted({1, 2, 3, 4, round(last / 2), last} & set(range(1, last + 1)))
-    rows = []
-    for area in output.records(result.area):
-        about = [area[column] for column in ("function_class", "mode", "points")]
-        effects = {
-            row["k"]: row
-            for row in output.records(result.table)
-            if [row[column] for column in ("function_class", "mode", "points")] == about
-        }
-        steps = (
-            f"{output.number(effects[k]['effect'], 2)} ({output.number(effects[k]['random_effect'], 2)})" for k in shown
-        )
-        rows.append(
-            [
-                " ".join(about[:2]),
-                *steps,
-                output.interval(area["area"], area["ci_low"], area["ci_high"]),
-                output.number(area["random_area"]),
-                output.number(area["p_value"]),
-            ]
-        )
-    order = list(dict.fromkeys(result.table["added"]))
-    header = ["class, mode", *(f"k = {k}" for k in shown), "area", "random", "p"]
-    caption = (
-        f"effect of the first k heads in the order {' '.join(order[:8])}{' ...' if len(order) > 8 else ''} "
-        f"(mean of random orders); area: mean over k; p against {result.area['n_orders'].iloc[0]} random orders of the "
-        "same heads; "
-        f"{result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
-    )
-    output.print_table(title, header, rows, caption)
-
-
-def print_pairs(result: PairAblation, title: str, most: int = 12) -> None:
-    """The strongest interactions."""
-    ranked = sorted(output.records(result.table), key=lambda row: -abs(row["interaction"]))[:most]
-    rows = [
-        [
-            f"{row['heads']} {row['function_class']} {row['mode']}",
-            *(output.number(row[column]) for column in ("effect_first", "effect_second", "effect")),
-            output.interval(row["interaction"], row["ci_low"], row["ci_high"]),
-            output.number(row["p_holm"]),
-        ]
-        for row in ranked
-    ]
-    caption = (
-        "interaction: effect of both less the sum of each alone; above 0 they stand in for one another, below 0 they "
-        f"do the same damage; p after Holm over pairs; the {len(rows)} strongest of {len(result.table)}; "
-        f"{result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
-    )
-    output.print_table(title, ["heads, class, mode", "first", "second", "both", "interaction", "p Holm"], rows, caption)
-
-
-def print_pooled(table: pd.DataFrame, title: str) -> None:
-    """One row per class and mode over all checkpoints."""
-    rows = [
-        [
-            f"{row['function_class']} {row['mode']} {row['points']}",
-            output.interval(row["effect"], row["ci_low"], row["ci_high"]),
-            f"[{output.number(row['t_low'])}, {output.number(row['t_high'])}]",
-            f"{output.number(row['effect_min'])} to {output.number(row['effect_max'])}",
-            f"{row['n_seeds']} ({row['n_checkpoints']})",
-            output.number(row["p_value"]),
-            output.number(row["p_holm"]),
-        ]
-        for row in output.records(table)
-    ]
-    header = ["class, mode, pairs", "effect", "t over seeds", "range", "seeds (models)", "p", "p Holm"]
-    caption = "the unit of evidence is the independent seed; models that share a stream of random numbers count once"
-    output.print_table(title, header, rows, caption)
+    for table in result.tables():
+        output.print_table(*table)
+    for line in result.sentences(one.lowest) if isinstance(result, Ablation) else []:
+        typer.echo(line)

@@ -17,8 +17,8 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
+from interp.display.shown import Drawn, Shown
 from interp.engine import check_site
 from interp.heads import MLP, Head, HeadSet, all_heads, show
 from interp.interventions import DEFAULT_MODES, UNIFORM, Mode, mode
@@ -35,12 +35,15 @@ from interp.stats import (
 )
 from interp.store import Store
 from interp.sweep import CHUNK, MEMORY, Protocol, class_errors
+from interp.verdict import VERDICTS, keep_verdict, verdict
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
-from training.errors import UserError
+from training.errors import UserError, one_of
 from training.evaluate import evaluation_prompts
+from training.frames import distinct
 from training.options import DEFAULT_NULL_PROMPTS
-from training.output import write_table
+from training.output import Table, write_table
+from training.progress import progress_bar
 from training.prompts import last_quarter
 from training.transformer import Transformer
 
@@ -54,10 +57,12 @@ Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Ablation:
+class Ablation(Shown):
     """The result of removing sets of components.
 
     Attributes:
+        checkpoint: the model's name.
+        step: of its training.
         table: one row per set, function class, mode and range of pairs. Errors are NMSE. `effect` (the other components
             react), `frozen_effect` (they react, with every later LayerNorm's scale as in the intact run) and
             `direct_effect` (only what the set itself writes into the final residual stream changes), each with its
@@ -74,6 +79,8 @@ class Ablation:
         errors: by function class, everything that was measured.
     """
 
+    checkpoint: str
+    step: int
     table: pd.DataFrame
     null: pd.DataFrame
     curves: pd.DataFrame
@@ -93,6 +100,61 @@ class Ablation:
     def spot_check(self) -> float:
         """Largest relative difference from float64 among the sets that cost most."""
         return max(errors.spot_check for errors in self.errors.values())
+
+    def tables(self) -> list[Table]:
+        from interp.ablation_tables import ablation_table
+
+        return [ablation_table(self)]
+
+    def sentences(self, scores: dict[str, float] | None = None) -> list[str]:
+        """The verdict (`interp.verdict`), for few enough sets to be read.
+
+        Args:
+            scores: the lowest retrospective score within each set, by its name, to tell decoys.
+        """
+        if len(distinct(self.table, "heads")) > VERDICTS:
+            return []
+        return verdict(self.table, scores) if self.design == "remove" else keep_verdict(self.table)
+
+    def maps(self) -> list[str]:
+        from interp.ablation_tables import effect_maps
+
+        return effect_maps(self)
+
+    def plot(self, heads: str | None = None) -> Drawn:
+        """Effects: of one set beside its null sets, or of all sets as a heat map.
+
+        Args:
+            heads: a set, as in the table; None takes the only one, or all where there are several.
+
+        Raises:
+            UserError: there is no such set.
+        """
+        from interp.plots import plot_ablation, plot_effects
+
+        sets = distinct(self.table, "heads")
+        if heads is None and len(sets) > 1:
+            return plot_effects(self)
+        return plot_ablation(self, self.one_of_sets(heads))
+
+    def plot_curves(self, heads: str | None = None) -> Drawn:
+        """Error by number of examples, intact and without one set.
+
+        Args:
+            heads: a set, as in the table; None takes the first.
+
+        Raises:
+            UserError: there is no such set.
+        """
+        from interp.plots import plot_ablation_curves
+
+        return plot_ablation_curves(self, self.one_of_sets(heads))
+
+    def one_of_sets(self, heads: str | None) -> str:
+        sets = distinct(self.table, "heads")
+        if heads is not None and heads not in sets:
+            raise one_of("heads", heads, sets)
+        return sets[0] if heads is None else heads
 
     def write(self, directory: Path) -> None:
         """The three tables as CSV files."""
@@ -174,7 +236,8 @@ def ablate(
     table = pd.DataFrame(rows).sort_values("heads", key=lambda names: names.map(order), kind="stable")
     columns = ["heads", "function_class", "mode", "points", "match", "control", "effect", "disjoint"]
     null = pd.DataFrame(null_rows, columns=columns)
-    return Ablation(table.reset_index(drop=True), null, pd.DataFrame(curves), protocol, design, errors)
+    about = checkpoint.name, checkpoint.step
+    return Ablation(*about, table.reset_index(drop=True), null, pd.DataFrame(curves), protocol, design, errors)
 
 
 def plan(
@@ -210,7 +273,7 @@ def measure(
     tested = list(dict.fromkeys(tested))
     nulls = [one for one in dict.fromkeys(nulls) if one not in set(tested)]
     total = len(classes) * len(modes) * (len(tested) + len(nulls))
-    with tqdm(total=total, desc="ablate", unit="set", disable=None) as bar:
+    with progress_bar(total=total, desc="ablate", unit="set") as bar:
         return {name: class_errors(checkpoint, name, tested, nulls, modes, protocol, bar) for name in classes}
 
 

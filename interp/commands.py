@@ -204,11 +204,12 @@ def score(
     if json:
         print_score_json(results, {"seed": seed, "prompts": prompts})
         return
-    from interp.score_tables import print_scores
+    from interp.score_tables import score_tables
 
     asked = [("inputs", inputs), ("shift", None if shift == "none" else shift), ("pairs", points)]
     about = [f"{what} {given}" for what, given in asked if given and "," not in given]
-    print_scores(results, "; ".join([*about, f"{prompts} prompts, seed {seed}"]), top)
+    for table in score_tables(results, "; ".join([*about, f"{prompts} prompts, seed {seed}"]), top):
+        output.print_table(*table)
 
 
 score.__doc__ = f"""Score every head by where it looks: at its own x (retrospective), at earlier pairs, at itself, ...
@@ -240,7 +241,7 @@ def write_scores(results: "list[HeadScores]", out: "Path") -> None:
     from interp.plots import plot_scores, save_figure
     from training import output
 
-    output.write_table(pd.concat([one.table() for one in results], ignore_index=True), out / "scores.csv")
+    output.write_table(pd.concat([one.table for one in results], ignore_index=True), out / "scores.csv")
     save_figure(plot_scores(*results), out / "scores.png")
 
 
@@ -249,7 +250,7 @@ def print_score_json(results: "list[HeadScores]", drawn: dict[str, int]) -> None
     from training import output
 
     first = results[0]
-    rows = [row for one in results for row in output.records(one.table())]
+    rows = [row for one in results for row in output.records(one.table)]
     setting = {key: rows[0][key] for key in ("checkpoint", "step", "score", "by", "inputs", "shift", "points")}
     output.print_json(setting | drawn | {"chance": first.chance, "scores": first.values, "results": rows})
 

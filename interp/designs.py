@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from interp.ablation import measure, plan
+from interp.display.shown import Drawn, Shown
 from interp.heads import Head, HeadSet, head_set, show
 from interp.interventions import DEFAULT_MODES
 from interp.measurements import Cell, cells
@@ -20,7 +21,7 @@ from interp.sweep import MEMORY, Protocol
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.errors import UserError
-from training.output import write_table
+from training.output import Table, write_table
 
 Rows = list[dict[str, Any]]
 
@@ -36,10 +37,12 @@ def check_several(design: str, heads: Sequence[Head]) -> None:
 
 
 @dataclass(frozen=True)
-class CumulativeAblation:
+class CumulativeAblation(Shown):
     """Heads removed one after another.
 
     Attributes:
+        checkpoint: the model's name.
+        step: of its training.
         table: one row per class, mode, range and number of removed heads `k`: the head `added`, the `effect` of all k
             with its interval, and the mean, lowest and highest effect of k heads in random orders.
         area: one row per class, mode and range: `area`, the mean effect over k = 1 … n (the area under the curve) with
@@ -47,9 +50,22 @@ class CumulativeAblation:
         protocol: prompts, site and positions.
     """
 
+    checkpoint: str
+    step: int
     table: pd.DataFrame
     area: pd.DataFrame
     protocol: Protocol
+
+    def tables(self) -> list[Table]:
+        from interp.ablation_tables import cumulative_table
+
+        return [cumulative_table(self)]
+
+    def plot(self) -> Drawn:
+        """Effect by number of removed heads, and the range of random orders."""
+        from interp.plots import plot_cumulative
+
+        return plot_cumulative(self)
 
     def write(self, directory: Path) -> None:
         """Both tables as CSV files."""
@@ -123,7 +139,8 @@ def cumulative(
                 "random_area": others.mean() if n_orders else np.nan,
             }
         )
-    return CumulativeAblation(pd.DataFrame(rows), pd.DataFrame(areas), protocol)
+    about = checkpoint.name, checkpoint.step
+    return CumulativeAblation(*about, pd.DataFrame(rows), pd.DataFrame(areas), protocol)
 
 
 def ladder_rows(
@@ -153,17 +170,32 @@ def ladder_rows(
 
 
 @dataclass(frozen=True)
-class PairAblation:
+class PairAblation(Shown):
     """Heads removed two by two.
 
     Attributes:
+        checkpoint: the model's name.
+        step: of its training.
         table: one row per pair, class, mode and range: effects of each head alone and of both, and `interaction` = both
             minus the sum, with its 95 % interval, the bootstrap `p_value` of no interaction, and `p_holm` over pairs.
         protocol: prompts, site and positions.
     """
 
+    checkpoint: str
+    step: int
     table: pd.DataFrame
     protocol: Protocol
+
+    def tables(self) -> list[Table]:
+        from interp.ablation_tables import pair_table
+
+        return [pair_table(self)]
+
+    def plot(self) -> Drawn:
+        """Interactions as a heat map [head x head]."""
+        from interp.plots import plot_pairs
+
+        return plot_pairs(self)
 
     def write(self, directory: Path) -> None:
         """The table as a CSV file."""
@@ -214,7 +246,7 @@ def pairs(
         for row, p_value in zip(new_rows, holm([row["p_value"] for row in new_rows]), strict=True):
             row["p_holm"] = p_value
         rows += new_rows
-    return PairAblation(pd.DataFrame(rows), protocol)
+    return PairAblation(checkpoint.name, checkpoint.step, pd.DataFrame(rows), protocol)
 
 
 def pair_row(cell: Cell, first: Head, second: Head) -> dict[str, Any]:

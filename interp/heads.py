@@ -46,6 +46,18 @@ def head_set(heads: Iterable[Head]) -> HeadSet:
     return tuple(sorted(set(heads)))
 
 
+def head_grid(names: Sequence[str]) -> tuple[int, int] | None:
+    """(layers, heads per layer) if these are all heads of a model, one by one.
+
+    >>> head_grid(["0.0", "0.1", "1.0", "1.1"]), head_grid(["0.0", "1.1"]), head_grid(["0.0", "1.mlp"])
+    ((2, 2), None, None)
+    """
+    n_layers = len({name.split(".")[0] for name in names})
+    n_heads = len(names) // n_layers
+    whole = list(names) == [f"{layer}.{head}" for layer in range(n_layers) for head in range(n_heads)]
+    return (n_layers, n_heads) if whole else None
+
+
 def show(heads: HeadSet) -> str:
     """A set as it is written on the command line.
 

@@ -1,6 +1,9 @@
 """One figure per result type; each takes a result and returns matplotlib axes, and changes no global style."""
 
+from base64 import b64encode
 from collections.abc import Sequence
+from html import escape
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -9,11 +12,13 @@ import pandas as pd
 import seaborn as sns
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from interp.ablation import Ablation
 from interp.designs import CumulativeAblation, PairAblation
+from interp.heads import head_grid
+from interp.patterns import Patterns
 from interp.positions import show_points
 from interp.scores import HeadScores
 from training.frames import where
@@ -86,15 +91,36 @@ def by(one: HeadScores) -> str:
     return "" if one.by == "pattern" else f" by {one.by}"
 
 
-def plot_pattern(pattern: Float[Tensor, "pos pos"], *, n_pairs: int) -> Axes:
-    """One head's attention in one prompt, rows query and columns key, over the first pairs."""
-    labels = [f"{token}{i}" for i in range(1, n_pairs + 1) for token in "xy"]
-    shown = pattern[: 2 * n_pairs, : 2 * n_pairs].cpu().numpy()
-    (ax,) = row_of_axes(1, width=0.3 * len(labels), height=0.3 * len(labels))
-    sns.heatmap(shown, ax=ax, vmin=0, vmax=1, cmap="mako_r", square=True, xticklabels=labels, yticklabels=labels)
-    ax.set(xlabel="key", ylabel="query")
-    ax.tick_params(length=0)
-    return ax
+def plot_patterns(found: Patterns, span: slice) -> list[Axes]:
+    """A panel per head: its attention between the tokens of a span; what a token cannot see is white."""
+    n_tokens = span.stop - span.start
+    side = min(7.0, max(2.6, 0.26 * n_tokens)) if len(found.heads) == 1 else min(4.2, max(2.4, 0.13 * n_tokens))
+    axes = panels(len(found.heads), min(4, len(found.heads)), width=side + 0.3, height=side)
+    for ax, head, values in zip(axes, found.heads, found.values, strict=True):
+        seen = np.where(np.tri(len(values), dtype=bool), values, np.nan)[span, span]
+        cells = ax.imshow(seen, cmap="mako_r", norm=PowerNorm(0.5, vmin=0, vmax=1))
+        label_tokens(ax, found.tokens[span], most=max(4, int(side / 0.2)))
+        ax.set(title=f"{head}", xlabel="key", ylabel="query")
+        ax.spines[:].set_visible(False)
+    bar = figure_of(axes).colorbar(cells, ax=axes, shrink=0.6, ticks=[0, 0.05, 0.25, 0.5, 1])  # pyright: ignore
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+    over = "one prompt" if found.n_prompts == 1 else f"mean of {found.n_prompts} prompts"
+    figure_of(axes).suptitle(f"{found.checkpoint} on {found.function_class}, {over}", fontsize=10)
+    return axes
+
+
+def label_tokens(ax: Axes, names: Sequence[str], most: int) -> None:
+    """Both axes by token, the x in blue; where there are many, the x of every so many pairs."""
+    xs = [place for place, name in enumerate(names) if name.startswith("x")]
+    step = next((step for step in (1, 2, 5, 10, 20, 50) if len(xs) <= most * step), 100)
+    all_fit = len(names) <= most
+    shown = range(len(names)) if all_fit else xs[::step]
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_ticks(list(shown), [names[place] for place in shown], fontsize=7)
+        for label, place in zip(axis.get_ticklabels(), shown, strict=True):
+            label.set_color(INTACT if names[place].startswith("x") else GREY)
+    ax.tick_params(length=0 if all_fit else 2)
+    ax.tick_params(axis="x", rotation=90)
 
 
 def plot_error_curves(curves: pd.DataFrame) -> list[Axes]:
@@ -220,7 +246,8 @@ def plot_effects(result: Ablation) -> list[Axes]:
     """
     table = where(result.table, points=result.table["points"].iloc[-1])
     names, modes = list(table["function_class"].unique()), list(table["mode"].unique())
-    shape = effect_grid(list(table["heads"].unique()))
+    heads = list(table["heads"].unique())
+    shape = head_grid(heads) or (len(heads), 1)
     height = 0.42 * shape[0] + 0.7
     _, grid = plt.subplots(
         len(modes),
@@ -260,19 +287,6 @@ def plot_effects(result: Ablation) -> list[Axes]:
     done = "removing each alone" if result.design == "remove" else "keeping each alone"
     figure_of(axes).suptitle(f"share of the in-context gain lost by {done}", fontsize=10)
     return axes
-
-
-def effect_grid(heads: list[str]) -> tuple[int, int]:
-    """(layers, heads per layer) if these are all heads of a model, one by one; else one row per set.
-
-    >>> effect_grid(["0.0", "0.1", "1.0", "1.1"]), effect_grid(["0.0", "1.mlp"])
-    ((2, 2), (2, 1))
-    """
-    layers = [name.split(".")[0] for name in heads]
-    n_layers = len(set(layers))
-    n_heads = len(heads) // n_layers
-    whole = heads == [f"{layer}.{head}" for layer in range(n_layers) for head in range(n_heads)]
-    return (n_layers, n_heads) if whole and n_heads > 1 else (len(heads), 1)
 
 
 def plot_cumulative(result: CumulativeAblation) -> list[Axes]:
@@ -354,6 +368,21 @@ def figure_of(axes: list[Axes]) -> Figure:
     figure = axes[0].get_figure(root=True)
     assert figure is not None
     return figure
+
+
+def image(axes: list[Axes], said: str) -> str:
+    """The figure of these axes as an HTML image that holds its own data; closes it.
+
+    Args:
+        axes: of one figure.
+        said: for those who do not see it.
+    """
+    written, figure = BytesIO(), figure_of(axes)
+    figure.savefig(written, format="png")
+    plt.close(figure)
+    width = 0.8 * figure.get_figwidth() * DPI
+    data = b64encode(written.getvalue()).decode()
+    return f'<img alt="{escape(said)}" width="{width:.0f}" src="data:image/png;base64,{data}">'
 
 
 def save_figure(axes: list[Axes], path: Path) -> None:

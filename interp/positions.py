@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -85,3 +86,19 @@ def parse_tokens(text: str, layout: Layout, n_points: int, valid: str = TOKENS) 
     if not needed.any():
         raise UserError(f"--at {text}: no prediction reads the y of the query (pair {n_points - 1})")
     return needed
+
+
+def token_names(layout: Layout, n_points: int) -> list[str]:
+    """The tokens of a prompt by name: x0 y0 x1 …, and i0 … for instruction tokens.
+
+    >>> token_names(Layout(), 2), token_names(Layout(1, at=2), 2)
+    (['x0', 'y0', 'x1', 'y1'], ['x0', 'y0', 'i0', 'x1', 'y1'])
+    """
+    n_tokens = layout.n_tokens(n_points)
+    names = np.array([""] * n_tokens, dtype=object)
+    for letter, tokens in (("x", layout.x_tokens(n_tokens)), ("y", layout.y_tokens(n_tokens))):
+        places = torch.arange(n_tokens)[tokens].numpy()
+        names[places] = [f"{letter}{i}" for i in range(len(places))]
+    empty = np.flatnonzero(names == "")
+    names[empty] = [f"i{i}" for i in range(len(empty))]
+    return list(names)

@@ -10,7 +10,7 @@ from interp.heads import Head, HeadSet, all_heads
 from interp.names import WEIGHTING_DEFINITIONS
 from interp.positions import show_points
 from interp.scores import HeadScores
-from training.output import interval, number, print_table
+from training.output import Table, interval, number
 
 TOP = 8
 
@@ -59,7 +59,7 @@ def ranked(merit: Float[np.ndarray, "layer head"]) -> HeadSet:
     return tuple(sorted(all_heads(*merit.shape), key=lambda head: -merit[head]))
 
 
-def print_scores(results: Sequence[HeadScores], caption: str, top: int = TOP) -> None:
+def score_tables(results: Sequence[HeadScores], caption: str, top: int = TOP) -> list[Table]:
     """A table per checkpoint and score, and one per score that compares the checkpoints if there are several.
 
     Several scores in one column each make a single table, head by score.
@@ -76,19 +76,19 @@ def print_scores(results: Sequence[HeadScores], caption: str, top: int = TOP) ->
         for checkpoint in checkpoints
         for kind in kinds
     }
+    found = []
     for checkpoint in checkpoints:
         of_checkpoint = [groups[checkpoint, kind] for kind in kinds]
         if len(kinds) > 1 and all(len(columns(group)) == 1 for group in of_checkpoint):
-            print_kinds([one for (one,) in of_checkpoint], caption, top)
+            found.append(table_of_kinds([one for (one,) in of_checkpoint], caption, top))
         else:
-            for group in of_checkpoint:
-                print_ranking(group, caption, top)
+            found += [ranking(group, caption, top) for group in of_checkpoint]
     if len(checkpoints) > 1:
-        for kind in kinds:
-            print_comparison([groups[checkpoint, kind] for checkpoint in checkpoints], caption, top)
+        found += [comparison([groups[checkpoint, kind] for checkpoint in checkpoints], caption, top) for kind in kinds]
+    return found
 
 
-def print_ranking(results: Sequence[HeadScores], caption: str, top: int) -> None:
+def ranking(results: Sequence[HeadScores], caption: str, top: int) -> Table:
     """The heads with the highest mean over columns."""
     shown, first = columns(results), results[0]
     heads = ranked(mean_of(results))[:top]
@@ -100,10 +100,10 @@ def print_ranking(results: Sequence[HeadScores], caption: str, top: int) -> None
         rows.append(["chance", *(number(column.chance) for column in shown)])
     title = f"{first.checkpoint}, step {first.step}: {first.kind.name} score{weighting_of(first)}"
     header = ["head", *(column.label for column in shown)]
-    print_table(f"{title} ({first.kind.definition})", header, rows, f"{level}; the {len(heads)} highest; {caption}")
+    return Table(f"{title} ({first.kind.definition})", header, rows, f"{level}; the {len(heads)} highest; {caption}")
 
 
-def print_kinds(results: Sequence[HeadScores], caption: str, top: int) -> None:
+def table_of_kinds(results: Sequence[HeadScores], caption: str, top: int) -> Table:
     """Head by score, for the heads that come closest to the maximum of any of them."""
     shown, first = [columns([one])[0] for one in results], results[0]
     ways = [
@@ -115,10 +115,10 @@ def print_kinds(results: Sequence[HeadScores], caption: str, top: int) -> None:
     rows.append(["chance", *(number(column.chance) for column in shown)])
     title = f"{first.checkpoint}, step {first.step}: scores{weighting_of(first)} on {shown[0].label}"
     about = f"the {len(heads)} that come closest, from chance, to the maximum of any score; {caption}"
-    print_table(title, ["head", *(one.kind.name.replace("_", " ") for one in results)], rows, about)
+    return Table(title, ["head", *(one.kind.name.replace("_", " ") for one in results)], rows, about)
 
 
-def print_comparison(of_checkpoints: Sequence[Sequence[HeadScores]], caption: str, top: int) -> None:
+def comparison(of_checkpoints: Sequence[Sequence[HeadScores]], caption: str, top: int) -> Table:
     """Checkpoints side by side: head by head for snapshots of one run, rank by rank for independent runs."""
     first = of_checkpoints[0][0]
     names = [f"{group[0].checkpoint}, step {group[0].step}" for group in of_checkpoints]
@@ -137,7 +137,7 @@ def print_comparison(of_checkpoints: Sequence[Sequence[HeadScores]], caption: st
         about, corner = "rank by rank: heads of independent runs do not correspond by their numbers", "rank"
     levels = sorted({number(float(np.mean([column.chance for column in columns(group)]))) for group in of_checkpoints})
     title = f"{first.kind.name} score{weighting_of(first)}, mean over {over}; {about}"
-    print_table(title, [corner, *names], rows, f"chance {', '.join(levels)}; {caption}")
+    return Table(title, [corner, *names], rows, f"chance {', '.join(levels)}; {caption}")
 
 
 def weighting_of(one: HeadScores) -> str:

@@ -7,6 +7,7 @@ kept.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +15,9 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
+from interp.display.heat_maps import head_map
+from interp.display.shown import Drawn, Shown
 from interp.heads import all_heads
 from interp.parallel import side_by_side
 from interp.positions import show_points
@@ -26,6 +28,8 @@ from training.config import RunConfig, stream_seed
 from training.errors import UserError
 from training.evaluate import CHUNK, evaluation_prompts
 from training.intervals import mean_interval
+from training.output import Table
+from training.progress import progress_bar
 from training.prompts import Prompts
 from training.shifts import SHIFTS
 from training.shifts import shift as shift_called
@@ -56,7 +60,7 @@ def measures_of(names: Sequence[str], ranges: Sequence[slice] | None = None) -> 
 
 
 @dataclass(frozen=True)
-class HeadScores:
+class HeadScores(Shown):
     """One score of every head of one model on every class.
 
     Attributes:
@@ -72,6 +76,8 @@ class HeadScores:
         ci_high: upper end.
         chances: by class, the value under uniform causal attention; only `lookup` in prompts that repeat an x has
             different ones.
+        n_prompts: per class.
+        seed: of the prompts.
     """
 
     checkpoint: str
@@ -85,6 +91,27 @@ class HeadScores:
     ci_low: dict[str, Float[np.ndarray, "layer head"]]
     ci_high: dict[str, Float[np.ndarray, "layer head"]]
     chances: dict[str, float]
+    n_prompts: int
+    seed: int
+
+    def tables(self) -> list[Table]:
+        from interp.score_tables import score_tables
+
+        return score_tables([self], f"{self.n_prompts} prompts, seed {self.seed}")
+
+    def maps(self) -> list[str]:
+        what = f"{self.kind.name} score"
+        return [head_map(values, name, what, best=self.kind.best) for name, values in self.values.items()]
+
+    def plot(self, *others: "HeadScores") -> Drawn:
+        """Heat maps [layer x head], a panel per class.
+
+        Args:
+            others: scores to draw below it, a row each.
+        """
+        from interp.plots import plot_scores
+
+        return plot_scores(self, *others)
 
     @property
     def chance(self) -> float:
@@ -95,6 +122,7 @@ class HeadScores:
         """The average over classes, by which heads are ranked."""
         return np.mean([self.values[name] for name in classes], axis=0)
 
+    @cached_property
     def table(self) -> pd.DataFrame:
         """One row per function class and head.
 
@@ -202,7 +230,7 @@ def score_all(
     names = list(classes or config.evaluated_classes)
     check_scores(config, names, measures, by=by, inputs=inputs, shift=shift)
     means, lows, highs, chances = {}, {}, {}, {}
-    for name in tqdm(names, desc="score", unit="class", disable=None):
+    for name in progress_bar(names, desc="score", unit="class"):
         prompts = evaluation_prompts(
             config, name, n_prompts=n_prompts, seed=seed, stream=stream, inputs=inputs, shift=shift
         )
@@ -224,6 +252,8 @@ def score_all(
             ci_low={name: of_class[i] for name, of_class in lows.items()},
             ci_high={name: of_class[i] for name, of_class in highs.items()},
             chances={name: float(of_class[i]) for name, of_class in chances.items()},
+            n_prompts=n_prompts,
+            seed=seed,
         )
         for i, (kind, points) in enumerate(measures)
     ]

@@ -40,6 +40,7 @@ from interp.store import Store, context
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig
 from training.evaluate import evaluation_prompts, no_context_error
+from training.progress import progress_bar
 from training.transformer import EVERY
 
 CHUNK = 128  # prompts
@@ -282,7 +283,7 @@ class Sweep:
             return
         few = self.reference.head(FITTED)
         size = max(1, self.stack // 4)  # gradients keep every activation of the pass
-        for part in tqdm([*stackable(sets, size)], desc="fit constants", unit="pass", disable=None, leave=False):
+        for part in progress_bar([*stackable(sets, size)], desc="fit constants", unit="pass", leave=False):
             site, tokens = self.protocol.site, self.protocol.tokens
             fitted = fit_constants(self.model, few, part, self.known, site=site, tokens=tokens)
             for place, one in enumerate(part):

@@ -20,6 +20,7 @@ from interp.stats import SIGNIFICANT
 from interp.words import counted
 from training.output import records
 
+VERDICTS = 3  # sets; beyond that a table is easier to read than sentences
 HARMLESS = 0.05
 HALF = 0.5
 ATTENDS = 0.5

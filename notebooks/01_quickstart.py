@@ -20,13 +20,12 @@
 # Everything here runs on two CPU cores in well under a minute. Heads are written `layer.head`, both from 0.
 
 # %%
-from interp import ablate, hooked, load, parse_heads, score
-from interp.ablation import Ablation
-from interp.plots import plot_ablation, plot_ablation_curves, plot_error_curves, plot_scores
+from interp import ablate, hooked, load, parse_heads, patterns, score
+from interp.plots import plot_error_curves
 from training.evaluate import error_curves, evaluation_prompts
 
 checkpoint = load("zoo:mixed-0")
-print(checkpoint.config.curriculum, "curriculum,", checkpoint.step, "steps,", checkpoint.config.evaluated_classes)
+checkpoint
 
 # %% [markdown]
 # ## It learns in context
@@ -49,12 +48,7 @@ for name in ("linear", "quadratic", "cubic"):
 # $y$ tokens: each $y_i$ looks back at its own $x_i$.
 
 # %%
-from interp.engine import read_sites
-from interp.plots import plot_pattern
-
-prompt = evaluation_prompts(checkpoint.config, "linear", n_prompts=1, seed=0).tokens
-patterns = read_sites(checkpoint.model, prompt, ["blocks.0.attn.hook_pattern"])
-_ = plot_pattern(patterns["blocks.0.attn.hook_pattern"][0, 1], n_pairs=6)
+_ = patterns(checkpoint, "0.1", "linear").plot(points="0-5")
 # %% [markdown]
 # ## Score every head
 #
@@ -63,8 +57,7 @@ _ = plot_pattern(patterns["blocks.0.attn.hook_pattern"][0, 1], n_pairs=6)
 
 # %%
 selection = score(checkpoint, n_prompts=1024, stream="selection")
-print(f"chance {selection.chance:.3f}")
-_ = plot_scores(selection)
+selection
 # %% [markdown]
 # ## Remove what scores above one half
 #
@@ -75,14 +68,13 @@ _ = plot_scores(selection)
 # %%
 mean_score = selection.mean(checkpoint.config.trained_classes)
 found = parse_heads("above:0.5", *mean_score.shape, scores=mean_score.tolist)
-result: Ablation = ablate(checkpoint, found, n_prompts=1024, matches=("layer",))
-columns = ["heads", "function_class", "mode", "nmse_before", "nmse_after", "effect", "ci_low", "ci_high"]
-result.table[[*columns, "p_value", "smallest_p", "control_effect"]].round(3)
+result = ablate(checkpoint, found, n_prompts=1024, matches=("layer",))
+result
 
 # %%
-_ = plot_ablation_curves(result, "0.1")
+_ = result.plot_curves()
 # %%
-_ = plot_ablation(result, "0.1")
+_ = result.plot()
 # %% [markdown]
 # An effect of 0 is no harm, 1 is no use of the context left, and what exceeds 1 is damage of another kind. The head
 # takes everything; its neighbours take nearly nothing. With one head in a layer of eight there are only seven other

@@ -26,9 +26,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from interp import ablate, load, parse_heads, score
-from interp.engine import read_sites
-from interp.plots import plot_pattern, plot_scores, row_of_axes
+from interp import ablate, load, parse_heads, patterns, score
+from interp.plots import row_of_axes
 from interp.score_kinds import SCORES
 from interp.scores import Measure, score_all
 from training.checkpoint import snapshot_steps, zoo_path
@@ -46,12 +45,11 @@ print(checkpoint.name, "step", checkpoint.step, checkpoint.config.model)
 # attention goes one step left of the diagonal, to the $x$ of the same pair.
 
 # %%
-prompt = evaluation_prompts(checkpoint.config, "linear", n_prompts=1, seed=0).tokens
-pattern = read_sites(checkpoint.model, prompt, ["blocks.0.attn.hook_pattern"])["blocks.0.attn.hook_pattern"][0, 1]
-_ = plot_pattern(pattern, n_pairs=8)
+pattern = patterns(checkpoint, "0.1", "linear")
+_ = pattern.plot(points="0-7")
 
 # %%
-own_x = pattern[1::2, 0::2].diagonal()
+own_x = pattern.values[0, 1::2, 0::2].diagonal()
 assert own_x[:6].mean() > 0.9
 
 # %% [markdown]
@@ -63,7 +61,7 @@ assert own_x[:6].mean() > 0.9
 
 # %%
 scores = score(checkpoint, CLASSES, n_prompts=512)
-_ = plot_scores(scores)
+_ = scores.plot()
 
 # %%
 assert abs(scores.chance - np.mean([1 / (2 * i) for i in range(1, 17)])) < 1e-6
@@ -108,7 +106,7 @@ level.round(3)
 
 # %%
 published = score(checkpoint, ["linear"], kind="paper", n_prompts=512)
-_ = plot_scores(published, score(checkpoint, ["linear"], n_prompts=512))
+_ = published.plot(score(checkpoint, ["linear"], n_prompts=512))
 
 # %% [markdown]
 # The highest head stays the same, but four heads of layer 1 now reach about a third of the maximum. The plot of single

@@ -27,7 +27,7 @@ import pandas as pd
 
 from interp import ablate, load, parse_heads, pooled, score
 from interp.heads import show
-from interp.plots import MODES, plot_ablation, plot_ablation_curves, row_of_axes
+from interp.plots import MODES, row_of_axes
 from interp.seeds import independent_seeds
 
 checkpoint = load("zoo:mixed-0")
@@ -44,7 +44,7 @@ print(show(head[0]))
 
 # %%
 removed = ablate(checkpoint, head, ["linear", "quadratic"], n_prompts=512, matches=("layer",))
-_ = plot_ablation_curves(removed, "0.1")
+_ = removed.plot_curves()
 
 # %%
 effects = removed.table.set_index(["function_class", "mode"])["effect"].unstack()[["zero", "mean", "resample"]]
@@ -101,7 +101,7 @@ suspect.loc[["0.2"], ["effect", "ci_low", "ci_high", "p_value", "size_p_value", 
 # Now the head that we chose, beside all seven others of its layer (grey):
 
 # %%
-_ = plot_ablation(removed, "0.1")
+_ = removed.plot()
 
 # %%
 columns = ["effect", "control_effect", "control_max", "n_controls", "p_value", "smallest_p", "p_holm"]

@@ -60,6 +60,12 @@ class Checkpoint:
     step: int
     model: Transformer
 
+    def __repr__(self) -> str:
+        model, config = self.model.config, self.config
+        size = f"{model.n_layers} layers of {model.n_heads} heads, width {model.d_model}"
+        classes = ", ".join(config.trained_classes)
+        return f"<Checkpoint {self.name}: step {self.step}, {config.curriculum} over {classes}; {size}>"
+
 
 def load(name: str | Path, device: str = "cpu") -> Checkpoint:
     """Load `DIR`, `DIR@STEP`, `zoo:NAME` or `zoo:NAME@STEP`.

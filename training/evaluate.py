@@ -10,13 +10,13 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from training.baselines import Predictor, baseline
 from training.checkpoint import Checkpoint
 from training.config import RunConfig, stream_seed
 from training.function_classes import function_class
 from training.intervals import mean_interval
+from training.progress import progress_bar
 from training.prompts import Prompts
 from training.sampling import Sampled, sample_functions, sample_prompts, shifted_queries
 from training.shifts import shift as shift_called
@@ -125,7 +125,7 @@ def error_curves(
     """
     arms = [(name, source) for name in classes for source in inputs or checkpoint.config.data.inputs]
     tables = []
-    for name, source in tqdm(arms, desc="evaluate", unit="class", disable=None):
+    for name, source in progress_bar(arms, desc="evaluate", unit="class"):
         setting = Setting(source, shift, n_prompts, seed)
         unit = checkpoint.config.second_moment(name, source) if units == "nmse" else checkpoint.config.model.n_dims
         rng = np.random.default_rng(stream_seed("bootstrap", seed, name))

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
 
-from tqdm import tqdm
-
 from training.checkpoint import read_history
 from training.config import RunConfig
 from training.errors import UserError
+from training.progress import progress_bar
 from training.signals import Interruption
 
 POLL = 0.5  # seconds
@@ -93,7 +92,7 @@ def train_many(jobs: Sequence[Job], n_at_once: int) -> dict[str, str]:
     waiting, running = list(jobs), dict[Job, "Popen[bytes]"]()
     failed: dict[str, str] = {}
     total = sum(job.config.recipe.steps for job in jobs)
-    with tqdm(total=total, desc=f"{len(jobs)} runs", unit="step", disable=None) as bar, Interruption() as stop:
+    with progress_bar(total=total, desc=f"{len(jobs)} runs", unit="step") as bar, Interruption() as stop:
         try:
             while waiting or running:
                 if stop.asked:  # an exception from the handler can get lost, where it falls into a destructor

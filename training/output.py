@@ -2,14 +2,14 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+import rich.table
 from rich.console import Console
-from rich.table import Table
 
 from training.errors import UserError
 
@@ -34,6 +34,22 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): item for key, item in row.items()} for row in table.to_dict("records")]
 
 
+class Table(NamedTuple):
+    """A table for people, cells as text: what `print_table` prints and a notebook shows.
+
+    Attributes:
+        title: above it.
+        header: names of the columns; the first one names the rows.
+        rows: as wide as the header.
+        caption: below it.
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
 def print_table(
     title: str,
     header: Iterable[str],
@@ -42,7 +58,7 @@ def print_table(
     align: Literal["left", "right"] = "right",
 ) -> None:
     """A table on stdout between its title and its caption; the first column is text, the others align to the right."""
-    table = Table()
+    table = rich.table.Table()
     for place, column in enumerate(header):
         table.add_column(column, justify=align if place else "left")
     for row in rows:

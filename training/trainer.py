@@ -26,6 +26,7 @@ from training.curriculum import Arm, Schedule
 from training.errors import UserError
 from training.flops import step_flops
 from training.optim import learning_rate
+from training.progress import progress_bar
 from training.prompts import Prompts
 from training.recorder import Recorder, held_out_prompts, key, log_spaced_steps
 from training.sampling import sample_prompts
@@ -59,8 +60,13 @@ def train(
         state = (restore(config, directory, device) if resume else None) or new_state(config, device)
         first_step = state.step
         checkpoint.forget_after(directory, state.step if state.step else -1)
-        bar = tqdm(total=config.recipe.steps, initial=first_step, desc=config.curriculum, unit="step",
-                   disable=None if progress else True)  # fmt: skip
+        bar = progress_bar(
+            total=config.recipe.steps,
+            initial=first_step,
+            desc=config.curriculum,
+            unit="step",
+            disable=None if progress else True,
+        )
         with bar:
             run_steps(config, directory, device, state, bar, stop)
         checkpoint.write_weights(directory / checkpoint.WEIGHTS, state.model, state.step)

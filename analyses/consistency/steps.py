@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from tqdm import tqdm
 
 from analyses.agreement import mean_over_pairs, pearson, spearman, top_overlap
 from analyses.consistency.looks import attention, comparable
@@ -25,6 +24,7 @@ from training.checkpoint import load
 from training.evaluate import evaluation_prompts
 from training.frames import where
 from training.output import records
+from training.progress import progress_bar
 
 N_PROMPTS, N_STEPS = 128, 16
 SETTLED = 0.9
@@ -46,7 +46,7 @@ def steps_table(models: Sequence[Model], classes: Sequence[str], *, n_prompts: i
     wanted = [
         (model, step) for model in last_of_runs(models) for step in spread(earlier_steps(model.checkpoint), N_STEPS)
     ]
-    bar = tqdm(wanted, desc="snapshots", unit="snapshot", disable=None)
+    bar = progress_bar(wanted, desc="snapshots", unit="snapshot")
     rows = [step_row(model, step, classes, models, min(n_prompts, N_PROMPTS), seed) for model, step in bar]
     return pd.DataFrame(rows)
 

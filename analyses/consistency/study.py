@@ -12,8 +12,6 @@
 from collections.abc import Sequence
 from functools import partial
 
-from tqdm import tqdm
-
 from analyses.consistency import plots, shown, verdict
 from analyses.consistency.between import between_table, coincidences, pairs_table
 from analyses.consistency.looks import initial_model, look
@@ -25,6 +23,7 @@ from interp.seeds import independent_seeds
 from interp.verdict import ATTENDS
 from training.checkpoint import Checkpoint
 from training.errors import UserError
+from training.progress import progress_bar
 
 QUESTION = "Are the same heads retrospective on every function class, and in every model?"
 N_CHOOSING = 256  # prompts that choose a matching: a mean pattern needs few
@@ -122,7 +121,7 @@ def open_models(checkpoints: Sequence[Checkpoint], classes: Sequence[str], n_pro
     seeds = {place: group for group, places in enumerate(independent_seeds(checkpoints)) for place in places}
     sizes = {"n_prompts": n_prompts, "n_choosing": min(n_prompts, N_CHOOSING), "seed": seed}
     models = []
-    for place, checkpoint in enumerate(tqdm(checkpoints, desc="look", unit="model", disable=None)):
+    for place, checkpoint in enumerate(progress_bar(checkpoints, desc="look", unit="model")):
         trained = look(checkpoint.model, checkpoint.config, classes, **sizes)
         untrained = look(initial_model(checkpoint), checkpoint.config, classes, **sizes)
         models.append(Model(checkpoint, label(checkpoint, checkpoints), seeds[place], trained, untrained))

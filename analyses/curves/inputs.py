@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
 from analyses.curves.comparison import compare, in_units
 from analyses.curves.histories import histories
@@ -24,6 +23,7 @@ from interp.words import counted
 from training.checkpoint import Checkpoint
 from training.frames import distinct, where
 from training.output import number, records
+from training.progress import progress_bar
 
 QUESTION = "Does a curriculum over input distributions work as one over function classes does?"
 CALLED = {"function_class": "inputs"}
@@ -52,7 +52,7 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int, seed: int) -> Fi
     """
     groups = group(checkpoints, INPUTS)
     (name,) = groups.checkpoints[0].config.trained_classes
-    bar = tqdm(groups.conditions, desc="evaluate", unit="distribution", disable=None)
+    bar = progress_bar(groups.conditions, desc="evaluate", unit="distribution")
     errors = {one: errors_on(groups.checkpoints, name, one, n_prompts=n_prompts, seed=seed) for one in bar}
     found, _ = histories(groups.checkpoints)
     by_inputs = {run: of_inputs(table, name) for run, table in found.items()}
@@ -76,7 +76,7 @@ def of_inputs(history: pd.DataFrame, name: str) -> pd.DataFrame:
 def head_table(groups: Groups, name: str, n_prompts: int, seed: int) -> pd.DataFrame:
     """One row per run and input distribution: the `heads` above `ATTENDS`, and the highest score of any head."""
     rows = []
-    for one in tqdm(groups.checkpoints, desc="score", unit="model", disable=None):
+    for one in progress_bar(groups.checkpoints, desc="score", unit="model"):
         for inputs in groups.conditions:
             scores = score(
                 one, [name], inputs=inputs, n_prompts=n_prompts, seed=seed, stream="selection", intervals=False

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from tqdm import tqdm
 
 from analyses.over_seeds import welch
 from interp.seeds import t_interval
@@ -20,6 +19,7 @@ from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.evaluate import evaluation_prompts, no_context_error, predictions
 from training.intervals import bootstrap_weights, percentile_interval
+from training.progress import progress_bar
 from training.prompts import last_quarter
 
 Errors = Float[np.ndarray, "prompt point"]
@@ -146,7 +146,7 @@ def measure(
         name: [one for one in checkpoints if not only_trained or name in one.config.trained_classes] for name in classes
     }
     arms = [(name, models) for name, models in chosen.items() if models]
-    bar = tqdm(arms, desc="evaluate", unit="class", disable=None)
+    bar = progress_bar(arms, desc="evaluate", unit="class")
     return {name: errors_on(models, name, n_prompts=n_prompts, seed=seed) for name, models in bar}
 
 

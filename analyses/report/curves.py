@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analyses.report.emergence import BEST_OTHER
-from analyses.report.svg import (
+from interp.display.svg import (
     GREY,
     INK,
     INTACT,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analyses.report.svg import (
+from interp.display.svg import (
     GREY,
     INK,
     NULL,

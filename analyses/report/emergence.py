@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
 from analyses.curves.same_prompts import errors_on
 from analyses.snapshots import earlier_steps, from_then_on, spread
@@ -16,6 +15,7 @@ from interp.scores import score
 from interp.verdict import ATTENDS
 from training.checkpoint import Checkpoint, load
 from training.convergence import FRACTION
+from training.progress import progress_bar
 
 AT_MOST_PROMPTS, AT_MOST_STEPS = 256, 24
 BEST_OTHER = "best other"
@@ -44,7 +44,7 @@ def emergence(
     n_prompts = min(n_prompts, AT_MOST_PROMPTS)
     directory, device = checkpoint.directory, str(checkpoint.model.device)
     rows: list[dict[str, Any]] = []
-    for step in tqdm([*spread(steps, AT_MOST_STEPS), None], desc="emergence", unit="snapshot", disable=None):
+    for step in progress_bar([*spread(steps, AT_MOST_STEPS), None], desc="emergence", unit="snapshot"):
         at_step = checkpoint if step is None else load(f"{directory}@{step}", device)
         rows += ({"checkpoint": checkpoint.name} | row for row in rows_at(at_step, found, trained, n_prompts, seed))
     return pd.DataFrame(rows)

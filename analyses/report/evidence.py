@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from tqdm import tqdm
 
 from analyses.groups import with_all
 from analyses.report.emergence import emergence
@@ -22,6 +21,7 @@ from interp.scores import HeadScores, score_all, selection_scores
 from interp.seeds import pooled
 from interp.verdict import ATTENDS
 from training.checkpoint import Checkpoint
+from training.progress import progress_bar
 
 PATH_PROMPTS = 256
 """At most: a path's share is a ratio of large effects, and there are hundreds of paths."""
@@ -130,7 +130,7 @@ def gather(checkpoints: Sequence[Checkpoint], settings: Settings) -> Evidence:
         CheckError: an intervention did not act.
         UserError: a class that a checkpoint cannot be tested on.
     """
-    bar = tqdm(checkpoints, desc="report", unit="model", disable=None)
+    bar = progress_bar(checkpoints, desc="report", unit="model")
     models = tuple(measure(checkpoint, settings) for checkpoint in bar)
     return Evidence(models, pool(models), settings)
 

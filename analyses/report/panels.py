@@ -10,8 +10,9 @@ from analyses.report.curves import dose_figure, emergence_figure, error_figure
 from analyses.report.distributions import Row, against_null, extent, forest
 from analyses.report.dose import dose_response
 from analyses.report.evidence import LEAD, Evidence, ModelEvidence
-from analyses.report.heat_maps import head_map, matrix
-from analyses.report.svg import MODES, SOFT
+from analyses.report.matrices import matrix
+from interp.display.heat_maps import head_map
+from interp.display.svg import MODES, SOFT
 from interp.heads import show
 from training.frames import where
 from training.output import records

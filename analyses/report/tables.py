@@ -33,7 +33,7 @@ def tables(evidence: Evidence) -> dict[str, pd.DataFrame]:
     removed = [one for one in models if one.ablation is not None]
     found = {
         "models": pd.DataFrame([row for one in models for row in model_rows(one)]),
-        "scores": pd.concat([kind.table() for one in models for kind in one.scores.values()], ignore_index=True),
+        "scores": pd.concat([kind.table for one in models for kind in one.scores.values()], ignore_index=True),
         "single_heads": dose_response(models),
         "score_against_effect": dose_correlations(models),
         "ablation": joined(removed, [one.ablation.table for one in removed if one.ablation]),

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from interp.heads import Head
 from interp.readouts.lens import KINDS, implied_predictions, tuned_readouts
@@ -30,6 +29,7 @@ from training.evaluate import evaluation_prompts, no_context_error
 from training.frames import where
 from training.function_classes import function_class
 from training.output import records
+from training.progress import progress_bar
 from training.prompts import last_quarter
 
 ATTENTION, PROBE, DEPTH = "attention", "probe", "depth"
@@ -72,7 +72,7 @@ def class_table(checkpoints: Sequence[Checkpoint], runs: pd.DataFrame, n_prompts
     """
     group_of = {place: group for group, places in enumerate(independent_seeds(checkpoints)) for place in places}
     rows: list[Row] = []
-    bar = tqdm(total=len(runs), desc="success", unit="class", disable=None)
+    bar = progress_bar(total=len(runs), desc="success", unit="class")
     for place, checkpoint in enumerate(checkpoints):
         for run in records(where(runs, checkpoint=checkpoint.name)):
             about = {key: run[key] for key in ("checkpoint", "curriculum", "function_class", "left")}

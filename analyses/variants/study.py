@@ -14,7 +14,6 @@ from textwrap import fill
 
 import pandas as pd
 from matplotlib.axes import Axes
-from tqdm import tqdm
 
 from analyses.curves.same_prompts import ClassErrors, errors_on
 from analyses.findings import Findings
@@ -29,6 +28,7 @@ from training.checkpoint import Checkpoint
 from training.frames import distinct, where
 from training.options import DEFAULT_CONTROLS
 from training.output import interval, records
+from training.progress import progress_bar
 
 QUESTION = "What changes with size, prompt length, function class or instruction, and what stays?"
 
@@ -53,18 +53,18 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
     groups = variants(checkpoints)
     errors: dict[str, dict[str, ClassErrors]] = {}
     model_parts, class_parts, effect_parts = [], [], []
-    progress = tqdm(total=len(groups.checkpoints), desc="variants", unit="model", disable=None)
+    bar = progress_bar(total=len(groups.checkpoints), desc="variants", unit="model")
     for variant, same in groups.by_curriculum.items():
         names = same[0].config.trained_classes
         errors[variant] = {name: errors_on(same, name, n_prompts=n_prompts, seed=seed) for name in names}
         measured = []
         for one in same:
             measured.append(measure(one, errors[variant], n_prompts, seed))
-            progress.update()
+            bar.update()
         model_parts.append(pd.DataFrame([model_row(one) for one in measured]).assign(variant=variant))
         class_parts.append(pd.concat([one.classes for one in measured], ignore_index=True).assign(variant=variant))
         effect_parts.append(pooled_effects(measured).assign(variant=variant))
-    progress.close()
+    bar.close()
     models, classes, effects = (pd.concat(p, ignore_index=True) for p in (model_parts, class_parts, effect_parts))
     compared, by_class, along = compare(models, groups), errors_by_class(groups, errors), trends(models, groups, seed)
     return Findings(

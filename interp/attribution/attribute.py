@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from tqdm import tqdm
 
 from interp.attribution.nodes import Ends, check_method
 from interp.attribution.receipt import Receipt, receipt
 from interp.attribution.targets import EXACT, AllEdges, Effects, Nodes, Target, flat
+from interp.display.shown import Drawn, Shown
 from interp.parallel import side_by_side
 from interp.patching.effects import effect_resamples, gap_exists
 from interp.patching.maps import place_name
@@ -28,8 +28,10 @@ from interp.patching.sweep import Question, check_direction, chunks
 from interp.sweep import evened
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
+from training.errors import UserError
 from training.intervals import bootstrap_weights, percentile_interval
-from training.output import write_table
+from training.output import Table, write_table
+from training.progress import progress_bar
 
 MEMORY = 2**28  # bytes of activations and gradients that a worker holds
 CHUNK = 64  # prompts: more of them fall out of the caches
@@ -37,10 +39,12 @@ COLUMNS = 4096  # nodes or edges whose resamples are held at a time
 
 
 @dataclass(frozen=True)
-class Attribution:
+class Attribution(Shown):
     """Effects of nodes or edges by several methods.
 
     Attributes:
+        checkpoint: the model's name.
+        step: of its training.
         table: one row per function class, method and node (`site`, `layer`, `heads`, `tokens`) or edge (`sender`,
             `receiver`): `effect` (0: patching does nothing, 1: it does what patching everything does) with its 95 %
             interval over prompts, and `size`, by which they are ranked (|effect|; for AtP* the mean of |effect| over
@@ -51,11 +55,41 @@ class Attribution:
         of: `edges`, or the site of the nodes.
     """
 
+    checkpoint: str
+    step: int
     table: pd.DataFrame
     receipts: pd.DataFrame
     compared: pd.DataFrame
     question: Question
     of: str
+
+    def tables(self, top: int = 10) -> list[Table]:
+        """The strongest nodes or edges, and the receipts.
+
+        Args:
+            top: how many nodes or edges of every class.
+        """
+        from interp.attribution.tables import attribution_table, receipt_table
+
+        return [attribution_table(self, top), *([receipt_table(self)] if len(self.receipts) else [])]
+
+    def plot(self) -> Drawn:
+        """Effects as heat maps, a row per class and a panel per method."""
+        from interp.attribution.plots import plot_attribution
+
+        return plot_attribution(self)
+
+    def plot_receipts(self) -> Drawn:
+        """Approximate against exact effects, a panel per class and method.
+
+        Raises:
+            UserError: there are no receipts.
+        """
+        from interp.attribution.plots import plot_receipts
+
+        if not len(self.receipts):
+            raise UserError("these effects have no receipts (n_receipt was 0, or every method is exact)")
+        return plot_receipts(self)
 
     def name(self, row: dict[str, Any]) -> str:
         """A row's node or edge in words."""
@@ -235,7 +269,7 @@ def measured(
             pairs += compare(checkpoint, name, target, approximate, question, n_receipt, known)
     receipts = pd.DataFrame([pair.about | pair.receipt.row() for pair in pairs])
     compared = pd.concat([pair_rows(target, pair) for pair in pairs]) if pairs else pd.DataFrame()
-    return Attribution(pd.DataFrame(rows), receipts, compared, question, of)
+    return Attribution(checkpoint.name, checkpoint.step, pd.DataFrame(rows), receipts, compared, question, of)
 
 
 def compare(
@@ -283,7 +317,7 @@ def moves_of(checkpoint: Checkpoint, name: str, target: Target, method: str, que
     """First-order moves of the prediction on all prompts, chunk by chunk."""
     model = checkpoint.model
     base, source = question.sides(question.pairs(checkpoint, name))
-    bar = tqdm(total=question.n_prompts, desc=f"{method} {name}", unit="prompt", disable=None)
+    bar = progress_bar(total=question.n_prompts, desc=f"{method} {name}", unit="prompt")
     most = max(1, min(CHUNK, MEMORY // (4 * target.floats())))
     size = evened(question.n_prompts, most, torch.get_num_threads())
     with bar:

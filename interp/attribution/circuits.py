@@ -19,13 +19,13 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from tqdm import tqdm
 
 from interp.attribution.assembled import corrupt_run, predict_circuit
 from interp.attribution.attribute import effects, plan_edges
 from interp.attribution.graph import Edges, Graph, edges_called, pruned
 from interp.attribution.receipt import largest
 from interp.attribution.targets import EXACT, AllEdges, Effects
+from interp.display.shown import Drawn, Shown
 from interp.parallel import side_by_side
 from interp.patching.effects import effect_of, gap_exists
 from interp.patching.pairs import PromptPairs
@@ -36,7 +36,8 @@ from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.errors import CheckError, UserError
 from training.intervals import bootstrap_weights
-from training.output import records, write_table
+from training.output import Table, records, write_table
+from training.progress import progress_bar
 from training.transformer import Transformer
 
 SIZES = (5, 10, 20, 50, 100, 200, 400)
@@ -49,10 +50,12 @@ SCORED = 256  # prompts on which edges are scored
 
 
 @dataclass(frozen=True)
-class Circuits:
+class Circuits(Shown):
     """Circuits of several sizes for every function class.
 
     Attributes:
+        checkpoint: the model's name.
+        step: of its training.
         curve: one row per class and size: `n_best` edges taken, `n_edges` of them on paths; `faithfulness` and
             `completeness` with 95 % intervals over prompts; `distance`, the mean squared distance to the clean
             prediction over that of the corrupt run; `compared` (faithfulness on the prompts of the random graphs),
@@ -65,6 +68,8 @@ class Circuits:
         faithful: the faithfulness asked for.
     """
 
+    checkpoint: str
+    step: int
     curve: pd.DataFrame
     edges: pd.DataFrame
     smallest: dict[str, dict[str, Any] | None]
@@ -72,6 +77,27 @@ class Circuits:
     method: str
     faithful: float
     graph: Graph = field(repr=False)
+
+    def tables(self) -> list[Table]:
+        from interp.attribution.tables import circuit_table
+
+        return [circuit_table(self)]
+
+    def sentences(self) -> list[str]:
+        """What was found on every class."""
+        return [self.sentence(name) for name in self.smallest]
+
+    def plot(self) -> Drawn:
+        """The smallest faithful circuit of every class as a graph."""
+        from interp.attribution.plots import plot_circuit
+
+        return plot_circuit(self)
+
+    def plot_curves(self) -> Drawn:
+        """Faithfulness and completeness by number of edges, beside random graphs."""
+        from interp.attribution.plots import plot_circuit_curves
+
+        return plot_circuit_curves(self)
 
     def rows(self, table: pd.DataFrame, name: str) -> list[dict[str, Any]]:
         """The rows of one class."""
@@ -165,6 +191,8 @@ def circuits(
     check_asked(sizes, faithful, int(target.graph.allowed.sum()))
     parts = [of_class(checkpoint, name, target, method, question, sizes, n_random, faithful) for name in names]
     return Circuits(
+        checkpoint.name,
+        checkpoint.step,
         pd.concat([one.curve for one in parts], ignore_index=True),
         pd.concat([one.edges for one in parts], ignore_index=True),
         {name: one.smallest for name, one in zip(names, parts, strict=True)},
@@ -219,7 +247,7 @@ def of_class(
     cut = Cut(target.graph, np.argwhere(target.graph.allowed)[order])
     asked = sorted({size for size in sizes if size <= len(order)})
     rng = np.random.default_rng(stream_seed("random graphs", question.seed, name))
-    bar = tqdm(asked, desc=f"circuits {name}", unit="size", disable=None)
+    bar = progress_bar(asked, desc=f"circuits {name}", unit="size")
     rows = [runs.row(cut, size, n_random, rng) for size in bar]
     for size in between(rows, lambda size: runs.faithfulness(cut.best(size)).value, faithful):
         rows.append(runs.row(cut, size, n_random, rng))

@@ -11,8 +11,7 @@ from training.commands import check_classes, check_device
 from training.errors import UserError
 
 if TYPE_CHECKING:
-    from interp.attribution.attribute import Attribution
-    from interp.attribution.circuits import Circuits
+    pass
 
 Steps = Annotated[
     int,
@@ -106,74 +105,20 @@ def attribute(
     }
     found = of_edges(checkpoint, names, **common) if edges else of_nodes(checkpoint, names, site=site, at=at, **common)
     if out:
-        from interp.attribution.plots import plot_attribution, plot_receipts
         from interp.plots import save_figure
 
         found.write(out)
-        save_figure(plot_attribution(found), out / "attribution.png")
+        save_figure(found.plot(), out / "attribution.png")
         if len(found.receipts):
-            save_figure(plot_receipts(found), out / "receipts.png")
+            save_figure(found.plot_receipts(), out / "receipts.png")
     if json:
         about = {"checkpoint": checkpoint.name, "step": checkpoint.step, "seed": seed, "prompts": prompts}
         about |= {"of": found.of, "corrupt": corrupt, "direction": direction}
         results = {"receipts": output.records(found.receipts), "results": output.records(found.table)}
         output.print_json(about | results)
         return
-    print_attribution(found, f"{checkpoint.name}, step {checkpoint.step}", top)
-
-
-def print_attribution(found: "Attribution", title: str, top: int) -> None:
-    """The strongest nodes or edges by every method, then the receipts."""
-    from training.output import interval, print_table, records
-
-    everything = records(found.table)
-    names, methods = ([*dict.fromkeys(row[key] for row in everything)] for key in ("function_class", "method"))
-    rows = []
-    for name in names:
-        tables = [
-            [row for row in everything if (row["function_class"], row["method"]) == (name, method)]
-            for method in methods
-        ]
-        order = sorted(range(len(tables[0])), key=lambda place, first=tables[0]: -first[place]["size"])
-        rows += [
-            [f"{name}: {found.name(tables[0][place])}"]
-            + [interval(*(table[place][key] for key in ("effect", "ci_low", "ci_high"))) for table in tables]
-            for place in order[:top]
-        ]
-    question = found.question
-    caption = (
-        f"{question.direction}, {question.corrupt}; effect: share of the way from the {question.base} run to the "
-        f"other; the {top} strongest by {methods[0]}; {question.n_prompts} prompts, seed {question.seed}"
-    )
-    print_table(f"{title}: effects of patching {found.of}", [f"class: {found.of}", *methods], rows, caption)
-    if len(found.receipts):
-        print_receipts(found)
-
-
-def print_receipts(found: "Attribution") -> None:
-    """One row per class and approximate method."""
-    from training.output import number, print_table, records
-
-    receipts = records(found.receipts)
-    tops = [key[4:] for key in receipts[0] if key.startswith("top_")]
-    rows = [
-        [
-            f"{one['function_class']}: {one['method']}",
-            number(one["spearman"], 2),
-            number(one["spearman_size"], 2),
-            *(f"{one[f'top_{k}']:.0%} ({one[f'chance_{k}']:.0%})" for k in tops),
-            f"{one['signs']:.0%}",
-            f"{one['worst']}: {number(one['worst_approximate'], 2)}, exact {number(one['worst_exact'], 2)}",
-        ]
-        for one in receipts
-    ]
-    header = ["class: method", "Spearman", "of sizes", *(f"top {k}" for k in tops), "signs", "worst miss"]
-    caption = (
-        f"{receipts[0]['n']} compared on {receipts[0]['n_prompts']} prompts; top k: share of the k largest exact "
-        "effects that are among the k largest approximate ones (chance); signs: where the exact effect is at least 1 % "
-        "of the largest"
-    )
-    print_table("receipt: approximate against exact effects", header, rows, caption)
+    for table in found.tables(top):
+        output.print_table(*table)
 
 
 def circuit(
@@ -242,54 +187,23 @@ def circuit(
         faithful=faithful,
     )
     if out:
-        from interp.attribution.plots import plot_circuit, plot_circuit_curves
         from interp.plots import save_figure
 
         found.write(out)
-        save_figure(plot_circuit(found), out / "circuit.png")
-        save_figure(plot_circuit_curves(found), out / "circuit_curves.png")
-    sentences = [found.sentence(name) for name in names]
+        save_figure(found.plot(), out / "circuit.png")
+        save_figure(found.plot_curves(), out / "circuit_curves.png")
     if json:
         about = {"checkpoint": checkpoint.name, "step": checkpoint.step, "seed": seed, "prompts": prompts}
         about |= {"method": method, "corrupt": corrupt, "direction": direction, "faithful": faithful}
-        about |= {"verdict": sentences, "smallest": found.smallest}
+        about |= {"verdict": found.sentences(), "smallest": found.smallest}
         output.print_json(
             about | {"results": output.records(found.curve), "edges": {name: found.chosen(name) for name in names}}
         )
         return
-    print_circuits(found, f"{checkpoint.name}, step {checkpoint.step}")
-    for line in sentences:
-        typer.echo(line)
+    found.show()
 
 
 def size_of(text: str, sizes: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise UserError(f"--sizes {sizes}: '{text}' is not a number of edges from 1 upwards")
     return int(text)
-
-
-def print_circuits(found: "Circuits", title: str) -> None:
-    """Every size of every class."""
-    from training.output import interval, number, print_table, records
-
-    rows = [
-        [
-            f"{row['function_class']}: {row['n_best']}",
-            str(row["n_edges"]),
-            interval(row["faithfulness"], row["faithfulness_low"], row["faithfulness_high"]),
-            interval(row["completeness"], row["completeness_low"], row["completeness_high"]),
-            number(row["distance"]),
-            interval(row["random"], row["random_low"], row["random_high"]),
-            number(row["p_value"]),
-        ]
-        for row in records(found.curve)
-    ]
-    question = found.question
-    n_random = max(row["n_random"] for row in records(found.curve))
-    header = ["class: best edges", "on paths", "faithfulness", "everything else", "distance", "random [range]", "p"]
-    caption = (
-        f"{found.method} scores, {question.corrupt}, {question.direction}; 0: the corrupt run, 1: the clean run; "
-        f"distance: squared, to the clean prediction, over that of the corrupt run; {n_random} random graphs with as "
-        f"many edges on paths; {question.n_prompts} prompts, seed {question.seed}"
-    )
-    print_table(f"{title}: circuits of the best edges", header, rows, caption)

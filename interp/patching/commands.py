@@ -1,6 +1,6 @@
 """The commands of patching: patch, path. Heavy imports wait until a command runs."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -8,13 +8,6 @@ from interp.names import CORRUPTION_NAMES, METRIC_NAMES, SITE_NAMES
 from training import options
 from training.commands import check_classes, check_device
 from training.errors import one_of
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.patching.maps import PatchMap
-    from interp.patching.paths import PathEffects
-    from interp.patching.sweep import Question
 
 SiteName = Annotated[str, typer.Option("--site", metavar="NAME", help=f"What is patched: {', '.join(SITE_NAMES)}.")]
 Corrupt = Annotated[
@@ -85,7 +78,7 @@ def patch(
       interp patch --ckpt zoo:mixed-0 --site v --heads 0.1 --at each --corrupt inputs --direction noise
     """
     from interp.patching.maps import patch as run
-    from interp.patching.maps import plan, sentence, sets_of
+    from interp.patching.maps import plan, sets_of
     from interp.patching.sweep import Question, check_direction
     from training import output
     from training.checkpoint import load
@@ -112,60 +105,16 @@ def patch(
         seed=seed,
     )
     if out:
-        from interp.patching.plots import plot_map
         from interp.plots import save_figure
 
         found.write(out)
-        save_figure(plot_map(found, metric), out / "patching.png")
-    sentences = [sentence(found, name) for name in names]
+        save_figure(found.plot(metric), out / "patching.png")
     if json:
         about = {"checkpoint": checkpoint.name, "step": checkpoint.step, "seed": seed, "prompts": prompts, "site": site}
-        about |= {"corrupt": corrupt, "direction": direction, "verdict": sentences, "ends": output.records(found.ends)}
-        output.print_json(about | {"results": output.records(found.table)})
+        about |= {"corrupt": corrupt, "direction": direction, "verdict": found.sentences()}
+        output.print_json(about | {"ends": output.records(found.ends), "results": output.records(found.table)})
         return
-    print_map(found, names, f"{checkpoint.name}, step {checkpoint.step}")
-    for line in sentences:
-        typer.echo(line)
-
-
-def print_map(found: "PatchMap", names: list[str], title: str, most: int = 8) -> None:
-    """The places that matter most, by class."""
-    from interp.patching.maps import place_name, strongest
-    from training.output import interval, number, print_table, records
-
-    rows = [
-        [
-            f"{name}: {place_name(found.site, row)}",
-            interval(row["effect"], row["ci_low"], row["ci_high"]),
-            interval(row["nmse"], row["nmse_low"], row["nmse_high"]),
-            number(row["distance"]),
-            number(row["excess"]),
-        ]
-        for name in names
-        for row in strongest(found, name, most)
-    ]
-    question, n_places = found.question, len(found.table) // len(names)
-    caption = (
-        f"{question.direction}, {question.corrupt}; effect: share of the way from the {question.base} run to the "
-        f"other; {ends_phrase(found.ends)}; distance: to the clean prediction; excess: over the no-context optimum; "
-        f"the {min(most, n_places)} strongest of {n_places}; {drawn(question)}"
-    )
-    header = ["class: patched", "effect", "nmse", "distance", "excess"]
-    print_table(f"{title}: {found.site} patched", header, rows, caption)
-    if not all(row["differs"] for row in records(found.table)):
-        typer.echo("Some places hold the same in both runs, so that patching them cannot act (column differs).")
-
-
-def drawn(question: "Question") -> str:
-    return f"{question.n_prompts} prompts, seed {question.seed}"
-
-
-def ends_phrase(ends: "pd.DataFrame") -> str:
-    """NMSE of the unpatched runs."""
-    from training.output import records
-
-    parts = (f"{row['function_class']} {row['nmse_clean']:.2f}, {row['nmse_corrupt']:.2f}" for row in records(ends))
-    return f"nmse of the clean and the corrupt run: {'; '.join(parts)}"
+    found.show()
 
 
 def path(
@@ -238,49 +187,18 @@ def path(
     heads = tuple(head for one in starts for head in one if head.number >= 0)
     weights = composition(checkpoint, heads, seed=seed) if heads else None
     if out:
-        from interp.patching.plots import plot_paths
         from interp.plots import save_figure
 
         found.write(out)
         if weights is not None:
             output.write_table(weights, out / "composition.csv")
-        save_figure(plot_paths(found), out / "paths.png")
+        save_figure(found.plot(), out / "paths.png")
     if json:
         about = {"checkpoint": checkpoint.name, "step": checkpoint.step, "seed": seed, "prompts": prompts}
         about |= {"corrupt": corrupt, "direction": direction, "ends": output.records(found.ends)}
         about |= {"composition": [] if weights is None else output.records(weights)}
         output.print_json(about | {"results": output.records(found.table)})
         return
-    print_paths(found, weights, f"{checkpoint.name}, step {checkpoint.step}")
+    from interp.patching.tables import path_table
 
-
-def print_paths(found: "PathEffects", weights: "pd.DataFrame | None", title: str, most: int = 10) -> None:
-    """The senders' whole effect and the strongest paths, by class and sender."""
-    from training.output import interval, number, print_table, records
-
-    known = {} if weights is None else {(row["sender"], row["receiver"]): row for row in records(weights)}
-    by_start: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in records(found.table):
-        by_start.setdefault((row["function_class"], row["sender"]), []).append(row)
-    rows = []
-    for (name, sender), (whole, *paths) in by_start.items():
-        for row in [whole, *sorted(paths, key=lambda path: -abs(path["effect"]))[:most]]:
-            weight = known.get((sender, row["receiver"]), {})
-            rows.append(
-                [
-                    f"{name}: {sender} to {row['receiver']}",
-                    interval(row["effect"], row["ci_low"], row["ci_high"]),
-                    interval(row["share"], row["share_low"], row["share_high"]),
-                    number(row["nmse"]),
-                    number(weight.get("score")),
-                    number(weight.get("chance")),
-                ]
-            )
-    question = found.question
-    caption = (
-        f"{question.direction}, {question.corrupt}; share: of the senders' effect through everything; paths need not "
-        f"add up; {ends_phrase(found.ends)}; composition: by weights alone, and its chance level; "
-        f"the {most} strongest; {drawn(question)}"
-    )
-    header = ["class: path", "effect", "share", "nmse", "composition", "chance"]
-    print_table(f"{title}: paths", header, rows, caption)
+    output.print_table(*path_table(found, weights))

@@ -16,24 +16,27 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm import tqdm
 
+from interp.display.shown import Drawn, Shown
 from interp.heads import MLP, HeadSet, parse_heads, show
-from interp.patching.effects import Outcomes, effect_of, error_metrics
+from interp.patching.effects import METRICS, Outcomes, effect_of, error_metrics
 from interp.patching.engine import recorded
 from interp.patching.sites import SITES, Given, Patch, Variant, check_site, head_patches
 from interp.patching.sweep import Prepare, Question, Sweep, check_direction, patch_sweep
-from interp.positions import parse_tokens
+from interp.positions import parse_tokens, token_names
 from training.checkpoint import Checkpoint
 from training.config import RunConfig, stream_seed
-from training.errors import UserError
+from training.errors import UserError, one_of
+from training.frames import distinct
 from training.intervals import bootstrap_weights, percentile_interval
-from training.output import records, write_table
+from training.output import Table, records, write_table
+from training.progress import progress_bar
 from training.prompts import Layout
 from training.transformer import Transformer
 
 ALIKE = 0.5
 """NMSE: two runs that both err by less answer alike."""
+SAME = "Some places hold the same in both runs, so that patching them cannot act (column differs)."
 AT = "all, each, query, x, y, or A-B, x:A-B, y:A-B for pairs A to B"
 
 
@@ -54,10 +57,12 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PatchMap:
+class PatchMap(Shown):
     """The effect of patching one site at many places.
 
     Attributes:
+        checkpoint: the model's name.
+        step: of its training.
         table: one row per function class and place: `layer`, `heads`, `tokens`; `effect` (0: nothing happened, 1: as if
             everything had been patched), `nmse`, `distance` and `excess` (see `interp.patching.effects.METRICS`), each
             with its 95 % interval over prompts (`ci_low`, `nmse_low`, …); `differs`, whether what was patched in
@@ -67,11 +72,43 @@ class PatchMap:
         ends: one row per function class: errors of the clean and the corrupt run and of the no-context optimum.
     """
 
+    checkpoint: str
+    step: int
     table: pd.DataFrame
     question: Question
     site: str
     ends: pd.DataFrame
     outcomes: Mapping[str, Outcomes] = field(repr=False)
+
+    def tables(self) -> list[Table]:
+        from interp.patching.tables import map_table
+
+        return [map_table(self)]
+
+    def maps(self) -> list[str]:
+        from interp.patching.tables import effect_maps
+
+        return effect_maps(self)
+
+    def sentences(self) -> list[str]:
+        """The place that matters most on every class."""
+        said = [sentence(self, name) for name in distinct(self.table, "function_class")]
+        return said if all(self.table["differs"]) else [*said, SAME]
+
+    def plot(self, metric: str = "effect") -> Drawn:
+        """Heat maps, a panel per class.
+
+        Args:
+            metric: a name in `interp.patching.effects.METRICS`.
+
+        Raises:
+            UserError: there is no such metric.
+        """
+        from interp.patching.plots import plot_map
+
+        if metric not in METRICS:
+            raise one_of("metric", metric, METRICS)
+        return plot_map(self, metric)
 
     def write(self, directory: Path) -> None:
         """Both tables as CSV files."""
@@ -119,7 +156,7 @@ def patch(
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
     places = plan(checkpoint, names, question, site=site, heads=heads, at=at)
     variants = [place.variant for place in places]
-    with tqdm(total=len(names) * len(variants), desc="patch", unit="patch", disable=None) as bar:
+    with progress_bar(total=len(names) * len(variants), desc="patch", unit="patch") as bar:
         sweeps = {
             name: patch_sweep(checkpoint, name, question, [variants], source_run(variants), bar) for name in names
         }
@@ -130,7 +167,8 @@ def patch(
         for row in rows_of(places, sweep, name, question)
     ]
     ends = pd.DataFrame([end_row(name, sweep.outcomes) for name, sweep in sweeps.items()])
-    return PatchMap(pd.DataFrame(rows), question, site, ends, {name: one.outcomes for name, one in sweeps.items()})
+    outcomes = {name: one.outcomes for name, one in sweeps.items()}
+    return PatchMap(checkpoint.name, checkpoint.step, pd.DataFrame(rows), question, site, ends, outcomes)
 
 
 def source_run(variants: Sequence[Variant]) -> Prepare:
@@ -220,28 +258,12 @@ def token_sets(at: str, layout: Layout, n_points: int) -> list[tuple[str, Bool[T
     >>> [name for name, _ in token_sets("each", Layout(), 2)], token_sets("query", Layout(), 2)[0][1].tolist()
     (['x0', 'y0', 'x1'], [False, False, True])
     """
-    names = token_names(layout, n_points)
+    names = token_names(layout, n_points)[: layout.n_needed(layout.n_tokens(n_points))]
     if at == "each":
         return [(name, torch.arange(len(names)) == place) for place, name in enumerate(names)]
     if at == "query":
         return [("query", torch.arange(len(names)) == len(names) - 1)]
     return [(at, parse_tokens(at, layout, n_points, AT))]
-
-
-def token_names(layout: Layout, n_points: int) -> list[str]:
-    """The tokens that the query's prediction can depend on: x0 y0 x1 …, and i0 … for instruction tokens.
-
-    >>> token_names(Layout(), 3), token_names(Layout(1, at=2), 2)
-    (['x0', 'y0', 'x1', 'y1', 'x2'], ['x0', 'y0', 'i0', 'x1'])
-    """
-    n_tokens = layout.n_tokens(n_points)
-    names = np.array([""] * n_tokens, dtype=object)
-    for letter, tokens in (("x", layout.x_tokens(n_tokens)), ("y", layout.y_tokens(n_tokens))):
-        places = torch.arange(n_tokens)[tokens].numpy()
-        names[places] = [f"{letter}{i}" for i in range(len(places))]
-    empty = np.flatnonzero(names == "")
-    names[empty] = [f"i{i}" for i in range(len(empty))]
-    return list(names[: layout.n_needed(n_tokens)])
 
 
 def rows_of(places: Sequence[Place], sweep: Sweep, name: str, question: Question) -> list[dict[str, Any]]:

@@ -18,8 +18,8 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
+from interp.display.shown import Drawn, Shown
 from interp.heads import EMBED, MLP, Head, HeadSet, Scores, all_heads, parse_heads, show
 from interp.patching.effects import Outcomes, effect_of, effect_resamples, gap_exists
 from interp.patching.engine import recorded
@@ -32,7 +32,8 @@ from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.errors import UserError
 from training.intervals import bootstrap_weights
-from training.output import write_table
+from training.output import Table, write_table
+from training.progress import progress_bar
 from training.transformer import EVERY, Sites, Transformer, project
 
 ALL = "all"
@@ -41,10 +42,12 @@ NMSE = ("nmse", "nmse_low", "nmse_high")
 
 
 @dataclass(frozen=True)
-class PathEffects:
+class PathEffects(Shown):
     """The effects of paths.
 
     Attributes:
+        checkpoint: the model's name.
+        step: of its training.
         table: one row per function class, sender set and receiver set: `effect` with its 95 % interval over prompts
             (0: nothing happened, 1: as if everything had been patched), `share`, the effect over that of the senders
             through everything (receiver `all`), with its interval, none where they have no effect, and `nmse`, the
@@ -53,9 +56,22 @@ class PathEffects:
         ends: one row per class: errors of the clean and the corrupt run and of the no-context optimum.
     """
 
+    checkpoint: str
+    step: int
     table: pd.DataFrame
     question: Question
     ends: pd.DataFrame
+
+    def tables(self) -> list[Table]:
+        from interp.patching.tables import path_table
+
+        return [path_table(self)]
+
+    def plot(self) -> Drawn:
+        """The strongest paths of the first set of senders, a panel per class."""
+        from interp.patching.plots import plot_paths
+
+        return plot_paths(self)
 
     def write(self, directory: Path) -> None:
         """Both tables as CSV files."""
@@ -98,13 +114,13 @@ def path_effects(
     jobs = [job for bundle in bundles for job in bundle.jobs]
     prepare = changed_inputs(bundles)
     rows, ends = [], []
-    with tqdm(total=len(names) * sum(map(len, jobs)), desc="paths", unit="path", disable=None) as bar:
+    with progress_bar(total=len(names) * sum(map(len, jobs)), desc="paths", unit="path") as bar:
         for name in names:
             found = patch_sweep(checkpoint, name, question, jobs, prepare, bar)
             ends.append(end_row(name, found.outcomes))
             about = {"function_class": name, "corrupt": corrupt, "direction": direction}
             rows += [about | row for row in path_rows(bundles, found.outcomes, name, question)]
-    return PathEffects(pd.DataFrame(rows), question, pd.DataFrame(ends))
+    return PathEffects(checkpoint.name, checkpoint.step, pd.DataFrame(rows), question, pd.DataFrame(ends))
 
 
 class Bundle(NamedTuple):

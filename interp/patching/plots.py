@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 
 from interp.patching.maps import PatchMap, end_of
 from interp.patching.paths import PathEffects
+from interp.patching.tables import grid_of
 from interp.plots import GREY, INTACT, figure_of, grid_of_axes, row_of_axes
 from training.frames import where
 from training.output import records
@@ -48,34 +49,6 @@ def plot_map(found: PatchMap, metric: str = "effect") -> list[Axes]:
     title = f"{found.site} patched from the {'clean' if question.direction == 'denoise' else 'corrupt'} run "
     figure_of(axes).suptitle(f"{title}({question.corrupt}); dot: 95 % interval excludes no change", fontsize=9)
     return axes
-
-
-def grid_of(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The map of one class: rows and columns by what varies."""
-    rows = records(table)
-    tokens = list(dict.fromkeys(row["tokens"] for row in rows))
-    names = list(dict.fromkeys(row["heads"] or str(row["layer"]) for row in rows))
-    kind = "head" if rows[0]["heads"] else "layer"
-    values = np.array([row[metric] for row in rows]).reshape(len(names), len(tokens))
-    shape = head_grid(names)
-    if len(tokens) == 1 and shape is not None:
-        layers, heads = (pd.Index(range(n), name=name) for n, name in zip(shape, ("layer", "head"), strict=True))
-        return pd.DataFrame(values.reshape(shape), index=layers, columns=heads)
-    return pd.DataFrame(values, index=pd.Index(names, name=kind), columns=pd.Index(tokens, name="token"))
-
-
-def head_grid(names: list[str]) -> tuple[int, int] | None:
-    """(layers, heads per layer) if these are all heads of a model, one by one.
-
-    >>> head_grid(["0.0", "0.1", "1.0", "1.1"]), head_grid(["0.0", "1.1"]), head_grid(["0", "1"])
-    ((2, 2), None, None)
-    """
-    if not all(name.replace(".", "", 1).isdecimal() and "." in name for name in names):
-        return None
-    n_layers = len({name.split(".")[0] for name in names})
-    n_heads = len(names) // n_layers
-    whole = names == [f"{layer}.{head}" for layer in range(n_layers) for head in range(n_heads)]
-    return (n_layers, n_heads) if whole else None
 
 
 def resting(found: PatchMap, name: str, metric: str) -> float:

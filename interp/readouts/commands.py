@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from interp.heads import HeadSet
-    from interp.readouts.probes import Protocol
+    from interp.readouts.decoding import HeadDecoding
+    from interp.readouts.probes import Probes, Protocol
     from interp.readouts.stream import Token
-    from interp.readouts.tables import Result
+    from interp.readouts.swap import Swaps
     from training.checkpoint import Checkpoint
 
 TARGETS = "w, w_ls (least squares), xty (X'y), t (w·x), class, x (x_i at y_i, and what every head writes of it)"
@@ -63,7 +64,6 @@ def lens(
       interp lens --ckpt zoo:mixed-0 --token y
     """
     from interp.readouts.lens import lens as measure
-    from interp.readouts.tables import print_lens, sentences_of
     from training import output
     from training.checkpoint import load
 
@@ -76,20 +76,16 @@ def lens(
     result = measure(checkpoint, names, steps=numbers, token=where, n_prompts=prompts, seed=seed)
     if out:
         from interp.plots import save_figure
-        from interp.readouts.plots import plot_lens
 
-        output.write_table(result.table, out / "lens.csv")
-        output.write_table(result.depth, out / "lens_depth.csv")
-        save_figure(plot_lens(result), out / "lens.png")
+        result.write(out)
+        save_figure(result.plot(), out / "lens.png")
     if json:
         about = {"checkpoint": result.checkpoint, "step": result.step, "seed": seed, "prompts": prompts}
-        about |= {"token": where, "fit_stream": "reference", "test_stream": "test", "verdict": sentences_of([result])}
+        about |= {"token": where, "fit_stream": "reference", "test_stream": "test", "verdict": result.sentences()}
         tables = {"depth": output.records(result.depth), "results": output.records(result.table)}
         output.print_json(about | tables)
         return
-    print_lens(result)
-    for sentence in sentences_of([result]):
-        typer.echo(sentence)
+    result.show()
 
 
 def probe(
@@ -198,7 +194,7 @@ def readouts(
     targets: list[str] | None,
     protocol: "Protocol",
     n_controls: int | None,
-) -> "list[Result]":
+) -> "list[Probes | HeadDecoding | Swaps]":
     """The probes, what heads write if x is a target, and the swaps if there are to be random subspaces."""
     from interp.readouts.decoding import decode_heads
     from interp.readouts.probes import probe as fit_probes
@@ -212,37 +208,26 @@ def readouts(
     return results
 
 
-def write(results: "list[Result]", out: "Path") -> None:
+def write(results: "list[Probes | HeadDecoding | Swaps]", out: "Path") -> None:
     """Tables and figures."""
     from interp.plots import save_figure
-    from interp.readouts import plots
     from interp.readouts.decoding import HeadDecoding
     from interp.readouts.probes import Probes
-    from training import output
 
     for one in results:
-        if isinstance(one, Probes):
-            output.write_table(one.table, out / "probes.csv")
-            save_figure(plots.plot_probes(one), out / "probes.png")
-            if one.protocol.without:
-                for target in one.table["target"].unique():
-                    save_figure(plots.plot_without(one, str(target)), out / f"without_{target}.png")
-        elif isinstance(one, HeadDecoding):
-            output.write_table(one.table, out / "heads.csv")
-            output.write_table(one.agreement, out / "heads_agreement.csv")
-            save_figure(plots.plot_heads(one), out / "heads.png")
-        else:
-            output.write_table(one.table, out / "swaps.csv")
-            output.write_table(one.null, out / "swaps_null.csv")
-            save_figure(plots.plot_swaps(one), out / "swaps.png")
+        one.write(out)
+        name = "probes" if isinstance(one, Probes) else "heads" if isinstance(one, HeadDecoding) else "swaps"
+        save_figure(one.plot(), out / f"{name}.png")
+        if isinstance(one, Probes) and one.protocol.without:
+            for target in one.table["target"].unique():
+                save_figure(one.plot_without(str(target)), out / f"without_{target}.png")
 
 
-def document(results: "list[Result]", protocol: "Protocol") -> dict[str, Any]:
+def document(results: "list[Probes | HeadDecoding | Swaps]", protocol: "Protocol") -> dict[str, Any]:
     """What `--json` prints."""
     from interp.heads import show as show_heads
     from interp.readouts.decoding import HeadDecoding
     from interp.readouts.probes import Probes
-    from interp.readouts.tables import sentences_of
     from training import output
 
     about: dict[str, Any] = {
@@ -254,7 +239,7 @@ def document(results: "list[Result]", protocol: "Protocol") -> dict[str, Any]:
         "fit_stream": "reference",
         "test_stream": "test",
         "without": show_heads(protocol.without),
-        "verdict": sentences_of(results),
+        "verdict": [line for one in results for line in one.sentences()],
     }
     for one in results:
         if isinstance(one, Probes):
@@ -266,18 +251,13 @@ def document(results: "list[Result]", protocol: "Protocol") -> dict[str, Any]:
     return about
 
 
-def show(results: "list[Result]") -> None:
+def show(results: "list[Probes | HeadDecoding | Swaps]") -> None:
     """Tables and sentences on stdout."""
-    from interp.readouts import tables
-    from interp.readouts.decoding import HeadDecoding
-    from interp.readouts.probes import Probes
+    from training.output import print_table
 
     for one in results:
-        if isinstance(one, Probes):
-            tables.print_probes(one)
-        elif isinstance(one, HeadDecoding):
-            tables.print_heads(one)
-        else:
-            tables.print_swaps(one)
-    for sentence in tables.sentences_of(results):
-        typer.echo(sentence)
+        for table in one.tables():
+            print_table(*table)
+    for one in results:
+        for sentence in one.sentences():
+            typer.echo(sentence)

@@ -8,6 +8,7 @@ ridge regression per head, shared by all y tokens, fitted on reference prompts, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +17,8 @@ import torch
 from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
+from interp.display.shown import Drawn, Shown
 from interp.heads import all_heads
 from interp.readouts.lens import check_enough
 from interp.readouts.probes import DEFAULT, Protocol, Trial, tabulate, untrained_twin
@@ -28,6 +29,8 @@ from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.evaluate import evaluation_prompts
 from training.intervals import bootstrap_weights
+from training.output import Table, write_table
+from training.progress import progress_bar
 from training.prompts import Prompts
 from training.transformer import Attention, Transformer
 
@@ -35,7 +38,7 @@ N_PERMUTATIONS = 9999
 
 
 @dataclass(frozen=True)
-class HeadDecoding:
+class HeadDecoding(Shown):
     """How much of x_i each head of one model writes at y_i.
 
     Attributes:
@@ -53,6 +56,27 @@ class HeadDecoding:
     table: pd.DataFrame
     agreement: pd.DataFrame
     protocol: Protocol
+
+    def tables(self) -> list[Table]:
+        from interp.readouts.tables import head_tables
+
+        return head_tables(self)
+
+    def sentences(self) -> list[str]:
+        from interp.readouts.tables import heads_verdict
+
+        return heads_verdict(self)
+
+    def plot(self) -> Drawn:
+        """R² of x_i in what a head writes against its retrospective score."""
+        from interp.readouts.plots import plot_heads
+
+        return plot_heads(self)
+
+    def write(self, directory: Path) -> None:
+        """Both tables as CSV files."""
+        write_table(self.table, directory / "heads.csv")
+        write_table(self.agreement, directory / "heads_agreement.csv")
 
 
 def decode_heads(
@@ -80,7 +104,7 @@ def decode_heads(
     check_enough(protocol.n_prompts)
     check_enough(protocol.n_fit, "--fit-prompts")
     tables, agreements = [], []
-    for name in tqdm(list(classes or checkpoint.config.evaluated_classes), desc="heads", unit="class", disable=None):
+    for name in progress_bar(list(classes or checkpoint.config.evaluated_classes), desc="heads", unit="class"):
         table = decode_class(checkpoint, name, protocol)
         rng = np.random.default_rng(stream_seed("heads", protocol.seed, name))
         rho, p_value = rank_agreement(table["value"].to_numpy(), table["score"].to_numpy(), rng)

@@ -19,13 +19,14 @@ Both are compared with the answer, the model's final prediction, and the predict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from tqdm import tqdm
 
+from interp.display.shown import Drawn, Shown
 from interp.positions import show_points
 from interp.readouts.ridge import Ridge, fit_ridges
 from interp.readouts.stream import Stage, Token, read_stream, stages, token_positions
@@ -36,6 +37,8 @@ from training.errors import UserError
 from training.evaluate import evaluation_prompts, predictions
 from training.function_classes import function_class
 from training.intervals import bootstrap_weights, percentile_interval
+from training.output import Table, write_table
+from training.progress import progress_bar
 from training.prompts import Prompts, last_quarter
 from training.transformer import LN_EPS, Transformer
 
@@ -45,7 +48,7 @@ STEPS = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True)
-class Lens:
+class Lens(Shown):
     """The implied predictions of one model by depth.
 
     Attributes:
@@ -70,6 +73,27 @@ class Lens:
     n_prompts: int
     seed: int
     token: Token
+
+    def tables(self) -> list[Table]:
+        from interp.readouts.tables import lens_tables
+
+        return lens_tables(self)
+
+    def sentences(self) -> list[str]:
+        from interp.readouts.tables import lens_verdict
+
+        return lens_verdict(self)
+
+    def write(self, directory: Path) -> None:
+        """Both tables as CSV files."""
+        write_table(self.table, directory / "lens.csv")
+        write_table(self.depth, directory / "lens_depth.csv")
+
+    def plot(self) -> Drawn:
+        """The tuned lens' error by number of examples at every stage, and its distances by depth."""
+        from interp.readouts.plots import plot_lens
+
+        return plot_lens(self)
 
 
 def lens(
@@ -102,7 +126,7 @@ def lens(
     check_enough(n_prompts)
     config = checkpoint.config
     tables, depths = [], []
-    for name in tqdm(list(classes or config.evaluated_classes), desc="lens", unit="class", disable=None):
+    for name in progress_bar(list(classes or config.evaluated_classes), desc="lens", unit="class"):
         measured = measure(checkpoint, name, steps, token, n_prompts, seed)
         table, depth = summarise(measured, config.data.n_points, seed)
         tables.append(table)

@@ -12,15 +12,16 @@ The targets are those of Akyürek et al. 2022 (arXiv 2211.15661, section 5), who
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from tqdm import tqdm
 
 from interp.checks import plain_edits
+from interp.display.shown import Drawn, Shown
 from interp.engine import Substitutes
 from interp.heads import HeadSet, show
 from interp.readouts.lens import check_enough
@@ -30,9 +31,12 @@ from interp.readouts.targets import CLASS, check_targets, one_hot, values
 from interp.references import moments
 from training.checkpoint import Checkpoint
 from training.config import RunConfig, stream_seed
-from training.errors import UserError
+from training.errors import UserError, one_of
 from training.evaluate import CHUNK, evaluation_functions
+from training.frames import distinct
 from training.intervals import bootstrap_weights, percentile_interval
+from training.output import Table, write_table
+from training.progress import progress_bar
 from training.prompts import Prompts
 from training.sampling import Sampled
 from training.transformer import Edit, Transformer
@@ -85,7 +89,7 @@ DEFAULT = Protocol()
 
 
 @dataclass(frozen=True)
-class Probes:
+class Probes(Shown):
     """What was decoded from one model.
 
     Attributes:
@@ -101,6 +105,42 @@ class Probes:
     step: int
     table: pd.DataFrame
     protocol: Protocol
+
+    def tables(self) -> list[Table]:
+        from interp.readouts.tables import probe_tables
+
+        return probe_tables(self)
+
+    def sentences(self) -> list[str]:
+        from interp.readouts.tables import probe_verdict
+
+        return probe_verdict(self)
+
+    def plot(self) -> Drawn:
+        """What is decodable where, after the most examples; the colour is what exceeds the controls."""
+        from interp.readouts.plots import plot_probes
+
+        return plot_probes(self)
+
+    def plot_without(self, target: str) -> Drawn:
+        """One target by stage, with and without heads, beside the controls.
+
+        Args:
+            target: which.
+
+        Raises:
+            UserError: it was not decoded.
+        """
+        from interp.readouts.plots import plot_without
+
+        targets = distinct(self.table, "target")
+        if target not in targets:
+            raise one_of("target", target, targets)
+        return plot_without(self, target)
+
+    def write(self, directory: Path) -> None:
+        """The table as a CSV file."""
+        write_table(self.table, directory / "probes.csv")
 
 
 def probe(
@@ -135,11 +175,11 @@ def probe(
     check_enough(protocol.n_fit, "--fit-prompts")
     places = protocol.places(config.data.n_points)
     needed = list(dict.fromkeys(name for group in found for name in group.split(",")))
-    bar = tqdm(needed, desc="read", unit="class", disable=None)
+    bar = progress_bar(needed, desc="read", unit="class")
     readings = {name: read_class(checkpoint, name, protocol, places) for name in bar}
     tables = [
         probe_group([readings[name] for name in group.split(",")], group, names, protocol, places)
-        for group, names in tqdm(found.items(), desc="probe", unit="class", disable=None)
+        for group, names in progress_bar(found.items(), desc="probe", unit="class")
     ]
     table = pd.concat(tables, ignore_index=True)
     table.insert(0, "checkpoint", checkpoint.name)

@@ -18,15 +18,16 @@ Before any of this the swap proves that it acts (`check_swap`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from interp.checks import CHECKED
+from interp.display.shown import Drawn, Shown
 from interp.patching.effects import effect_of
 from interp.patching.pairs import prompt_pairs
 from interp.readouts.exchange import Exchange, check_swap, make_exchange
@@ -46,6 +47,8 @@ from training.config import stream_seed
 from training.errors import UserError
 from training.evaluate import evaluation_functions, predictions
 from training.intervals import bootstrap_weights
+from training.output import Table, write_table
+from training.progress import progress_bar
 from training.transformer import Transformer
 
 RANK_TOLERANCE = 1e-6
@@ -55,7 +58,7 @@ SUBSPACES = ("weights", "pattern")
 
 
 @dataclass(frozen=True)
-class Swaps:
+class Swaps(Shown):
     """The causal test of one model's probes.
 
     Attributes:
@@ -76,6 +79,27 @@ class Swaps:
     null: pd.DataFrame
     protocol: Protocol
     n_compared: int
+
+    def tables(self) -> list[Table]:
+        from interp.readouts.tables import swap_tables
+
+        return swap_tables(self)
+
+    def sentences(self) -> list[str]:
+        from interp.readouts.tables import swap_verdict
+
+        return swap_verdict(self)
+
+    def plot(self) -> Drawn:
+        """Effects of every swap by stage, beside random subspaces."""
+        from interp.readouts.plots import plot_swaps
+
+        return plot_swaps(self)
+
+    def write(self, directory: Path) -> None:
+        """Both tables as CSV files."""
+        write_table(self.table, directory / "swaps.csv")
+        write_table(self.null, directory / "swaps_null.csv")
 
 
 def swap(
@@ -126,7 +150,7 @@ def swap(
         )
     rows: list[dict[str, Any]] = []
     nulls: list[pd.DataFrame] = []
-    for name, group, token, wanted in tqdm(arms, desc="swap", unit="arm", disable=None):
+    for name, group, token, wanted in progress_bar(arms, desc="swap", unit="arm"):
         place = Place(token, examples)
         swaps_of = Arm(checkpoint, name, group.split(","), place, protocol, n_controls, n_compared)
         for row, null in swap_targets(swaps_of, wanted):

@@ -1,7 +1,6 @@
 """What `interp lens` and `interp probe` print: tables, and sentences that follow from them by fixed rules."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,10 +11,8 @@ from interp.readouts.probes import Probes
 from interp.readouts.swap import Swaps
 from interp.stats import SIGNIFICANT
 from training.frames import distinct, where
-from training.output import interval, number, print_table, records
+from training.output import Table, interval, number, records
 
-Result = Probes | HeadDecoding | Swaps
-"""What `interp probe` finds."""
 APPEARS, COMPLETE = 0.5, 0.9
 """Shares of the model's in-context gain from which on the answer counts as there, and as complete."""
 MOST_ROWS = 24
@@ -54,9 +51,9 @@ def long(reference: str) -> str:
     return names.get(reference, reference.replace("_", " "))
 
 
-def print_lens(result: Lens) -> None:
-    """One table per class: a row per stage and kind, a column per reference."""
-    depth = result.depth
+def lens_tables(result: Lens) -> list[Table]:
+    """One per class: a row per stage and kind, a column per reference."""
+    depth, found = result.depth, []
     for name in distinct(depth, "function_class"):
         mine = where(depth, function_class=name)
         references = distinct(mine, "reference")
@@ -71,8 +68,9 @@ def print_lens(result: Lens) -> None:
             "the target it is the NMSE; *: the nearest predictor and those not told apart from it; "
             f"{result.n_prompts} prompts, seed {result.seed}; the tuned lens is fitted on as many others"
         )
-        title = f"{result.checkpoint}, step {result.step}: lens on {name}, at {result.token} tokens"
-        print_table(title, ["stage", *map(short, references)], rows, caption)
+        title = f"{result.title}: lens on {name}, at {result.token} tokens"
+        found.append(Table(title, ["stage", *map(short, references)], rows, caption))
+    return found
 
 
 def lens_verdict(result: Lens) -> list[str]:
@@ -121,14 +119,16 @@ def nearest_at(tuned: pd.DataFrame, stage: str) -> str:
     return f"to {long(near[0]['reference'])}{others} ({near[0]['distance']:.3f})"
 
 
-def print_probes(result: Probes) -> None:
-    """One table per class and condition: a row per target, token type and number of examples, a column per stage."""
-    for name in distinct(result.table, "function_class"):
-        for condition in distinct(result.table, "condition"):
-            print_condition(result, name, condition)
+def probe_tables(result: Probes) -> list[Table]:
+    """One per class and condition: a row per target, token type and number of examples, a column per stage."""
+    return [
+        condition_table(result, name, condition)
+        for name in distinct(result.table, "function_class")
+        for condition in distinct(result.table, "condition")
+    ]
 
 
-def print_condition(result: Probes, name: str, condition: str) -> None:
+def condition_table(result: Probes, name: str, condition: str) -> Table:
     mine, protocol = where(result.table, function_class=name, condition=condition), result.protocol
     stages, targets = distinct(mine, "stage"), distinct(mine, "target")
     keys = list(dict.fromkeys((row["target"], row["token"], row["examples"]) for row in records(mine)))
@@ -147,8 +147,8 @@ def print_condition(result: Probes, name: str, condition: str) -> None:
         f"{protocol.n_prompts} others, seed {protocol.seed}"
     )
     told = "" if condition == "intact" else f", {condition}"
-    title = f"{result.checkpoint}, step {result.step}: probes on {name}{told}"
-    print_table(title, ["target, token, k", *stages], rows, caption)
+    title = f"{result.title}: probes on {name}{told}"
+    return Table(title, ["target, token, k", *stages], rows, caption)
 
 
 def probe_verdict(result: Probes) -> list[str]:
@@ -179,8 +179,9 @@ def two(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}"
 
 
-def print_swaps(result: Swaps) -> None:
-    """One table per class: a row per target, token type and stage."""
+def swap_tables(result: Swaps) -> list[Table]:
+    """One per class: a row per target, token type and stage."""
+    found = []
     for name in distinct(result.table, "function_class"):
         mine, rows = where(result.table, function_class=name), []
         for row in of(mine, subspace="pattern"):
@@ -205,7 +206,8 @@ def print_swaps(result: Swaps) -> None:
             f"{result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
         )
         header = ["swapped", "rank", "pattern", "weights", "whole", "random", "p", "matched", "p matched", "p Holm"]
-        print_table(f"{result.checkpoint}, step {result.step}: swaps on {name}", header, rows, caption)
+        found.append(Table(f"{result.title}: swaps on {name}", header, rows, caption))
+    return found
 
 
 def swap_verdict(result: Swaps) -> list[str]:
@@ -238,8 +240,9 @@ def judgement(row: dict[str, Any]) -> str:
     return "is not told from random subspaces"
 
 
-def print_heads(result: HeadDecoding, top: int = 8) -> None:
-    """One table per class: the heads that write most of x_i."""
+def head_tables(result: HeadDecoding, top: int = 8) -> list[Table]:
+    """One per class: the heads that write most of x_i."""
+    found = []
     for name in distinct(result.table, "function_class"):
         best = sorted(of(result.table, function_class=name), key=lambda row: -row["value"])[:top]
         rows = [
@@ -257,7 +260,8 @@ def print_heads(result: HeadDecoding, top: int = 8) -> None:
             f"{len(rows)} highest"
         )
         header = ["head", "x_i in what it writes", "shuffled", "untrained", "above", "score"]
-        print_table(f"{result.checkpoint}, step {result.step}: heads on {name}", header, rows, caption)
+        found.append(Table(f"{result.title}: heads on {name}", header, rows, caption))
+    return found
 
 
 def heads_verdict(result: HeadDecoding) -> list[str]:
@@ -274,18 +278,3 @@ def heads_verdict(result: HeadDecoding) -> list[str]:
             sentence += f"; head {writes['layer']}.{writes['head']} writes most of it ({writes['value']:.2f})"
         sentences.append(sentence + ".")
     return sentences
-
-
-def sentences_of(results: Sequence[Lens | Result]) -> list[str]:
-    """The verdicts of these results."""
-    found: list[str] = []
-    for one in results:
-        if isinstance(one, Lens):
-            found += lens_verdict(one)
-        elif isinstance(one, Probes):
-            found += probe_verdict(one)
-        elif isinstance(one, Swaps):
-            found += swap_verdict(one)
-        else:
-            found += heads_verdict(one)
-    return found

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analyses.report import files, page, svg
+from analyses.report import files, page
 from analyses.report.agreement import overlap, rank_correlation
 from analyses.report.caveats import caveats
 from analyses.report.claims import claims
@@ -19,6 +19,7 @@ from analyses.report.emergence import onsets
 from analyses.report.evidence import gather, pool, sets_of
 from analyses.report.tables import tables
 from interp.ablation import ablate
+from interp.display import svg
 from interp.heads import Head, show
 from interp.scores import score, selection_scores
 from training.checkpoint import load, snapshot_steps

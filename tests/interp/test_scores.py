@@ -93,7 +93,7 @@ def test_look_up_counts_all_that_are_equally_near():
 def test_repeated_x_have_a_chance_of_their_own(random_checkpoint):
     result = score(random_checkpoint, ["linear", "associative_recall"], kind="lookup", n_prompts=16)
     assert result.chances["associative_recall"] > 1.5 * result.chances["linear"]
-    assert set(result.table()["chance"]) == set(result.chances.values())
+    assert set(result.table["chance"]) == set(result.chances.values())
 
 
 def without_differences(checkpoint: Checkpoint) -> Checkpoint:
@@ -180,7 +180,7 @@ def test_inputs_and_shifts_change_the_prompts_and_nothing_else(setting, random_c
     own = evaluation_prompts(random_checkpoint.config, "linear", n_prompts=16, seed=0, **setting)
     by_prompt = prompt_scores(random_checkpoint.model, own, measures_of(["retrospective"]), WEIGHTINGS["pattern"])
     np.testing.assert_array_equal(by_prompt.heads[:, 0].mean(0), changed.values["linear"])
-    row = changed.table().iloc[0]
+    row = changed.table.iloc[0]
     assert (row["inputs"], row["shift"]) == (changed.inputs, changed.shift) != (plain.inputs, plain.shift)
 
 
@@ -213,7 +213,7 @@ def test_selection_prompts_are_not_test_prompts(random_checkpoint):
 
 def test_table_has_a_row_per_class_and_head(random_checkpoint):
     result = score(random_checkpoint, ["linear", "cubic"], n_prompts=8, points=slice(0, 4))
-    table = result.table()
+    table = result.table
     assert len(table) == 2 * 24
     assert set(table["points"]) == {"0-3"}
     for row in (table.iloc[0], table.iloc[-1]):

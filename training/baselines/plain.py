@@ -4,9 +4,9 @@ import torch
 from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from training.baselines.prefixes import before, count_before, distances_before, moments
+from training.progress import progress_bar
 from training.prompts import Prompts
 
 MATCH = 1e-6  # two x are the same if no farther apart
@@ -113,7 +113,7 @@ def greedy_tree(prompts: Prompts, max_depth: int | None = None) -> Float[Tensor,
     xs, ys = prompts.xs.float().cpu().numpy(), prompts.ys.double().cpu().numpy()
     predictions = torch.zeros_like(prompts.ys)
     model = DecisionTreeRegressor(max_depth=max_depth, random_state=0)  # it permutes the dimensions for ties
-    for prompt in tqdm(range(len(ys)), desc="tree", unit="prompt", disable=None):
+    for prompt in progress_bar(range(len(ys)), desc="tree", unit="prompt"):
         for k in range(1, ys.shape[1]):
             grown = model.fit(xs[prompt, :k], ys[prompt, :k], check_input=False)
             predictions[prompt, k] = float(grown.predict(xs[prompt, k : k + 1], check_input=False)[0])

@@ -1,0 +1,126 @@
+"""What `interp ablate` prints of every design, as tables for people."""
+
+import numpy as np
+import pandas as pd
+
+from interp.ablation import Ablation
+from interp.designs import CumulativeAblation, PairAblation
+from interp.display.heat_maps import head_map
+from interp.heads import head_grid
+from training.frames import distinct, where
+from training.output import Table, interval, number, records
+
+
+def effect_maps(result: Ablation) -> list[str]:
+    """Where every head of the model was a set of its own, its effect, a map per class and mode."""
+    heads = distinct(result.table, "heads")
+    shape = head_grid(heads)
+    if shape is None:
+        return []
+    points = result.table["points"].iloc[-1]
+    grids = {
+        f"{name}, {mode}": where(result.table, function_class=name, mode=mode, points=points)["effect"].to_numpy()
+        for name in distinct(result.table, "function_class")
+        for mode in distinct(result.table, "mode")
+    }
+    return [head_map(np.reshape(one, shape), title, "effect", diverging=True) for title, one in grids.items()]
+
+
+def ablation_table(result: Ablation) -> Table:
+    """One row per set, class, mode and range."""
+    several = len(set(result.table["points"])) > 1
+    rows = [
+        [
+            f"{row['heads']} {row['function_class']} {row['mode']}" + (f" {row['points']}" if several else ""),
+            interval(row["effect"], row["ci_low"], row["ci_high"]),
+            number(row["direct_effect"]),
+            number(row["frozen_effect"]),
+            number(row["control_effect"]),
+            f"{row['n_controls']}{' (all)' if row['exact'] else ''}",
+            *(number(row[column]) for column in ("p_value", "p_holm", "size_p_value", "norm_p_value")),
+        ]
+        for row in records(result.table)
+    ]
+    header = ["heads, class, mode", "effect", "direct", "LN frozen", "null", "sets", "p", "p Holm", "p size", "p norm"]
+    points = ", ".join(result.table["points"].unique())
+    done = "removing the set" if result.design == "remove" else "removing every head but the set"
+    caption = (
+        f"effect of {done}: share of the way from the intact model to the no-context optimum, pairs {points}; direct: "
+        "without reactions; LN frozen: with the LayerNorm scales of the intact run; null: mean effect of layer-matched "
+        f"sets without these heads, on the first {result.protocol.n_compared} of {result.n_prompts} prompts, "
+        f"seed {result.seed}; float64 differs by {result.spot_check:.0e}"
+    )
+    return Table(result.title, header, rows, caption)
+
+
+def cumulative_table(result: CumulativeAblation) -> Table:
+    """The effect at a few numbers of removed heads, and the area."""
+    last = max(row["k"] for row in records(result.table))
+    shown = sorted({1, 2, 3, 4, round(last / 2), last} & set(range(1, last + 1)))
+    rows = []
+    for area in records(result.area):
+        about = [area[column] for column in ("function_class", "mode", "points")]
+        effects = {
+            row["k"]: row
+            for row in records(result.table)
+            if [row[column] for column in ("function_class", "mode", "points")] == about
+        }
+        steps = (f"{number(effects[k]['effect'], 2)} ({number(effects[k]['random_effect'], 2)})" for k in shown)
+        rows.append(
+            [
+                " ".join(about[:2]),
+                *steps,
+                interval(area["area"], area["ci_low"], area["ci_high"]),
+                number(area["random_area"]),
+                number(area["p_value"]),
+            ]
+        )
+    order = list(dict.fromkeys(result.table["added"]))
+    header = ["class, mode", *(f"k = {k}" for k in shown), "area", "random", "p"]
+    caption = (
+        f"effect of the first k heads in the order {' '.join(order[:8])}{' ...' if len(order) > 8 else ''} "
+        f"(mean of random orders); area: mean over k; p against {result.area['n_orders'].iloc[0]} random orders of the "
+        "same heads; "
+        f"{result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
+    )
+    return Table(result.title, header, rows, caption)
+
+
+def pair_table(result: PairAblation, most: int = 12) -> Table:
+    """The strongest interactions."""
+    ranked = sorted(records(result.table), key=lambda row: -abs(row["interaction"]))[:most]
+    rows = [
+        [
+            f"{row['heads']} {row['function_class']} {row['mode']}",
+            *(number(row[column]) for column in ("effect_first", "effect_second", "effect")),
+            interval(row["interaction"], row["ci_low"], row["ci_high"]),
+            number(row["p_holm"]),
+        ]
+        for row in ranked
+    ]
+    caption = (
+        "interaction: effect of both less the sum of each alone; above 0 they stand in for one another, below 0 they "
+        f"do the same damage; p after Holm over pairs; the {len(rows)} strongest of {len(result.table)}; "
+        f"{result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
+    )
+    header = ["heads, class, mode", "first", "second", "both", "interaction", "p Holm"]
+    return Table(result.title, header, rows, caption)
+
+
+def pooled_table(table: pd.DataFrame, title: str) -> Table:
+    """One row per class and mode over all checkpoints."""
+    rows = [
+        [
+            f"{row['function_class']} {row['mode']} {row['points']}",
+            interval(row["effect"], row["ci_low"], row["ci_high"]),
+            f"[{number(row['t_low'])}, {number(row['t_high'])}]",
+            f"{number(row['effect_min'])} to {number(row['effect_max'])}",
+            f"{row['n_seeds']} ({row['n_checkpoints']})",
+            number(row["p_value"]),
+            number(row["p_holm"]),
+        ]
+        for row in records(table)
+    ]
+    header = ["class, mode, pairs", "effect", "t over seeds", "range", "seeds (models)", "p", "p Holm"]
+    caption = "the unit of evidence is the independent seed; models that share a stream of random numbers count once"
+    return Table(title, header, rows, caption)

@@ -1,0 +1,1 @@
+"""How results look: their base, HTML for notebooks, and SVG."""

@@ -1,0 +1,159 @@
+"""What heads look at in real prompts, token by token."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from interp.display.shown import Drawn, Shown
+from interp.engine import read_sites
+from interp.heads import MLP, HeadSet, parse_heads
+from interp.positions import parse_points, token_names
+from interp.score_kinds import SCORES, chance
+from interp.scores import selection_scores, weigh
+from training.checkpoint import Checkpoint
+from training.errors import UserError
+from training.evaluate import CHUNK, evaluation_prompts
+from training.output import Table, number
+from training.prompts import Prompts
+from training.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class Patterns(Shown):
+    """The attention of some heads in one prompt, or its mean over several.
+
+    Attributes:
+        checkpoint: the model's name.
+        step: of its training.
+        function_class: of the prompts.
+        heads: whose attention.
+        values: how much each token looks at itself and at every token before it.
+        tokens: names of the tokens, x0 y0 x1 …
+        scores: by name, each head's score on these prompts, and the chance level last.
+        n_prompts: how many were averaged.
+        seed: of the prompts.
+    """
+
+    checkpoint: str
+    step: int
+    function_class: str
+    heads: HeadSet
+    values: Float[np.ndarray, "head query_pos key_pos"]
+    tokens: tuple[str, ...]
+    scores: Mapping[str, Float[np.ndarray, " head_and_chance"]]
+    n_prompts: int
+    seed: int
+
+    def tables(self) -> list[Table]:
+        rows = [
+            [name, *(number(float(of_kind[place])) for of_kind in self.scores.values())]
+            for place, name in enumerate([*map(str, self.heads), "chance"])
+        ]
+        over = "one prompt" if self.n_prompts == 1 else f"{self.n_prompts} prompts"
+        title = f"{self.title}: attention on {self.function_class}"
+        header = ["head", *(name.replace("_", " ") for name in self.scores)]
+        return [Table(title, header, rows, f"scores over {over}, seed {self.seed}")]
+
+    def maps(self) -> list[str]:
+        from interp.plots import image
+
+        return [image(self.plot(), f"attention of {', '.join(map(str, self.heads))}")]
+
+    def plot(self, points: str | None = None) -> Drawn:
+        """A panel per head, rows query and columns key; colours grow with the square root of attention.
+
+        Args:
+            points: the pairs to show, such as `0-7`; None shows all.
+
+        Raises:
+            UserError: these prompts do not have them, or it is not one range.
+        """
+        from interp.plots import plot_patterns
+
+        return plot_patterns(self, self.span(points))
+
+    def span(self, points: str | None) -> slice:
+        """The tokens from the first of these pairs to the last."""
+        if points is None:
+            return slice(0, len(self.tokens))
+        chosen, *more = parse_points(points)
+        n_points = sum(name.startswith("x") for name in self.tokens)
+        if more or chosen.stop > n_points:
+            raise UserError(f"points {points}: one range of the pairs 0-{n_points - 1} is needed")
+        first, last = (self.tokens.index(name) for name in (f"x{chosen.start}", f"y{chosen.stop - 1}"))
+        return slice(first, last + 1)
+
+
+def patterns(
+    checkpoint: Checkpoint,
+    heads: str | HeadSet = "top:1",
+    name: str | None = None,
+    *,
+    n_prompts: int = 1,
+    seed: int = 0,
+    inputs: str | None = None,
+    shift: str = "none",
+) -> Patterns:
+    """The attention of heads, token by token.
+
+    Args:
+        checkpoint: a loaded run (`interp.load`).
+        heads: whose (`interp.heads.SYNTAX`; `top:K` and `above:SCORE` by retrospective score on prompts of their own).
+        name: function class; None takes the run's first.
+        n_prompts: 1 for a single prompt, more for their mean.
+        seed: of the prompts; another one shows another prompt.
+        inputs: input distribution; None is the run's first.
+        shift: a change of the prompts (`training.shifts`).
+
+    Raises:
+        UserError: unknown heads, class, inputs or shift, or an MLP, which has no attention.
+
+    >>> from interp import load
+    >>> found = patterns(load("zoo:mixed-0"), "0.1", "linear")
+    >>> found.tokens[3], found.tokens[2], bool(found.values[0, 3, 2] > 0.9)
+    ('y1', 'x1', True)
+    """
+    config, chosen = checkpoint.config, heads_named(checkpoint, heads)
+    name = name or config.evaluated_classes[0]
+    prompts = evaluation_prompts(config, name, n_prompts=n_prompts, seed=seed, inputs=inputs, shift=shift)
+    values = mean_patterns(checkpoint.model, prompts, chosen)
+    masks = {kind: one.weights(prompts.xs, config.layout).mean(0, keepdim=True) for kind, one in SCORES.items()}
+    scores = {
+        kind: np.append(weigh(torch.from_numpy(values)[None], mask)[0].numpy(), chance(mask.double()).item())
+        for kind, mask in masks.items()
+    }
+    tokens = tuple(token_names(config.layout, config.data.n_points))
+    return Patterns(checkpoint.name, checkpoint.step, name, chosen, values, tokens, scores, n_prompts, seed)
+
+
+def heads_named(checkpoint: Checkpoint, heads: str | HeadSet) -> HeadSet:
+    """The heads, each once, in the order in which they are named.
+
+    Raises:
+        UserError: there are no such heads, or an MLP is among them.
+    """
+    model = checkpoint.config.model
+    sets = (
+        parse_heads(heads, model.n_layers, model.n_heads, partial(selection_scores, checkpoint))
+        if isinstance(heads, str)
+        else [heads]
+    )
+    chosen = tuple(dict.fromkeys(head for one in sets for head in one))
+    if any(head.number == MLP for head in chosen):
+        raise UserError(f"heads {heads}: an MLP attends to nothing; name heads such as 0.1")
+    return chosen
+
+
+def mean_patterns(model: Transformer, prompts: Prompts, heads: HeadSet) -> Float[np.ndarray, "head query_pos key_pos"]:
+    """Their attention, averaged over prompts in float64."""
+    sites = {layer: f"blocks.{layer}.attn.hook_pattern" for layer in sorted({head.layer for head in heads})}
+    total = 0.0
+    for tokens in prompts.tokens.to(model.device).split(CHUNK):
+        with torch.no_grad():
+            seen = read_sites(model, tokens, list(sites.values()))
+        total = total + torch.stack([seen[sites[layer]][:, number].double().sum(0) for layer, number in heads])
+    return (total / len(prompts.tokens)).cpu().numpy()  # type: ignore[union-attr]

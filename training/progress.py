@@ -1,0 +1,36 @@
+"""Progress bars: on a terminal and in a notebook, nowhere else."""
+
+import sys
+from collections.abc import Iterable
+from importlib.util import find_spec
+from typing import Any
+
+from tqdm import tqdm
+
+
+def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> "tqdm[Any]":
+    """tqdm with the bar that fits: text on a terminal, a widget in a notebook (text without ipywidgets), or none.
+
+    A notebook's bar goes when it is done; the environment variable TQDM_DISABLE=1 keeps it away altogether.
+
+    Args:
+        iterable: what to go through; None for a bar that is advanced by hand.
+        options: of `tqdm.tqdm`.
+
+    >>> list(progress_bar(range(2), desc="quiet where nobody watches"))
+    [0, 1]
+    """
+    if not in_notebook():
+        return tqdm(iterable, **{"disable": None, **options})
+    if find_spec("ipywidgets") is None:
+        return tqdm(iterable, **{"leave": False, **options})
+    from tqdm.notebook import tqdm as notebook_tqdm
+
+    return notebook_tqdm(iterable, **{"leave": False, **options})
+
+
+def in_notebook() -> bool:
+    """Whether this process is a Jupyter kernel, whose stderr is no terminal and yet has a reader."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return shell is not None and shell.has_trait("kernel")
