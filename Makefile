@@ -78,7 +78,7 @@ figures: demo
 
 # Re-execute the notebooks from their percent sources.
 notebooks: install
-	$(BIN)/jupytext --to ipynb --execute notebooks/*.py
+	TQDM_DISABLE=1 $(BIN)/jupytext --to ipynb --execute notebooks/*.py
 
 # Pin every package to what is installed now.
 lock: install

@@ -29,10 +29,8 @@ import torch
 
 from analyses.trace import groups_of_readers
 from interp import attribute, load, parse_heads, patch, path_effects, prompt_pairs, score
-from interp.attribution.plots import plot_receipts
 from interp.heads import EMBED
 from interp.patching.pairs import CORRUPTIONS
-from interp.patching.plots import plot_map, plot_paths
 from interp.patching.receivers import parse_receivers
 from interp.plots import row_of_axes
 from training.evaluate import predictions
@@ -104,11 +102,11 @@ assert by_corruption.loc["inputs", "corrupt"] < 0.1
 
 # %%
 other_function = ask(corrupt="function", direction="noise")
-_ = plot_map(other_function)
+_ = other_function.plot()
 
 # %%
 other_inputs = ask(corrupt="inputs", direction="noise")
-_ = plot_map(other_inputs, "nmse")
+_ = other_inputs.plot("nmse")
 
 # %%
 needed = other_function.table.set_index("heads")["effect"]
@@ -234,7 +232,8 @@ assert abs(errs["0.1"] - errs["x"]) < 0.15
 # ## Which part of the head, and at which tokens
 #
 # A head has queries, keys, values, a pattern and an output. Look at which of them takes the error up when it comes from
-# other inputs, and at which tokens.
+# other inputs, and at which tokens. (*differs*: what is patched in is another than what was there; where it is not, an
+# error that stays shows nothing.)
 
 # %%
 places = {"q": ["all"], "k": ["all"], "pattern": ["all"], "v": ["x", "y"], "z": ["x", "y:0-12", "y:13-14"]}
@@ -265,7 +264,8 @@ assert parts.loc[~carries, "nmse"].max() < 0.06
 
 # %%
 stream = ask(site="resid_pre")
-_ = plot_map(stream)
+(ax,) = stream.plot()
+ax.figure.set_size_inches(9.5, 2)
 
 # %% [markdown]
 # **Trap: single effects do not add up.** Each of 13 $y$ tokens carries a tenth. All of them together:
@@ -295,7 +295,7 @@ assert single.loc[0].sum() > 1.15
 
 # %%
 paths = path_effects(checkpoint, [head], parse_receivers("each", 3, 8), ["linear"], n_prompts=N)
-_ = plot_paths(paths)
+_ = paths.plot()
 
 # %%
 share = paths.table.set_index("receiver")["share"]
@@ -337,17 +337,27 @@ assert abs(meets.loc["embed,0.1", "effect"] - meets.loc[["0.1", "embed"], "effec
 # %% [markdown]
 # ## The same head, another reader
 #
-# `zoo:random-0` has such a head too, and it also passes the test of the chimera. Who reads it there? Readers in groups,
-# each group together: the share of the head's whole effect that passes through it. Look at where the longest bar is.
+# `zoo:random-0` has such a head too, in the same place. It passes the same test:
 
 # %%
-models = {name: load(name) for name in ("zoo:mixed-0", "zoo:random-0")}
+random_0 = load("zoo:random-0")
+outcomes = patch(random_0, ["linear"], heads="0.1", corrupt="inputs", direction="noise", n_prompts=N).outcomes["linear"]
+inputs = prompt_pairs(random_0.config, "linear", "inputs", n_prompts=N, seed=0)
+chimera = predictions(random_0.model, inputs.clean._replace(xs=inputs.corrupt.xs))[:, -1].numpy()
+in_random_0 = np.corrcoef(chimera, outcomes.patched[0])[0, 1]
+print(f"random-0: correlation with the chimera {in_random_0:.2f}")
+
+# %% [markdown]
+# Who reads it there? Readers in groups, each group together: the share of the head's whole effect that passes through
+# it. Look at where the longest bar of each colour is.
+
+# %%
 shares = {}
-for name, model in models.items():
+for model in (checkpoint, random_0):
     groups = groups_of_readers(model, head[0])
     groups["all but own mlp"] = tuple(one for key, group in groups.items() if key != "own mlp" for one in group)
     found = path_effects(model, [head], list(groups.values()), ["linear"], n_prompts=N)
-    shares[name] = dict(zip(groups, found.table["share"][1:], strict=True))
+    shares[model.name] = dict(zip(groups, found.table["share"][1:], strict=True))
 shares = pd.DataFrame(shares)
 ax = shares[::-1].plot.barh(figsize=(5.5, 2.8), color=["#1b6ca8", "#c8553d"], xlabel="share of the head's effect")
 ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -359,6 +369,7 @@ _ = ax.axvline(0, color="#666666", lw=0.8)
 # see it together.
 
 # %%
+assert in_random_0 > 0.9
 assert shares.loc["own mlp", "zoo:mixed-0"] > 0.7
 assert abs(shares.loc["own mlp", "zoo:random-0"]) < 0.15
 assert shares["zoo:random-0"].drop("all but own mlp").idxmax() == "keys"
@@ -374,11 +385,10 @@ assert shares["zoo:random-0"].drop("all but own mlp").sum() < 0.5
 # %%
 estimates = attribute(checkpoint, ["linear"], methods=["gradient", "ig-activations"], corrupt="prompt",
                       direction="noise", n_prompts=N, n_receipt=N)  # fmt: skip
-_ = plot_receipts(estimates)
+_ = estimates.plot_receipts()
 
 # %%
-receipts = estimates.receipts.set_index("method")
-receipts[["spearman", "top_5", "chance_5", "signs", "worst", "worst_exact", "worst_approximate"]].round(2)
+estimates
 
 # %% [markdown]
 # The gradient misses the head that matters most, by the wrong sign, while its overlap of the top five is complete. The
@@ -386,6 +396,7 @@ receipts[["spearman", "top_5", "chance_5", "signs", "worst", "worst_exact", "wor
 # to the other (*ig-activations*) finds it. Trust an estimate as far as its receipt goes, and look at the worst miss.
 
 # %%
+receipts = estimates.receipts.set_index("method")
 assert receipts.loc["gradient", "worst"] == "z of 0.1"
 assert receipts.loc["gradient", "worst_approximate"] < 0 < 0.4 < receipts.loc["gradient", "worst_exact"]
 assert receipts.loc["ig-activations", "spearman"] > 0.9
