@@ -1,5 +1,6 @@
 """Progress bars: on a terminal and in a notebook, nowhere else."""
 
+import os
 import sys
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -26,7 +27,8 @@ def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> "tqdm
         return tqdm(iterable, **{"leave": False, **options})
     from tqdm.notebook import tqdm as notebook_tqdm
 
-    return notebook_tqdm(iterable, **{"leave": False, **options})
+    silenced = bool(os.environ.get("TQDM_DISABLE"))  # the widget's own default would win over the variable
+    return notebook_tqdm(iterable, **{"leave": False, "disable": silenced, **options})
 
 
 def in_notebook() -> bool:

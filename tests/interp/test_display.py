@@ -218,6 +218,13 @@ def test_bars_show_in_a_kernel(monkeypatch, widgets, capsys):
         assert isinstance(progress.progress_bar(range(2), disable=True), widget)
 
 
+@pytest.mark.parametrize("asked", ["", "1"])
+def test_a_variable_keeps_the_bars_of_a_notebook_away(monkeypatch, asked):
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    monkeypatch.setenv("TQDM_DISABLE", asked)
+    assert progress.progress_bar(range(2)).disable == bool(asked)
+
+
 def test_bars_stay_away_where_nobody_watches(capsys):
     assert not progress.in_notebook()
     assert list(progress.progress_bar(range(2), desc="work")) == [0, 1]
