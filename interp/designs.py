@@ -36,7 +36,7 @@ def check_several(design: str, heads: Sequence[Head]) -> None:
         raise UserError(f"--design {design} needs at least two heads (given: {show(tuple(heads))})")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CumulativeAblation(Shown):
     """Heads removed one after another.
 
@@ -169,7 +169,7 @@ def ladder_rows(
     return rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PairAblation(Shown):
     """Heads removed two by two.
 

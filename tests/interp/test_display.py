@@ -92,6 +92,12 @@ def test_a_notebook_shows_what_a_terminal_prints(results, kind, capsys):
     assert one.checkpoint in shown
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_shell_is_not_flooded(results, kind):
+    assert results[kind].checkpoint in repr(results[kind])
+    assert len(repr(results[kind])) < 120
+
+
 def text_of(html):
     return unescape(re.sub(r"<[^>]*>", " ", re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)))
 
