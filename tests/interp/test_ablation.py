@@ -9,7 +9,8 @@ from interp import checks, sweep
 from interp.ablation import ablate, output_norms
 from interp.engine import SITES
 from interp.heads import MLP, Head, all_heads, head_set, show
-from interp.interventions import MODES
+from interp.interventions import MODES, Mode, resample
+from interp.plots import plot_ablation, plot_ablation_curves
 from interp.references import activations, moments, partner_prompts
 from interp.verdict import verdict
 from training.checkpoint import Checkpoint
@@ -257,6 +258,23 @@ def test_every_mode_removes_a_causal_head_at_every_site(trained, mode, site):
         assert abs(effect) < 0.02
     else:
         assert effect > 0.8
+
+
+def test_a_mode_of_ones_own_needs_no_entry_anywhere(trained):
+    """One that gives what `mean` gives costs as much; one half-way to another prompt's output lies between."""
+    own = Mode("own", "the mean again", lambda reference: reference.mean)
+    half = Mode("half", "between mean and resample", lambda r: (r.mean + resample(r)) / 2, partner="other")
+    result = ablate(trained, SETS[:1], ["linear"], modes=["mean", own, half, "resample"], n_prompts=128, n_controls=3)
+    effects = {row["mode"]: row["effect"] for row in records(result.table)}
+    assert effects["own"] == pytest.approx(effects["mean"], rel=1e-6)
+    assert effects["mean"] < effects["half"] < effects["resample"]
+    plot_ablation(result, show(SETS[0]))
+    plot_ablation_curves(result, show(SETS[0]))
+
+
+def test_two_modes_of_one_name_are_refused(trained):
+    with pytest.raises(UserError, match="--mode zero,mean,mean: mean is named twice"):
+        ablate(trained, SETS, ["linear"], modes=["zero", "mean", Mode("mean", "mine", lambda r: r.mean)])
 
 
 def test_resampling_needs_a_second_class():
