@@ -79,6 +79,12 @@ def test_a_page_that_says_something_else_is_caught(tmp_path):
                 execute(page)
 
 
+def test_a_script_that_ends_in_main_is_the_command_line_with_its_class(tmp_path):
+    first = blocks((FOLDER / "extending.md").read_text(), "python")[0]
+    (tmp_path / "mine.py").write_text(f"{first}\nfrom interp.cli import main\nmain()\n")
+    assert "root" in run(sys.executable, str(tmp_path / "mine.py"), "classes").split()
+
+
 def test_the_loader_has_ten_lines_and_needs_none_of_our_packages():
     """The page runs it and compares its predictions with ours; here, that it would run alone."""
     loader = next(block for block in blocks((FOLDER / "checkpoints.md").read_text(), "python") if "Hooked" in block)
