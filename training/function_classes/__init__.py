@@ -2,7 +2,7 @@
 
 To add one: write a `FunctionClass` in one of the files here or in a new one, name it in `FAMILIES` and in
 `training.names`, and give its closed forms a row in tests/training/test_function_classes.py, which checks them all by
-simulation.
+simulation. In a notebook the entry in `FAMILIES` is enough (notebooks/concepts/extending.md).
 """
 
 from training.function_classes.base import Baseline, FunctionClass, FunctionOfX, WeightKind
