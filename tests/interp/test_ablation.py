@@ -11,7 +11,6 @@ from interp.engine import SITES
 from interp.heads import MLP, Head, all_heads, head_set, show
 from interp.interventions import MODES, Mode, resample
 from interp.names import MODE_NAMES
-from interp.plots import plot_ablation, plot_ablation_curves
 from interp.references import activations, moments, partner_prompts
 from interp.verdict import verdict
 from training.checkpoint import Checkpoint
@@ -271,8 +270,9 @@ def test_a_mode_of_ones_own_needs_no_entry_anywhere(trained):
     assert effects["own"] == pytest.approx(effects["mean"], rel=1e-6)
     assert effects["again"] == pytest.approx(effects["resample"], rel=1e-6)
     assert effects["mean"] != pytest.approx(effects["resample"], rel=0.01)
-    plot_ablation(result, show(SETS[0]))
-    plot_ablation_curves(result, show(SETS[0]))
+    result.plot()
+    result.plot_curves()
+    assert "own" in result._repr_html_()
 
 
 def test_modes_that_help_names_are_the_registry():

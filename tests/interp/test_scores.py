@@ -4,7 +4,6 @@ import torch
 
 from interp.names import SCORE_NAMES, WEIGHTING_NAMES
 from interp.score_kinds import SCORES, ScoreKind, tokens_of, uniform_attention
-from interp.score_tables import print_scores
 from interp.scores import Measure, check_scores, measures_of, prompt_scores, score, score_all, weigh
 from interp.weightings import WEIGHTINGS, weighting
 from training.checkpoint import Checkpoint
@@ -253,7 +252,7 @@ def pair_before(tokens):
     return (tokens.is_x[:, None] & (tokens.pair >= 0) & (tokens.pair == tokens.pair[:, None] - 1))[None]
 
 
-def test_a_score_of_ones_own_needs_no_entry_anywhere(random_checkpoint, capsys):
+def test_a_score_of_ones_own_needs_no_entry_anywhere(random_checkpoint):
     """Attention to the pair before and to all earlier pairs is one thing where there is one earlier pair."""
     found = score(random_checkpoint, ["linear"], kind=ScoreKind("pair_before", pair_before), n_prompts=8)
     assert found.values["linear"].max() < 1
@@ -261,10 +260,8 @@ def test_a_score_of_ones_own_needs_no_entry_anywhere(random_checkpoint, capsys):
     earlier = measures_of(["x_to_earlier_x", "x_to_earlier_y"], [slice(1, 2)])
     of_own, *of_earlier = score_all(random_checkpoint, ["linear"], measures=own + earlier, n_prompts=8)
     np.testing.assert_allclose(of_own.values["linear"], sum(one.values["linear"] for one in of_earlier), rtol=1e-5)
-    print_scores([found], "8 prompts")
-    assert "pair_before score (mean attention from x_q to the pair just before it)" in " ".join(
-        capsys.readouterr().out.split()
-    )
+    (table,) = found.tables()
+    assert "pair_before score (mean attention from x_q to the pair just before it)" in table.title
 
 
 def test_an_entry_in_the_registry_is_among_all_scores(random_checkpoint, monkeypatch):
