@@ -1,6 +1,7 @@
 """The concept pages are tested, not trusted: their code runs from top to bottom and prints what they say."""
 
 import builtins
+import json
 import re
 import sys
 from importlib import import_module
@@ -8,7 +9,7 @@ from importlib.util import find_spec
 from symtable import symtable
 
 import pytest
-from documents import ROOT, blocks, broken_links, check_shell_lines, check_transcript, run
+from documents import NUMBER, ROOT, blocks, broken_links, check_shell_lines, check_transcript, run
 
 FOLDER = ROOT / "notebooks" / "concepts"
 PAGES = sorted(FOLDER.glob("*.md"))
@@ -34,7 +35,9 @@ def execute(page: object, then: str = "") -> None:
 
 
 def test_there_are_pages():
-    assert {page.stem for page in PAGES} == {"checkpoints", "extending", "glossary", "limits", "statistics"}
+    assert {page.stem for page in PAGES} == {
+        "checkpoints", "commands", "extending", "glossary", "limits", "results", "statistics"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page.read_text(), "python")], ids=lambda p: p.stem)
@@ -94,3 +97,23 @@ def test_the_loader_has_ten_lines_and_needs_none_of_our_packages():
     names = symtable(loader, "loader", "exec").get_symbols()
     given = {one.get_name() for one in names if not one.is_assigned() and not one.is_imported()}
     assert given <= {*dir(builtins)}
+
+
+def test_the_table_of_errors_is_what_the_study_finds():
+    lines = (
+        (FOLDER / "results.md")
+        .read_text()
+        .partition("| error (seeds at most 0.5) |")[2]
+        .partition("\n\n")[0]
+        .splitlines()
+    )
+    classes, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "---" not in line]
+    study = json.loads(run(sys.executable, "-m", "interp", "study", "curricula", "--ckpt", "zoo:*-*", "--json"))
+    found = {(row["curriculum"], row["function_class"]): row for row in study["by_curriculum"]}
+    assert [row[0] for row in rows] == ["mixed", "random", "sequential", "class alone"]
+    for curriculum, *cells in rows:
+        for name, cell in zip(classes, cells, strict=True):
+            row = found[f"single:{name}" if curriculum == "class alone" else curriculum, name]
+            errors = [row["ratio"], row["low"], row["high"]]
+            assert [float(text) for text in NUMBER.findall(cell)] == pytest.approx(errors, abs=0.002)
+            assert cell.endswith(f", {row['n_learned']} of {row['n_seeds']}")
