@@ -23,13 +23,12 @@ def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> "tqdm
     """
     if not in_notebook():
         return tqdm(iterable, **{"disable": None, **options})
-    # tqdm's widget does not read the variable itself, as its text bar does
-    options = {"leave": False, "disable": bool(os.environ.get("TQDM_DISABLE")), **options}
     if find_spec("ipywidgets") is None:
-        return tqdm(iterable, **options)
+        return tqdm(iterable, **{"leave": False, **options})
     from tqdm.notebook import tqdm as notebook_tqdm
 
-    return notebook_tqdm(iterable, **options)
+    silenced = bool(os.environ.get("TQDM_DISABLE"))  # the widget's own default would win over the variable
+    return notebook_tqdm(iterable, **{"leave": False, "disable": silenced, **options})
 
 
 def in_notebook() -> bool:
