@@ -18,7 +18,8 @@
 # Do models of other curricula and other seeds have the same head? And how does a colleague check the answer?
 #
 # Seven of the shipped models on few prompts: enough to see what each number means, too few to say anything about a
-# curriculum. On all of them: `interp study consistency --ckpt 'zoo:*-*'` (its results are in the README).
+# curriculum. On all of them: `interp study consistency --ckpt 'zoo:*-*'`
+# ([results](concepts/results.md)).
 
 # %%
 import json
@@ -158,8 +159,8 @@ contrasts[["difference", "ci_low", "ci_high", "p_value", "n_seeds", "n_other"]].
 
 # %% [markdown]
 # A seed that was none makes the difference "significant". Counted properly it is in both groups, these are no two
-# independent samples, and the study refuses the comparison. With five seeds of each curriculum (README) mixed models
-# are more alike between classes in 0 of 15 comparisons.
+# independent samples, and the study refuses the comparison. With five seeds of each curriculum
+# ([results](concepts/results.md)) mixed models are more alike between classes in 0 of 15 comparisons.
 
 # %%
 assert contrasts.loc["taken for a fresh seed", "p_value"] < 0.05 < contrasts.loc["left out", "p_value"]
@@ -215,7 +216,7 @@ assert everyone.loc["untrained_excess", "value"] < 0.05 < 0.15 < everyone.loc["l
 # By number, independent models are as alike as random matchings (`by_index` against `chance`). By what they look at
 # they share heads that training has made (`learned`: the excess over random matchings, less that of the untrained
 # twins). It is a statement about attention. Whether matched heads write the same, and to whom, is another question
-# (README: one kind of head, two circuits).
+# ([results](concepts/results.md): one kind of head, two circuits).
 #
 # ## A report
 #

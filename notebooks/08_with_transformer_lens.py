@@ -345,8 +345,8 @@ print(f"the loop takes {(between - began) / (ended - between):.1f} times as long
 assert (abs(swept.table["nmse_after"] / loop - 1) < 1e-5).all()
 
 # %% [markdown]
-# A ratio of this machine and moment. For the sweep alone, without what `ablate` adds, it is 3 to 5 (README,
-# `make bench`), and null sets in the hundreds are such sweeps.
+# A ratio of this machine and moment. For the sweep alone, without what `ablate` adds, it is 3 to 5
+# ([results](concepts/results.md), `make bench`), and null sets in the hundreds are such sweeps.
 #
 # ## The other way: a HookedTransformer of yours in these analyses
 #
