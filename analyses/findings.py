@@ -34,9 +34,9 @@ class Findings:
     question: str
     sentences: Sequence[str]
     protocol: Mapping[str, Any]
-    tables: Mapping[str, pd.DataFrame] = field(repr=False)
-    shown: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False)
-    figures: Mapping[str, Figure] = field(default_factory=dict, repr=False)  # they may hold whole models
+    tables: Mapping[str, pd.DataFrame]
+    shown: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    figures: Mapping[str, Figure] = field(default_factory=dict)
 
     def plot(self, name: str | None = None) -> list[Axes]:
         """Draw one of the figures.

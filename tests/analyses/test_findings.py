@@ -25,14 +25,6 @@ def found() -> Findings:
     )
 
 
-def test_a_study_as_text_says_what_was_found_and_leaves_the_data_out(found):
-    """A notebook saves this text beside what it shows; figures hold models with all their attention."""
-    assert "It does (0.90 [0.85, 0.95])." in repr(found)
-    assert "DataFrame" not in repr(found)
-    assert "lambda" not in repr(found)
-    assert "0.900" not in repr(found)
-
-
 def test_a_study_is_written_whole(found, tmp_path):
     write(found, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["effects.csv", "effects.png", "summary.md"]
