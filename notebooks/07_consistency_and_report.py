@@ -34,10 +34,8 @@ from analyses.consistency.looks import initial_model, look
 from analyses.consistency.matching import best_match, blocks, likeness
 from analyses.consistency.study import study
 from analyses.consistency.within import contrasts_table
-from analyses.report import files, page
-from analyses.report.evidence import Evidence, Settings, gather, pool
-from analyses.report.protocol import as_json, protocol_of
-from analyses.report.tables import tables
+from analyses.report.evidence import Settings
+from analyses.report.report import report
 from interp import load, patterns, score
 from interp.plots import row_of_axes
 from interp.seeds import independent_seeds
@@ -220,43 +218,33 @@ assert everyone.loc["untrained_excess", "value"] < 0.05 < 0.15 < everyone.loc["l
 #
 # ## A report
 #
-# `interp report` puts the evidence on one page: located, removed, compared, and judged. From Python in three steps, on
-# two models, two classes and few prompts. First, measure.
-
-# %%
-settings = Settings(n_prompts=128, n_controls=50, classes=("linear", "quadratic"), paths=False)
-evidence = gather([checkpoints[0], checkpoints[2]], settings)
-
-# %% [markdown]
-# Second, judge. A colleague would try to break seven claims; each has a rule. A claim *holds* if its rule is met in
+# `interp report` puts the evidence on one page: located, removed, compared, and judged. Here from Python, on two
+# models, two classes and few prompts.
+#
+# A colleague would try to break seven claims; each has a rule. A claim *holds* if its rule is met in
 # every case that it speaks of, *fails* if in none, holds *in part* otherwise, and is *open* where these data cannot
 # decide. Look for the two that do not hold, and read why.
 
 # %%
-said = page.account(evidence)
-verdicts = pd.DataFrame([vars(claim) for claim in said.claims], index=range(1, 8))
-verdicts.style.set_properties(**{"text-align": "left"})
+settings = Settings(n_prompts=128, n_controls=50, classes=("linear", "quadratic"), paths=False)
+made = report([checkpoints[0], checkpoints[2]], settings)
+made.claims.style.set_properties(**{"text-align": "left"})
 
 # %%
-assert verdicts["verdict"].tolist() == ["holds", "holds", "holds", "holds", "holds", "in part", "fails"]
+assert made.claims["verdict"].tolist() == ["holds", "holds", "holds", "holds", "holds", "in part", "fails"]
 
 # %% [markdown]
 # Beside them the warnings that apply, by rule as well.
 
 # %%
-for caveat in said.caveats:
+for caveat in made.account.caveats:
     print(f"{caveat.kind}: {caveat.text}")
 
 # %% [markdown]
-# Third, write. The page is one file without outside parts; its numbers lie beside it as JSON and CSV.
+# Then it is written. The page is one file without outside parts; its numbers lie beside it as JSON and CSV.
 
 # %%
-target = Path(tempfile.mkdtemp()) / "report.html"
-options = "--ckpt zoo:mixed-0 --ckpt zoo:mixed-2 --classes linear,quadratic --controls 50 --prompts 128 --no-paths"
-protocol = protocol_of(evidence, ["report", *options.split(), "--out", "report.html"])
-whole = tables(evidence)
-html = page.render(evidence, said, protocol, files.data_names(whole, target))
-files.write(target, html, page.document(evidence, said, as_json(protocol)), whole)
+target = made.write(Path(tempfile.mkdtemp()) / "report.html")
 print(*sorted(str(path.relative_to(target.parent)) for path in target.parent.rglob("*.*")), sep="\n")
 
 # %% [markdown]
@@ -280,12 +268,12 @@ print(*sorted(str(path.relative_to(target.parent)) for path in target.parent.rgl
 
 # %%
 folder = target.with_suffix("")
-report = json.loads((folder / "report.json").read_text())
+written = json.loads((folder / "report.json").read_text())
 heads = pd.read_csv(folder / "single_heads.csv", dtype={"head": str})
 attends, matters = heads["score"] > 0.5, heads["effect"] >= 0.5
 met, cases = (attends & matters).sum(), (attends | matters).sum()
-print(report["claims"][5]["statement"])
-print(f"{met} of {cases} cases:", report["claims"][5]["verdict"])
+print(written["claims"][5]["statement"])
+print(f"{met} of {cases} cases:", written["claims"][5]["verdict"])
 
 # %% [markdown]
 # Every case is a head on a class. Look for the dots in the lower right corner: they attend, and removing them alone
@@ -304,7 +292,7 @@ _ = ax.legend(frameon=False, fontsize=8, loc="upper left")
 
 # %%
 assert (met, cases) == (4, 6)
-assert report["claims"][5]["verdict"] == "in part"
+assert written["claims"][5]["verdict"] == "in part"
 assert set(heads[attends & ~matters]["checkpoint"] + " " + heads[attends & ~matters]["head"]) == {"zoo:mixed-2 0.5"}
 
 # %% [markdown]
@@ -329,13 +317,12 @@ assert abs((1 - 0.025 ** (1 / 6)) - 0.46) < 0.01  # the upper end of the exact 9
 # without it. In a report on the two, which verdict on claim 3 do you expect, and which warning? The answer is below.
 
 # %% jupyter={"source_hidden": true} tags=["answer"]
-both = (evidence.models[0], *gather([checkpoints[6]], settings).models)
-shared = page.account(Evidence(both, pool(both), settings))
-print(shared.claims[2].verdict.upper(), shared.claims[2].because)
-print(next(caveat.text for caveat in shared.caveats if caveat.kind == "shared streams"))
-assert shared.claims[2].verdict == "open"
-assert where(pool(both), curriculum="all")["n_seeds"].eq(1).all()
-assert where(pool(both), curriculum="all")["smallest_p"].eq(1 / 8).all()
+shared = report([checkpoints[0], checkpoints[6]], settings)
+print(shared.account.claims[2].verdict.upper(), shared.account.claims[2].because)
+print(next(caveat.text for caveat in shared.account.caveats if caveat.kind == "shared streams"))
+assert shared.account.claims[2].verdict == "open"
+assert where(shared.evidence.pooled, curriculum="all")["n_seeds"].eq(1).all()
+assert where(shared.evidence.pooled, curriculum="all")["smallest_p"].eq(1 / 8).all()
 
 # %% [markdown]
 # Open. The shared stream has put the head in the same place of both: it was drawn once, so the pair counts as one seed
