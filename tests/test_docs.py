@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from importlib import import_module
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from symtable import symtable
 
@@ -117,3 +118,11 @@ def test_the_table_of_errors_is_what_the_study_finds():
             errors = [row["ratio"], row["low"], row["high"]]
             assert [float(text) for text in NUMBER.findall(cell)] == pytest.approx(errors, abs=0.002)
             assert cell.endswith(f", {row['n_learned']} of {row['n_seeds']}")
+
+
+def test_the_table_of_commands_is_the_command_lines():
+    rows = dict(re.findall(r"^\| `interp (\w+)` \| (.*) \|$", (FOLDER / "commands.md").read_text(), re.MULTILINE))
+    assert set(rows) == {entry.name for entry in entry_points(group="interp.commands")}
+    for name, sentence in rows.items():
+        help_text = " ".join(run(sys.executable, "-m", "interp", name, "--help").split())
+        assert sentence in help_text
