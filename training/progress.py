@@ -23,12 +23,13 @@ def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> "tqdm
     """
     if not in_notebook():
         return tqdm(iterable, **{"disable": None, **options})
+    silenced = bool(options.pop("disable", None) or os.environ.get("TQDM_DISABLE"))  # widgets do not ask the variable
+    options = {"leave": False, **options, "disable": silenced}
     if find_spec("ipywidgets") is None:
-        return tqdm(iterable, **{"leave": False, **options})
+        return tqdm(iterable, **options)
     from tqdm.notebook import tqdm as notebook_tqdm
 
-    silenced = bool(os.environ.get("TQDM_DISABLE"))  # the widget's own default would win over the variable
-    return notebook_tqdm(iterable, **{"leave": False, "disable": silenced, **options})
+    return notebook_tqdm(iterable, **options)
 
 
 def in_notebook() -> bool:

@@ -229,6 +229,8 @@ def test_a_variable_keeps_the_bars_of_a_notebook_away(monkeypatch, asked):
     monkeypatch.setattr(progress, "in_notebook", lambda: True)
     monkeypatch.setenv("TQDM_DISABLE", asked)
     assert progress.progress_bar(range(2)).disable == bool(asked)
+    assert progress.progress_bar(range(2), disable=None).disable == bool(asked)
+    assert progress.progress_bar(range(2), disable=True).disable
 
 
 def test_bars_stay_away_where_nobody_watches(capsys):
