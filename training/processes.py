@@ -70,7 +70,8 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def import_path() -> str:
-    return os.pathsep.join(entry for entry in sys.path if entry)
+    """Where this process looks for modules, for processes that may run in another directory."""
+    return os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
 
 
 def last_words(log: Path, count: int) -> list[str]:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from statistics import mean
 
 from analyses.sweep import record
-from analyses.sweep.cell import BUSY, is_taken
+from analyses.sweep.cell import BUSY, holder
 from analyses.sweep.plan import Cell
 from training.processes import LOST, Queue, Task
 
@@ -55,7 +55,7 @@ class Board(Queue):
     Attributes:
         status: of every cell, by name.
         news: the cells that are done, failed or skipped since the call began, in the order in which it happened.
-        elsewhere: those that another process was found to have.
+        elsewhere: those that another process was found to have, by name, and which one.
     """
 
     def __init__(self, cells: Sequence[Cell], retries: int) -> None:
@@ -63,7 +63,7 @@ class Board(Queue):
         self.retries = retries
         self.status = {name: Status() for name in self.cells}
         self.news: list[Cell] = []
-        self.elsewhere: list[Cell] = []
+        self.elsewhere: dict[str, str] = {}
         for cell in cells:
             if self.is_ready(cell) and record.is_done(cell):
                 self.status[cell.name].state = State.DONE
@@ -81,10 +81,10 @@ class Board(Queue):
 
     def next(self) -> Task | None:
         """The first cell that can begin. Those that another process has may be done when they are next looked at."""
-        self.elsewhere = []
+        self.elsewhere = {}
         for cell in filter(self.is_ready, self.of(State.WAITING)):
-            if is_taken(cell.lock):
-                self.elsewhere.append(cell)
+            if other := holder(cell.lock):
+                self.elsewhere[cell.name] = other
                 continue
             if record.is_done(cell):
                 self.set(cell, State.DONE)
@@ -132,4 +132,4 @@ class Board(Queue):
         overall, now = mean(means.values()), time.monotonic()
         left = sum(means.get(cell.group, overall) for cell in self.of(State.WAITING))
         running = ((means.get(cell.group, overall), self.status[cell.name].since) for cell in self.of(State.RUNNING))
-        return (left + sum(max(0.0, usual - (now - since)) for usual, since in running)) / n_at_once
+        return (left + sum(max(0.0, usual - (now - since)) for usual, since in running)) / max(1, n_at_once)

@@ -8,6 +8,7 @@
 import fcntl
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,12 +40,12 @@ def locked(path: Path) -> Iterator[bool]:
             yield True
 
 
-def is_taken(path: Path) -> bool:
-    """Whether some process holds the lock."""
+def holder(path: Path) -> str | None:
+    """The process that holds the lock, in words; None if none does."""
     if not path.exists():
-        return False
+        return None
     with locked(path) as is_free:
-        return not is_free
+        return None if is_free else path.read_text() or "another process"
 
 
 def stop_with_parent() -> None:
@@ -63,6 +64,7 @@ def run(lock: Path, directory: Path | None, arguments: list[str]) -> int:
     with locked(lock) as is_free:
         if not is_free:
             return BUSY
+        lock.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         stop_with_parent()
         if directory is None:
             return exit_code(arguments)

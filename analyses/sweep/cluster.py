@@ -8,7 +8,9 @@ from their last save.
 import importlib.metadata
 import logging
 import platform
+import socket
 import uuid
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from subprocess import Popen
@@ -18,6 +20,7 @@ from analyses.sweep.plan import Place
 from analyses.sweep.record import PACKAGES
 from interp.store import source_hash
 from training.errors import UserError
+from training.output import prepare_directory
 from training.processes import LOST, Task, Workers, close, import_path
 
 PATIENCE = 120  # seconds in which every node has to answer, a first import of this package included
@@ -29,18 +32,21 @@ class Cluster(Workers):
     Args:
         address: `auto`, or HOST:PORT of its head.
         place: of the sweep.
+        tasks: all that may have to run.
 
     Raises:
-        UserError: ray is not installed, there is no cluster, or not all of its machines have this code and see the
-            sweep's directory.
+        UserError: ray is not installed, there is no cluster, no machine is large enough for a task, or one of them has
+            other code or does not see the sweep's directory.
     """
 
-    def __init__(self, address: str, place: Place) -> None:
+    def __init__(self, address: str, place: Place, tasks: Iterable[Task]) -> None:
         try:
             self.ray: Any = import_module("ray")
         except ImportError:
             raise UserError("--cluster needs Ray: pip install 'incontext-interp[cluster]'") from None
+        check_address(address)
         self.connect(address)
+        self.check_sizes(tasks)
         self.check_nodes(place)
         self.running: dict[Any, Task] = {}
 
@@ -52,9 +58,19 @@ class Cluster(Workers):
         except Exception as error:
             raise UserError(f"--cluster {address}: {str(error) or type(error).__name__}") from None
 
+    def nodes(self) -> list[dict[str, Any]]:
+        return [node for node in self.ray.nodes() if node["Alive"]]
+
+    def check_sizes(self, tasks: Iterable[Task]) -> None:
+        """Refuse what would wait for ever."""
+        sizes = [node["Resources"] for node in self.nodes()]
+        for threads, gpus in {needed(task) for task in tasks}:
+            if not any(size.get("CPU", 0) >= threads and size.get("GPU", 0) >= gpus for size in sizes):
+                raise UserError(f"--cluster: no node has the {threads} CPUs and {gpus} GPUs that a cell needs")
+
     def check_nodes(self, place: Place) -> None:
         """Ask every node what it sees and runs."""
-        probe = place.directory / f".probe-{uuid.uuid4().hex}"
+        probe = prepare_directory(place.directory) / f".probe-{uuid.uuid4().hex}"
         probe.write_text(probe.name)
         try:
             here = about_node(probe)
@@ -65,7 +81,7 @@ class Cluster(Workers):
 
     def ask_nodes(self, probe: Path) -> list[tuple[str, dict[str, str]]]:
         """What `about_node` says on every living node."""
-        nodes = [node for node in self.ray.nodes() if node["Alive"]]
+        nodes = self.nodes()
         strategy = import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
         ask = self.ray.remote(num_cpus=0, max_retries=0)(about_node)
         asked = [ask.options(scheduling_strategy=strategy(node["NodeID"], soft=False)).remote(probe) for node in nodes]
@@ -82,7 +98,8 @@ class Cluster(Workers):
         return int(self.ray.cluster_resources().get("CPU", 0))
 
     def start(self, task: Task) -> None:
-        run = self.ray.remote(num_cpus=task.threads, num_gpus=int(task.on_gpu), max_retries=0)(run_on_node)
+        cpus, gpus = needed(task)
+        run = self.ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(run_on_node)
         self.running[run.remote(task)] = task
 
     def ended(self) -> list[tuple[Task, int]]:
@@ -102,6 +119,28 @@ class Cluster(Workers):
             self.ray.cancel(reference)
         self.ray.wait([*self.running], num_returns=len(self.running))
         self.running.clear()
+
+
+def needed(task: Task) -> tuple[int, int]:
+    """CPUs and GPUs."""
+    return task.threads, int(task.on_gpu)
+
+
+def check_address(address: str) -> None:
+    """Refuse at once an address at which nobody answers; Ray would go on trying.
+
+    Raises:
+        UserError: nobody does, or it is no address.
+    """
+    host, _, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not host or not port.isdecimal():
+        raise UserError(f"--cluster {address}: auto or HOST:PORT is needed")
+    try:
+        socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--cluster {address}: nobody answers there ({error})") from None
 
 
 def run_on_node(task: Task) -> int:

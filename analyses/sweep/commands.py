@@ -78,9 +78,9 @@ def sweep(
             typer.echo(line)
         typer.echo(f"{len(board.of(State.DONE))} of {len(cells)} cells are done")
         return
+    workers = workers_for(cells, jobs, cluster)
     for directory in {cell.directory.parent for cell in cells}:
         output.prepare_directory(directory)
-    workers = workers_for(cells, jobs, cluster)
     run(board, workers)
     finish(board, out, json=json)
 
@@ -120,7 +120,7 @@ def workers_for(cells: "list[Cell]", jobs: int | None, cluster: str | None) -> "
     if cluster is not None:
         from analyses.sweep.cluster import Cluster
 
-        return Cluster(cluster, cells[0].place)
+        return Cluster(cluster, cells[0].place, [cell.task for cell in cells])
     devices = {check_device(cell.device) for cell in cells}
     threads = max(cell.task.threads for cell in cells)
     return Processes(jobs or (default_jobs(threads) if devices == {"cpu"} else 1))

@@ -13,12 +13,17 @@ from training.errors import UserError, one_of
 
 @cache
 def commands() -> dict[str, Any]:
-    """The commands of `interp` by name, those of `interp study` by two words."""
+    """What a sweep can run, by one or two words: the commands of `interp` that take `--ckpt` and `--out`."""
     found: dict[str, Any] = {}
     for name, command in vars(get_command(build()))["commands"].items():
         below = vars(command).get("commands")
         found |= {f"{name} {inner}": one for inner, one in below.items()} if below else {name: command}
-    return found
+    return {name: command for name, command in found.items() if {"--ckpt", "--out"} <= {*options(command)}}
+
+
+def options(command: Any) -> dict[str, Any]:
+    """The parameters of a command, by the options that set them."""
+    return {option: parameter for parameter in command.params for option in parameter.opts}
 
 
 def check_command(words: Sequence[str], *, several: bool = False) -> None:
@@ -36,12 +41,9 @@ def check_command(words: Sequence[str], *, several: bool = False) -> None:
         raise UserError(f"{shown}: {own[0]} is not for the file to give; the sweep adds checkpoints and --out")
     name = next((name for name in commands() if [*words[: name.count(" ") + 1]] == name.split()), None)
     if name is None:
-        raise one_of("command", " ".join(words[:2]), commands())
+        raise one_of("command for a sweep", " ".join(words[:2]), commands())
     command = commands()[name]
-    options = {option: parameter for parameter in command.params for option in parameter.opts}
-    if "--ckpt" not in options or "--out" not in options:
-        raise UserError(f"{shown}: a sweep runs commands that take --ckpt and --out, and `interp {name}` does not")
-    if several and not options["--ckpt"].multiple:
+    if several and not options(command)["--ckpt"].multiple:
         raise UserError(f"{shown}: `interp {name}` takes one checkpoint; under [[analyse]] it runs on each of them")
     try:
         command.make_context(name, [*words[name.count(" ") + 1 :], "--ckpt", "CKPT", "--out", "OUT"])

@@ -26,6 +26,7 @@ from typing import Any
 from analyses.sweep.axes import Axis, axis, file_name, flat
 from training.errors import UserError, one_of
 from training.many import parse_seeds
+from training.settings import settable_keys
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,15 @@ def grid(table: Mapping[str, Any]) -> Grid:
     axes = [axis("preset", table.get("preset", "tiny"))]
     axes += [axis("recipe", table["recipe"])] if "recipe" in table else []
     axes += [axis("curriculum", table.get("curriculum", "mixed"))]
-    axes += [axis(key, value) for key, value in flat(dictionary(table, "train.set")).items()]
+    axes += [setting_axis(key, value) for key, value in flat(dictionary(table, "train.set")).items()]
     axes += [axis("seed", seeds(table.get("seeds", 0)))]
     return Grid(tuple(axes), str(table.get("device", "cpu")))
+
+
+def setting_axis(key: str, value: Any) -> Axis:
+    if key not in settable_keys():
+        raise one_of("key", f"train.set.{key}", settable_keys())
+    return axis(key, value)
 
 
 def seeds(given: Any) -> list[int]:

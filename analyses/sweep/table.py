@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from itertools import islice
 from types import TracebackType
 from typing import Any
 
@@ -57,7 +58,7 @@ def live_table(board: Board, n_at_once: int) -> RenderableType:
     running = board.of(State.RUNNING)
     lines = [running_line(board, cell) for cell in running[:SHOWN]]
     lines += [f"and {len(running) - SHOWN} more"] if len(running) > SHOWN else []
-    lines += [f"{cell.name}: another process has it" for cell in board.elsewhere[:SHOWN]]
+    lines += [f"{name}: {other} has it" for name, other in islice(board.elsewhere.items(), SHOWN)]
     table = summary(board)
     return Group(drawn(table.header, table.rows), *lines, caption(board, n_at_once))
 
