@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,8 +55,9 @@ def start(interp):
     """Starts a sweep in a process of its own, which does not outlive the test; its cells end with it."""
     drivers: list[subprocess.Popen[str]] = []
 
-    def driver(file: Path, jobs: int) -> "subprocess.Popen[str]":
-        drivers.append(interp("sweep", file, "--jobs", jobs))
+    def driver(file: Path, **options: object) -> "subprocess.Popen[str]":
+        words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        drivers.append(interp("sweep", file, *words))
         return drivers[-1]
 
     yield driver
@@ -81,27 +83,26 @@ def weights(run: Path) -> bytes:
 def test_a_sweep_gives_the_bits_of_runs_by_hand_and_a_second_call_does_what_is_missing(
     ran, interp, settings, tmp_path, monkeypatch
 ):
-    """With one process at a time and with two; started elsewhere, with a file there that looks like our package."""
+    """Two processes at a time, started elsewhere, with a file there that looks like our package."""
     monkeypatch.chdir(tmp_path)
     file = write(tmp_path / "two" / "sweep.toml", settings, seeds="0-1", rest=ANALYSE + STUDY)
-    (file.parent / "training.py").write_text("raise SystemExit('run by mistake')")
+    mistaken = file.parent / "training.py"
+    mistaken.write_text("raise SystemExit('run by mistake')")
     grid = file.parent / "grid"
     cells = ran(file, jobs=2)
     assert {cell["state"] for cell in cells.values()} == {"done"}
     assert {cell["tries"] for cell in cells.values()} == {1}
     assert len(cells) == 5
+    mistaken.unlink()
 
-    ran(write(tmp_path / "one" / "sweep.toml", settings, rest=ANALYSE), jobs=1)
     train(from_preset("tiny", "mixed", 0, settings), tmp_path / "hand")
-    hand, one, two = (tmp_path / "hand"), (tmp_path / "one" / "grid" / "runs" / "mixed-0"), grid / "runs" / "mixed-0"
-    assert weights(hand) == weights(one) == weights(two)
+    assert weights(tmp_path / "hand") == weights(grid / "runs" / "mixed-0")
     process = interp(
-        "score", "--prompts", 16, "--ckpt", "grid/runs/mixed-0", "--out", tmp_path / "scores", cwd=tmp_path / "one"
+        "score", "--prompts", 16, "--ckpt", "grid/runs/mixed-0", "--out", tmp_path / "scores", cwd=file.parent
     )
     process.communicate(timeout=120)
-    tables = [where / "analyses" / "score" / "mixed-0" for where in (grid, tmp_path / "one" / "grid")]
-    for table in (*tables, tmp_path / "scores"):
-        assert (table / "scores.csv").read_bytes() == (tables[0] / "scores.csv").read_bytes()
+    table = grid / "analyses" / "score" / "mixed-0" / "scores.csv"
+    assert table.read_bytes() == (tmp_path / "scores" / "scores.csv").read_bytes()
 
     gathered = pd.read_csv(grid / "tables" / "score" / "scores.csv", dtype=str)
     parts = {run: pd.read_csv(grid / "analyses" / "score" / run / "scores.csv", dtype=str) for run in gathered["run"]}
@@ -161,16 +162,17 @@ def wait_until(happens: Callable[[], object], driver: "subprocess.Popen[str] | N
 
 
 LONG = {"recipe.steps=60": "recipe.steps=800", "record.eval_every=25": "record.eval_every=400"}
+ENDLESS = {"recipe.steps=60": "recipe.steps=20000", "record.save_every=10": "record.save_every=20000"}
 
 
-def lengthened(settings: list[str]) -> list[str]:
-    return [LONG.get(one, one) for one in settings]
+def lengthened(settings: list[str], changes: dict[str, str] = LONG) -> list[str]:
+    return [changes.get(one, one) for one in settings]
 
 
 def test_a_killed_worker_and_a_killed_driver_lose_nothing_that_was_saved(ran, start, settings, tmp_path):
     file = write(tmp_path / "sweep.toml", lengthened(settings))
     run, lock = tmp_path / "grid" / "runs" / "mixed-0", tmp_path / "grid" / ".locks" / "runs" / "mixed-0"
-    driver = start(file, 1)
+    driver = start(file, jobs=1)
     wait_until(lambda: step_of(run), driver)
     first_worker = pid_of(lock)
     os.kill(first_worker, signal.SIGKILL)
@@ -193,12 +195,11 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing_that_was_saved(ran, st
     assert weights(run) == weights(tmp_path / "hand")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_sweep_that_is_asked_to_stop_or_killed_has_its_runs_save_at_once(start, settings, tmp_path, number):
-    long = {"recipe.steps=60": "recipe.steps=20000", "record.save_every=10": "record.save_every=20000"}
-    file = write(tmp_path / "sweep.toml", [long.get(one, one) for one in settings], seeds="0-1")
+    file = write(tmp_path / "sweep.toml", lengthened(settings, ENDLESS), seeds="0-1")
     runs = [tmp_path / "grid" / "runs" / f"mixed-{seed}" for seed in (0, 1)]
-    driver = start(file, 2)
+    driver = start(file, jobs=2)
     wait_until(lambda: all(steps_done(run) >= 25 for run in runs), driver)
     driver.send_signal(number)
     _, errors = driver.communicate(timeout=60)
@@ -219,3 +220,68 @@ def test_a_dry_run_lists_what_is_done_and_starts_nothing(settings, tmp_path, cap
     assert lines[3].endswith("score --prompts 16 --ckpt grid/runs/mixed-1 --out grid/analyses/score/mixed-1")
     assert lines[4:] == ["1 of 4 cells are done"]
     assert files(tmp_path) == before
+
+
+NODES = """
+import sys
+from ray.cluster_utils import Cluster
+node = {"num_cpus": 1, "object_store_memory": 80_000_000}
+cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
+second = cluster.add_node(**node)
+cluster.wait_for_nodes()
+print(cluster.address, flush=True)
+if sys.stdin.readline():
+    cluster.remove_node(second, allow_graceful=False)
+    sys.stdin.readline()
+cluster.shutdown()
+"""
+
+
+@pytest.fixture
+def nodes():
+    """A Ray cluster of two nodes of one CPU each on this machine; a line to its stdin kills the second."""
+    pytest.importorskip("ray")
+    command = [sys.executable, "-c", NODES]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def address_of(nodes: "subprocess.Popen[str]") -> str:
+    assert nodes.stdout is not None
+    return nodes.stdout.readline().strip()
+
+
+def tries(run: Path) -> int:
+    return run.with_name(f"{run.name}.log").read_text().count("$ interp train")
+
+
+@pytest.mark.slow
+def test_on_a_cluster_a_killed_driver_and_a_lost_node_lose_nothing_and_the_bits_are_those_of_this_machine(
+    nodes, start, settings, tmp_path
+):
+    """The driver is killed while both nodes train, then a second one loses a node: all cells end on the other."""
+    address = address_of(nodes)
+    file = write(tmp_path / "sweep.toml", lengthened(settings), seeds="0-1")
+    runs = [tmp_path / "grid" / "runs" / f"mixed-{seed}" for seed in (0, 1)]
+    locks = [tmp_path / "grid" / ".locks" / "runs" / run.name for run in runs]
+
+    driver = start(file, cluster=address)
+    wait_until(lambda: all(map(step_of, runs)), driver)
+    driver.kill()
+    wait_until(lambda: not any(map(holder, locks)))
+    first = [step_of(run) for run in runs]
+    assert all(10 <= step < 800 for step in first)
+
+    driver = start(file, cluster=address)
+    wait_until(lambda: all(step_of(run) > step for run, step in zip(runs, first, strict=True)), driver)
+    nodes.stdin.write("kill\n")
+    nodes.stdin.flush()
+    _, errors = driver.communicate(timeout=300)
+    assert driver.returncode == 0, errors
+    assert sorted(map(tries, runs)) == [2, 3]
+    for seed, run in enumerate(runs):
+        assert f"resumed at step {first[seed]}" in run.with_name(f"{run.name}.log").read_text()
+        train(from_preset("tiny", "mixed", seed, lengthened(settings)), tmp_path / f"hand-{seed}")
+        assert weights(run) == weights(tmp_path / f"hand-{seed}")
