@@ -1,11 +1,14 @@
 """From a sweep file to its cells: pure, and every mistake is refused before anything starts."""
 
 import math
+import re
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from documents import ROOT, blocks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -158,6 +161,23 @@ def test_several_grids_are_one_sweep():
     assert [cell.name for cell in cells_of({"train": tables})] == [
         "runs/mixed-model.n_heads=4-0", "runs/mixed-model.n_layers=2-1",
     ]  # fmt: skip
+
+
+def test_the_file_on_the_page_has_the_cells_that_the_page_says(tmp_path):
+    page = (ROOT / "notebooks" / "concepts" / "sweeps.md").read_text()
+    (text,) = blocks(page, "toml")
+    (tmp_path / "sweep.toml").write_text(text)
+    out, cells = planned(tmp_path / "sweep.toml")
+    said = re.search(r"has (\d+) cells: (\d+) runs .*? (\d+) of `scores`.*? (\d+) of `ablation`", page, re.DOTALL)
+    assert said
+    total, *groups = map(int, said.groups())
+    assert Counter(cell.group for cell in cells) == dict(zip(("train", "scores", "ablation"), groups, strict=True)) | {
+        "cause": 1
+    }
+    assert total == len(cells)
+    for name in re.findall(r"^\| `((?:runs|analyses|studies)/.*)/` \|", page, re.MULTILINE):
+        assert name in {cell.name for cell in cells}
+    assert out == "grid"
 
 
 WRONG = [
