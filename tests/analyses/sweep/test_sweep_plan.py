@@ -171,9 +171,8 @@ def test_the_file_on_the_page_has_the_cells_that_the_page_says(tmp_path):
     said = re.search(r"has (\d+) cells: (\d+) runs .*? (\d+) of `scores`.*? (\d+) of `ablation`", page, re.DOTALL)
     assert said
     total, *groups = map(int, said.groups())
-    assert Counter(cell.group for cell in cells) == dict(zip(("train", "scores", "ablation"), groups, strict=True)) | {
-        "cause": 1
-    }
+    expected = dict(zip(("train", "scores", "ablation"), groups, strict=True)) | {"cause": 1}
+    assert Counter(cell.group for cell in cells) == expected
     assert total == len(cells)
     for name in re.findall(r"^\| `((?:runs|analyses|studies)/.*)/` \|", page, re.MULTILINE):
         assert name in {cell.name for cell in cells}
