@@ -84,10 +84,10 @@ def context(checkpoint: "Checkpoint", *about: object) -> str:
 
 
 @cache
-def source_hash() -> str:
+def source_hash(packages: tuple[str, ...] = PACKAGES) -> str:
     """Of the code that computes."""
     found = hashlib.sha256()
-    for package in PACKAGES:
+    for package in packages:
         for path in sorted(Path(str(resources.files(package))).rglob("*.py")):
             found.update(path.read_bytes())
     return found.hexdigest()
