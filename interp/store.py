@@ -1,7 +1,7 @@
 """Finished pieces of a sweep in one SQLite file, keyed by content, so that an interrupted sweep goes on.
 
 The key of a piece is a hash of everything that its numbers depend on: weights, prompts, protocol, mode, set, and the
-source code of this package and of `training`. A stale piece is never read; an unreadable file is one line.
+source code of this package and of `training`. A stale or damaged piece is never read; an unreadable file is one line.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -50,7 +51,8 @@ class Store:
         keys = {digest(about, one): one for one in sets}
         question = ",".join("?" * len(keys))
         rows = self.run(f"SELECT key, errors FROM pieces WHERE key IN ({question})", list(keys))
-        return {keys[found]: unpacked(errors) for found, errors in rows}
+        pieces = {keys[found]: unpacked(errors) for found, errors in rows}
+        return {one: errors for one, errors in pieces.items() if errors is not None}
 
     def write(self, about: str, found: Mapping[HeadSet, SetErrors]) -> None:
         """Keep pieces; they are on disk when this returns."""
@@ -98,6 +100,10 @@ def packed(errors: SetErrors) -> bytes:
     return buffer.getvalue()
 
 
-def unpacked(errors: bytes) -> SetErrors:
-    with np.load(io.BytesIO(errors), allow_pickle=False) as arrays:
-        return SetErrors(**{name: arrays[name] for name in arrays})
+def unpacked(errors: bytes) -> SetErrors | None:
+    """A piece, or None if it is damaged (the archive holds a checksum of every array): it will be measured again."""
+    try:
+        with np.load(io.BytesIO(errors), allow_pickle=False) as arrays:
+            return SetErrors(**{name: arrays[name] for name in arrays})
+    except (OSError, ValueError, TypeError, KeyError, EOFError, MemoryError, BadZipFile):
+        return None

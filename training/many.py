@@ -11,11 +11,13 @@ from subprocess import Popen
 
 from training.checkpoint import read_history
 from training.config import RunConfig
+from training.digits import whole
 from training.errors import UserError
 from training.progress import progress_bar
 from training.signals import Interruption
 
 POLL = 0.5  # seconds
+MOST_RUNS = 1000  # in a range; more are a slip of the finger
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,10 @@ class Job:
             return Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
 
     def steps_done(self) -> int:
-        rows = read_history(self.directory)
+        try:
+            rows = read_history(self.directory)
+        except UserError:  # of this run; the others go on
+            rows = []
         return rows[-1]["step"] if rows else 0
 
     def last_words(self) -> str:
@@ -71,9 +76,13 @@ def parse_seeds(text: str) -> list[int]:
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-            raise UserError(f"--seeds {text}: '{part}' is not a seed or a range of seeds (for example 0-4 or 0,3,7)")
-        seeds += range(int(first), int(last if dash else first) + 1)
+        start, stop = whole(first), whole(last if dash else first)
+        if start is None or stop is None or not start <= stop < start + MOST_RUNS:
+            raise UserError(
+                f"--seeds {text}: '{part}' is not a seed or a range of at most {MOST_RUNS} seeds "
+                "(for example 0-4 or 0,3,7)"
+            )
+        seeds += range(start, stop + 1)
     if len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds {text}: a seed is named twice")
     return seeds
