@@ -162,7 +162,8 @@ class Sweep:
         self.mlps = mlps
         self.known, self.kept = self.references(wanted="other" in self.partners)
         self.fitted: dict[HeadSet, Substitutes] = {}
-        about = (name, n_prompts, seed, protocol.site, protocol.ranges, protocol.tokens)
+        tokens = None if protocol.tokens is None else protocol.tokens.tolist()  # a long tensor is not shown in full
+        about = (name, n_prompts, seed, protocol.site, protocol.ranges, tokens)
         self.context = context(checkpoint, *about) if protocol.store else ""
 
     def references(self, *, wanted: bool) -> tuple[Moments, list[Tensor] | None]:

@@ -6,6 +6,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from training.errors import UserError
+
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that a reader, or a kill at any moment, sees the old one or the new one, whole.
@@ -43,6 +45,16 @@ def check_plain(path: Path, at_most: int | None = None) -> None:
         raise ValueError("it is not a plain file")
     if at_most is not None and found.st_size > at_most:
         raise ValueError(f"it has {found.st_size} bytes, and none of ours has more than {at_most}")
+
+
+def check_name(path: Path) -> None:
+    """Refuse a path that is no text: safetensors could not read what lies there.
+
+    Raises:
+        UserError: it holds bytes that are not UTF-8.
+    """
+    if any("\ud800" <= sign <= "\udfff" for sign in str(path)):
+        raise UserError(f"'{path}': a name in UTF-8 is needed")
 
 
 def parse_json(text: str) -> Any:

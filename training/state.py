@@ -116,7 +116,7 @@ def restore(config: RunConfig, directory: Path, device: str) -> TrainingState | 
             f"go on with --device {began_on}"
         )
     try:
-        fill(state, tensors, counters)
+        fill(state, directory, tensors, counters)
         kept = checkpoint.history_until(directory, config, state.step)
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         said = error if isinstance(error, UserError) else f"{directory / checkpoint.RESUME} does not fit this run"
@@ -126,13 +126,15 @@ def restore(config: RunConfig, directory: Path, device: str) -> TrainingState | 
     return state
 
 
-def fill(state: TrainingState, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
+def fill(state: TrainingState, directory: Path, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
     """Put what was saved into a fresh state; fails, in one way or another, where it does not fit."""
-    state.model.load_state_dict(under("model.", tensors))
+    checkpoint.load_tensors(state.model, under("model.", tensors), directory / checkpoint.RESUME)
     state.optimizer.load_tensors(under("optimizer.", tensors))
     state.data.set_state(tensors["rng.data"])
     state.task.set_state(tensors["rng.task"])
     for name in COUNTERS:
+        if type(counters[name]) is not type(getattr(state, name)):
+            raise TypeError(name)
         setattr(state, name, counters[name])
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from training.errors import UserError
-from training.files import check_plain, write_atomically
+from training.files import check_name, check_plain, write_atomically
 
 SEAL = "sha256"
 
@@ -63,6 +63,7 @@ def read_metadata(path: Path) -> Metadata:
 
 
 def read(path: Path, *, tensors: bool = True) -> tuple[Tensors, Metadata]:
+    check_name(path)
     try:
         check_plain(path)
         with safe_open(path, "pt") as file:  # checks that the tensors which its header announces are there
