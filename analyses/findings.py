@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from interp.display.html import result_html
 from interp.plots import save_figure
 from training.errors import UserError, one_of
-from training.output import Table, print_table, records, write_table
+from training.output import Table, print_table, records, write_table, write_text
 
 Figure = Callable[[], list[Axes]]
 
@@ -66,7 +66,7 @@ def write(found: Findings, directory: Path) -> None:
         write_table(table, directory / f"{name}.csv")
     for name, draw in found.figures.items():
         save_figure(draw(), directory / f"{name}.png")
-    (directory / "summary.md").write_text(summary(found))
+    write_text(summary(found), directory / "summary.md")
 
 
 def summary(found: Findings) -> str:

@@ -19,7 +19,7 @@ from interp.scores import HeadScores, score, selection_scores
 from interp.verdict import ATTENDS, verdict
 from training.checkpoint import Checkpoint
 from training.evaluate import error_curves
-from training.output import write_table
+from training.output import write_table, write_text
 
 QUESTION = "Do retrospective heads make this model learn in context?"
 
@@ -94,7 +94,7 @@ def write(result: RetrospectiveStudy, directory: Path) -> None:
         save_figure(plot_ablation(result.ablation, found), directory / "ablation.png")
         save_figure(plot_ablation_curves(result.ablation, found), directory / "ablation_curves.png")
         figures += ["ablation_curves", "ablation"]
-    (directory / "summary.md").write_text(summary(result, figures))
+    write_text(summary(result, figures), directory / "summary.md")
 
 
 def summary(result: RetrospectiveStudy, figures: list[str]) -> str:

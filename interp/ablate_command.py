@@ -91,6 +91,7 @@ def run(request: Request, *, json: bool, out: Path | None) -> None:
     checkpoints = load_all(request.ckpts, request.device)
     subjects = [subject(request, checkpoint) for checkpoint in checkpoints]
     store = Store(output.prepare_directory(out)) if out else None
+    places = [output.prepare_directory(one) for one in directories(checkpoints, out)] if out else []
     results = [carry_out(request, one, store) for one in subjects]
     several = None
     if len(subjects) > 1 and all(isinstance(one, Ablation) for one in results):
@@ -100,7 +101,7 @@ def run(request: Request, *, json: bool, out: Path | None) -> None:
             ablations = cast(list[Ablation], results)
             several = pooled(checkpoints, ablations, [one.sets[0] for one in subjects], request.heads)
     if out:
-        write(subjects, results, several, out)
+        write(subjects, results, several, places, out)
     if json:
         output.print_json(document(request, subjects, results, several))
         return
@@ -171,13 +172,24 @@ def carry_out(request: Request, one: Subject, store: Store | None) -> Result:
     return ablate(one.checkpoint, one.sets, one.names, design=design, **own, **common)
 
 
-def write(subjects: Sequence[Subject], results: Sequence[Result], several: pd.DataFrame | None, out: Path) -> None:
-    """Tables and figures; with several checkpoints each has a directory of its own."""
+def directories(checkpoints: Sequence[Checkpoint], out: Path) -> list[Path]:
+    """Where each checkpoint's tables go: with several ones each has a directory of its own."""
+    if len(checkpoints) == 1:
+        return [out]
+    return [out / name for name in output.file_names([one.name for one in checkpoints])]
+
+
+def write(
+    subjects: Sequence[Subject],
+    results: Sequence[Result],
+    several: pd.DataFrame | None,
+    places: Sequence[Path],
+    out: Path,
+) -> None:
+    """Tables and figures of each checkpoint in its place, and those of all together."""
     from interp.plots import save_figure
 
-    for one, result in zip(subjects, results, strict=True):
-        name = one.checkpoint.name.replace(":", "-").replace("/", "-")
-        directory = output.prepare_directory(out / name if len(subjects) > 1 else out)
+    for one, result, directory in zip(subjects, results, places, strict=True):
         result.write(directory)
         for figure, axes in figures(one, result):
             save_figure(axes, directory / figure)
@@ -193,7 +205,8 @@ def figures(one: Subject, result: Result) -> list[tuple[str, Drawn]]:
         return [("pairs.png", result.plot())]
     if len(one.sets) == 1 or len(one.sets) > VERDICTS:
         return [("ablation.png" if len(one.sets) == 1 else "effects.png", result.plot())]
-    return [(f"ablation_{show(heads)}.png", result.plot(show(heads))) for heads in one.sets]
+    names = output.file_names([show(heads) for heads in one.sets])
+    return [(f"ablation_{name}.png", result.plot(show(heads))) for name, heads in zip(names, one.sets, strict=True)]
 
 
 def document(

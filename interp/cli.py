@@ -4,8 +4,12 @@ Commands are entry points in the group `interp.commands` (see pyproject.toml), s
 `interp --help` imports neither torch nor a plotting library.
 """
 
+import os
+import re
 import sys
+from contextlib import suppress
 from importlib.metadata import entry_points
+from io import TextIOWrapper
 from typing import NoReturn
 
 import typer
@@ -36,8 +40,12 @@ def build() -> typer.Typer:
 
 def main() -> NoReturn:
     """Run the command line. Exit codes: 0 done, 1 a self-check failed, 2 the input is wrong, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may lack ², and a path may be no text
     try:
         code = build()(standalone_mode=False)
+        print(end="", flush=True)
     except CheckError as error:
         fail(error, 1)
     except UserError as error:
@@ -46,10 +54,33 @@ def main() -> NoReturn:
         if type(error).__name__ == "NoArgsIsHelpError":
             sys.exit(0)  # its message is the help, which has been printed
         fail(error, 2)
+    except (OSError, MemoryError, RuntimeError) as error:
+        said = what_the_system_refused(error)
+        if said is None:
+            raise
+        fail(UserError(said), 2)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def what_the_system_refused(error: Exception) -> str | None:
+    """In words: a full disk, a name that is too long, memory; None if the error says nothing of the kind.
+
+    >>> what_the_system_refused(FileNotFoundError(2, "No such file or directory", "a"))
+    "cannot use 'a': No such file or directory"
+    """
+    if isinstance(error, MemoryError) or re.search("allocate memory|out of memory", str(error)):
+        return "not enough memory: ask for fewer prompts or sets at a time, or a smaller model"
+    if isinstance(error, OSError):
+        return f"cannot use '{error.filename or 'stdout'}': {error.strerror or error}"
+    return None
 
 
 def fail(error: Exception, code: int) -> NoReturn:
     message = error.format_message() if isinstance(error, TyperException) else str(error)
-    print(f"interp: {' '.join(message.split())}", file=sys.stderr)
+    with suppress(OSError):  # nobody may be left to read it
+        print(f"interp: {' '.join(message.split())}", file=sys.stderr)
+    try:
+        print(end="", flush=True)
+    except OSError:  # what is left of the output has nowhere to go, and Python would say so once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)

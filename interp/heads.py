@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from training.digits import whole
 from training.errors import UserError
 
 SYNTAX = "LAYER.HEAD such as 0.3, LAYER.mlp, a list 0.3,1.2, top:K, above:SCORE, layer:L, all, each, layers, mlps"
@@ -93,11 +94,11 @@ def parse_heads(text: str, n_layers: int, n_heads: int, scores: Callable[[], Sco
     if text in whole_families:
         return whole_families[text]
     if kind == "layer" and colon:
-        layer = whole(argument, text)
+        layer = count(argument, text)
         check_head(Head(layer, 0), text, n_layers, n_heads)
         return [tuple(head for head in everything if head.layer == layer)]
     if kind == "top" and colon:
-        return [top_heads(whole(argument, text), text, everything, scores)]
+        return [top_heads(count(argument, text), text, everything, scores)]
     if kind == "above" and colon:
         table = scores_or_fail(text, scores)
         found = heads_above(threshold(argument, text), table)
@@ -116,11 +117,10 @@ def parse_heads(text: str, n_layers: int, n_heads: int, scores: Callable[[], Sco
 
 def parse_head(name: str, text: str) -> Head:
     layer, _, number = name.partition(".")
-    if layer.isdecimal() and number == "mlp":
-        return Head(int(layer), MLP)
-    if not (layer.isdecimal() and number.isdecimal()):
+    place = whole(layer), MLP if number == "mlp" else whole(number)
+    if place[0] is None or place[1] is None:
         raise UserError(f"--heads {text}: '{name}' is not a head (valid: {SYNTAX})")
-    return Head(int(layer), int(number))
+    return Head(place[0], place[1])
 
 
 def check_head(head: Head, text: str, n_layers: int, n_heads: int) -> None:
@@ -159,10 +159,11 @@ def scores_or_fail(text: str, scores: Callable[[], Scores] | None) -> Scores:
     return scores()
 
 
-def whole(argument: str, text: str) -> int:
-    if not argument.isdecimal():
+def count(argument: str, text: str) -> int:
+    number = whole(argument)
+    if number is None:
         raise UserError(f"--heads {text}: '{argument}' is not a whole number")
-    return int(argument)
+    return number
 
 
 def threshold(argument: str, text: str) -> float:

@@ -21,6 +21,7 @@ from interp.heads import head_grid
 from interp.patterns import Patterns
 from interp.positions import show_points
 from interp.scores import HeadScores
+from training.files import write_atomically
 from training.frames import where
 from training.output import records
 
@@ -377,16 +378,19 @@ def image(axes: list[Axes], said: str) -> str:
         axes: of one figure.
         said: for those who do not see it.
     """
-    written, figure = BytesIO(), figure_of(axes)
-    figure.savefig(written, format="png")
-    plt.close(figure)
-    width = 0.8 * figure.get_figwidth() * DPI
-    data = b64encode(written.getvalue()).decode()
+    width = 0.8 * figure_of(axes).get_figwidth() * DPI
+    data = b64encode(png(axes)).decode()
     return f'<img alt="{escape(said)}" width="{width:.0f}" src="data:image/png;base64,{data}">'
 
 
 def save_figure(axes: list[Axes], path: Path) -> None:
     """Write the figure of these axes as PNG and close it."""
-    figure = figure_of(axes)
-    figure.savefig(path)
+    write_atomically(path, png(axes))
+
+
+def png(axes: list[Axes]) -> bytes:
+    """The figure of these axes as a file's content; closes it."""
+    written, figure = BytesIO(), figure_of(axes)
+    figure.savefig(written, format="png")
     plt.close(figure)
+    return written.getvalue()

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from training.digits import whole
 from training.errors import UserError
 from training.prompts import Layout
 
@@ -29,10 +30,11 @@ def parse_points(text: str) -> list[slice]:
 
 
 def parse_range(option: str, text: str, part: str) -> slice:
-    found = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
-    if not found or int(found[1]) > int(found[2] or found[1]):
+    start, dash, stop = part.partition("-")
+    first, last = whole(start), whole(stop if dash else start)
+    if first is None or last is None or first > last:
         raise UserError(f"{option} {text}: '{part}' is not a range A-B of pairs counted from 0 (for example 0-3)")
-    return slice(int(found[1]), int(found[2] or found[1]) + 1)
+    return slice(first, last + 1)
 
 
 def check_points(points: slice, n_points: int, option: str = "--points") -> slice:

@@ -1,8 +1,8 @@
 """Finished pieces of a sweep in one SQLite file, keyed by content, so that an interrupted sweep goes on.
 
 The key of a piece is a hash of everything that its numbers depend on: weights, prompts, protocol, mode, set, and the
-source code of this package and of `training`. A stale piece is never read; an unreadable file is one line. What a
-notebook defines (a mode, a function class) can change under its name, so nothing that it takes part in is kept.
+source code of this package and of `training`. A stale or damaged piece is never read; an unreadable file is one line.
+What a notebook defines (a mode, a function class) can change under its name, so nothing that it takes part in is kept.
 """
 
 import hashlib
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FILE = "sweep.sqlite"
 PACKAGES = ("training", "interp")
 FIELDS = ("total", "direct", "frozen", "curve")
+UNUSABLE = (sqlite3.Error, UnicodeError)  # a damaged file may hold text that is none
 
 
 class Store:
@@ -44,7 +45,7 @@ class Store:
             self.connection = sqlite3.connect(self.path, timeout=60, check_same_thread=False)
             with self.connection:
                 self.connection.execute("CREATE TABLE IF NOT EXISTS pieces (key TEXT PRIMARY KEY, errors BLOB)")
-        except sqlite3.Error as error:
+        except UNUSABLE as error:
             raise UserError(f"cannot use '{self.path}': {error} (delete it to start the sweep anew)") from None
 
     def read(self, about: str, sets: Sequence[HeadSet]) -> dict[HeadSet, SetErrors]:
@@ -52,22 +53,23 @@ class Store:
         keys = {digest(about, one): one for one in sets}
         question = ",".join("?" * len(keys))
         rows = self.run(f"SELECT key, errors FROM pieces WHERE key IN ({question})", list(keys))
-        return {keys[found]: unpacked(errors) for found, errors in rows}
+        whole = {key: content for key, sealed in rows if (content := opened(key, sealed)) is not None}
+        return {one: unpacked(whole[key]) for key, one in keys.items() if key in whole}
 
     def write(self, about: str, found: Mapping[HeadSet, SetErrors]) -> None:
         """Keep pieces; they are on disk when this returns."""
-        rows = [(digest(about, one), packed(errors)) for one, errors in found.items()]
+        rows = [(key, sealed(key, packed(errors))) for one, errors in found.items() for key in [digest(about, one)]]
         try:
             with self.lock, self.connection:
                 self.connection.executemany("INSERT OR REPLACE INTO pieces VALUES (?, ?)", rows)
-        except sqlite3.Error as error:
+        except UNUSABLE as error:
             raise UserError(f"cannot write to '{self.path}': {error}") from None
 
-    def run(self, statement: str, values: list[str]) -> list[tuple[str, bytes]]:
+    def run(self, statement: str, values: list[str]) -> list[tuple[str, object]]:
         try:
             with self.lock:
                 return self.connection.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
+        except UNUSABLE as error:
             raise UserError(f"cannot read '{self.path}': {error} (delete it to start the sweep anew)") from None
 
 
@@ -112,3 +114,16 @@ def packed(errors: SetErrors) -> bytes:
 def unpacked(errors: bytes) -> SetErrors:
     with np.load(io.BytesIO(errors), allow_pickle=False) as arrays:
         return SetErrors(**{name: arrays[name] for name in arrays})
+
+
+def sealed(key: str, content: bytes) -> bytes:
+    """The content behind a hash of itself and its key, so that neither can change alone."""
+    return hashlib.sha256(key.encode() + content).digest() + content
+
+
+def opened(key: str, written: object) -> bytes | None:
+    """What was sealed under this key, or None if that is not what is there now: it will be measured again."""
+    if not isinstance(written, bytes):
+        return None
+    content = written[hashlib.sha256().digest_size :]
+    return content if written == sealed(key, content) else None

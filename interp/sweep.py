@@ -164,7 +164,8 @@ class Sweep:
         self.mlps = mlps
         self.known, self.kept = self.references(wanted="other" in self.partners)
         self.fitted: dict[HeadSet, Substitutes] = {}
-        about = (name, n_prompts, seed, protocol.site, protocol.ranges, protocol.tokens)
+        tokens = None if protocol.tokens is None else protocol.tokens.tolist()  # a long tensor is not shown in full
+        about = (name, n_prompts, seed, protocol.site, protocol.ranges, tokens)
         self.store = protocol.store if all(map(is_covered, made_by(config, name, modes))) else None
         self.context = context(checkpoint, *about) if self.store else ""
 

@@ -6,13 +6,15 @@
     snapshots/step-NNNNNN.safetensors    weights at log-spaced steps
     resume/state.safetensors             weights, optimiser, RNG states and counters of the last save
 
-Every file is replaced atomically and nothing is ever unpickled. A checkpoint is named by its directory, by `DIR@STEP`
-for a snapshot, or by `zoo:NAME` for one that ships with the package.
+Every file is replaced atomically and nothing is ever unpickled. Weights carry a hash of themselves and one of the
+configuration that made them, rows of the history a checksum each: what was damaged or swapped is refused. Files of
+programs that kept no hashes yet have none to be held against. A checkpoint is named by its directory, by `DIR@STEP` for
+a snapshot, or by `zoo:NAME` for one that ships with the package.
 """
 
+import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import re
 import shutil
@@ -23,23 +25,23 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
 from torch import Tensor
 
-from training.config import RunConfig
+from training.config import ModelConfig, RunConfig
+from training.digits import whole
 from training.errors import UserError, one_of
+from training.files import check_plain, parse_json, write_atomically
+from training.history import HISTORY, Arm, Row, arm_of, history_text, read_history
+from training.history import append_history as append_history
 from training.settings import differences, from_dict, to_dict
+from training.tensor_files import first_line, read_metadata, read_tensors, write_tensors
 from training.transformer import Transformer
 
 FORMAT_VERSION = 2
-CONFIG, WEIGHTS, HISTORY, SNAPSHOTS, RESUME = (
-    "config.json",
-    "model.safetensors",
-    "history.jsonl",
-    "snapshots",
-    "resume",
-)
+CONFIG, WEIGHTS, SNAPSHOTS, RESUME = "config.json", "model.safetensors", "snapshots", "resume/state.safetensors"
+LARGEST_CONFIG, LARGEST_HEADER = 2**20, 2**24  # bytes
+STEP, RUN, COUNTERS = "step", "run", "counters"
+START_AGAIN = "(start again with --force)"
 
 
 @dataclass(frozen=True)
@@ -76,24 +78,35 @@ def load(name: str | Path, device: str = "cpu") -> Checkpoint:
     directory, step = locate(str(name))
     config = read_config(directory)
     path = weights_path(directory, step)
+    tensors, found = read_weights(path, config)
+    if step is not None and found != step:
+        raise UserError(f"{path} is not what its name says: it holds the weights of step {found}")
     model = Transformer(config.model, layout=config.layout)
-    tensors, saved_step = read_weights(path)
     load_tensors(model, tensors, path)
-    return Checkpoint(str(name), directory, config, saved_step, model.requires_grad_(False).eval().to(device))
+    return Checkpoint(str(name), directory, config, found, model.requires_grad_(False).eval().to(device))
 
 
 def locate(name: str) -> tuple[Path, int | None]:
     """The directory and the snapshot step (None for the final weights) that a checkpoint's name stands for."""
-    if Path(name).is_dir():
+    if is_directory(name):
         return Path(name), None
     with_step = re.fullmatch(r"(.+)@([^/]*)", name)
-    base, step = with_step.groups() if with_step else (name, None)
-    if step is not None and not step.isdecimal():
-        raise UserError(f"--ckpt {name}: '{step}' is not a step (for example {base}@200)")
+    base, digits = with_step.groups() if with_step else (name, None)
+    step = None if digits is None else whole(digits)
+    if step is None and digits is not None:
+        raise UserError(f"--ckpt {name}: '{digits}' is not a step (for example {base}@200)")
     directory = zoo_path(base.removeprefix("zoo:")) if base.startswith("zoo:") else Path(base)
-    if not directory.is_dir():
+    if not is_directory(directory):
         raise UserError(f"no checkpoint directory '{base}' (shipped as zoo:NAME: {', '.join(zoo_summary())})")
-    return directory, None if step is None else int(step)
+    return directory, step
+
+
+def is_directory(path: str | Path) -> bool:
+    """Whether there is such a directory; there is none of a name that is too long for any."""
+    try:
+        return Path(path).is_dir()
+    except OSError:
+        return False
 
 
 def zoo_root() -> Path:
@@ -135,7 +148,8 @@ def runs_of_numbers(names: Sequence[str]) -> list[str]:
 
 def snapshot_steps(directory: Path) -> list[int]:
     """The steps of the snapshots in a run directory, ascending."""
-    return sorted(int(path.stem.removeprefix("step-")) for path in (directory / SNAPSHOTS).glob("step-*.safetensors"))
+    steps = (whole(path.stem.removeprefix("step-")) for path in (directory / SNAPSHOTS).glob("step-*.safetensors"))
+    return sorted(step for step in steps if step is not None and snapshot_path(directory, step).exists())
 
 
 def snapshot_path(directory: Path, step: int) -> Path:
@@ -161,8 +175,8 @@ def read_config(directory: Path) -> RunConfig:
     """
     document = read_document(directory)
     version, path = document.get("format_version"), directory / CONFIG
-    if version != FORMAT_VERSION:
-        older = isinstance(version, int) and version < FORMAT_VERSION
+    if type(version) is not int or version != FORMAT_VERSION:
+        older = type(version) is int and version < FORMAT_VERSION
         way = f": convert it with `interp upgrade --ckpt {directory}`" if older else ""
         raise UserError(f"{path} has format version {version}; this program reads version {FORMAT_VERSION}{way}")
     config = from_dict(RunConfig, document["run"])
@@ -180,7 +194,8 @@ def read_document(directory: Path) -> dict[str, Any]:
     """
     path = directory / CONFIG
     try:
-        document = json.loads(path.read_text())
+        check_plain(path, LARGEST_CONFIG)
+        document = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{directory} is not a checkpoint: it has no {CONFIG}") from None
     except (OSError, ValueError) as error:
@@ -190,37 +205,75 @@ def read_document(directory: Path) -> dict[str, Any]:
     return document
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], int]:
-    """The tensors in a weights file and their training step."""
+def read_weights(path: Path, config: RunConfig) -> tuple[dict[str, Tensor], int]:
+    """The tensors in a weights file of this run and their training step.
+
+    Raises:
+        UserError: it is missing, damaged, or of another run.
+    """
     try:
-        return load_file(path), saved_step(path)
+        read_metadata(path)  # a file that was cut short is too small, too, but that is not what is wrong with it
+        check_size(config.model, path)
+        tensors, metadata = read_tensors(path)
     except FileNotFoundError:
-        raise UserError(f"no weights at {path}: training has not saved any yet") from None
-    except (OSError, SafetensorError) as error:
+        raise no_weights(path) from None
+    except OSError as error:
         raise UserError(f"{path} is damaged: {first_line(error)}") from None
+    step = step_in(metadata, path)
+    if metadata.get(RUN) not in (None, fingerprint(config)):
+        raise UserError(f"{path} holds the weights of another run than the one that {CONFIG} describes")
+    if step > config.recipe.steps:
+        raise UserError(f"{path} does not fit {CONFIG}: it is of step {step}, the run has {config.recipe.steps}")
+    return tensors, step
+
+
+def check_size(config: ModelConfig, path: Path) -> None:
+    """Refuse a file that cannot hold the weights that the configuration announces, before either takes memory."""
+    room = path.stat().st_size - 4 * config.n_parameters
+    if not 0 <= room <= LARGEST_HEADER:
+        small = "small" if room < 0 else "large"
+        raise UserError(f"{path} does not fit {CONFIG}: it is too {small} for {config.n_parameters} weights")
+
+
+def fingerprint(config: RunConfig) -> str:
+    """A hash of everything that a run was told."""
+    return hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()
 
 
 def saved_step(path: Path) -> int:
+    """The training step of a weights file."""
     try:
-        with safe_open(path, "pt") as file:
-            return int((file.metadata() or {})["step"])
+        return step_in(read_metadata(path), path)
     except FileNotFoundError:
-        raise UserError(f"no weights at {path}: training has not saved any yet") from None
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise UserError(f"{path} is damaged: {first_line(error)}") from None
+        raise no_weights(path) from None
+
+
+def step_in(metadata: Mapping[str, str], path: Path) -> int:
+    step = whole(metadata.get(STEP, ""))
+    if step is None:
+        raise UserError(f"{path} is damaged: it does not say of which step it is")
+    return step
+
+
+def no_weights(path: Path) -> UserError:
+    return UserError(f"no weights at {path}: training has not saved any yet")
 
 
 def load_tensors(model: Transformer, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Copy tensors into the model, refusing anything that does not fit it exactly."""
     wanted = model.state_dict()
     odd = sorted(set(wanted).symmetric_difference(tensors))
-    odd += [key for key in wanted if key in tensors and tensors[key].shape != wanted[key].shape]
+    odd += [key for key in wanted if key in tensors and kind_of(tensors[key]) != kind_of(wanted[key])]
     if odd:
-        raise UserError(f"{path} does not fit {CONFIG}: {odd[0]} is missing, unknown or of another shape")
+        raise UserError(f"{path} does not fit {CONFIG}: {odd[0]} is missing, unknown or of another shape or type")
     infinite = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
     if infinite:
         raise UserError(f"{path} is damaged: {infinite[0]} holds values that are not finite")
     model.load_state_dict(dict(tensors))
+
+
+def kind_of(tensor: Tensor) -> tuple[object, ...]:
+    return tensor.dtype, *tensor.shape
 
 
 def write_config(directory: Path, config: RunConfig) -> None:
@@ -228,88 +281,82 @@ def write_config(directory: Path, config: RunConfig) -> None:
     write_atomically(directory / CONFIG, (json.dumps(document, indent=2) + "\n").encode())
 
 
-def write_weights(path: Path, model: Transformer, step: int) -> None:
-    write_atomically(path, save(packed(model.state_dict()), {"step": str(step)}))
+def write_weights(path: Path, model: Transformer, step: int, config: RunConfig | None = None) -> None:
+    """Write weights; those of a run say of which."""
+    of_run = {} if config is None else {RUN: fingerprint(config)}
+    write_tensors(path, model.state_dict(), {STEP: str(step), **of_run})
 
 
-def write_resume(directory: Path, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> None:
+def write_resume(
+    directory: Path, tensors: Mapping[str, Tensor], counters: Mapping[str, Any], config: RunConfig
+) -> None:
     """One file, so that weights, optimiser and generators can never be of different steps."""
-    data = save(packed(tensors), {"counters": json.dumps(dict(counters))})
-    write_atomically(directory / RESUME / "state.safetensors", data)
+    metadata = {COUNTERS: json.dumps(dict(counters)), RUN: fingerprint(config)}
+    write_tensors(directory / RESUME, tensors, metadata)
 
 
-def read_resume(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The tensors and counters of the last save, or None when there is none."""
-    path = directory / RESUME / "state.safetensors"
-    if not path.exists():
-        return None
+def read_resume(directory: Path, config: RunConfig | None = None) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The tensors and counters of the last save, or None when there is none.
+
+    Args:
+        directory: the run's.
+        config: what it has to be a save of; None asks for any.
+
+    Raises:
+        UserError: it is damaged, or of another run.
+    """
+    path = directory / RESUME
     try:
-        with safe_open(path, "pt") as file:
-            counters = json.loads((file.metadata() or {})["counters"])
-        return load_file(path), counters
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise UserError(f"{path} is damaged: {first_line(error)} (start again with --force)") from None
-
-
-def append_history(directory: Path, rows: list[dict[str, Any]]) -> None:
-    with (directory / HISTORY).open("a") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-
-
-def read_history(directory: Path) -> list[dict[str, Any]]:
-    """The rows of history.jsonl, without a last line that a kill cut short."""
-    path = directory / HISTORY
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
+        tensors, metadata = read_tensors(path)
+        counters = parse_json(metadata[COUNTERS])
+        if config is not None and metadata.get(RUN) not in (None, fingerprint(config)):
+            raise ValueError("it is of another run")
+        if not isinstance(counters, dict):
+            raise ValueError("it has no counters")
+    except FileNotFoundError:
+        return None
+    except UserError as error:
+        raise UserError(f"{error} {START_AGAIN}") from None
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {error} {START_AGAIN}") from None
+    return tensors, counters
 
 
 def forget_after(directory: Path, step: int) -> None:
     """Drop history rows and snapshots that a resumed run will make again; -1 drops all of them."""
     rows = [row for row in read_history(directory) if row["step"] <= step]
-    write_atomically(directory / HISTORY, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    write_atomically(directory / HISTORY, history_text(rows).encode())
     for later in (s for s in snapshot_steps(directory) if s > step):
         snapshot_path(directory, later).unlink()
 
 
+def history_until(directory: Path, config: RunConfig, step: int) -> list[Row]:
+    """The rows of the history up to a step; none where nothing was kept.
+
+    Raises:
+        UserError: it is damaged: an evaluation that was due by then is not in it.
+    """
+    rows = [row for row in read_history(directory) if row["step"] <= step]
+    due = {*range(0, step + 1, config.record.eval_every), *({step} & {config.recipe.steps})}
+    steps_of: dict[Arm, set[int]] = {}
+    for row in rows:
+        steps_of.setdefault(arm_of(row), set()).add(row["step"])
+    missing = set().union(*(due - steps for steps in steps_of.values()))
+    if missing:
+        raise UserError(f"{directory / HISTORY} is damaged: it lacks an evaluation of step {min(missing)}")
+    return rows
+
+
 def delete_resume(directory: Path) -> None:
-    shutil.rmtree(directory / RESUME, ignore_errors=True)
+    shutil.rmtree((directory / RESUME).parent, ignore_errors=True)
 
 
 def delete_run(directory: Path) -> None:
-    """Remove a run's files, and nothing else that lies beside them."""
-    for name in (CONFIG, WEIGHTS, HISTORY):
-        (directory / name).unlink(missing_ok=True)
+    """Remove a run's files, and nothing else that lies beside them; what makes it a run goes last."""
     delete_resume(directory)
     shutil.rmtree(directory / SNAPSHOTS, ignore_errors=True)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a kill at any moment, sees the old one or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def packed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    for name in (WEIGHTS, HISTORY, CONFIG):
+        (directory / name).unlink(missing_ok=True)
 
 
 def environment() -> dict[str, str | None]:

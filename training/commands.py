@@ -160,7 +160,8 @@ def history(
         raise UserError(f"--fraction {fraction}: must be between 0 and 1")
     tables = []
     for name in expand(ckpt):
-        found = convergence(locate(name)[0], fraction)
+        directory, step = locate(name)
+        found = convergence(directory, fraction, step=step)
         found.insert(0, "checkpoint", name)
         tables.append(found)
     table = pd.concat(tables, ignore_index=True)

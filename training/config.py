@@ -4,6 +4,7 @@ A preset file has one table per dataclass below (`training.settings` reads it).
 """
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,6 +14,9 @@ from training.function_classes import WeightKind, function_class
 from training.inputs import input_distribution
 from training.prompts import Layout
 from training.scales import Scale, no_context_moment, second_moment
+
+MOST_PARAMETERS = 10**9
+"""Weights and what training keeps of each take 16 bytes."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,25 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "n_layers", "n_heads", "d_model", "n_dims", "n_ctx", "init_std")
+        if self.n_parameters > MOST_PARAMETERS:
+            raise UserError(f"model: {self.n_parameters} weights; at most {MOST_PARAMETERS} are possible")
         if self.d_model % self.n_heads:
             raise UserError(f"model.d_model={self.d_model} is not a multiple of model.n_heads={self.n_heads}")
 
     @property
     def d_head(self) -> int:
         return self.d_model // self.n_heads
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights, without the instruction vectors that a layout may add.
+
+        >>> ModelConfig(n_layers=3, n_heads=8, d_model=64, n_dims=4, n_ctx=32).n_parameters
+        152449
+        """
+        width = self.d_model
+        per_layer = 12 * width**2 + 13 * width  # four matrices of attention, eight of the MLP; biases and LayerNorms
+        return self.n_layers * per_layer + width * (self.n_dims + self.n_ctx + 3) + 1
 
 
 @dataclass(frozen=True)
@@ -172,6 +189,7 @@ class RecipeConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "steps", "batch_size", "lr", "lr_beside", "beta2", "momentum", "threads")
+        require_at_most(self, 1024, "threads")
         require_not_negative(self, "warmup_steps", "weight_decay", "grad_clip")
         for name in ("beta2", "momentum"):
             if getattr(self, name) >= 1:
@@ -190,6 +208,7 @@ class RecordConfig:
     def __post_init__(self) -> None:
         require_positive(self, "eval_every", "eval_prompts", "save_every")
         require_not_negative(self, "snapshots")
+        require_at_most(self, 10_000, "snapshots")
 
 
 @dataclass(frozen=True)
@@ -319,11 +338,17 @@ def require_not_negative(config: object, *names: str) -> None:
             raise UserError(f"{section_of(config)}.{name}={getattr(config, name)}: must not be negative")
 
 
+def require_at_most(config: object, most: int, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) > most:
+            raise UserError(f"{section_of(config)}.{name}={getattr(config, name)}: must be at most {most}")
+
+
 def require_names(key: str, names: tuple[str, ...]) -> None:
     if not names:
         raise UserError(f"{key} is empty: name at least one")
     if len(set(names)) < len(names):
-        raise UserError(f"{key}={','.join(names)}: {max(names, key=names.count)} is named twice")
+        raise UserError(f"{key}={','.join(names)}: {Counter(names).most_common(1)[0][0]} is named twice")
 
 
 def section_of(config: object) -> str:

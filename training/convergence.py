@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from training.checkpoint import read_history
+from training.checkpoint import history_until, read_config, saved_step, weights_path
+from training.errors import UserError
 
 FRACTION = 0.5
 HELD = 3
+ALWAYS_KEPT = ("function_class", "nmse", "prompts_seen", "seconds")
 NOT_ALWAYS_KEPT = {
     "inputs": "gaussian",
     "nmse_tail": math.nan,
@@ -30,8 +32,8 @@ def first_held(errors: Sequence[float], limit: float, held: int = HELD) -> int |
     return next((i for i in range(len(below)) if below[i] and all(below[i : i + held])), None)
 
 
-def convergence(directory: Path, fraction: float = FRACTION, held: int = HELD) -> pd.DataFrame:
-    """One row per function class and input distribution of a run.
+def convergence(directory: Path, fraction: float = FRACTION, held: int = HELD, step: int | None = None) -> pd.DataFrame:
+    """One row per function class and input distribution of a run, up to a step.
 
     Columns: `function_class`, `inputs`; `nmse` (mean over points), `nmse_tail` and `no_context_tail` (the model and the
     no-context optimum over the last quarter of the points) at the end; and where the run converged - the first
@@ -42,11 +44,21 @@ def convergence(directory: Path, fraction: float = FRACTION, held: int = HELD) -
         directory: a run's.
         fraction: of the no-context optimum on the same held-out prompts.
         held: consecutive evaluations.
+        step: of its weights; None takes the latest.
+
+    Raises:
+        UserError: it is no run, or its history is damaged, or there is none.
     """
-    history = pd.DataFrame(read_history(directory))
+    rows = history_until(directory, read_config(directory), saved_step(weights_path(directory, step)))
+    lost = [column for column in ALWAYS_KEPT if any(row.get(column) is None for row in rows)]
+    if not rows or lost:
+        raise UserError(f"{directory} has no history of its {lost[0] if lost else 'training'}")
+    history = pd.DataFrame(rows)
     for column, value in NOT_ALWAYS_KEPT.items():
         if column not in history:
             history[column] = value
+    errors = ["nmse", "nmse_tail", "no_context_tail"]
+    history[errors] = history[errors].astype(float)
     rows = []
     for (name, inputs), arm in history.groupby(["function_class", "inputs"], sort=False):  # pyright: ignore
         last = arm.iloc[-1]
@@ -54,6 +66,6 @@ def convergence(directory: Path, fraction: float = FRACTION, held: int = HELD) -
         at = first_held(ratios, fraction, held)
         account = ["step", "prompts_seen", "prompts_total", "flops", "seconds"]
         reached = dict.fromkeys(account) if at is None else arm.iloc[at][account].to_dict()
-        ends = {key: float(last[key]) for key in ("nmse", "nmse_tail", "no_context_tail")}
+        ends = {key: float(last[key]) for key in errors}
         rows.append({"function_class": name, "inputs": inputs, **ends, **reached})
     return pd.DataFrame(rows)

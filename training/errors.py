@@ -24,7 +24,14 @@ def one_of(what: str, given: str, valid: Iterable[object]) -> UserError:
     return UserError(f"unknown {what} '{given}' (valid: {names})")
 
 
-def require(what: str, value: int | float, *, at_least: int | None = None, above: int | None = None) -> None:
+def require(
+    what: str,
+    value: int | float,
+    *,
+    at_least: int | float | None = None,
+    above: int | float | None = None,
+    at_most: int | float | None = None,
+) -> None:
     """Refuse a parameter that is out of range.
 
     Raises:
@@ -34,3 +41,5 @@ def require(what: str, value: int | float, *, at_least: int | None = None, above
         raise UserError(f"{what}:{value}: must be at least {at_least}")
     if above is not None and value <= above:
         raise UserError(f"{what}:{value}: must be above {above}")
+    if at_most is not None and value > at_most:
+        raise UserError(f"{what}:{value}: must be at most {at_most}")

@@ -66,7 +66,7 @@ class StudentT(InputDistribution):
     df: float = 4.0
 
     def __post_init__(self) -> None:
-        require("student_t", self.df, above=0)
+        require("student_t", self.df, at_least=0.5)  # below it float32 has no room for the tails
 
     @property
     def finite_moments(self) -> float:  # type: ignore[override]

@@ -8,9 +8,12 @@ from pathlib import Path
 
 from training.checkpoint import read_history
 from training.config import RunConfig
+from training.digits import whole
 from training.errors import UserError
 from training.processes import Processes, Queue, Task, carry_out, last_words
 from training.progress import progress_bar
+
+MOST_RUNS = 1000  # in a range; more are a slip of the finger
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,11 @@ def log_of(directory: Path) -> Path:
 
 
 def steps_done(directory: Path) -> int:
-    """The step of a run's last evaluation."""
-    rows = read_history(directory)
+    """The step of a run's last evaluation; 0 for one whose history is damaged, so that the others go on."""
+    try:
+        rows = read_history(directory)
+    except UserError:
+        rows = []
     return rows[-1]["step"] if rows else 0
 
 
@@ -95,9 +101,13 @@ def parse_seeds(text: str) -> list[int]:
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-            raise UserError(f"--seeds {text}: '{part}' is not a seed or a range of seeds (for example 0-4 or 0,3,7)")
-        seeds += range(int(first), int(last if dash else first) + 1)
+        start, stop = whole(first), whole(last if dash else first)
+        if start is None or stop is None or not start <= stop < start + MOST_RUNS:
+            raise UserError(
+                f"--seeds {text}: '{part}' is not a seed or a range of at most {MOST_RUNS} seeds "
+                "(for example 0-4 or 0,3,7)"
+            )
+        seeds += range(start, stop + 1)
     if len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds {text}: a seed is named twice")
     return seeds

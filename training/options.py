@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from training.digits import whole
 from training.errors import UserError
 
 DEFAULT_PROMPTS = 1024
@@ -17,9 +18,10 @@ def whole_number(at_least: int) -> Callable[[str | int], int]:
     """A parser for an option that takes a whole number from `at_least` upwards."""
 
     def parse(text: str | int) -> int:  # typer hands the default through as it is
-        if not str(text).lstrip("-").isdecimal() or int(text) < at_least:
+        number = whole(str(text))
+        if number is None or number < at_least:
             raise typer.BadParameter(f"{text} (a whole number of at least {at_least} is needed)")
-        return int(text)
+        return number
 
     return parse
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -10,6 +11,7 @@ import rich.table
 from rich.console import Console
 
 from training.errors import UserError
+from training.files import write_atomically
 
 if TYPE_CHECKING:  # `interp doctor` prints with what is here, and must be able to say that pandas is missing
     import pandas as pd
@@ -116,5 +118,26 @@ def prepare_directory(directory: Path) -> Path:
     return directory
 
 
+def file_names(names: Iterable[str]) -> list[str]:
+    """What can be called like these names on disk: without / and :, not too long, and all different.
+
+    >>> file_names(["zoo:mixed-0", "runs/a", "runs-a", ".."])
+    ['zoo-mixed-0', 'runs-a', 'runs-a_', '-']
+    """
+    found: list[str] = []
+    for name in names:
+        short = name if len(name.encode(errors="replace")) <= 200 else name[-50:]
+        plain = re.sub(r"^[.]+|[/:]", "-", short)
+        while plain in found:
+            plain += "_"
+        found.append(plain)
+    return found
+
+
 def write_table(table: "pd.DataFrame", path: Path) -> None:
-    table.to_csv(path, index=False, float_format="%.8g")
+    write_text(table.to_csv(index=False, float_format="%.8g"), path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text, whole or not at all; of a name that is not UTF-8 the odd bytes are shown as such."""
+    write_atomically(path, text.encode(errors="backslashreplace"))

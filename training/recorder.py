@@ -49,9 +49,10 @@ class Recorder:
         if state.step % record.eval_every == 0 or last:
             self.evaluate(state)
         if state.step in self.snapshots:
-            checkpoint.write_weights(checkpoint.snapshot_path(self.directory, state.step), state.model, state.step)
+            path = checkpoint.snapshot_path(self.directory, state.step)
+            checkpoint.write_weights(path, state.model, state.step, self.config)
         if state.step and state.step % record.save_every == 0 and not last:
-            save(state, self.directory, self.started)
+            save(state, self.config, self.directory, self.started)
 
     def evaluate(self, state: TrainingState) -> None:
         """Append one row per arm to history.jsonl; errors are over E[y²]."""

@@ -11,6 +11,8 @@ from training.errors import UserError, one_of
 Thing = TypeVar("Thing")
 Families = Mapping[str, type[Thing] | Thing]
 """A dataclass whose first field is the parameter, or a ready instance, which takes none."""
+LARGEST: Mapping[type[int | float], int] = {int: 10_000, float: 1_000_000}
+"""Beyond them memory, or the range of float32, is at an end."""
 
 
 def from_registry(what: str, spec: str, families: Families[Thing]) -> Thing:
@@ -42,14 +44,14 @@ def parameter_of(family: object) -> "dataclasses.Field[Any] | None":
 
 
 def parameter(what: str, spec: str, text: str, field: "dataclasses.Field[Any]") -> int | float:
-    kind = int if field.type is int else float
+    kind: type[int | float] = int if field.type is int else float
     try:
         value = kind(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
+    if not abs(value) <= LARGEST[kind]:
         wanted = "a whole number" if kind is int else "a number"
-        raise UserError(f"{what} '{spec}': its {field.name} has to be {wanted}") from None
+        raise UserError(f"{what} '{spec}': its {field.name} has to be {wanted} of at most {LARGEST[kind]}")
     return value
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from training.checkpoint import CONFIG, WEIGHTS, read_config, read_resume, saved_step
+from training.checkpoint import CONFIG, WEIGHTS, read_config, read_resume, read_weights
 from training.config import RunConfig
 from training.errors import UserError
+from training.files import check_name
 from training.settings import differences, to_dict
 
 
@@ -16,8 +17,10 @@ def check(config: RunConfig, directory: Path, *, resume: bool, force: bool) -> N
     """Refuse a directory that holds something else than this run is about to make.
 
     Raises:
-        UserError: it holds another run, or a run while neither `resume` nor `force` was asked for, or other files.
+        UserError: it holds another run, or a run while neither `resume` nor `force` was asked for, or other files; or
+            its name is no text.
     """
+    check_name(directory)
     if directory.is_file():
         raise UserError(f"--out {directory} is a file; a directory is needed")
     if not directory.exists() or all(path.name.startswith(".") for path in directory.iterdir()):
@@ -59,6 +62,11 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def is_finished(config: RunConfig, directory: Path) -> bool:
-    """Whether the directory holds the last step's weights of this run."""
+    """Whether the directory holds the last step's weights of this run.
+
+    Raises:
+        UserError: what it holds is damaged.
+    """
     weights = directory / WEIGHTS
-    return weights.exists() and read_resume(directory) is None and saved_step(weights) == config.recipe.steps
+    unfinished = not weights.exists() or read_resume(directory) is not None
+    return not unfinished and read_weights(weights, config)[1] == config.recipe.steps

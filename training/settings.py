@@ -5,6 +5,7 @@ Names, types and ranges are checked, and an unknown name is an error.
 
 import dataclasses
 import json
+import math
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
@@ -84,7 +85,7 @@ def parsed_value(text: str) -> Any:
     """The text as a TOML value, or as the bare word that it is (`data.weights=unit`)."""
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML; or numbers too long and lists too deep for any setting
         return text
     return parsed["value"] if len(parsed) == 1 else text  # a line break may have begun a second key
 
@@ -139,10 +140,17 @@ def checked_value(kind: Any, value: Any, key: str) -> Any:
 
 def checked_number(kind: Any, value: Any, key: str) -> Any:
     accepted = (int, float) if kind is float else (kind,)
-    if isinstance(value, bool) != (kind is bool) or not isinstance(value, accepted):
+    if isinstance(value, bool) != (kind is bool) or not isinstance(value, accepted) or out_of_range(value):
         wanted = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}[kind]
         raise UserError(f"{key}={value!r}: {wanted} is needed")
     return kind(value)
+
+
+def out_of_range(value: int | float | str) -> bool:
+    """Whether it is a number that cannot be computed with: not finite, or a whole one of more than 64 bits."""
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], where: str = "") -> list[str]:

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,11 +73,12 @@ def look_at_losses(state: TrainingState) -> None:
     state.pending.clear()
 
 
-def save(state: TrainingState, directory: Path, started: float) -> None:
+def save(state: TrainingState, config: RunConfig, directory: Path, started: float) -> None:
     """Write the state from which the run can go on, and its weights for whoever wants to look already.
 
     Args:
         state: to save.
+        config: the run.
         directory: the run's.
         started: the clock's reading at step 0, as if the run had never been interrupted.
 
@@ -91,33 +93,49 @@ def save(state: TrainingState, directory: Path, started: float) -> None:
     tensors |= {f"optimizer.{name}": tensor for name, tensor in state.optimizer.tensors().items()}
     tensors |= {"rng.data": state.data.get_state(), "rng.task": state.task.get_state()}
     counters = {name: getattr(state, name) for name in COUNTERS} | {"device": state.data.device.type}
-    checkpoint.write_resume(directory, tensors, counters)
-    checkpoint.write_weights(directory / checkpoint.WEIGHTS, state.model, state.step)
+    checkpoint.write_resume(directory, tensors, counters, config)
+    checkpoint.write_weights(directory / checkpoint.WEIGHTS, state.model, state.step, config)
 
 
 def restore(config: RunConfig, directory: Path, device: str) -> TrainingState | None:
     """The state of the last save in `directory`, or None if the run has to start from step 0.
 
     Raises:
-        UserError: the save is damaged, or was made on another kind of device, which draws other data.
+        UserError: the save or the history before it is damaged, or it was made on another kind of device, which draws
+            other data.
     """
-    saved = checkpoint.read_resume(directory)
+    saved = checkpoint.read_resume(directory, config)
     if saved is None:
         return None
     tensors, counters = saved
     state = new_state(config, device)
-    if counters["device"] != state.data.device.type:
+    began_on = counters.get("device")
+    if began_on in ("cpu", "cuda") and began_on != state.data.device.type:
         raise UserError(
-            f"{directory} was begun on {counters['device']}, which draws other prompts than {state.data.device.type}: "
-            f"go on with --device {counters['device']}"
+            f"{directory} was begun on {began_on}, which draws other prompts than {state.data.device.type}: "
+            f"go on with --device {began_on}"
         )
-    state.model.load_state_dict(under("model.", tensors))
+    try:
+        fill(state, directory, tensors, counters)
+        kept = checkpoint.history_until(directory, config, state.step)
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        said = error if isinstance(error, UserError) else f"{directory / checkpoint.RESUME} does not fit this run"
+        raise UserError(f"{said} {checkpoint.START_AGAIN}") from None
+    if not kept:
+        raise UserError(f"{directory} has lost its {checkpoint.HISTORY} {checkpoint.START_AGAIN}")
+    return state
+
+
+def fill(state: TrainingState, directory: Path, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
+    """Put what was saved into a fresh state; fails, in one way or another, where it does not fit."""
+    checkpoint.load_tensors(state.model, under("model.", tensors), directory / checkpoint.RESUME)
     state.optimizer.load_tensors(under("optimizer.", tensors))
     state.data.set_state(tensors["rng.data"])
     state.task.set_state(tensors["rng.task"])
     for name in COUNTERS:
+        if type(counters[name]) is not type(getattr(state, name)):
+            raise TypeError(name)
         setattr(state, name, counters[name])
-    return state
 
 
 def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -69,7 +69,7 @@ def train(
         )
         with bar:
             run_steps(config, directory, device, state, bar, stop)
-        checkpoint.write_weights(directory / checkpoint.WEIGHTS, state.model, state.step)
+        checkpoint.write_weights(directory / checkpoint.WEIGHTS, state.model, state.step, config)
         checkpoint.delete_resume(directory)
     return first_step
 
@@ -89,7 +89,7 @@ def run_steps(
         training_step(state, config, step_batch(config, schedule, state), predict)
         recorder.record(state)
         if stop.asked and state.step < config.recipe.steps:
-            save(state, directory, started)
+            save(state, config, directory, started)
             raise KeyboardInterrupt
 
 

@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint import CONFIG, FORMAT_VERSION, read_document, read_resume, write_atomically
+from training.checkpoint import CONFIG, FORMAT_VERSION, read_document, read_resume
 from training.config import RunConfig
 from training.errors import UserError
+from training.files import write_atomically
 from training.settings import from_dict, to_dict
 
 
@@ -27,7 +28,7 @@ def upgrade_run(directory: Path) -> tuple[int, int]:
     """
     document = read_document(directory)
     before = document.get("format_version")
-    if not isinstance(before, int):
+    if type(before) is not int:
         raise UserError(f"{directory} has no format version")
     if before == FORMAT_VERSION:
         raise UserError(f"{directory} has format version {FORMAT_VERSION} already")

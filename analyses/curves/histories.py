@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from training.checkpoint import Checkpoint, read_history
+from training.checkpoint import Checkpoint, history_until
 from training.convergence import HELD, first_held
 from training.frames import where
 
@@ -20,9 +20,13 @@ def history(checkpoint: Checkpoint) -> pd.DataFrame | None:
     the last quarter of the points (1 = the no-context optimum on the same held-out prompts).
 
     None where there is no history, or one of format version 1, which kept neither error.
+
+    Raises:
+        UserError: it is damaged.
     """
-    rows = [row for row in read_history(checkpoint.directory) if row["step"] <= checkpoint.step]
-    if not rows or any(row.get(column) is None for row in rows for column in NEEDED):
+    rows = history_until(checkpoint.directory, checkpoint.config, checkpoint.step)
+    columns = (*NEEDED, "function_class", "prompts_seen")
+    if not rows or any(row.get(column) is None for row in rows for column in columns):
         return None
     table = pd.DataFrame(rows)
     return table.assign(ratio=table["nmse_tail"] / table["no_context_tail"])

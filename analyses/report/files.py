@@ -8,9 +8,8 @@ from typing import Any
 import pandas as pd
 
 from analyses.report.tables import NAMES
-from training.checkpoint import write_atomically
 from training.errors import UserError
-from training.output import plain, prepare_directory
+from training.output import plain, prepare_directory, write_table, write_text
 
 PAGE, DOCUMENT = "report.html", "report.json"
 
@@ -65,8 +64,8 @@ def write(page: Path, html: str, document: Mapping[str, Any], tables: Mapping[st
     """Every file whole or not at all, the page last; tables that this report lacks are not left from an older one."""
     directory = data_directory(page)
     for name, table in tables.items():
-        write_atomically(directory / f"{name}.csv", table.to_csv(index=False, float_format="%.8g").encode())
+        write_table(table, directory / f"{name}.csv")
     for name in set(NAMES) - set(tables):
         (directory / f"{name}.csv").unlink(missing_ok=True)
-    write_atomically(directory / DOCUMENT, (json.dumps(plain(dict(document)), indent=1) + "\n").encode())
-    write_atomically(page, html.encode())
+    write_text(json.dumps(plain(dict(document)), indent=1) + "\n", directory / DOCUMENT)
+    write_text(html, page)

@@ -120,6 +120,9 @@ class Cluster(Workers):
         self.ray.wait([*self.running], num_returns=len(self.running))
         self.running.clear()
 
+    def close(self) -> None:
+        self.ray.shutdown()
+
 
 def needed(task: Task) -> tuple[int, int]:
     """CPUs and GPUs."""

@@ -8,6 +8,7 @@ from interp.names import EDGE_METHOD_NAMES, NODE_METHOD_NAMES
 from interp.patching.commands import Corrupt, Direction, Examples, SiteName
 from training import options
 from training.commands import check_classes, check_device
+from training.digits import whole
 from training.errors import UserError
 
 if TYPE_CHECKING:
@@ -204,6 +205,7 @@ def circuit(
 
 
 def size_of(text: str, sizes: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
+    size = whole(text)
+    if not size:
         raise UserError(f"--sizes {sizes}: '{text}' is not a number of edges from 1 upwards")
-    return int(text)
+    return size

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from interp.references import partner_prompts
 from training.config import RunConfig, stream_seed
+from training.digits import whole
 from training.errors import UserError, one_of
 from training.evaluate import evaluation_prompts
 from training.function_classes import function_class
@@ -164,9 +165,10 @@ def parse_corruption(text: str) -> tuple[Corruption, int | None]:
         raise one_of("--corrupt", text, CORRUPTIONS)
     if not colon:
         return CORRUPTIONS[name], None
-    if not CORRUPTIONS[name].takes or not argument.isdecimal():
+    number = whole(argument)
+    if not CORRUPTIONS[name].takes or number is None:
         raise UserError(f"--corrupt {text}: only pair:J takes an argument, the number of an example")
-    return CORRUPTIONS[name], int(argument)
+    return CORRUPTIONS[name], number
 
 
 def prompt_pairs(

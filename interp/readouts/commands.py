@@ -7,6 +7,7 @@ import typer
 
 from training import options
 from training.commands import check_classes, check_device
+from training.digits import whole
 from training.errors import UserError, one_of
 
 if TYPE_CHECKING:
@@ -31,11 +32,11 @@ def whole_numbers(option: str, text: str) -> tuple[int, ...]:
     >>> whole_numbers("--examples", "7,15")
     (7, 15)
     """
-    parts = options.split_names(option, text)
-    for part in parts:
-        if not part.isdecimal() or int(part) < 1:
+    numbers = {part: whole(part) for part in options.split_names(option, text)}
+    for part, number in numbers.items():
+        if not number:
             raise UserError(f"{option} {text}: '{part}' is not a whole number above 0")
-    return tuple(sorted({int(part) for part in parts}))
+    return tuple(sorted({number for number in numbers.values() if number}))
 
 
 def lens(

@@ -60,5 +60,5 @@ def test_draws_are_finite_and_repeat(spec):
 def test_what_is_no_distribution_is_refused():
     with pytest.raises(UserError, match=r"unknown input distribution 'normal' \(valid: gaussian, skewed, student_t"):
         input_distribution("normal")
-    with pytest.raises(UserError, match=r"student_t:0\.0: must be above 0"):
+    with pytest.raises(UserError, match=r"student_t:0\.0: must be at least 0.5"):
         input_distribution("student_t:0")

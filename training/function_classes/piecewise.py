@@ -53,7 +53,7 @@ class DecisionTree(FunctionOfX):
     growth = 0
 
     def __post_init__(self) -> None:
-        require("decision_tree", self.depth, at_least=1)
+        require("decision_tree", self.depth, at_least=1, at_most=16)  # leaves double with every level
 
     def sample_weights(
         self, generator: torch.Generator, n_prompts: int, n_dims: int, kind: WeightKind

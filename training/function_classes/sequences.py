@@ -85,7 +85,7 @@ class MarkovChain(FunctionClass):
     growth = 0
 
     def __post_init__(self) -> None:
-        require("markov_chain", self.symbols, at_least=2)
+        require("markov_chain", self.symbols, at_least=2, at_most=256)  # every prompt has their square
 
     def values(self) -> Float[Tensor, " symbol"]:
         """Equally spaced, mean 0, mean square 1.
