@@ -9,6 +9,7 @@ import importlib.metadata
 import logging
 import platform
 import socket
+import time
 import uuid
 from collections.abc import Iterable
 from importlib import import_module
@@ -21,7 +22,7 @@ from analyses.sweep.record import PACKAGES
 from interp.store import source_hash
 from training.errors import UserError
 from training.output import prepare_directory
-from training.processes import LOST, Task, Workers, close, import_path
+from training.processes import LOST, POLL, Task, Workers, close, import_path
 
 PATIENCE = 120  # seconds in which every node has to answer, a first import of this package included
 
@@ -147,10 +148,15 @@ def check_address(address: str) -> None:
 
 
 def run_on_node(task: Task) -> int:
-    """Run a task as a process of this node. Ray cancels by KeyboardInterrupt; then the process saves and stops."""
+    """Run a task as a process of this node. Ray cancels by KeyboardInterrupt; then the process saves and stops.
+
+    That arrives between two steps of Python, so a call that waits until the process ends would never hear of it.
+    """
     process: Popen[bytes] = task.start()
     try:
-        return process.wait()
+        while (code := process.poll()) is None:
+            time.sleep(POLL)
+        return code
     except BaseException:
         process.terminate()
         process.wait()

@@ -288,3 +288,17 @@ def test_on_a_cluster_a_killed_driver_and_a_lost_node_lose_nothing_and_the_bits_
         assert int(resumed_at[1]) > first[seed] if tries(run) == 3 else int(resumed_at[1]) == first[seed]
         train(from_preset("tiny", "mixed", seed, lengthened(settings)), tmp_path / f"hand-{seed}")
         assert weights(run) == weights(tmp_path / f"hand-{seed}")
+
+
+@pytest.mark.slow
+def test_a_sweep_on_a_cluster_that_is_asked_to_stop_has_its_runs_save_at_once(nodes, start, settings, tmp_path):
+    address = address_of(nodes)
+    file = write(tmp_path / "sweep.toml", lengthened(settings, ENDLESS))
+    run, lock = tmp_path / "grid" / "runs" / "mixed-0", tmp_path / "grid" / ".locks" / "runs" / "mixed-0"
+    driver = start(file, cluster=address)
+    wait_until(lambda: steps_done(run) >= 25, driver)
+    driver.send_signal(signal.SIGINT)
+    _, errors = driver.communicate(timeout=120)
+    assert driver.returncode == 130, errors
+    assert not holder(lock)
+    assert load(run).step == step_of(run) >= 25

@@ -168,7 +168,8 @@ def test_the_file_on_the_page_has_the_cells_that_the_page_says(tmp_path):
     (text,) = blocks(page, "toml")
     (tmp_path / "sweep.toml").write_text(text)
     out, cells = planned(tmp_path / "sweep.toml")
-    said = re.search(r"has (\d+) cells: (\d+) runs .*? (\d+) of `scores`.*? (\d+) of `ablation`", page, re.DOTALL)
+    sentence = r"has (\d+) cells: (\d+) runs .*? (\d+) of `scores`.*? (\d+) of `ablation`"
+    said = re.search(sentence, " ".join(page.split()))
     assert said
     total, *groups = map(int, said.groups())
     expected = dict(zip(("train", "scores", "ablation"), groups, strict=True)) | {"cause": 1}
