@@ -118,6 +118,10 @@ class Workers(ABC):
     def stop(self) -> None:
         """Ask what still runs to save and stop, and wait until it has."""
 
+    def close(self) -> None:
+        """Let go of what they hold, when nothing runs any more."""
+        return
+
 
 class Processes(Workers):
     """Processes of this machine.

@@ -9,6 +9,7 @@ import importlib.metadata
 import logging
 import platform
 import socket
+import time
 import uuid
 from collections.abc import Iterable
 from importlib import import_module
@@ -21,7 +22,7 @@ from analyses.sweep.record import PACKAGES
 from interp.store import source_hash
 from training.errors import UserError
 from training.output import prepare_directory
-from training.processes import LOST, Task, Workers, close, import_path
+from training.processes import LOST, POLL, Task, Workers, close, import_path
 
 PATIENCE = 120  # seconds in which every node has to answer, a first import of this package included
 
@@ -120,6 +121,9 @@ class Cluster(Workers):
         self.ray.wait([*self.running], num_returns=len(self.running))
         self.running.clear()
 
+    def close(self) -> None:
+        self.ray.shutdown()
+
 
 def needed(task: Task) -> tuple[int, int]:
     """CPUs and GPUs."""
@@ -144,10 +148,16 @@ def check_address(address: str) -> None:
 
 
 def run_on_node(task: Task) -> int:
-    """Run a task as a process of this node. Ray cancels by KeyboardInterrupt; then the process saves and stops."""
+    """Run a task as a process of this node.
+
+    Ray cancels by a KeyboardInterrupt, which a thread that waits for a process would not notice. The process then saves
+    and stops.
+    """
     process: Popen[bytes] = task.start()
     try:
-        return process.wait()
+        while (code := process.poll()) is None:
+            time.sleep(POLL)
+        return code
     except BaseException:
         process.terminate()
         process.wait()

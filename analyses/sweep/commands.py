@@ -1,5 +1,7 @@
 """The command `interp sweep`. Heavy imports wait until it runs."""
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -127,12 +129,13 @@ def workers_for(cells: "list[Cell]", jobs: int | None, cluster: str | None) -> "
 
 
 def run(board: "Board", workers: "Workers") -> None:
-    """Do what is to be done, and show how it goes."""
+    """Do what is to be done, and show how it goes. What Ray has to say of its nodes is no part of the output."""
     from analyses.sweep.table import Watch
     from training.processes import carry_out
 
-    with Watch(board, workers) as watch:
+    with redirect_stdout(sys.stderr), Watch(board, workers) as watch:
         carry_out(board, workers, watch.look)
+        workers.close()
 
 
 def finish(board: "Board", out: str, *, json: bool) -> None:
