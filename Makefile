@@ -78,7 +78,7 @@ figures: demo
 
 # Re-execute the notebooks from their percent sources.
 notebooks: install
-	$(BIN)/jupytext --to ipynb --execute notebooks/*.py
+	TQDM_DISABLE=1 $(BIN)/jupytext --to ipynb --execute notebooks/*.py
 
 # The documentation site, in build/site: warnings are errors. `python3 -m http.server -d build/site` shows it with search.
 docs: install

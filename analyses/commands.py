@@ -260,10 +260,11 @@ def report(
     """
     if out is None and not json:
         raise UserError("--out is missing: name the page, for example --out report.html (or ask for --json)")
-    from analyses.report import files, page
-    from analyses.report.evidence import Settings, gather
-    from analyses.report.protocol import as_json, protocol_of
-    from analyses.report.tables import tables
+    import sys
+
+    from analyses.report import files
+    from analyses.report.evidence import Settings
+    from analyses.report.report import report as make
     from interp.scores import check_scores
     from training import output
     from training.patterns import load_all
@@ -275,16 +276,12 @@ def report(
         check_scores(one.config, named or one.config.evaluated_classes, [])
     if target:
         files.check_writable(target)
-    evidence = gather(checkpoints, Settings(prompts, controls, seed, named, paths))
-    said, protocol = page.account(evidence), protocol_of(evidence)
-    document = page.document(evidence, said, as_json(protocol))
+    made = make(checkpoints, Settings(prompts, controls, seed, named, paths), sys.argv[1:])
     if target:
-        whole = tables(evidence)
-        html = page.render(evidence, said, protocol, files.data_names(whole, target))
-        files.write(target, html, document, whole)
+        made.write(target)
     if json:
-        output.print_json(document)
+        output.print_json(made.document)
         return
-    for claim in said.claims:
+    for claim in made.account.claims:
         typer.echo(f"- {claim.statement} {claim.verdict.upper()}: {claim.because}")
-    typer.echo(f"\n{len(said.caveats)} warnings; page: {target}, its numbers: {files.data_directory(target)}/")  # type: ignore[arg-type]
+    typer.echo(f"\n{len(made.account.caveats)} warnings; page: {target}, its numbers: {files.data_directory(target)}/")  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from training.output import Table, print_table, records, write_table, write_text
 Figure = Callable[[], list[Axes]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Findings:
     """The answer to one question.
 
@@ -52,6 +52,9 @@ class Findings:
         if not self.figures:
             raise UserError("this study drew no figure: its tables hold everything")
         return self.figures[next(iter(self.figures)) if name is None else name]()
+
+    def __repr__(self) -> str:
+        return f"<Findings: {self.question}>"
 
     def _repr_html_(self) -> str:
         return result_html([], [Table(self.question, [], []), *laid_out(self)], self.sentences)

@@ -63,7 +63,7 @@ def study(
         seed: of prompts, null sets and resampling.
     """
     classes = checkpoint.config.evaluated_classes
-    curves = error_curves(checkpoint, classes, n_prompts=n_prompts, seed=seed)
+    curves = error_curves(checkpoint, classes, n_prompts=n_prompts, seed=seed, own=False)
     mean = selection_scores(checkpoint, n_prompts, seed)
     found = heads_above(ATTENDS, mean)
     scores = score(checkpoint, classes, n_prompts=n_prompts, seed=seed)

@@ -56,7 +56,7 @@ Nulls = Mapping[tuple[HeadSet, Match], NullSets]
 Rows = list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ablation(Shown):
     """The result of removing sets of components.
 
@@ -167,7 +167,7 @@ def ablate(
     sets: Sequence[HeadSet],
     classes: Sequence[str] | None = None,
     *,
-    modes: Sequence[str] = DEFAULT_MODES,
+    modes: Sequence[str | Mode] = DEFAULT_MODES,
     design: Design = "remove",
     site: str = "z",
     at: str = "all",
@@ -186,7 +186,8 @@ def ablate(
         checkpoint: a loaded run (`interp.load`).
         sets: the sets (`interp.parse_heads`); choose them on other prompts (stream `selection` of `score`).
         classes: function classes; None takes those of the run.
-        modes: what a removed component gives instead, see `interp.interventions.MODES`; not used at the site `pattern`.
+        modes: what a removed component gives instead: names in `interp.interventions.MODES`, or modes of your own; not
+            used at the site `pattern`.
         design: `remove` the sets, or `keep` only them and remove every other head.
         site: of heads: `z`, `pattern` or `value`, see `interp.engine.SITES`. MLPs are removed at mlp_out.
         at: the tokens at which components are removed, see `interp.positions.TOKENS`.
@@ -242,7 +243,7 @@ def ablate(
 
 def plan(
     checkpoint: Checkpoint,
-    modes: Sequence[str],
+    modes: Sequence[str | Mode],
     site: str,
     at: str,
     points: str | None,
@@ -258,7 +259,11 @@ def plan(
     named = [last_quarter(n_points)] if points is None else parse_points(points)
     ranges = tuple(check_points(one, n_points) for one in named)
     protocol = Protocol(n_prompts, seed, ranges, check_site(site), tokens, memory, store)
-    return [UNIFORM] if site == "pattern" else [mode(name) for name in modes], protocol
+    chosen = [UNIFORM] if site == "pattern" else [mode(one) for one in modes]
+    names = [one.name for one in chosen]
+    if len(set(names)) < len(names):
+        raise UserError(f"--mode {','.join(names)}: {max(names, key=names.count)} is named twice")
+    return chosen, protocol
 
 
 def measure(

@@ -41,9 +41,12 @@ def evaluate(
         typer.Option(
             "--baselines",
             metavar="NAME,NAME",
-            help=f"Predictors beside each class's own: {', '.join(BASELINE_NAMES)}; or none.",
+            help=f"Predictors beside the model: {', '.join(BASELINE_NAMES)}; or none.",
         ),
     ] = "least_squares,ridge",
+    own: Annotated[
+        bool, typer.Option("--own/--no-own", help="Each class's own baseline, too (quadratic and cubic: a minute).")
+    ] = True,
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
     units: Annotated[
         str, typer.Option("--units", help="nmse (MSE / E[y²], zero predictor = 1) or paper (MSE / n_dims).")
@@ -83,7 +86,7 @@ def evaluate(
         check_shift(shift, name)
     if out:
         output.prepare_directory(out)
-    common = {"n_prompts": prompts, "seed": seed, "units": units, "inputs": sources, "shift": shift}
+    common = {"n_prompts": prompts, "seed": seed, "units": units, "inputs": sources, "shift": shift, "own": own}
     tables = [
         error_curves(checkpoint, of_checkpoint, **common, baselines=chosen)
         for checkpoint, of_checkpoint in zip(checkpoints, names, strict=True)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from interp.ablation import measure, plan
 from interp.display.shown import Drawn, Shown
 from interp.heads import Head, HeadSet, head_set, show
-from interp.interventions import DEFAULT_MODES
+from interp.interventions import DEFAULT_MODES, Mode
 from interp.measurements import Cell, cells
 from interp.stats import holm, interval_of, permutation_p
 from interp.store import Store
@@ -36,7 +36,7 @@ def check_several(design: str, heads: Sequence[Head]) -> None:
         raise UserError(f"--design {design} needs at least two heads (given: {show(tuple(heads))})")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CumulativeAblation(Shown):
     """Heads removed one after another.
 
@@ -78,7 +78,7 @@ def cumulative(
     order: Sequence[Head],
     classes: Sequence[str] | None = None,
     *,
-    modes: Sequence[str] = DEFAULT_MODES,
+    modes: Sequence[str | Mode] = DEFAULT_MODES,
     site: str = "z",
     at: str = "all",
     points: str | None = None,
@@ -169,7 +169,7 @@ def ladder_rows(
     return rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PairAblation(Shown):
     """Heads removed two by two.
 
@@ -207,7 +207,7 @@ def pairs(
     heads: HeadSet,
     classes: Sequence[str] | None = None,
     *,
-    modes: Sequence[str] = DEFAULT_MODES,
+    modes: Sequence[str | Mode] = DEFAULT_MODES,
     site: str = "z",
     at: str = "all",
     points: str | None = None,

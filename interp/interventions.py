@@ -5,7 +5,7 @@ from reference prompts of the same function class, which share neither function 
 what is resampled comes from one partner prompt for each of them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -84,7 +84,7 @@ def noise(reference: Reference) -> Float[Tensor, "batch pos *rest"]:
     return reference.mean + reference.std * reference.partner
 
 
-MODES: Mapping[str, Mode] = {
+MODES: dict[str, Mode] = {
     one.name: one
     for one in (
         Mode("zero", "nothing; pushes the model off its distribution", zero),
@@ -109,12 +109,14 @@ UNIFORM = Mode("uniform", "equal attention to every token that it may see", mean
 DEFAULT_MODES = ("zero", "mean", "resample")
 
 
-def mode(name: str) -> Mode:
-    """The mode behind `--mode NAME`.
+def mode(given: str | Mode) -> Mode:
+    """The mode behind `--mode NAME`; a mode is itself.
 
     Raises:
         UserError: there is none.
     """
-    if name not in MODES:
-        raise one_of("--mode", name, MODES)
-    return MODES[name]
+    if isinstance(given, Mode):
+        return given
+    if given not in MODES:
+        raise one_of("--mode", given, MODES)
+    return MODES[given]

@@ -22,7 +22,7 @@ from training.prompts import Prompts
 from training.transformer import Transformer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Patterns(Shown):
     """The attention of some heads in one prompt, or its mean over several.
 

@@ -191,7 +191,7 @@ def plot_ablation_curves(result: Ablation, heads: str) -> list[Axes]:
             ax.plot(
                 curve["examples"],
                 curve["nmse"],
-                color=MODES[str(mode)],
+                color=MODES.get(str(mode), GREY),
                 lw=1.2,
                 label=f"without {heads}: {mode}",
             )
@@ -225,8 +225,8 @@ def plot_ablation(result: Ablation, heads: str) -> list[Axes]:
             )
             (row,) = records(where(table, function_class=name, mode=mode))
             spread = [[row["effect"] - row["ci_low"]], [row["ci_high"] - row["effect"]]]
-            ax.errorbar([x], [row["effect"]], yerr=spread, fmt="o", color=MODES[mode], capsize=3, ms=6)
-            ax.plot([x + 0.12], [row["direct_effect"]], "x", color=MODES[mode], ms=5)
+            ax.errorbar([x], [row["effect"]], yerr=spread, fmt="o", color=MODES.get(mode, GREY), capsize=3, ms=6)
+            ax.plot([x + 0.12], [row["direct_effect"]], "x", color=MODES.get(mode, GREY), ms=5)
         for level in (0, 1):
             ax.axhline(level, color=GREY, lw=0.8, ls=":", zorder=0)
         turned = 30 if len(modes) > 3 else 0
@@ -300,7 +300,7 @@ def plot_cumulative(result: CumulativeAblation) -> list[Axes]:
     axes = row_of_axes(len(names), width=3.2, height=2.7)
     for ax, name in zip(axes, names, strict=True):
         for mode, curve in where(table, function_class=name).groupby("mode", sort=False):
-            colour = MODES[str(mode)]
+            colour = MODES.get(str(mode), GREY)
             ax.fill_between(curve["k"], curve["random_low"], curve["random_high"], color=NULL, alpha=0.25, lw=0)
             ax.plot(curve["k"], curve["random_effect"], color=colour, lw=0.9, ls=":", label=f"{mode}, random order")
             ax.fill_between(curve["k"], curve["ci_low"], curve["ci_high"], color=colour, alpha=0.2, lw=0)

@@ -1,5 +1,6 @@
 """What a score looks at: by name, the (query, key) pairs of a prompt between which attention is read."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -111,7 +112,9 @@ class ScoreKind:
 
     @property
     def definition(self) -> str:
-        return SCORE_DEFINITIONS[self.name]
+        """In words; that of a score of your own is the first line of what its targets say of themselves."""
+        own = (inspect.getdoc(self.targets) or "").partition("\n")[0]
+        return SCORE_DEFINITIONS.get(self.name, own)
 
     def weights(
         self, xs: Float[Tensor, "batch point dim"], layout: Layout = PLAIN, points: slice | None = None
@@ -180,15 +183,17 @@ SCORES = {
 }
 
 
-def score_kind(name: str) -> ScoreKind:
-    """The definition behind `--score NAME`.
+def score_kind(given: str | ScoreKind) -> ScoreKind:
+    """The definition behind `--score NAME`; a definition is itself.
 
     Raises:
         UserError: there is none.
     """
-    if name not in SCORES:
-        raise one_of("score", name, SCORES)
-    return SCORES[name]
+    if isinstance(given, ScoreKind):
+        return given
+    if given not in SCORES:
+        raise one_of("score", given, SCORES)
+    return SCORES[given]
 
 
 def points_in(kind: ScoreKind, points: slice | None, n_points: int) -> slice:

@@ -59,7 +59,7 @@ def measures_of(names: Sequence[str], ranges: Sequence[slice] | None = None) -> 
     return [Measure(score_kind(name), points) for name in names for points in ranges or [None]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HeadScores(Shown):
     """One score of every head of one model on every class.
 
@@ -144,7 +144,7 @@ def score(
     checkpoint: Checkpoint,
     classes: Sequence[str] | None = None,
     *,
-    kind: str = "retrospective",
+    kind: str | ScoreKind = "retrospective",
     by: str = "pattern",
     inputs: str | None = None,
     shift: str = "none",
@@ -159,7 +159,7 @@ def score(
     Args:
         checkpoint: a loaded run (`interp.load`).
         classes: function classes; None takes those of the run.
-        kind: a name in `interp.names.SCORE_DEFINITIONS`.
+        kind: a name in `interp.names.SCORE_DEFINITIONS`, or a definition of your own.
         by: a name in `interp.names.WEIGHTING_DEFINITIONS`.
         inputs: input distribution; None is the run's first.
         shift: a change of the whole prompt (`training.shifts`).
@@ -196,7 +196,7 @@ def score_all(
     checkpoint: Checkpoint,
     classes: Sequence[str] | None = None,
     *,
-    measures: Sequence[Measure] = tuple(map(Measure, SCORES.values())),
+    measures: Sequence[Measure] | None = None,
     by: str = "pattern",
     inputs: str | None = None,
     shift: str = "none",
@@ -210,7 +210,7 @@ def score_all(
     Args:
         checkpoint: a loaded run.
         classes: function classes; None takes those of the run.
-        measures: scores and ranges of pairs.
+        measures: scores and ranges of pairs; None takes every score over its whole range.
         by: weighting.
         inputs: input distribution; None is the run's first.
         shift: a change of the whole prompt.
@@ -228,6 +228,7 @@ def score_all(
     """
     config = checkpoint.config
     names = list(classes or config.evaluated_classes)
+    measures = measures_of(["all"]) if measures is None else measures
     check_scores(config, names, measures, by=by, inputs=inputs, shift=shift)
     means, lows, highs, chances = {}, {}, {}, {}
     for name in progress_bar(names, desc="score", unit="class"):

@@ -141,17 +141,31 @@ def null_means(
 ) -> Float[np.ndarray, " combination"]:
     """Mean effects over seeds when every model's set is any matched one: all combinations, or a sample of them.
 
-    A model's own set is one of those that it could have been; only the combination of all own sets is left out.
+    A model's own set is one of those that it could have been; only the combination of all own sets is left out. Models
+    that share a seed draw as one (`drawn_together`).
     """
     if any(len(effects) == 0 for effects in others.values()):
         return np.array([])
-    choices = {place: np.append(effects, own[place]) for place, effects in others.items()}
-    if math.prod(len(effects) for effects in choices.values()) > N_COMBINATIONS:
-        draws = {place: rng.choice(effects, N_COMBINATIONS) for place, effects in choices.items()}
-    else:
-        grid = np.meshgrid(*choices.values(), indexing="ij")
-        draws = dict(zip(choices, (axis.ravel()[:-1] for axis in grid), strict=True))
-    return np.mean([np.mean([draws[place] for place in group], axis=0) for group in groups], axis=0)
+    choices = [drawn_together([np.append(others[place], own[place]) for place in group]) for group in groups]
+    if math.prod(len(effects) for effects in choices) > N_COMBINATIONS:
+        return np.mean([rng.choice(effects, N_COMBINATIONS) for effects in choices], axis=0)
+    return np.mean([axis.ravel()[:-1] for axis in np.meshgrid(*choices, indexing="ij")], axis=0)
+
+
+def drawn_together(choices: Sequence[Float[np.ndarray, " set"]]) -> Float[np.ndarray, " set"]:
+    """The mean effects of models that count as one seed, one value per draw; the last one stands for their own sets.
+
+    Such models have the same heads, so that their sets are no independent draws. They are drawn at the same rank of
+    effect, as often as the model with the fewest sets allows: of all ways to draw them as one, that with the widest
+    spread of means.
+
+    >>> drawn_together([np.array([0.0, 0.25, 1.0]), np.array([0.5, 0.0, 2.0])]).tolist()
+    [0.0, 0.375, 1.5]
+    """
+    if len(choices) == 1:
+        return choices[0]
+    ranks = np.linspace(0, 1, min(map(len, choices)))
+    return np.mean([np.quantile(effects, ranks) for effects in choices], axis=0)
 
 
 class SeedMean(NamedTuple):

@@ -2,6 +2,7 @@
 
 The key of a piece is a hash of everything that its numbers depend on: weights, prompts, protocol, mode, set, and the
 source code of this package and of `training`. A stale or damaged piece is never read; an unreadable file is one line.
+What a notebook defines (a mode, a function class) can change under its name, so nothing that it takes part in is kept.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from training.checkpoint import Checkpoint
 
 FILE = "sweep.sqlite"
+PACKAGES = ("training", "interp")
 FIELDS = ("total", "direct", "frozen", "curve")
 UNUSABLE = (sqlite3.Error, UnicodeError)  # a damaged file may hold text that is none
 
@@ -84,13 +86,22 @@ def context(checkpoint: "Checkpoint", *about: object) -> str:
 
 
 @cache
-def source_hash() -> str:
+def source_hash(packages: tuple[str, ...] = PACKAGES) -> str:
     """Of the code that computes."""
     found = hashlib.sha256()
-    for package in ("training", "interp"):
+    for package in packages:
         for path in sorted(Path(str(resources.files(package))).rglob("*.py")):
             found.update(path.read_bytes())
     return found.hexdigest()
+
+
+def is_covered(thing: Any) -> bool:
+    """Whether `source_hash` knows the code of a class or function.
+
+    >>> is_covered(Store), is_covered(np.mean)
+    (True, False)
+    """
+    return getattr(thing, "__module__", "").partition(".")[0] in PACKAGES
 
 
 def packed(errors: SetErrors) -> bytes:

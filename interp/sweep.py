@@ -36,10 +36,12 @@ from interp.measurements import ClassErrors, SetErrors, joined
 from interp.optimal import FITTED, fit_constants
 from interp.parallel import side_by_side
 from interp.references import Moments, Sums, activations, moments_of, normal_like, partner_prompts, substitutes, sums
-from interp.store import Store, context
+from interp.store import Store, context, is_covered
 from training.checkpoint import Checkpoint
-from training.config import ModelConfig
+from training.config import ModelConfig, RunConfig
 from training.evaluate import evaluation_prompts, no_context_error
+from training.function_classes import function_class
+from training.inputs import input_distribution
 from training.progress import progress_bar
 from training.transformer import EVERY
 
@@ -164,7 +166,8 @@ class Sweep:
         self.fitted: dict[HeadSet, Substitutes] = {}
         tokens = None if protocol.tokens is None else protocol.tokens.tolist()  # a long tensor is not shown in full
         about = (name, n_prompts, seed, protocol.site, protocol.ranges, tokens)
-        self.context = context(checkpoint, *about) if protocol.store else ""
+        self.store = protocol.store if all(map(is_covered, made_by(config, name, modes))) else None
+        self.context = context(checkpoint, *about) if self.store else ""
 
     def references(self, *, wanted: bool) -> tuple[Moments, list[Tensor] | None]:
         """The moments of the reference prompts; and all activations, if they are wanted and small."""
@@ -223,7 +226,7 @@ class Sweep:
 
     def errors(self, chunk: Chunk, mode: Mode, group: Sequence[HeadSet], full: bool) -> list[SetErrors]:
         """The errors of each set of a group on a chunk, from the store where it has them."""
-        store, about = self.protocol.store, f"{self.context}|{chunk.prompts}|{mode.name}|{full}"
+        store, about = self.store, f"{self.context}|{chunk.prompts}|{mode.name}|{full}"
         known = store.read(about, group) if store else {}
         missing = [one for one in group if one not in known]
         if missing:
@@ -337,6 +340,13 @@ def stackable(sets: Sequence[HeadSet], most: int) -> Iterator[list[HeadSet]]:
     for group in groups.values():
         for start in range(0, len(group), most):
             yield group[start : start + most]
+
+
+def made_by(config: RunConfig, name: str, modes: Sequence[Mode]) -> list[object]:
+    """The classes and functions behind the prompts of a class and what is put in a removed component's place."""
+    classes = {name, *config.evaluated_classes}  # `resample:class` takes its partners from another one
+    drawn = [*map(function_class, classes), input_distribution(config.data.inputs[0])]
+    return [*map(type, drawn), *(mode.replacement for mode in modes)]
 
 
 def pass_sizes(config: ModelConfig, n_tokens: int, n_partners: int, protocol: Protocol) -> tuple[int, int]:

@@ -123,7 +123,7 @@ _ = axes[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 settings = ["recipe.steps=800", "data.classes=linear,quadratic", "record.eval_every=25", "record.eval_prompts=128"]
 short = from_preset("tiny", "sequential", 0, settings, recipe="fast")
 run = Path(tempfile.mkdtemp()) / "short"
-train(short, run, progress=False)
+train(short, run)
 history = pd.DataFrame(read_history(run))
 history.query("step in (0, 100, 400, 800)")[["step", "function_class", "nmse_tail", "no_context_tail", "prompts_seen"]]
 

@@ -26,6 +26,7 @@ def test_the_executed_notebook_is_its_source_with_outputs(source):
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert sum(bool(cell.outputs) for cell in code) >= len(code) / 2
     assert not any(output.output_type == "error" for cell in code for output in cell.outputs)
+    assert "widgets" not in executed.metadata  # progress bars: TQDM_DISABLE=1, as in `make notebooks`
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)

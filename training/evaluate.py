@@ -102,6 +102,7 @@ def error_curves(
     inputs: Sequence[str] | None = None,
     shift: str = "none",
     baselines: Sequence[str] = DEFAULT_BASELINES,
+    own: bool = True,
 ) -> pd.DataFrame:
     """One row per function class, input distribution, predictor and number of in-context examples.
 
@@ -118,7 +119,8 @@ def error_curves(
         units: of the errors.
         inputs: input distributions; None takes the run's.
         shift: a change of the data (`training.shifts`).
-        baselines: predictors beside the model and the class's own baseline (`training.baselines.BASELINES`).
+        baselines: predictors beside the model (`training.baselines.BASELINES`).
+        own: whether the class's own baseline is wanted, too: that of a quadratic or cubic class takes most of a minute.
 
     Raises:
         UserError: unknown class, input distribution, shift or baseline, or a shift that the class does not have.
@@ -129,7 +131,7 @@ def error_curves(
         setting = Setting(source, shift, n_prompts, seed)
         unit = checkpoint.config.second_moment(name, source) if units == "nmse" else checkpoint.config.model.n_dims
         rng = np.random.default_rng(stream_seed("bootstrap", seed, name))
-        for predictor, errors in squared_errors(checkpoint, name, setting, baselines).items():
+        for predictor, errors in squared_errors(checkpoint, name, setting, baselines, own).items():
             scaled = torch.stack(list(errors.values()), dim=1).double().numpy() / unit
             low, high = mean_interval(scaled, rng)
             curve = {"examples": list(errors), "error": scaled.mean(0), "ci_low": low, "ci_high": high}
@@ -142,10 +144,10 @@ def error_curves(
 
 
 def squared_errors(
-    checkpoint: Checkpoint, name: str, setting: Setting, baselines: Sequence[str] = DEFAULT_BASELINES
+    checkpoint: Checkpoint, name: str, setting: Setting, baselines: Sequence[str] = DEFAULT_BASELINES, own: bool = True
 ) -> dict[str, dict[int, Float[Tensor, " batch"]]]:
     """By predictor and number of examples, the squared error on every prompt; all predictors see the same prompts."""
-    config, chosen = checkpoint.config, predictors(checkpoint, name, baselines)
+    config, chosen = checkpoint.config, predictors(checkpoint, name, baselines, own)
     if not shift_called(setting.shift).query_only:
         prompts = evaluation_prompts(
             config, name, n_prompts=setting.n_prompts, seed=setting.seed, inputs=setting.inputs, shift=setting.shift
@@ -161,16 +163,16 @@ def squared_errors(
     }
 
 
-def predictors(checkpoint: Checkpoint, name: str, baselines: Sequence[str]) -> dict[str, Predictor]:
-    """The model, the class's own baseline, those asked for, and two that see no examples.
+def predictors(checkpoint: Checkpoint, name: str, baselines: Sequence[str], own: bool = True) -> dict[str, Predictor]:
+    """The model, the class's own baseline if it is wanted, those asked for, and two that see no examples.
 
     `no_context` is E[y given x], the best that can be done without them; `zero` predicts 0.
     """
     drawn, kind = function_class(name), checkpoint.config.data.weights
-    own = drawn.baseline(kind)
+    informed = drawn.baseline(kind)
     return {
         "model": partial(predictions, checkpoint.model),
-        own.name: own.predict,
+        **({informed.name: informed.predict} if own else {}),
         **{key: baseline(key) for key in baselines},
         "no_context": lambda prompts: drawn.no_context(prompts.xs, kind),
         "zero": lambda prompts: torch.zeros_like(prompts.ys),

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from training.errors import require
-from training.registry import Families, from_registry
+from training.registry import from_registry
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def skewing_matrix(n_dims: int, rotation: int) -> Float[Tensor, "dim dim"]:
     return (scale * (basis * eigenvalues) @ basis.T).float()
 
 
-INPUTS: Families[InputDistribution] = {
+INPUTS: dict[str, type[InputDistribution] | InputDistribution] = {
     "gaussian": Gaussian,
     "skewed": Skewed,
     "student_t": StudentT,

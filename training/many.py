@@ -1,22 +1,18 @@
 """Several runs at once: one process each, as many at a time as there are cores, each one resumable on its own."""
 
 import os
-import subprocess
-import sys
-import time
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from subprocess import Popen
 
 from training.checkpoint import read_history
 from training.config import RunConfig
 from training.digits import whole
 from training.errors import UserError
+from training.processes import Processes, Queue, Task, carry_out, last_words
 from training.progress import progress_bar
-from training.signals import Interruption
 
-POLL = 0.5  # seconds
 MOST_RUNS = 1000  # in a range; more are a slip of the finger
 
 
@@ -35,25 +31,54 @@ class Job:
     arguments: tuple[str, ...]
 
     @property
-    def log(self) -> Path:
-        """What it says while it runs."""
-        return self.directory.with_name(f"{self.directory.name}.log")
+    def task(self) -> Task:
+        words = ("interp", "train", *self.arguments, "--out", str(self.directory))
+        log, threads = log_of(self.directory), self.config.recipe.threads
+        return Task(self.directory.name, ("-m", *words), shlex.join(words), log, threads=threads)
 
-    def start(self) -> "Popen[bytes]":
-        command = [sys.executable, "-m", "interp", "train", *self.arguments, "--out", str(self.directory)]
-        with self.log.open("wb") as log:
-            return Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
 
-    def steps_done(self) -> int:
-        try:
-            rows = read_history(self.directory)
-        except UserError:  # of this run; the others go on
-            rows = []
-        return rows[-1]["step"] if rows else 0
+def log_of(directory: Path) -> Path:
+    """Where a process writes what it says while it fills a directory."""
+    return directory.with_name(f"{directory.name}.log")
 
-    def last_words(self) -> str:
-        lines = self.log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "no message"
+
+def steps_done(directory: Path) -> int:
+    """The step of a run's last evaluation; 0 for one whose history is damaged, so that the others go on."""
+    try:
+        rows = read_history(directory)
+    except UserError:
+        rows = []
+    return rows[-1]["step"] if rows else 0
+
+
+@dataclass
+class Runs(Queue):
+    """A queue of runs: each is tried once.
+
+    Attributes:
+        waiting: those that have not begun.
+        n_running: how many are under way.
+        failed: the last words of those that failed, by name.
+    """
+
+    waiting: list[Task]
+    n_running: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        return not self.waiting and not self.n_running
+
+    def next(self) -> Task | None:
+        if not self.waiting:
+            return None
+        self.n_running += 1
+        return self.waiting.pop(0)
+
+    def ended(self, task: Task, code: int) -> None:
+        self.n_running -= 1
+        if code:
+            self.failed[task.name] = (last_words(task.log, 1) or ["no message"])[0].strip()
 
 
 def run_name(curriculum: str, seed: int) -> str:
@@ -98,26 +123,12 @@ def train_many(jobs: Sequence[Job], n_at_once: int) -> dict[str, str]:
     Raises:
         KeyboardInterrupt: asked to stop; the runs have saved and stopped too.
     """
-    waiting, running = list(jobs), dict[Job, "Popen[bytes]"]()
-    failed: dict[str, str] = {}
+    runs = Runs([job.task for job in jobs])
     total = sum(job.config.recipe.steps for job in jobs)
-    with progress_bar(total=total, desc=f"{len(jobs)} runs", unit="step") as bar, Interruption() as stop:
-        try:
-            while waiting or running:
-                if stop.asked:  # an exception from the handler can get lost, where it falls into a destructor
-                    raise KeyboardInterrupt
-                while waiting and len(running) < n_at_once:
-                    job = waiting.pop(0)
-                    running[job] = job.start()
-                time.sleep(POLL)
-                for job in [job for job, process in running.items() if process.poll() is not None]:
-                    if running.pop(job).returncode:
-                        failed[job.directory.name] = job.last_words()
-                bar.update(sum(job.steps_done() for job in jobs) - bar.n)
-        except BaseException:
-            for process in running.values():
-                process.terminate()  # they save first
-            for process in running.values():
-                process.wait()
-            raise
-    return failed
+    with progress_bar(total=total, desc=f"{len(jobs)} runs", unit="step") as bar:
+
+        def look() -> None:
+            bar.update(sum(steps_done(job.directory) for job in jobs) - bar.n)
+
+        carry_out(runs, Processes(n_at_once), look)
+    return runs.failed

@@ -61,15 +61,22 @@ def print_table(
     align: Literal["left", "right"] = "right",
 ) -> None:
     """A table on stdout between its title and its caption; the first column is text, the others align to the right."""
+    width = None if Console().is_terminal else 120
+    console = Console(width=width, markup=False, highlight=False)  # no markup: E[y²] is not a style
+    for part in (title, drawn(header, rows, align), caption):
+        console.print(part)
+
+
+def drawn(
+    header: Iterable[str], rows: Iterable[Iterable[str]], align: Literal["left", "right"] = "right"
+) -> rich.table.Table:
+    """The lines and cells of a table."""
     table = rich.table.Table()
     for place, column in enumerate(header):
         table.add_column(column, justify=align if place else "left")
     for row in rows:
         table.add_row(*row)
-    width = None if Console().is_terminal else 120
-    console = Console(width=width, markup=False, highlight=False)  # no markup: E[y²] is not a style
-    for part in (title, table, caption):
-        console.print(part)
+    return table
 
 
 def number(value: float | None, digits: int = 3) -> str:

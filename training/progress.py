@@ -1,5 +1,6 @@
 """Progress bars: on a terminal and in a notebook, nowhere else."""
 
+import os
 import sys
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -22,11 +23,13 @@ def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> "tqdm
     """
     if not in_notebook():
         return tqdm(iterable, **{"disable": None, **options})
+    silenced = bool(options.pop("disable", None) or os.environ.get("TQDM_DISABLE"))  # widgets do not ask the variable
+    options = {"leave": False, **options, "disable": silenced}
     if find_spec("ipywidgets") is None:
-        return tqdm(iterable, **{"leave": False, **options})
+        return tqdm(iterable, **options)
     from tqdm.notebook import tqdm as notebook_tqdm
 
-    return notebook_tqdm(iterable, **{"leave": False, **options})
+    return notebook_tqdm(iterable, **options)
 
 
 def in_notebook() -> bool:

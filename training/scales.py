@@ -14,11 +14,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from training.function_classes import WeightKind, function_class
-from training.inputs import input_distribution
+from training.function_classes import FunctionClass, WeightKind, function_class
+from training.inputs import Gaussian, InputDistribution, input_distribution
 
 N_CHUNKS, CHUNK, POINTS = 16, 4096, 8  # prompts by prompts by points of a simulation
 NORMAL_MEDIAN = 0.6744897501960817  # median |z|, z ~ N(0, 1)
+
+
+Predictor = Literal["zero", "no_context"]
 
 
 class Scale(NamedTuple):
@@ -35,39 +38,41 @@ class Scale(NamedTuple):
     how: Literal["exact", "estimated", "robust"]
 
 
-@cache
 def second_moment(name: str, inputs: str, n_dims: int, kind: WeightKind, rotation: int) -> Scale:
     """E[y²] of a function class on an input distribution: the error of predicting zero."""
-    if inputs == "gaussian":
-        return Scale(function_class(name).second_moment(n_dims, kind), 0.0, "exact")
-    return scale_of(simulated(name, inputs, n_dims, kind, rotation)[0], name, inputs)
+    return scale("zero", function_class(name), input_distribution(inputs), n_dims, kind, rotation)
+
+
+def no_context_moment(name: str, inputs: str, n_dims: int, kind: WeightKind, rotation: int) -> Scale:
+    """E[(y - E[y given x])²]: the error of the no-context optimum."""
+    return scale("no_context", function_class(name), input_distribution(inputs), n_dims, kind, rotation)
 
 
 @cache
-def no_context_moment(name: str, inputs: str, n_dims: int, kind: WeightKind, rotation: int) -> Scale:
-    """E[(y - E[y given x])²]: the error of the no-context optimum."""
-    return scale_of(simulated(name, inputs, n_dims, kind, rotation)[1], name, inputs)
-
-
-def scale_of(squares: Float[Tensor, "prompt point"], name: str, inputs: str) -> Scale:
-    finite = 2 * function_class(name).growth < input_distribution(inputs).finite_moments
+def scale(
+    predictor: Predictor, drawn: FunctionClass, source: InputDistribution, n_dims: int, kind: WeightKind, rotation: int
+) -> Scale:
+    """Kept by what is drawn rather than by its name, which a notebook may give to another class."""
+    if predictor == "zero" and isinstance(source, Gaussian):
+        return Scale(drawn.second_moment(n_dims, kind), 0.0, "exact")
+    squares = simulated(drawn, source, n_dims, kind, rotation)[predictor]
+    finite = 2 * drawn.growth < source.finite_moments
     return mean_scale(squares) if finite else robust_scale(squares)
 
 
 @lru_cache(maxsize=4)
 def simulated(
-    name: str, inputs: str, n_dims: int, kind: WeightKind, rotation: int
-) -> tuple[Float[Tensor, "prompt point"], Float[Tensor, "prompt point"]]:
-    """y² and the squared error of the no-context optimum, on prompts from a seed of their own."""
-    chunks = list(simulate_chunks(name, inputs, n_dims, kind, rotation))
+    drawn: FunctionClass, source: InputDistribution, n_dims: int, kind: WeightKind, rotation: int
+) -> dict[Predictor, Float[Tensor, "prompt point"]]:
+    """The squared errors of both predictors, on prompts from a seed of their own."""
+    chunks = list(simulate_chunks(drawn, source, n_dims, kind, rotation))
     zero, no_context = (torch.cat(errors) for errors in zip(*chunks, strict=True))
-    return zero, no_context
+    return {"zero": zero, "no_context": no_context}
 
 
 def simulate_chunks(
-    name: str, inputs: str, n_dims: int, kind: WeightKind, rotation: int
+    drawn: FunctionClass, source: InputDistribution, n_dims: int, kind: WeightKind, rotation: int
 ) -> Iterator[tuple[Float[Tensor, "prompt point"], Float[Tensor, "prompt point"]]]:
-    drawn, source = function_class(name), input_distribution(inputs)
     generator = torch.Generator().manual_seed(0)
     for _ in range(N_CHUNKS):
         weights = drawn.sample_weights(generator, CHUNK, n_dims, kind)

@@ -2,7 +2,6 @@
 
 import hashlib
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,12 +34,12 @@ class Protocol:
     checkpoints: Table
 
 
-def protocol_of(evidence: Evidence, arguments: Sequence[str] | None = None) -> Protocol:
+def protocol_of(evidence: Evidence, arguments: Sequence[str]) -> Protocol:
     """The protocol of a report made now by this process.
 
     Args:
         evidence: what was measured.
-        arguments: of `interp`; None takes those of the process.
+        arguments: of `interp`.
     """
     settings = evidence.settings
     n_null = min(DEFAULT_NULL_PROMPTS, settings.n_prompts)
@@ -64,8 +63,7 @@ def protocol_of(evidence: Evidence, arguments: Sequence[str] | None = None) -> P
         "independent seeds": f"{len(groups)} among {len(evidence.models)} checkpoints",
         "versions": ", ".join(f"{name} {version}" for name, version in environment().items()),
     }
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    return Protocol(shlex.join(["interp", *given]), said, checkpoints_table(evidence.models))
+    return Protocol(shlex.join(["interp", *arguments]), said, checkpoints_table(evidence.models))
 
 
 def checkpoints_table(models: Sequence[ModelEvidence]) -> Table:

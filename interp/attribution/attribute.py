@@ -38,7 +38,7 @@ CHUNK = 64  # prompts: more of them fall out of the caches
 COLUMNS = 4096  # nodes or edges whose resamples are held at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Attribution(Shown):
     """Effects of nodes or edges by several methods.
 

@@ -49,7 +49,7 @@ COMPARED = 128  # prompts on which random graphs are run
 SCORED = 256  # prompts on which edges are scored
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Circuits(Shown):
     """Circuits of several sizes for every function class.
 

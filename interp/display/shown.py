@@ -49,6 +49,9 @@ class Shown(ABC):
         for sentence in self.sentences():
             typer.echo(sentence)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.title}: show() prints it, plot() draws it>"
+
     def _repr_html_(self) -> str:
         from interp.display.html import result_html
 

@@ -56,7 +56,7 @@ class Place(NamedTuple):
     variant: Variant
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PatchMap(Shown):
     """The effect of patching one site at many places.
 

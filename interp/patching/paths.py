@@ -41,7 +41,7 @@ ALL = "all"
 NMSE = ("nmse", "nmse_low", "nmse_high")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PathEffects(Shown):
     """The effects of paths.
 

@@ -37,7 +37,7 @@ from training.transformer import Attention, Transformer
 N_PERMUTATIONS = 9999
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HeadDecoding(Shown):
     """How much of x_i each head of one model writes at y_i.
 

@@ -47,7 +47,7 @@ STEPS = (1, 2, 4, 8, 16)
 """Of gradient descent."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Lens(Shown):
     """The implied predictions of one model by depth.
 

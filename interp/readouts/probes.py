@@ -88,7 +88,7 @@ class Protocol:
 DEFAULT = Protocol()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Probes(Shown):
     """What was decoded from one model.
 

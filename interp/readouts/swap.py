@@ -57,7 +57,7 @@ NULLS = ("even", "matched")
 SUBSPACES = ("weights", "pattern")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Swaps(Shown):
     """The causal test of one model's probes.
 

@@ -13,8 +13,8 @@ import torch
 from analyses.curves.same_prompts import ClassErrors
 from analyses.report import files, page
 from analyses.report.evidence import Evidence, Settings, gather
-from analyses.report.protocol import as_json, protocol_of
-from analyses.report.tables import tables
+from analyses.report.protocol import protocol_of
+from analyses.report.report import Report
 from training.checkpoint import Checkpoint, append_history, load
 from training.evaluate import evaluation_prompts, no_context_error
 from training.settings import from_preset
@@ -103,11 +103,9 @@ def written() -> Written:
     """Writes everything that the command writes; gives the page, and report.json read back."""
 
     def write(evidence: Evidence, page_file: Path) -> tuple[str, dict[str, Any]]:
-        said, protocol = page.account(evidence), protocol_of(evidence, ["report", "--ckpt", "a b"])
-        whole = tables(evidence)
-        html = page.render(evidence, said, protocol, files.data_names(whole, page_file))
-        files.write(page_file, html, page.document(evidence, said, as_json(protocol)), whole)
-        return html, json.loads((files.data_directory(page_file) / "report.json").read_text())
+        protocol = protocol_of(evidence, ["report", "--ckpt", "a b"])
+        target = Report(evidence, page.account(evidence), protocol).write(page_file)
+        return target.read_text(), json.loads((files.data_directory(target) / "report.json").read_text())
 
     return write
 

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 
 import circuits
@@ -17,6 +18,7 @@ from analyses.report.caveats import caveats
 from analyses.report.claims import claims
 from analyses.report.emergence import onsets
 from analyses.report.evidence import gather, pool, sets_of
+from analyses.report.report import report as make_report
 from analyses.report.tables import tables
 from interp.ablation import ablate
 from interp.display import svg
@@ -324,3 +326,20 @@ def test_the_command_writes_one_page_and_its_numbers(interp, tmp_path):
     assert given == json.loads((tmp_path / "r" / "report.json").read_text())
     assert "--ckpt 'zoo:[lm]i*-0'" in given["protocol"]["command"]
     outline((tmp_path / "r.html").read_text())
+
+
+def test_a_report_from_python_names_the_command_that_gives_its_numbers(quick, tmp_path, interp):
+    checkpoint, settings = load("zoo:mixed-0"), replace(quick, paths=False)
+    made = make_report([checkpoint], settings)
+    assert made.write(tmp_path / "mine") == tmp_path / "mine" / "report.html"
+    command = made.protocol.command.removeprefix("interp ").replace("report.html", str(tmp_path / "same.html"))
+    with interp(*command.split()) as process:
+        process.communicate()
+    assert process.returncode == 0
+    pages = (tmp_path / "mine" / "report", tmp_path / "same")
+    ours, theirs = (json.loads((one / "report.json").read_text()) for one in pages)
+    for document in (ours, theirs):
+        document.pop("protocol")
+    assert ours == theirs
+    assert list(made.claims["verdict"]) == [claim["verdict"] for claim in theirs["claims"]]
+    assert all(claim.statement in unescape(made._repr_html_()) for claim in made.account.claims)

@@ -84,6 +84,7 @@ def deliver(
 ) -> None:
     """Show and write a report; exit with 1 if it falls short of what is promised."""
     if directory:
+        output.prepare_directory(directory)
         output.write_table(pd.DataFrame(report["results"]), directory / "bench.csv")
     output.print_json(report) if json else print_tables(report)
     if failure:

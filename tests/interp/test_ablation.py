@@ -9,7 +9,8 @@ from interp import checks, sweep
 from interp.ablation import ablate, output_norms
 from interp.engine import SITES
 from interp.heads import MLP, Head, all_heads, head_set, show
-from interp.interventions import MODES
+from interp.interventions import MODES, Mode, resample
+from interp.names import MODE_NAMES
 from interp.references import activations, moments, partner_prompts
 from interp.verdict import verdict
 from training.checkpoint import Checkpoint
@@ -257,6 +258,30 @@ def test_every_mode_removes_a_causal_head_at_every_site(trained, mode, site):
         assert abs(effect) < 0.02
     else:
         assert effect > 0.8
+
+
+def test_a_mode_of_ones_own_needs_no_entry_anywhere(trained):
+    """One that gives what `mean` or `resample` gives costs as much."""
+    own = Mode("own", "the mean again", lambda reference: reference.mean)
+    again = Mode("again", "another prompt's output again", resample, partner="other")
+    modes = ["mean", own, "resample", again]
+    result = ablate(trained, SETS[:1], ["linear"], modes=modes, n_prompts=128, n_controls=3)
+    effects = {row["mode"]: row["effect"] for row in records(result.table)}
+    assert effects["own"] == pytest.approx(effects["mean"], rel=1e-6)
+    assert effects["again"] == pytest.approx(effects["resample"], rel=1e-6)
+    assert effects["mean"] != pytest.approx(effects["resample"], rel=0.01)
+    result.plot()
+    result.plot_curves()
+    assert "own" in result._repr_html_()
+
+
+def test_modes_that_help_names_are_the_registry():
+    assert [*MODES] == [*MODE_NAMES]
+
+
+def test_two_modes_of_one_name_are_refused(trained):
+    with pytest.raises(UserError, match="--mode zero,mean,mean: mean is named twice"):
+        ablate(trained, SETS, ["linear"], modes=["zero", "mean", Mode("mean", "mine", lambda r: r.mean)])
 
 
 def test_resampling_needs_a_second_class():

@@ -92,6 +92,12 @@ def test_a_notebook_shows_what_a_terminal_prints(results, kind, capsys):
     assert one.checkpoint in shown
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_shell_is_not_flooded(results, kind):
+    assert results[kind].checkpoint in repr(results[kind])
+    assert len(repr(results[kind])) < 120
+
+
 def text_of(html):
     return unescape(re.sub(r"<[^>]*>", " ", re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)))
 
@@ -216,6 +222,15 @@ def test_bars_show_in_a_kernel(monkeypatch, widgets, capsys):
 
         monkeypatch.setattr(progress, "in_notebook", lambda: True)
         assert isinstance(progress.progress_bar(range(2), disable=True), widget)
+
+
+@pytest.mark.parametrize("asked", ["", "1"])
+def test_a_variable_keeps_the_bars_of_a_notebook_away(monkeypatch, asked):
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    monkeypatch.setenv("TQDM_DISABLE", asked)
+    assert progress.progress_bar(range(2)).disable == bool(asked)
+    assert progress.progress_bar(range(2), disable=None).disable == bool(asked)
+    assert progress.progress_bar(range(2), disable=True).disable
 
 
 def test_bars_stay_away_where_nobody_watches(capsys):

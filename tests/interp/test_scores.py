@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from interp.names import SCORE_NAMES, WEIGHTING_NAMES
-from interp.score_kinds import SCORES, tokens_of, uniform_attention
+from interp.score_kinds import SCORES, ScoreKind, tokens_of, uniform_attention
 from interp.scores import Measure, check_scores, measures_of, prompt_scores, score, score_all, weigh
 from interp.weightings import WEIGHTINGS, weighting
 from training.checkpoint import Checkpoint
@@ -242,6 +242,33 @@ def test_what_cannot_be_scored_is_refused(settings, message, random_checkpoint):
 def test_classes_that_the_instruction_cannot_tell_are_refused(told_checkpoint):
     with pytest.raises(UserError, match="no instruction for sparse_linear"):
         check_scores(told_checkpoint.config, ["sparse_linear"], measures_of(["all"]))
+
+
+def pair_before(tokens):
+    """mean attention from x_q to the pair just before it
+
+    More about it.
+    """
+    return (tokens.is_x[:, None] & (tokens.pair >= 0) & (tokens.pair == tokens.pair[:, None] - 1))[None]
+
+
+def test_a_score_of_ones_own_needs_no_entry_anywhere(random_checkpoint):
+    """Attention to the pair before and to all earlier pairs is one thing where there is one earlier pair."""
+    found = score(random_checkpoint, ["linear"], kind=ScoreKind("pair_before", pair_before), n_prompts=8)
+    assert found.values["linear"].max() < 1
+    own = [Measure(ScoreKind("pair_before", pair_before), slice(1, 2))]
+    earlier = measures_of(["x_to_earlier_x", "x_to_earlier_y"], [slice(1, 2)])
+    of_own, *of_earlier = score_all(random_checkpoint, ["linear"], measures=own + earlier, n_prompts=8)
+    np.testing.assert_allclose(of_own.values["linear"], sum(one.values["linear"] for one in of_earlier), rtol=1e-5)
+    (table,) = found.tables()
+    assert "pair_before score (mean attention from x_q to the pair just before it)" in table.title
+
+
+def test_an_entry_in_the_registry_is_among_all_scores(random_checkpoint, monkeypatch):
+    monkeypatch.setitem(SCORES, "pair_before", ScoreKind("pair_before", pair_before))
+    names = [one.kind.name for one in score_all(random_checkpoint, ["linear"], n_prompts=4, intervals=False)]
+    assert names == [*SCORE_NAMES, "pair_before"]
+    assert score(random_checkpoint, ["linear"], kind="pair_before", n_prompts=4).kind.name == "pair_before"
 
 
 def test_names_definitions_and_registries_agree():

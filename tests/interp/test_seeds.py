@@ -89,6 +89,30 @@ def test_pooled_p_is_uniform_when_sets_are_picked_at_random(rng):
         assert abs((np.array(p_values) <= level).mean() - level) < 4 * np.sqrt(level * (1 - level) / 600)
 
 
+def test_models_that_share_a_stream_make_no_p_smaller(checkpoints, ablations):
+    """A head that a shared stream put in the same place of two models was drawn once, not twice."""
+    first, second, third = checkpoints
+    twin = replace(second, config=replace(second.config, seeds=first.config.seeds))
+    (pair,) = pooled([first, twin], ablations[:2], SETS[:2], "0.1").to_dict("records")
+    assert (pair["n_seeds"], pair["p_value"], pair["smallest_p"]) == (1, 1 / 8, 1 / 8)
+    (three,) = pooled([first, twin, third], ablations, SETS, "0.1").to_dict("records")
+    assert three["p_value"] == three["smallest_p"] == 1 / 8**2
+
+
+def test_pooled_p_is_valid_when_two_models_share_their_heads(rng):
+    """The tested head is any of eight, the same one in both models of the first seed, whose effects are alike."""
+    p_values = []
+    for _ in range(600):
+        shared, alone = rng.exponential(size=(2, 8)) ** 2
+        effects = [shared, shared + 0.1 * rng.normal(size=8), alone]
+        own = {place: float(row[0]) for place, row in enumerate(effects)}
+        null = null_means([[0, 1], [2]], {place: row[1:] for place, row in enumerate(effects)}, own, rng)
+        mean = ((own[0] + own[1]) / 2 + own[2]) / 2
+        p_values.append((np.sum(null >= mean - 1e-12) + 1) / (len(null) + 1))
+    for level in (0.02, 0.05, 0.1, 0.5):
+        assert (np.array(p_values) <= level).mean() < level + 4 * np.sqrt(level * (1 - level) / 600)
+
+
 def test_the_t_interval_covers_at_its_nominal_rate_with_three_seeds(rng):
     covered = 0
     for _ in range(2000):

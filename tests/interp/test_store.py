@@ -4,10 +4,13 @@ import torch
 
 from interp.ablation import ablate
 from interp.heads import Head
+from interp.interventions import Mode
 from interp.store import FILE, Store
 from interp.sweep import Sweep
 from training.checkpoint import load
 from training.errors import UserError
+from training.function_classes import FAMILIES
+from training.function_classes.hermite import Hermite
 
 SETS = [(Head(0, 1),), (Head(1, 2),)]
 
@@ -80,6 +83,20 @@ def test_other_weights_are_measured_anew(tmp_path, measured):
     after = run(checkpoint, Store(tmp_path))
     assert len(measured) >= 2 * n_first  # more, where other output norms match
     assert not before["effect"].equals(after["effect"])
+
+
+def test_what_a_notebook_defines_is_never_kept(tmp_path, measured, monkeypatch):
+    """Edited under the same name, it would be read back as what it was."""
+    checkpoint = load("zoo:mixed-0")
+    for factor in (0.0, 1.0):
+        mode = Mode("mine", "a share of the mean", lambda reference, factor=factor: factor * reference.mean)
+        mine = run(checkpoint, Store(tmp_path), modes=[mode])
+        pd.testing.assert_frame_equal(mine, run(checkpoint, None, modes=[mode]))
+    run(checkpoint, Store(tmp_path), modes=["mean"])
+    n_first = len(measured)
+    monkeypatch.setitem(FAMILIES, "linear", type("Mine", (Hermite,), {})(1))
+    run(checkpoint, Store(tmp_path), modes=["mean"])
+    assert len(measured) > n_first
 
 
 def test_a_damaged_store_is_one_line(tmp_path):

@@ -12,7 +12,8 @@ from interp.engine import read_sites
 from training.checkpoint import load, zoo_path
 from training.evaluate import evaluation_prompts
 
-CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
+ROOT = Path(__file__).parents[2]
+CONSTRAINTS, NOTEBOOK = ROOT / "constraints.txt", ROOT / "notebooks" / "08_with_transformer_lens.py"
 SITES = ["blocks.0.attn.hook_pattern", "blocks.1.attn.hook_z", "blocks.2.hook_resid_mid"]
 
 SCRIPT = """
@@ -25,8 +26,9 @@ from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_check
 checkpoint, prompts, out, *sites = sys.argv[1:]
 sizes = json.loads(Path(checkpoint, "config.json").read_text())["run"]["model"]
 config = {key: sizes[key] for key in ("n_layers", "n_heads", "d_model", "n_ctx")}
-config |= {"d_head": sizes["d_model"] // sizes["n_heads"], "d_mlp": 4 * sizes["d_model"], "d_vocab": sizes["n_dims"]}
-config |= {"d_vocab_out": 1, "act_fn": "gelu_new", "normalization_type": "LN", "eps": 1e-5}
+config |= {"d_head": sizes["d_model"] // sizes["n_heads"], "d_mlp": 4 * sizes["d_model"]}
+config |= {"d_vocab": sizes["n_dims"], "d_vocab_out": 1}
+config |= {"act_fn": "gelu_new", "normalization_type": "LN", "eps": 1e-5}
 model = TransformerBridge.boot_native(config)
 weights = load_file(Path(checkpoint, "model.safetensors"))
 model.load_state_dict(convert_tl_checkpoint(weights, model.cfg), strict=True)
@@ -34,6 +36,11 @@ output, cache = model.run_with_cache(load_file(prompts)["tokens"] @ weights["emb
 kept = {"output": output[..., 0]} | {site: cache[site] for site in sites}
 save_file({name: tensor.detach().contiguous() for name, tensor in kept.items()}, out)
 """
+
+
+def test_the_notebook_shows_what_is_run_here():
+    code = "\n".join(f"# {line}".rstrip() for line in SCRIPT.strip().splitlines())
+    assert f"# ```python\n{code}\n# ```\n" in NOTEBOOK.read_text()
 
 
 @pytest.mark.slow

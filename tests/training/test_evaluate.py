@@ -38,6 +38,14 @@ def test_curves_are_means_of_squared_errors_in_their_unit():
         assert (error < high).all()
 
 
+def test_the_own_baseline_can_stay_away():
+    checkpoint, few = load("zoo:mixed-0"), {"n_prompts": 40, "seed": 3, "baselines": ["ridge"]}
+    whole, without = (error_curves(checkpoint, ["quadratic"], own=own, **few) for own in (True, False))
+    assert {*whole["predictor"]} - {*without["predictor"]} == {"single_index"}
+    models = [table.loc[table["predictor"] == "model", ["error", "ci_low", "ci_high"]] for table in (whole, without)]
+    np.testing.assert_array_equal(*models)
+
+
 def test_the_plateau_of_a_failed_model_is_the_no_context_optimum():
     """single:cubic never left it: its predictions are those of E[y given x], not merely as bad."""
     checkpoint = load("zoo:cubic-0")

@@ -3,11 +3,20 @@ import math
 import pytest
 import torch
 
+from training.checkpoint import load
+from training.convergence import convergence
 from training.errors import UserError
+from training.evaluate import error_curves
+from training.frames import where
 from training.function_classes import FAMILIES, FunctionOfX, function_class
+from training.function_classes.base import SingleIndex
 from training.function_classes.sequences import MarkovChain
+from training.inputs import Gaussian
+from training.output import records
 from training.prompts import Prompts
-from training.scales import mean_scale, robust_scale, second_moment, simulated
+from training.scales import mean_scale, no_context_moment, robust_scale, second_moment, simulated
+from training.settings import from_preset
+from training.trainer import train
 
 HERMITE = ("linear", "quadratic", "cubic", "quartic")
 SPECS = [*FAMILIES, "sparse_linear:1", "noisy_linear:0", "leaky_relu:-1", "sinusoid:2.5", "relu_network:3",
@@ -52,7 +61,7 @@ def test_second_moment_at_20_dims_is_the_papers(name, moment):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", SPECS)
 def test_second_moment_is_the_average_of_many_draws(name, kind):
-    drawn = mean_scale(simulated(name, "gaussian", 4, kind, 0)[0])
+    drawn = mean_scale(simulated(function_class(name), Gaussian(), 4, kind, 0)["zero"])
     exact = function_class(name).second_moment(4, kind)
     assert abs(drawn.value - exact) <= 5 * drawn.error + 1e-9
     assert drawn.error < 0.1 * exact
@@ -190,3 +199,50 @@ def test_the_robust_scale_of_a_normal_is_its_variance():
     values = 3 * torch.randn(100_000, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     scale = robust_scale(values.square())
     assert abs(scale.value - 9) < 5 * scale.error
+
+
+class Doubled(SingleIndex):
+    """y = 2 w·x."""
+
+    growth = 1
+
+    def link(self, t):
+        return 2 * t
+
+    def second_moment(self, n_dims, kind):
+        return 4.0 * (n_dims if kind == "standard" else 1)
+
+
+class Halved(Doubled):
+    """y = w·x / 2."""
+
+    def link(self, t):
+        return t / 2
+
+    def second_moment(self, n_dims, kind):
+        return super().second_moment(n_dims, kind) / 16
+
+
+def test_an_entry_in_the_registry_is_enough_to_train_load_and_evaluate(tmp_path, monkeypatch, quick_settings):
+    monkeypatch.setitem(FAMILIES, "doubled", Doubled)
+    settings = ["data.classes=doubled,linear", *quick_settings[1::2]]
+    train(from_preset("tiny", "single:doubled", 0, settings), tmp_path, progress=False)
+    curves = error_curves(load(tmp_path), ["doubled"], n_prompts=1024, seed=0)
+    last = {row["predictor"]: row["error"] for row in records(where(curves, examples=15))}
+    assert last["least_squares"] < 1e-6
+    assert last["zero"] == pytest.approx(1, abs=0.2)  # the unit is that of the class
+    assert last["zero"] == last["no_context"] != last["model"]
+    assert convergence(tmp_path)["function_class"].tolist() == ["doubled", "linear"]
+
+
+def test_another_class_under_the_same_name_has_a_scale_of_its_own(monkeypatch):
+    """A notebook's cell is edited and run again: NMSE must not be in the unit of what stood there before."""
+    scales = {}
+    for drawn in (Doubled, Halved):
+        monkeypatch.setitem(FAMILIES, "edited", drawn)
+        scales[drawn] = [
+            moment("edited", inputs, 4, "unit", 0).value
+            for moment in (second_moment, no_context_moment)
+            for inputs in ("gaussian", "uniform")
+        ]
+    assert scales[Doubled] == pytest.approx([16 * value for value in scales[Halved]])

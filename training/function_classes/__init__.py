@@ -2,7 +2,7 @@
 
 To add one: write a `FunctionClass` in one of the files here or in a new one, name it in `FAMILIES` and in
 `training.names`, and give its closed forms a row in tests/training/test_function_classes.py, which checks them all by
-simulation.
+simulation. In a notebook the entry in `FAMILIES` is enough (notebooks/concepts/extending.md).
 """
 
 from training.function_classes.base import Baseline, FunctionClass, FunctionOfX, WeightKind
@@ -12,11 +12,11 @@ from training.function_classes.linear import LeakyReLU, LinearClassification, No
 from training.function_classes.piecewise import DecisionTree, ReLUNetwork
 from training.function_classes.quadratic import CoordinatewiseQuadratic, GeneralQuadratic
 from training.function_classes.sequences import AssociativeRecall, MarkovChain, Prototypes
-from training.registry import Families, from_registry
+from training.registry import from_registry
 
 __all__ = ["FAMILIES", "Baseline", "FunctionClass", "FunctionOfX", "WeightKind", "function_class"]
 
-FAMILIES: Families[FunctionClass] = {
+FAMILIES: dict[str, type[FunctionClass] | FunctionClass] = {
     "linear": Hermite(1),
     "quadratic": Hermite(2),
     "cubic": Hermite(3),

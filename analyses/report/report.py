@@ -1,0 +1,100 @@
+"""A whole report: measured, judged, and written where it is wanted; what `interp report` does, for notebooks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analyses.report import files, page
+from analyses.report.evidence import Evidence, Settings, gather
+from analyses.report.protocol import Protocol, as_json, protocol_of
+from analyses.report.tables import tables
+from interp.display.html import result_html
+from training.checkpoint import Checkpoint
+from training.output import Table
+
+DEFAULT = Settings()
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """Evidence, what follows from it, and how it came about.
+
+    Attributes:
+        evidence: what was measured.
+        account: claims with their verdicts, sentences, warnings.
+        protocol: how.
+    """
+
+    evidence: Evidence
+    account: page.Account
+    protocol: Protocol
+
+    @property
+    def claims(self) -> pd.DataFrame:
+        """One row per claim, from 1: `statement`, `verdict` and `because`."""
+        rows = [vars(claim) for claim in self.account.claims]
+        return pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1))
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What report.json holds and `--json` prints."""
+        return page.document(self.evidence, self.account, as_json(self.protocol))
+
+    def write(self, out: Path | str) -> Path:
+        """Write the page, with its numbers in a directory beside it; returns where the page is.
+
+        Args:
+            out: a name that ends in .html, or a directory.
+
+        Raises:
+            UserError: that cannot be written.
+        """
+        target, whole = files.page_path(Path(out)), tables(self.evidence)
+        files.check_writable(target)
+        html = page.render(self.evidence, self.account, self.protocol, files.data_names(whole, target))
+        files.write(target, html, self.document, whole)
+        return target
+
+    def __repr__(self) -> str:
+        return f"<Report on {', '.join(one.name for one in self.evidence.models)}: write(FILE.html) makes the page>"
+
+    def _repr_html_(self) -> str:
+        rows = [[claim.statement, claim.verdict, claim.because] for claim in self.account.claims]
+        warnings = [f"{caveat.kind}: {caveat.text}" for caveat in self.account.caveats]
+        return result_html([], [Table(self.protocol.command, ["claim", "verdict", "because"], rows)], warnings)
+
+
+def report(
+    checkpoints: Sequence[Checkpoint], settings: Settings = DEFAULT, arguments: Sequence[str] | None = None
+) -> Report:
+    """Measure checkpoints and judge what was found.
+
+    Args:
+        checkpoints: loaded runs.
+        settings: prompts, null sets, classes.
+        arguments: of `interp`, which the page shows; None writes down the command that gives the same numbers.
+
+    Raises:
+        CheckError: an intervention did not act.
+        UserError: a class or head that there is not.
+    """
+    evidence = gather(checkpoints, settings)
+    command = equivalent(checkpoints, settings) if arguments is None else arguments
+    return Report(evidence, page.account(evidence), protocol_of(evidence, command))
+
+
+def equivalent(checkpoints: Sequence[Checkpoint], settings: Settings) -> list[str]:
+    """The arguments of `interp` that give the same numbers.
+
+    >>> from training.checkpoint import load
+    >>> " ".join(equivalent([load("zoo:mixed-0")], Settings(classes=("linear",), paths=False)))
+    'report --ckpt zoo:mixed-0 --classes linear --prompts 1024 --controls 200 --seed 0 --no-paths --out report.html'
+    """
+    named = [word for one in checkpoints for word in ("--ckpt", one.name)]
+    classes = ["--classes", ",".join(settings.classes)] if settings.classes else []
+    numbers = ["--prompts", settings.n_prompts, "--controls", settings.n_controls, "--seed", settings.seed]
+    paths = [] if settings.paths else ["--no-paths"]
+    return ["report", *named, *classes, *map(str, numbers), *paths, "--out", "report.html"]

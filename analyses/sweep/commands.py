@@ -1,0 +1,164 @@
+"""The command `interp sweep`. Heavy imports wait until it runs."""
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from training import options
+from training.errors import CheckError, UserError
+
+if TYPE_CHECKING:
+    from analyses.sweep.board import Board
+    from analyses.sweep.plan import Cell
+    from training.processes import Workers
+
+
+def sweep(
+    file: Annotated[Path, typer.Argument(metavar="SWEEP.toml", help="What to train and to analyse.")],
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            metavar="N",
+            parser=options.whole_number(1),
+            help="Cells at a time (default: as many as there are cores).",
+        ),
+    ] = None,
+    retries: Annotated[
+        int,
+        typer.Option(
+            "--retries", metavar="N", parser=options.whole_number(0), help="How often a failed cell is tried again."
+        ),
+    ] = 1,
+    cluster: Annotated[
+        str | None,
+        typer.Option("--cluster", metavar="ADDRESS", help="Run on a Ray cluster: HOST:PORT, or auto for this one."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the cells and what is done, and start none.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Train a grid of runs and analyse them, over all cores or a cluster, losing nothing.
+
+    A second call does what is missing: what was interrupted goes on from its last save, what has failed is tried again,
+    and an analysis is repeated if its command, its weights or the code have changed.
+
+    \b
+    Examples:
+      interp sweep sweep.toml --dry-run
+      interp sweep sweep.toml --jobs 2
+      interp sweep sweep.toml --cluster auto
+
+    \b
+    A file:
+      out = "grid"
+      [train]
+      curriculum = ["mixed", "single:linear"]
+      seeds = "0-4"
+      [[analyse]]
+      command = "ablate --heads top:1 --mode mean"
+      [[study]]
+      command = "study cause"
+    """
+    from analyses.sweep import table
+    from analyses.sweep.board import Board, State
+    from training import output
+
+    if cluster is not None and jobs is not None:
+        raise UserError("--jobs and --cluster exclude each other: a cluster runs as many cells as it has CPUs")
+    out, cells = planned(file)
+    board = Board(cells, retries)
+    if dry_run:
+        if json:
+            output.print_json(table.document(board, out))
+            return
+        for line in table.listing(board):
+            typer.echo(line)
+        typer.echo(f"{len(board.of(State.DONE))} of {len(cells)} cells are done")
+        return
+    workers = workers_for(cells, jobs, cluster)
+    for directory in {cell.directory.parent for cell in cells}:
+        output.prepare_directory(directory)
+    run(board, workers)
+    finish(board, out, json=json)
+
+
+def planned(file: Path) -> "tuple[str, list[Cell]]":
+    """The sweep's directory as the file names it, and its cells.
+
+    Raises:
+        UserError: something in the file is wrong; the message names the file.
+    """
+    from analyses.sweep.plan import plan
+    from analyses.sweep.settings import read
+
+    try:
+        asked = read(file)
+        cells = plan(asked, file.resolve().parent)
+        check_runs(cells)
+        return asked.out, cells
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+
+
+def check_runs(cells: "list[Cell]") -> None:
+    """Refuse, before anything starts, a directory that holds another run than the one that is to go there."""
+    from training import rundir
+
+    for cell in cells:
+        if cell.config:
+            rundir.check(cell.config, cell.directory, resume=True, force=False)
+
+
+def workers_for(cells: "list[Cell]", jobs: int | None, cluster: str | None) -> "Workers":
+    from training.commands import check_device
+    from training.many import default_jobs
+    from training.processes import Processes
+
+    if cluster is not None:
+        from analyses.sweep.cluster import Cluster
+
+        return Cluster(cluster, cells[0].place, [cell.task for cell in cells])
+    devices = {check_device(cell.device) for cell in cells}
+    threads = max(cell.task.threads for cell in cells)
+    return Processes(jobs or (default_jobs(threads) if devices == {"cpu"} else 1))
+
+
+def run(board: "Board", workers: "Workers") -> None:
+    """Do what is to be done, and show how it goes. What Ray has to say of its nodes is no part of the output."""
+    from analyses.sweep.table import Watch
+    from training.processes import carry_out
+
+    with redirect_stdout(sys.stderr), Watch(board, workers) as watch:
+        carry_out(board, workers, watch.look)
+        workers.close()
+
+
+def finish(board: "Board", out: str, *, json: bool) -> None:
+    """Put the tables of every analysis together and say what came of the sweep.
+
+    Raises:
+        CheckError: a cell has failed.
+    """
+    from analyses.sweep import table
+    from analyses.sweep.board import State
+    from analyses.sweep.gather import gather
+    from training import output
+
+    done = [cell for cell in board.of(State.DONE) if cell.name.startswith("analyses/")]
+    if done:
+        gather(done, done[0].place.directory / "tables")
+    if json:
+        output.print_json(table.document(board, out))
+    else:
+        output.print_table(f"sweep {out}", *table.summary(board)[1:])
+    for line in table.failures(board):
+        typer.echo(line, err=True)
+    failed, skipped = board.of(State.FAILED), board.of(State.SKIPPED)
+    if failed:
+        beside = f", {len(skipped)} skipped ({table.names(skipped)})" if skipped else ""
+        raise CheckError(f"{len(failed)} of {len(board.cells)} cells failed ({table.names(failed)}){beside}")

@@ -1,0 +1,51 @@
+"""Whether a command line is one that `interp` would take, without running it."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from typer.exceptions import TyperException
+from typer.main import get_command
+
+from interp.cli import build
+from training.errors import UserError, one_of
+
+
+@cache
+def commands() -> dict[str, Any]:
+    """What a sweep can run, by one or two words: the commands of `interp` that take `--ckpt` and `--out`."""
+    found: dict[str, Any] = {}
+    for name, command in vars(get_command(build()))["commands"].items():
+        below = vars(command).get("commands")
+        found |= {f"{name} {inner}": one for inner, one in below.items()} if below else {name: command}
+    return {name: command for name, command in found.items() if {"--ckpt", "--out"} <= {*options(command)}}
+
+
+def options(command: Any) -> dict[str, Any]:
+    """The parameters of a command, by the options that set them."""
+    return {option: parameter for parameter in command.params for option in parameter.opts}
+
+
+def check_command(words: Sequence[str], *, several: bool = False) -> None:
+    """Refuse what `interp` would refuse before it looks at a checkpoint.
+
+    Args:
+        words: the command line without `--ckpt` and `--out`, which the sweep gives.
+        several: whether the command has to take several checkpoints.
+
+    Raises:
+        UserError: no such command or option, or a value of the wrong kind.
+    """
+    shown = f"'{' '.join(words)}'"
+    if own := [word for word in words if word in ("--ckpt", "--out", "--help")]:
+        raise UserError(f"{shown}: {own[0]} is not for the file to give; the sweep adds checkpoints and --out")
+    name = next((name for name in commands() if [*words[: name.count(" ") + 1]] == name.split()), None)
+    if name is None:
+        raise one_of("command for a sweep", " ".join(words[:2]), commands())
+    command = commands()[name]
+    if several and not options(command)["--ckpt"].multiple:
+        raise UserError(f"{shown}: `interp {name}` takes one checkpoint; under [[analyse]] it runs on each of them")
+    try:
+        command.make_context(name, [*words[name.count(" ") + 1 :], "--ckpt", "CKPT", "--out", "OUT"])
+    except TyperException as error:
+        raise UserError(f"{shown}: {error.format_message()}") from None

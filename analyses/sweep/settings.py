@@ -1,0 +1,185 @@
+"""The sweep file: what may stand in it, read strictly.
+
+out = "grid"                      # where everything goes; paths are relative to the file
+ckpt = ["zoo:mixed-*"]            # checkpoints that are there already, beside or instead of [train]
+
+[train]                           # a grid of runs: a list is an axis; [[train]] gives several grids
+curriculum = ["mixed", "single:linear"]
+seeds = "0-4"
+set = { model.n_heads = [4, 8], recipe.steps = 3000 }
+
+[[analyse]]                       # one command for every run of the grid
+command = "ablate --heads top:1"
+set = { mode = "mean", classes = ["linear", "cubic"] }
+
+[[study]]                         # one command for all runs together
+command = "study cause"
+"""
+
+import shlex
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analyses.sweep.axes import Axis, axis, file_name, flat
+from training.errors import UserError, one_of
+from training.many import parse_seeds
+from training.settings import settable_keys
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Runs to train.
+
+    Attributes:
+        axes: preset, recipe, curriculum, the settings, seed.
+        device: of all of them.
+    """
+
+    axes: tuple[Axis, ...]
+    device: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An analysis of every run, or a study of all of them.
+
+    Attributes:
+        name: of its directory.
+        words: of the command, without `interp`, checkpoint and `--out`.
+        on: patterns of the names of runs that it is about.
+        steps: the snapshots that it is about; `all` of them, or (none) the final weights.
+        axes: options that take several values.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    on: tuple[str, ...] = ("*",)
+    steps: tuple[int, ...] | str = ()
+    axes: tuple[Axis, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What the file asks for."""
+
+    out: str
+    ckpt: tuple[str, ...]
+    grids: tuple[Grid, ...]
+    analyses: tuple[Asked, ...]
+    studies: tuple[Asked, ...]
+
+
+def read(path: Path) -> Sweep:
+    """The sweep that a file describes.
+
+    Raises:
+        UserError: it cannot be read, or something in it is unknown, missing or malformed.
+    """
+    try:
+        document = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"there is no file '{path}'") from None
+    except (OSError, ValueError) as error:  # what is no TOML or no text is a ValueError
+        raise UserError(f"{path} is no TOML file: {error}") from None
+    return parsed(document)
+
+
+def parsed(document: Mapping[str, Any]) -> Sweep:
+    check_keys(document, "", "out", "ckpt", "train", "analyse", "study")
+    if not isinstance(document.get("out"), str) or not document["out"]:
+        raise UserError('out is missing: name the directory of the sweep, for example out = "grid"')
+    grids = tuple(grid(table) for table in tables(document, "train"))
+    ckpt = texts("ckpt", document.get("ckpt", []))
+    if not grids and not ckpt:
+        raise UserError("there is nothing to sweep: [train] makes runs, ckpt names checkpoints that are there already")
+    analyses = tuple(analysis(table) for table in tables(document, "analyse"))
+    studies = tuple(study(table) for table in tables(document, "study"))
+    return Sweep(document["out"], ckpt, grids, analyses, studies)
+
+
+def tables(document: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """The tables under a key, of which there may be one or several."""
+    given = document.get(key, [])
+    found = given if isinstance(given, list) else [given]
+    if not all(isinstance(one, dict) for one in found):
+        raise UserError(f"{key}: a table is needed, [{key}] or [[{key}]]")
+    return found
+
+
+def grid(table: Mapping[str, Any]) -> Grid:
+    check_keys(table, "train.", "preset", "recipe", "curriculum", "seeds", "set", "device")
+    axes = [axis("preset", table.get("preset", "tiny"))]
+    axes += [axis("recipe", table["recipe"])] if "recipe" in table else []
+    axes += [axis("curriculum", table.get("curriculum", "mixed"))]
+    axes += [setting_axis(key, value) for key, value in flat(dictionary(table, "train.set")).items()]
+    axes += [axis("seed", seeds(table.get("seeds", 0)))]
+    return Grid(tuple(axes), str(table.get("device", "cpu")))
+
+
+def setting_axis(key: str, value: Any) -> Axis:
+    if key not in settable_keys():
+        raise one_of("key", f"train.set.{key}", settable_keys())
+    return axis(key, value)
+
+
+def seeds(given: Any) -> list[int]:
+    """`0`, `[0, 3]` or what `interp train --seeds` takes."""
+    return parse_seeds(",".join(map(str, given)) if isinstance(given, list) else str(given))
+
+
+def analysis(table: Mapping[str, Any]) -> Asked:
+    check_keys(table, "analyse.", "command", "name", "on", "steps", "set")
+    steps = table.get("steps", [])
+    if steps != "all" and not (isinstance(steps, list) and all(type(one) is int for one in steps)):
+        raise UserError(f"analyse.steps={steps!r}: a list of steps is needed, or all")
+    axes = tuple(axis(key, value) for key, value in dictionary(table, "analyse.set").items())
+    return Asked(*named(table, "analyse"), "all" if steps == "all" else tuple(steps), axes)
+
+
+def study(table: Mapping[str, Any]) -> Asked:
+    check_keys(table, "study.", "command", "name", "on")
+    return Asked(*named(table, "study"))
+
+
+def named(table: Mapping[str, Any], where: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """Name, words, and the runs that it is about."""
+    command = table.get("command")
+    if not isinstance(command, str):
+        raise UserError(f'{where}.command is missing: name one of `interp`, for example command = "score"')
+    try:
+        words = tuple(part for word in shlex.split(command) for part in split_option(word))
+    except ValueError as error:
+        raise UserError(f"{where}.command '{command}': {error}") from None
+    name = table.get("name", file_name(command.removeprefix("study ")))
+    if not isinstance(name, str) or name != file_name(name) or not name:
+        raise UserError(f"{where}.name={name!r}: letters, digits and .,=+- are valid")
+    return name, words, texts(f"{where}.on", table.get("on", ["*"]))
+
+
+def split_option(word: str) -> list[str]:
+    """`--mode=mean` as two words."""
+    return word.split("=", 1) if word.startswith("--") else [word]
+
+
+def dictionary(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    found = table.get("set", {})
+    if not isinstance(found, dict):
+        raise UserError(f"{where}={found!r}: a table of settings is needed")
+    return found
+
+
+def texts(key: str, given: Any) -> tuple[str, ...]:
+    """One text or a list of them."""
+    found = [given] if isinstance(given, str) else given
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise UserError(f"{key}={given!r}: a list of names is needed")
+    return tuple(found)
+
+
+def check_keys(table: Mapping[str, Any], where: str, *valid: str) -> None:
+    for key in table:
+        if key not in valid:
+            raise one_of("key", where + key, [where + one for one in valid])

@@ -1,0 +1,162 @@
+"""How a sweep goes and what came of it: a live table on a terminal, a line for every cell elsewhere."""
+
+import time
+from collections.abc import Sequence
+from itertools import islice
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+
+from analyses.sweep.board import Board, State
+from analyses.sweep.plan import Cell
+from training.many import steps_done
+from training.output import Table, drawn
+from training.processes import LOST, Workers, last_words
+
+SHOWN = 12  # running cells in the live table
+LINES = 5  # of a failed cell's log
+
+
+class Watch:
+    """Shows how a board changes, on stderr.
+
+    Args:
+        board: to watch.
+        workers: who work on it.
+    """
+
+    def __init__(self, board: Board, workers: Workers) -> None:
+        self.board, self.workers = board, workers
+        self.before, self.told = len(board.of(State.DONE)), 0
+        self.console = Console(stderr=True, highlight=False, markup=False)
+        self.live = Live(console=self.console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> "Watch":
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.live.stop()
+
+    def look(self) -> None:
+        """Show what has changed since the last look."""
+        if self.console.is_terminal:
+            self.live.update(live_table(self.board, self.workers.n_at_once), refresh=True)
+            return
+        for cell in self.board.news[self.told :]:
+            self.told += 1
+            self.console.print(f"{self.before + self.told} of {news(self.board, cell)}", soft_wrap=True)
+
+
+def live_table(board: Board, n_at_once: int) -> RenderableType:
+    """Counts by group, what runs, and how long it will be."""
+    running = board.of(State.RUNNING)
+    lines = [running_line(board, cell) for cell in running[:SHOWN]]
+    lines += [f"and {len(running) - SHOWN} more"] if len(running) > SHOWN else []
+    lines += [f"{name}: {other} has it" for name, other in islice(board.elsewhere.items(), SHOWN)]
+    table = summary(board)
+    return Group(drawn(table.header, table.rows), *lines, caption(board, n_at_once))
+
+
+def summary(board: Board) -> Table:
+    """How many cells of each group are in each state."""
+    kinds = [state for state in State if state is State.DONE or board.of(state)]
+    rows = []
+    for group in dict.fromkeys(cell.group for cell in board.cells.values()):
+        states = [board.status[cell.name].state for cell in board.cells.values() if cell.group == group]
+        rows.append([group, *(str(states.count(kind)) for kind in kinds), str(len(states))])
+    return Table("", ["cells", *kinds, "all"], rows)
+
+
+def running_line(board: Board, cell: Cell) -> str:
+    steps = f", step {steps_done(cell.directory)} of {cell.config.recipe.steps}" if cell.config else ""
+    return f"{cell.name}{steps}, {clock(time.monotonic() - board.status[cell.name].since)}"
+
+
+def caption(board: Board, n_at_once: int) -> str:
+    """
+    >>> caption(Board([], retries=0), 2)
+    '0 of 0 cells done, 2 at a time'
+    """
+    left = board.seconds_left(n_at_once)
+    about = "" if left is None or board.is_over else f", about {clock(left)} left"
+    return f"{len(board.of(State.DONE))} of {len(board.cells)} cells done, {n_at_once} at a time{about}"
+
+
+def clock(seconds: float) -> str:
+    """
+    >>> clock(75), clock(7322)
+    ('1:15', '2:02:02')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def news(board: Board, cell: Cell) -> str:
+    """What has become of a cell."""
+    status = board.status[cell.name]
+    how = f" in {clock(status.seconds)}" if status.tries else ""
+    return f"{len(board.cells)}: {cell.name} {status.state}{how}"
+
+
+def failures(board: Board) -> list[str]:
+    """For every cell that failed the end of its log, and for those that were skipped what they needed."""
+    lines: list[str] = []
+    for cell in board.of(State.FAILED):
+        status, log = board.status[cell.name], cell.task.log
+        lines.append(f"{cell.name} failed {times(status.tries)}, {reason(status.code)}; {log} ends with:")
+        lines += [f"    {line}" for line in last_words(log, LINES)]
+    for cell in board.of(State.SKIPPED):
+        missing = [need for need in cell.needs if board.status[need].state is State.FAILED]
+        lines.append(f"{cell.name} was skipped: it needs {', '.join(missing)}")
+    return lines
+
+
+def times(count: int) -> str:
+    return {0: "", 1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def reason(code: int | None) -> str:
+    if code == LOST:
+        return "its machine was lost"
+    return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+
+
+def document(board: Board, out: str) -> dict[str, Any]:
+    """Everything about a sweep as JSON."""
+    rows = [
+        {
+            "cell": cell.name,
+            "group": cell.group,
+            "state": str(board.status[cell.name].state),
+            "tries": board.status[cell.name].tries,
+            "seconds": board.status[cell.name].seconds,
+            "command": cell.shown,
+            "log": str(cell.task.log),
+        }
+        for cell in board.cells.values()
+    ]
+    return {"out": out, "counts": {state: len(board.of(state)) for state in State}, "cells": rows}
+
+
+def listing(board: Board) -> list[str]:
+    """Every cell, whether it is done, and its command."""
+    words = {True: "done ", False: "to do"}
+    return [
+        f"{words[board.status[name].state is State.DONE]}  {name}: {cell.shown}" for name, cell in board.cells.items()
+    ]
+
+
+def names(cells: Sequence[Cell], most: int = 3) -> str:
+    """
+    >>> names([])
+    ''
+    """
+    shown = [cell.name for cell in cells[:most]]
+    return ", ".join([*shown, *(["…"] if len(cells) > most else [])])
