@@ -21,7 +21,8 @@ from training.trainer import train
 
 CONTEXT = multiprocessing.get_context("fork")  # children that need not import anything
 CKPT = ("--ckpt", "zoo:mixed-0")
-SWEEP = ("ablate", *CKPT, "--heads", "each", "--mode", "mean,resample", "--controls", "0", "--prompts", "64")
+SWEEP = ("ablate", *CKPT, "--heads", "each", "--mode", "mean", "--controls", "0", "--prompts", "64")
+SWEEP = (*SWEEP, "--classes", "linear")
 REPORT = ("report", *CKPT, "--no-paths", "--controls", "2", *FEW)
 
 

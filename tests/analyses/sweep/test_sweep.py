@@ -2,11 +2,9 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -221,84 +219,3 @@ def test_a_dry_run_lists_what_is_done_and_starts_nothing(settings, tmp_path, cap
     assert lines[3].endswith("score --prompts 16 --ckpt grid/runs/mixed-1 --out grid/analyses/score/mixed-1")
     assert lines[4:] == ["1 of 4 cells are done"]
     assert files(tmp_path) == before
-
-
-NODES = """
-import sys
-from ray.cluster_utils import Cluster
-node = {"num_cpus": 1, "object_store_memory": 80_000_000}
-cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
-second = cluster.add_node(**node)
-cluster.wait_for_nodes()
-print(cluster.address, flush=True)
-if sys.stdin.readline():
-    cluster.remove_node(second, allow_graceful=False)
-    sys.stdin.readline()
-cluster.shutdown()
-"""
-
-
-@pytest.fixture
-def nodes():
-    """A Ray cluster of two nodes of one CPU each on this machine; a line to its stdin kills the second."""
-    pytest.importorskip("ray")
-    command = [sys.executable, "-c", NODES]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        yield process
-        assert process.stdin is not None
-        process.stdin.close()
-
-
-def address_of(nodes: "subprocess.Popen[str]") -> str:
-    assert nodes.stdout is not None
-    return nodes.stdout.readline().strip()
-
-
-def tries(run: Path) -> int:
-    return run.with_name(f"{run.name}.log").read_text().count("$ interp train")
-
-
-@pytest.mark.slow
-def test_on_a_cluster_a_killed_driver_and_a_lost_node_lose_nothing_and_the_bits_are_those_of_this_machine(
-    nodes, start, settings, tmp_path
-):
-    """The driver is killed while both nodes train, then a second one loses a node: all cells end on the other."""
-    address = address_of(nodes)
-    file = write(tmp_path / "sweep.toml", lengthened(settings), seeds="0-1")
-    runs = [tmp_path / "grid" / "runs" / f"mixed-{seed}" for seed in (0, 1)]
-    locks = [tmp_path / "grid" / ".locks" / "runs" / run.name for run in runs]
-
-    driver = start(file, cluster=address)
-    wait_until(lambda: all(map(step_of, runs)), driver)
-    driver.kill()
-    wait_until(lambda: not any(map(holder, locks)))
-    first = [step_of(run) for run in runs]
-    assert all(10 <= step < 800 for step in first)
-
-    driver = start(file, cluster=address)
-    wait_until(lambda: all(step_of(run) > step for run, step in zip(runs, first, strict=True)), driver)
-    nodes.stdin.write("kill\n")
-    nodes.stdin.flush()
-    _, errors = driver.communicate(timeout=300)
-    assert driver.returncode == 0, errors
-    assert sorted(map(tries, runs)) == [2, 3]
-    for seed, run in enumerate(runs):
-        resumed_at = re.search(r"resumed at step (\d+)", run.with_name(f"{run.name}.log").read_text())
-        assert resumed_at
-        assert int(resumed_at[1]) > first[seed] if tries(run) == 3 else int(resumed_at[1]) == first[seed]
-        train(from_preset("tiny", "mixed", seed, lengthened(settings)), tmp_path / f"hand-{seed}")
-        assert weights(run) == weights(tmp_path / f"hand-{seed}")
-
-
-@pytest.mark.slow
-def test_a_sweep_on_a_cluster_that_is_asked_to_stop_has_its_runs_save_at_once(nodes, start, settings, tmp_path):
-    address = address_of(nodes)
-    file = write(tmp_path / "sweep.toml", lengthened(settings, ENDLESS))
-    run, lock = tmp_path / "grid" / "runs" / "mixed-0", tmp_path / "grid" / ".locks" / "runs" / "mixed-0"
-    driver = start(file, cluster=address)
-    wait_until(lambda: steps_done(run) >= 25, driver)
-    driver.send_signal(signal.SIGINT)
-    _, errors = driver.communicate(timeout=120)
-    assert driver.returncode == 130, errors
-    assert not holder(lock)
-    assert load(run).step == step_of(run) >= 25
