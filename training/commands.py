@@ -101,7 +101,7 @@ def train_one(config: "RunConfig", out: Path, device: str, *, resume: bool, forc
     from training.trainer import train as train_run
 
     rundir.check(config, out, resume=resume, force=force)
-    if rundir.is_finished(config, out) and resume:
+    if resume and rundir.is_finished(config, out):
         typer.echo(f"{out} is finished: {config.recipe.steps} steps", err=True)
         return
     prepare_directory(out)

@@ -90,7 +90,7 @@ def caption(board: Board, n_at_once: int) -> str:
 
 def clock(seconds: float) -> str:
     """
-    >>> clock(75), clock(7322)
+    >>> clock(75.0), clock(7322.0)
     ('1:15', '2:02:02')
     """
     minutes, rest = divmod(round(seconds), 60)
