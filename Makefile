@@ -6,7 +6,7 @@ ZOO := $(foreach seed,0 1 2 3 4,$(CURRICULA:%=%-$(seed)))
 OF_mixed := --set record.snapshots=48
 OF_random := $(OF_mixed)
 
-.PHONY: install demo test test-slow bench lint notebooks docs figures zoo $(ZOO:%=zoo-%) zoo-inherited study-runs lock clean
+.PHONY: install demo test test-slow coverage bench lint notebooks docs figures zoo $(ZOO:%=zoo-%) zoo-inherited study-runs lock clean
 
 install: .venv/.installed
 
@@ -30,6 +30,13 @@ test: lint
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow -n auto
+
+# Which lines and branches of the packages the tests reach, the emptiest files first.
+coverage: install
+	rm -rf build/coverage
+	$(BIN)/coverage run -m pytest -m "not slow" -n auto
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 # A training step against other trainers; every head removed, and a patching map, against TransformerLens.
 bench: install
