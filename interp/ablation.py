@@ -69,8 +69,8 @@ class Ablation(Shown):
             95 % interval; `p_value`, `p_holm` (over classes), `n_controls`, `smallest_p`, `exact` (all sets there are)
             against layer-matched sets, from `compared_effect`, the effect on the prompts that those were measured on;
             `control_effect` (mean) and `control_max` of those that share no component with the set, `n_disjoint` of
-            them; `detectable`, the smallest effect that the test could have found. The same with the prefixes `size_`
-            and `norm_` against the other matchings.
+            them; `detectable`, the smallest effect that the test could have found (of a set that is kept, the
+            largest). The same with the prefixes `size_` and `norm_` against the other matchings.
         null: one row per null set, function class, mode, range and matching: the effects behind the p-values.
         curves: `nmse` by number of examples, one row per set, class, mode and number; the modes `intact` and
             `no_context` belong to no set.
@@ -374,11 +374,12 @@ def null_columns(
     n_tests: int,
     prefix: str,
 ) -> dict[str, float | int | bool]:
-    """What one null says of one effect. A set that is kept is special if little is lost, not much."""
-    sign = 1 if design == "remove" else -1
-    apart = effects[disjoint]
+    """What one null says of one effect. A set that is kept is special by what is left of the gain, 1 - effect."""
+    sign, start = (1, 0) if design == "remove" else (-1, 1)
+    apart, sizes = effects[disjoint], start + sign * effects
+    least = detectable_effect(total.standard_error, compared.standard_error, sizes, n_tests)
     found = {
-        "p_value": permutation_p(sign * compared.value, sign * effects),
+        "p_value": permutation_p(start + sign * compared.value, sizes),
         "compared_effect": compared.value,
         "n_controls": len(null.sets),
         "smallest_p": null.smallest_p,
@@ -386,7 +387,7 @@ def null_columns(
         "n_disjoint": len(apart),
         "control_effect": apart.mean() if len(apart) else np.nan,
         "control_max": apart.max() if len(apart) else np.nan,
-        "detectable": sign * detectable_effect(total.standard_error, compared.standard_error, sign * effects, n_tests),
+        "detectable": start + sign * least,
     }
     return {f"{prefix}{name}": value for name, value in found.items()}
 

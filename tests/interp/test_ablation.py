@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from interp import checks, sweep
-from interp.ablation import ablate, output_norms
+from interp.ablation import ablate, add_holm, curve_rows, null_columns, output_norms
 from interp.engine import SITES
 from interp.heads import MLP, Head, all_heads, head_set, show
 from interp.interventions import MODES, Mode, resample
 from interp.names import MODE_NAMES
+from interp.nulls import NullSets
 from interp.references import activations, moments, partner_prompts
+from interp.stats import Effect
 from interp.verdict import verdict
 from training.checkpoint import Checkpoint
 from training.errors import CheckError, UserError
@@ -89,6 +91,69 @@ def test_numbers_are_those_of_a_plain_loop(trained, result):
         apart = [value for value, disjoint in zip(null, controls["disjoint"], strict=True) if disjoint]
         if apart:
             assert row["control_effect"] == pytest.approx(np.mean(apart), rel=1e-3, abs=1e-4)
+
+
+def columns_of(design, effects, error, n_tests=1):
+    """What 39 null sets say of a set whose effect is 0.3 on their prompts; the first two share no head with it."""
+    null = NullSets(tuple((Head(layer, 0),) for layer in range(39)), exact=False)
+    total, compared = Effect(0.31, 0.2, 0.4, error), Effect(0.3, 0.2, 0.4, 0.05)
+    return null_columns(total, compared, null, effects, np.arange(39) < 2, design, n_tests, "size_")
+
+
+def test_one_null_is_summed_up_as_by_hand():
+    found = columns_of("remove", np.arange(39) / 100, 0.1)
+    assert found == pytest.approx(
+        {
+            "size_p_value": (9 + 1) / 40,  # 0.30 to 0.38
+            "size_compared_effect": 0.3,
+            "size_n_controls": 39,
+            "size_smallest_p": 1 / 40,
+            "size_exact": False,
+            "size_n_disjoint": 2,
+            "size_control_effect": 0.005,
+            "size_control_max": 0.01,
+            "size_detectable": 0.37 + 0.84 * 0.05,
+        }
+    )
+    assert columns_of("remove", np.arange(39) / 100, 0.2)["size_detectable"] == pytest.approx((1.96 + 0.84) * 0.2)
+    assert columns_of("remove", np.arange(39) / 100, 0.1, n_tests=3)["size_detectable"] == np.inf
+
+
+def test_a_set_that_is_kept_is_judged_by_what_it_leaves():
+    """Null sets leave 0 to 0.38 of the gain, the set 0.7: only what loses less than 0.62 could have been found."""
+    found = columns_of("keep", 1 - np.arange(39) / 100, 0.1)
+    assert found["size_p_value"] == 1 / 40
+    assert found["size_detectable"] == pytest.approx(1 - (0.37 + 0.84 * 0.05))
+    assert found["size_control_max"] == 1
+    assert columns_of("keep", 1 - np.arange(39) / 100, 0.2)["size_detectable"] == pytest.approx(1 - 2.8 * 0.2)
+    assert columns_of("keep", np.arange(39) / 100, 0.1)["size_p_value"] == (31 + 1) / 40  # 0.00 to 0.30 lost
+    assert columns_of("keep", np.ones(39), 0.1, n_tests=3)["size_detectable"] == -np.inf
+
+
+def test_holm_is_over_classes_within_each_set_mode_and_range():
+    keys = [(heads, mode, points) for heads in "ab" for mode in ("zero", "mean") for points in ("0-3", "4-7")]
+    rows = [
+        {"heads": heads, "mode": mode, "points": points, "function_class": name}
+        | {f"{prefix}p_value": p * shrink for prefix, shrink in (("", 1), ("size_", 0.5), ("norm_", 0.1))}
+        for heads, mode, points in keys
+        for name, p in (("linear", 0.01), ("cubic", 0.04))
+    ]
+    add_holm(rows)
+    for prefix, shrink in (("", 1), ("size_", 0.5), ("norm_", 0.1)):
+        adjusted = [row[f"{prefix}p_holm"] for row in rows]
+        assert adjusted == pytest.approx([0.02 * shrink, 0.04 * shrink] * len(keys))
+
+
+def test_curves_are_means_over_prompts_by_number_of_examples(result):
+    errors = result.errors["cubic"]
+    rows = curve_rows(errors, "cubic", {"mine": SETS[1]})
+    table = pd.DataFrame(rows).set_index(["heads", "mode", "examples"])
+    assert set(table["function_class"]) == {"cubic"}
+    assert len(table) == (2 + 3) * 16
+    for place in (0, 15):
+        assert table["nmse"]["", "intact", place] == pytest.approx(errors.intact[:, place].mean())
+        assert table["nmse"]["", "no_context", place] == pytest.approx(errors.no_context[:, place].mean())
+        assert table["nmse"]["mine", "mean", place] == pytest.approx(errors.without["mean"][SETS[1]].curve[place])
 
 
 def test_the_found_head_of_the_shipped_model_is_causal(trained):
