@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analyses.agreement import coincidence_p, kendall_w, mean_over_pairs, overlap_p, pearson, spearman, top_overlap
+from analyses.agreement import (
+    coincidence_p,
+    kendall_w,
+    mean_over_pairs,
+    overlap_p,
+    pearson,
+    spearman,
+    top,
+    top_overlap,
+)
 from analyses.consistency.matching import N_DRAWS, Pattern, best_match, blocks, compare, descriptions, halves, likeness
 from analyses.over_seeds import jackknife, welch
 from training.prompts import PLAIN
@@ -18,6 +27,34 @@ def test_correlations_equal_scipys_for_any_number_of_maps(rng):
         expected = np.array([next(iter(reference(a, b))) for a, b in zip(one, other, strict=True)])
         np.testing.assert_allclose(own(one, other), expected)
     assert np.isnan(pearson(np.full(5, 0.1), rng.normal(size=5)))
+
+
+def test_maps_in_a_batch_are_compared_each_alone(rng):
+    """Scores of at most 0.03, and a head map without any difference on either side."""
+    one, other = rng.normal(size=(2, 3, 2, 12)).round(1) / 100
+    one[1, 0], other[2, 1] = 0.01, 0.02
+    for own, reference in ((pearson, stats.pearsonr), (spearman, stats.spearmanr)):
+        found = own(one, other)
+        for place in np.ndindex(3, 2):
+            constant = place in ((1, 0), (2, 1))
+            wanted = np.nan if constant else next(iter(reference(one[place], other[place])))
+            assert found[place] == pytest.approx(wanted, nan_ok=True)
+            assert own(one[place], other[place]) == pytest.approx(wanted, nan_ok=True)
+    drawn = rng.normal(size=(2, 3, 2, 12))
+    shared = [
+        [len({*a.argsort()[-3:]} & {*b.argsort()[-3:]}) / 3 for a, b in zip(*both, strict=True)]
+        for both in zip(*drawn, strict=True)
+    ]
+    assert top_overlap(3)(*drawn) == pytest.approx(np.array(shared))
+    assert top_overlap(0)(*drawn).shape == (3, 2)
+
+
+def test_among_equals_the_first_heads_are_on_top(rng):
+    values = rng.integers(0, 4, size=(2, 3, 40)).astype(float)
+    chosen = top(values, 15)
+    for place in np.ndindex(2, 3):
+        in_order = sorted(range(40), key=lambda head, of=values[place]: (-of[head], head))
+        assert set(np.flatnonzero(chosen[place])) == set(in_order[:15])
 
 
 def test_the_chance_of_an_overlap_is_that_of_all_orders():
@@ -42,6 +79,8 @@ def test_concordance_of_hand_computed_values():
     assert kendall_w(maps) == pytest.approx(expected)
     assert kendall_w(maps[[0, 0, 0]]) == pytest.approx(1)
     assert kendall_w(np.array([[1.0, 2, 3], [3, 2, 1]])) == pytest.approx(0)
+    assert kendall_w(np.array([[1.0, 2], [1, 1]])) == pytest.approx(0.5)  # rank sums 2.5 and 3.5, of 2 and 4 at most
+    assert np.isnan(kendall_w(np.ones((2, 3, 4)))).all()
 
 
 def test_concordance_with_ties_is_friedmans(rng):
@@ -133,8 +172,11 @@ def test_welch_is_scipys(rng):
     expected = stats.ttest_ind(one, other, equal_var=False)
     low, high = expected.confidence_interval(0.95)
     np.testing.assert_allclose(welch(one, other), (one.mean() - other.mean(), low, high, tuple(expected)[1]))
-    assert np.isnan(welch(one, other[:1]).low)
-    assert np.isnan(welch(np.ones(3), np.ones(3)).p_value)
+    np.testing.assert_allclose(
+        welch(one[:2], other[:2])[3], tuple(stats.ttest_ind(one[:2], other[:2], equal_var=False))[1]
+    )
+    np.testing.assert_equal(tuple(welch(one, other[:1])), (one.mean() - other[0], np.nan, np.nan, np.nan))
+    np.testing.assert_equal(tuple(welch(np.full(3, 2.0), np.ones(3))), (1, 1, 1, np.nan))
 
 
 def covers(rng, sizes: tuple[int, ...], crossed: bool) -> float:

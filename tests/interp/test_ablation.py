@@ -147,13 +147,13 @@ def test_holm_is_over_classes_within_each_set_mode_and_range():
 def test_curves_are_means_over_prompts_by_number_of_examples(result):
     errors = result.errors["cubic"]
     rows = curve_rows(errors, "cubic", {"mine": SETS[1]})
-    table = pd.DataFrame(rows).set_index(["heads", "mode", "examples"])
-    assert set(table["function_class"]) == {"cubic"}
-    assert len(table) == (2 + 3) * 16
+    assert {row["function_class"] for row in rows} == {"cubic"}
+    assert len(rows) == (2 + 3) * 16
+    nmse = {(row["heads"], row["mode"], row["examples"]): row["nmse"] for row in rows}
     for place in (0, 15):
-        assert table["nmse"]["", "intact", place] == pytest.approx(errors.intact[:, place].mean())
-        assert table["nmse"]["", "no_context", place] == pytest.approx(errors.no_context[:, place].mean())
-        assert table["nmse"]["mine", "mean", place] == pytest.approx(errors.without["mean"][SETS[1]].curve[place])
+        assert nmse["", "intact", place] == pytest.approx(errors.intact[:, place].mean())
+        assert nmse["", "no_context", place] == pytest.approx(errors.no_context[:, place].mean())
+        assert nmse["mine", "mean", place] == pytest.approx(errors.without["mean"][SETS[1]].curve[place])
 
 
 def test_the_found_head_of_the_shipped_model_is_causal(trained):

@@ -129,7 +129,7 @@ def test_the_critical_effect_is_where_p_falls_to_five_percent(rng, n):
 
 
 def test_a_family_of_tests_can_find_larger_effects_only():
-    """Holm's first step asks for 5 % / n: the second largest of 39 for one test, the largest for two, none for three."""
+    """Holm's first step asks for 5 % / n: the second largest of 39 for one test, the largest for two, none."""
     null = np.arange(39) / 100
     assert [detectable_effect(0.0, 0.0, null, n_tests=n) for n in (1, 2, 3)] == [0.37, 0.38, math.inf]
 

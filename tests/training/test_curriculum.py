@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 import torch
 
-from training.curriculum import Arm, Schedule, curriculum, draw, parse_curriculum
+from training.curriculum import Arm, Curriculum, Schedule, curriculum, draw, parse_curriculum
 from training.errors import UserError
 
 CLASSES = ("linear", "quadratic", "cubic")
@@ -73,6 +73,17 @@ def test_custom_probabilities_are_taken_as_they_are():
     assert custom.reached == ("linear", "quadratic")
 
 
+def test_one_class_alone_has_every_step_whatever_the_others_are():
+    alone = parse_curriculum("single:cubic", CLASSES, 90)
+    assert alone == Curriculum(("cubic",), ((1.0,),), (90,))
+    assert parse_curriculum("random", CLASSES, 90) == Curriculum(CLASSES, ((1 / 3, 1 / 3, 1 / 3),), (90,))
+
+
+def test_custom_blocks_end_at_custom_edges():
+    blocks = ((1.0, 0.0, 0.0), (0.0, 0.5, 0.5))
+    assert parse_curriculum("custom", CLASSES, 90, (9,), blocks) == Curriculum(CLASSES, blocks, (9, 90))
+
+
 INPUTS = ("gaussian", "skewed", "student_t:4")
 
 
@@ -110,10 +121,11 @@ def test_a_mixed_batch_holds_every_open_arm_in_proportion():
     ("name", "options", "message"),
     [
         ("spiral", {}, r"curriculum 'spiral' \(valid: mixed, sequential, random, single:CLASS, custom\)"),
-        ("single", {}, "names no class"),
-        ("custom", {}, "need each other"),
+        ("single", {}, r"curriculum 'single' names no class \(for example single:linear\)"),
+        ("single:cubic", {"edges": (5,)}, "0 rising steps below 10"),
+        ("custom", {}, "^curriculum custom and schedule.probabilities need each other$"),
         ("mixed", {"probabilities": ((1.0, 0.0, 0.0),)}, "need each other"),
-        ("custom", {"probabilities": ((0.5, 0.6, 0.0),)}, "3 chances that sum to 1"),
+        ("custom", {"probabilities": ((0.5, 0.6, 0.0),)}, r"3 chances .* \(linear, quadratic, cubic\)"),
         ("custom", {"probabilities": ((0.5, 0.5),)}, "3 chances that sum to 1"),
         ("mixed", {"edges": (5,)}, "2 rising steps below 10"),
         ("mixed", {"edges": (5, 3)}, "2 rising steps"),
