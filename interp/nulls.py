@@ -64,9 +64,9 @@ def matched_sets(heads: HeadSet, norms: Norms, *, match: Match, n_sets: int, rng
     (['0.1', '0.2', '0.3'], True)
     """
     pools = pools_for(heads, norms, match)
-    n_products = math.prod(math.comb(len(pool), size) for pool, size in pools) if heads else 0
+    n_products = math.prod(math.comb(len(pool), size) for pool, size in pools)
     if n_products <= (ENUMERABLE if match == "norm" else n_sets + 1):
-        others = [one for one in dict.fromkeys(enumerate_sets(pools, len(heads))) if one != heads] if n_products else []
+        others = [one for one in dict.fromkeys(enumerate_sets(pools, len(heads))) if one != heads]
         if len(others) <= n_sets:
             return NullSets(tuple(others), exact=True)
         chosen = rng.choice(len(others), n_sets, replace=False)

@@ -1,6 +1,6 @@
 """Statistics of agreement, matching and seeds against enumeration, simulation, hand-computed values and scipy."""
 
-from itertools import combinations, pairwise, permutations
+from itertools import combinations, pairwise, permutations, product
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from analyses.agreement import (
 )
 from analyses.consistency.matching import N_DRAWS, Pattern, best_match, blocks, compare, descriptions, halves, likeness
 from analyses.over_seeds import jackknife, welch
-from training.prompts import PLAIN
+from training.prompts import PLAIN, Layout
 
 
 def test_correlations_equal_scipys_for_any_number_of_maps(rng):
@@ -109,8 +109,28 @@ def test_heads_coincide_by_chance_as_often_as_counted(rng):
     assert np.mean(np.array(p_values) <= 0.05) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
 
 
+def test_heads_coincide_within_their_layer_only(rng):
+    """Four heads a layer: 2 and 1 meet 1 and 3; and one head of eight meets another's one time in four."""
+    one = np.array([[1, 1, 0, 0], [1, 0, 0, 0]], dtype=bool)
+    other = np.array([[1, 0, 0, 0], [1, 1, 1, 0]], dtype=bool)
+    assert coincidence_p([one, other], [(0, 1)], rng)[:2] == (2, (2 * 1 + 1 * 3) / 4)
+    alone = np.eye(2, 4, dtype=bool) & [[True], [False]]
+    assert coincidence_p([alone, alone], [(0, 1)], rng)[2] == pytest.approx(1 / 4, abs=4 * np.sqrt(3 / 16 / 2000))
+
+
+def test_what_cannot_be_otherwise_is_no_coincidence(rng):
+    every = np.ones((2, 3), dtype=bool)
+    assert coincidence_p([every, every], [(0, 1)], rng) == (6, 6, 1)
+
+
 def test_shared_heads_are_found_to_coincide(rng):
     same = np.eye(1, 8, dtype=bool)
+    assert coincidence_p([np.eye(1, 4096, dtype=bool)] * 2, [(0, 1)], rng)[2] in (
+        1 / 2001,
+        2 / 2001,
+        3 / 2001,
+        4 / 2001,
+    )
     assert coincidence_p([same] * 3, [(0, 1), (0, 2), (1, 2)], rng)[2] < 0.03
 
 
@@ -123,6 +143,45 @@ def random_pattern(rng, n_layers=2, n_heads=8, n_pos=32) -> Pattern:
 
 def cosines(one: Pattern, other: Pattern, points: range) -> np.ndarray:
     return likeness(descriptions(one, points), descriptions(other, points))
+
+
+def test_a_head_is_described_by_its_preferences_however_weak(rng):
+    """The first head attends evenly, the second almost; an instruction token stands within the first pair."""
+    layout, n_pos = Layout(1, at=1), 9
+    even = np.tri(n_pos) / np.arange(1, n_pos + 1)[:, None]
+    weak = even.copy()
+    weak[5, :2] += [0.01, -0.01]
+    attention = np.stack([even, weak, random_pattern(rng, 1, 1, n_pos).attention[0, 0]])[None]
+    found = descriptions(Pattern(attention, layout), range(2, 4))  # tokens 5 and 7, and 6 and 8
+    assert found.shape == (3, 4 * n_pos)
+    assert np.linalg.norm(found, axis=1) == pytest.approx([0, 1, 1])
+    assert found[1, :2] == pytest.approx([0.5**0.5, -(0.5**0.5)])
+    assert found[2].reshape(4, n_pos).sum(1) == pytest.approx(np.zeros(4))
+    wanted = (attention[0, 2] - even)[[5, 7, 6, 8]].ravel()
+    assert found[2] == pytest.approx(wanted / np.linalg.norm(wanted))
+
+
+def test_matches_are_sought_in_a_layer_or_in_the_model():
+    assert blocks(3, 2, "layer") == [slice(0, 2), slice(2, 4), slice(4, 6)]
+    assert blocks(3, 2, "model") == [slice(0, 6)]
+    assert halves(7) == (range(3), range(3, 7))
+
+
+def test_p_of_a_matching_is_its_rank_among_all_of_them(rng):
+    """Two layers of three heads have 36 matchings."""
+    judged = rng.normal(size=(6, 6))
+    within = [judged[:3, :3], judged[3:, 3:]]
+    every = np.array(
+        [
+            sum(of[range(3), order].sum() for of, order in zip(within, both, strict=True)) / 6
+            for both in product(permutations(range(3)), repeat=2)
+        ]
+    )
+    found = compare(judged, judged, blocks(2, 3, "layer"), rng)
+    assert (found.by_index, found.matched) == pytest.approx((every[0], every.max()))
+    for p_value, value in ((found.p_index, found.by_index), (found.p_matched, found.matched)):
+        exact = np.mean(every >= value - 1e-9)
+        assert p_value == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / N_DRAWS))
 
 
 def test_a_planted_order_of_heads_is_recovered(rng):
@@ -204,8 +263,27 @@ def test_the_jackknife_interval_holds_the_mean_over_pairs_nineteen_times_of_twen
     assert covers(rng, (5, 4), crossed=True) >= 0.93
 
 
-def test_too_few_seeds_have_no_interval():
+@pytest.mark.parametrize("n", [2, 3, 6])
+def test_the_jackknife_of_a_mean_is_the_t_interval(rng, n):
+    values = rng.normal(3, 2, size=n)
+    found = jackknife([range(n)], lambda kept: float(values[[*kept]].mean()))
+    wanted = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert found[:3] == pytest.approx((values.mean(), *wanted))
+
+
+def test_the_jackknife_of_a_difference_adds_the_variances_of_both_sides(rng):
+    """With the degrees of freedom of the smaller side."""
+    values, sides = rng.normal(size=9), ([0, 1, 2, 3, 4, 5], [6, 7, 8])
+    found = jackknife(sides, lambda kept: float(np.subtract(*(values[[*kept & {*side}]].mean() for side in sides))))
+    half = stats.t.ppf(0.975, 2) * np.sqrt(values[:6].var(ddof=1) / 6 + values[6:].var(ddof=1) / 3)
+    value = values[:6].mean() - values[6:].mean()
+    assert found[:3] == pytest.approx((value, value - half, value + half))
+
+
+def test_too_few_or_equal_seeds_have_no_interval():
     def mean_of(kept: frozenset[int]) -> float:
         return 0.5 if len(kept) > 1 else np.nan
 
-    assert np.isnan(jackknife([[0, 1]], mean_of).low)
+    for seeds in ([0, 1], [0, 1, 2]):
+        np.testing.assert_equal(tuple(jackknife([seeds], mean_of)), (0.5, np.nan, np.nan, np.nan))
+    np.testing.assert_equal(tuple(jackknife([[0], [1, 2, 3]], lambda kept: float(len(kept)))), (4, *[np.nan] * 3))

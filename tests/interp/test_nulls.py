@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp.heads import MLP, Head, all_heads, head_set
-from interp.nulls import CALIPER, matched_sets
+from interp.nulls import CALIPER, NullSets, matched_sets
 from interp.stats import permutation_p
 
 COMPONENTS = [*all_heads(3, 4), *(Head(layer, MLP) for layer in range(3))]
@@ -60,6 +60,40 @@ def test_norm_matched_heads_lie_within_the_caliper():
     assert null.exact
     assert {other for (other,) in null.sets} == alike
     assert 0 < len(alike) < 11
+
+
+def matched(heads, norms, match, n_sets):
+    return matched_sets(head_set(heads), norms, match=match, n_sets=n_sets, rng=np.random.default_rng(0))
+
+
+def test_a_head_at_the_edge_of_the_caliper_is_alike():
+    norms = {Head(0, number): norm for number, norm in enumerate([3.0, 2.0, 4.5, 1.99, 4.51])}
+    assert [str(other) for (other,) in matched([Head(0, 0)], norms, "norm", 9).sets] == ["0.1", "0.2"]
+
+
+@pytest.mark.parametrize(
+    ("match", "size", "n_others"), [("layer", 1, 3), ("size", 1, 11), ("size", 2, 65), ("norm", 2, 65)]
+)
+def test_all_sets_are_taken_where_there_are_no_more_than_asked_for(match, size, n_others):
+    """Twelve heads of one norm in three layers: two alike heads can be drawn in 144 ways, which are 66 sets."""
+    norms = dict.fromkeys(all_heads(3, 4), 1.0)
+    heads = all_heads(3, 4)[:size]
+    every = matched(heads, norms, match, n_others)
+    assert (len(set(every.sets)), every.exact) == (n_others, True)
+    one_less = matched(heads, norms, match, n_others - 1)
+    assert (len(set(one_less.sets)), one_less.exact) == (n_others - 1, False)
+    assert matched(heads, norms, match, n_others + 1) == every
+
+
+def test_nothing_is_matched_with_nothing():
+    assert matched([], NORMS, "layer", 5) == matched([], NORMS, "norm", 5) == NullSets((), exact=True)
+
+
+def test_sets_that_leave_out_one_head_in_eight_are_found():
+    heads = [head for head in all_heads(2, 8) if head.number != 3]
+    null = matched(heads, dict.fromkeys(all_heads(2, 8), 1.0), "layer", 20)
+    assert len(set(null.sets)) == 20
+    assert {len(one) for one in null.sets} == {14}
 
 
 def test_sampled_sets_are_uniform():

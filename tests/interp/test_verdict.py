@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from interp.verdict import keep_verdict, pooled_verdict, verdict
+from interp.verdict import keep_verdict, pooled_verdict, size_of, verdict
 
 ROW = {
     "heads": "0.1",
@@ -88,6 +88,20 @@ def test_replacements_agree_when_their_sizes_are_of_one_class(one, other, agree)
     (text,) = say({"mode": "zero"} | one, {"mode": "resample"} | other)
     wanted = "the replacements agree" if agree else "THE REPLACEMENTS DISAGREE"
     assert f"; {wanted} (zero {one['effect']:.2f}, resample {other['effect']:.2f})" in text
+
+
+@pytest.mark.parametrize(
+    ("of", "size"),
+    [
+        (effect(0.5, 0.4, 0.6), "most"),
+        (effect(0.02, 0.01, 0.05), "none"),
+        (effect(0.1, 0.001, 0.2), "part"),
+        (effect(0.1, 0.0, 0.2), "unclear"),
+        (effect(math.nan, math.nan, math.nan), "undefined"),
+    ],
+)
+def test_a_size_has_a_name(of, size):
+    assert size_of(of) == size
 
 
 def test_what_exceeds_one_is_damage_of_another_kind():

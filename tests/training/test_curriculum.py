@@ -62,6 +62,17 @@ def test_custom_edges_move_the_blocks():
     assert [of_two.block_of(step) for step in (0, 9, 10, 59, 60, 99)] == [0, 0, 1, 1, 2, 2]
 
 
+def test_equal_blocks_end_at_whole_steps_and_a_step_beyond_the_run_is_of_the_last_one():
+    thirds = curriculum("sequential", CLASSES, 100)
+    assert thirds.edges == (33, 66, 100)
+    assert all(isinstance(edge, int) for edge in thirds.edges)
+    assert thirds.block_of(101) == 2
+
+
+def test_a_first_block_may_be_one_step():
+    assert parse_curriculum("sequential", CLASSES, 100, edges=(0, 59)).probabilities(1) == (0, 1, 0)
+
+
 def test_custom_probabilities_are_taken_as_they_are():
     custom = parse_curriculum("custom", CLASSES, 90, probabilities=((1.0, 0.0, 0.0), (0.2, 0.8, 0.0)))
     assert [custom.probabilities(step) for step in (0, 45, 46, 89)] == [
@@ -103,6 +114,31 @@ def test_inputs_over_the_whole_run_change_once_per_third():
     assert [schedule.input_probabilities(step).index(1) for step in (0, 300, 301, 600, 601, 899)] == [0, 0, 1, 1, 2, 2]
 
 
+def starts(schedule: Schedule, steps: int) -> list[int]:
+    """The steps at which the inputs change."""
+    chances = [schedule.input_probabilities(step) for step in range(steps + 1)]
+    return [step for step in range(1, steps + 1) if chances[step] != chances[step - 1]]
+
+
+def test_inputs_change_at_thirds_of_the_run_or_of_the_block():
+    """Blocks of classes end at 304, 606 and 910; theirs at 304/3 and 2·304/3, then 301/3 and 2·301/3 after 305, ..."""
+    classes = parse_curriculum("sequential", CLASSES, 910, edges=(304, 606))
+    assert starts(Schedule(classes, "sequential", INPUTS), 910) == [304, 607]
+    within = Schedule(classes, "sequential", INPUTS, within_blocks=True)
+    assert starts(within, 910) == [102, 203, 305, 406, 506, 607, 709, 810]
+
+
+def test_choices_come_from_the_given_stream_alone():
+    one, both = (Schedule(curriculum("mixed", CLASSES, 90), "random", inputs) for inputs in (INPUTS[:1], INPUTS))
+    before = torch.get_rng_state()
+    first, again = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
+    for schedule in (one, both):
+        assert [schedule.choose(80, first) for _ in range(30)] == [schedule.choose(80, again) for _ in range(30)]
+        assert schedule.counts(80, 30, first) == schedule.counts(80, 30, again)
+    assert torch.equal(before, torch.get_rng_state())
+    assert one.choose(0, first) == Arm("linear", "gaussian")
+
+
 def test_mixed_inputs_within_a_block_start_again_in_the_next():
     schedule = Schedule(curriculum("sequential", CLASSES, 900), "mixed", INPUTS, within_blocks=True)
     assert schedule.input_probabilities(299) == (1 / 3, 1 / 3, 1 / 3)
@@ -128,7 +164,8 @@ def test_a_mixed_batch_holds_every_open_arm_in_proportion():
         ("custom", {"probabilities": ((0.5, 0.6, 0.0),)}, r"3 chances .* \(linear, quadratic, cubic\)"),
         ("custom", {"probabilities": ((0.5, 0.5),)}, "3 chances that sum to 1"),
         ("mixed", {"edges": (5,)}, "2 rising steps below 10"),
-        ("mixed", {"edges": (5, 3)}, "2 rising steps"),
+        ("mixed", {"edges": (5, 3)}, "2 rising steps below 10 are needed, one per block but the last$"),
+        ("mixed", {"edges": (-1, 3)}, "2 rising steps"),
         ("mixed", {"edges": (5, 10)}, "2 rising steps"),
     ],
 )
