@@ -1,3 +1,4 @@
+import math
 from collections import Counter
 
 import pytest
@@ -44,6 +45,19 @@ def test_choices_follow_the_probabilities_and_the_seed():
     counts = Counter(draws)
     for name, chance in zip(CLASSES, chances, strict=True):
         assert abs(counts[name] - 30_000 * chance) < 5 * (30_000 * chance * (1 - chance)) ** 0.5
+
+
+def test_a_name_is_drawn_where_its_chance_begins():
+    """The stream of every run that is kept hangs on it: one double from the generator, below the sum of chances."""
+    for seed in range(20):
+        uniform = torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).item()
+        for first, name in ((uniform, "cubic"), (math.nextafter(uniform, 1), "linear")):
+            generator = torch.Generator().manual_seed(seed)
+            assert draw(("linear", "cubic"), (first, 1 - first), generator) == name
+
+
+def test_a_sum_of_chances_just_below_one_leaves_the_last_name_that_has_any(generator):
+    assert draw((*CLASSES, "other"), (0.0, 1e-12, 1e-12, 0.0), generator) == "cubic"
 
 
 def test_task_choice_consumes_one_draw_per_step_whatever_the_curriculum():
