@@ -6,7 +6,7 @@ ZOO := $(foreach seed,0 1 2 3 4,$(CURRICULA:%=%-$(seed)))
 OF_mixed := --set record.snapshots=48
 OF_random := $(OF_mixed)
 
-.PHONY: install demo test test-slow coverage bench lint notebooks docs figures zoo $(ZOO:%=zoo-%) zoo-inherited study-runs lock clean
+.PHONY: install demo test test-slow coverage mutants bench lint notebooks docs figures zoo $(ZOO:%=zoo-%) zoo-inherited study-runs lock clean
 
 install: .venv/.installed
 
@@ -37,6 +37,16 @@ coverage: install
 	$(BIN)/coverage run -m pytest -m "not slow" -n auto
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# Which changes of the formulae no test notices: an hour of a core; `make mutants MUTANTS='interp.stats.*'` takes some.
+# Of interp.ablation only what no model is needed for.
+MUTANTS := interp.stats.* interp.verdict.* interp.nulls.* interp.interventions.* interp.engine.* training.intervals.* \
+	training.curriculum.* analyses.agreement.* analyses.over_seeds.* analyses.consistency.matching.* \
+	$(foreach name,null_columns add_holm curve_rows removed_by,interp.ablation.x_$(name)__*)
+mutants: install
+	rm -rf mutants
+	$(BIN)/mutmut run $(MUTANTS:%='%')
+	$(BIN)/mutmut results | grep -v 'not checked'
 
 # A training step against other trainers; every head removed, and a patching map, against TransformerLens.
 bench: install

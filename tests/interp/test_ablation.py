@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from interp import checks, sweep
-from interp.ablation import ablate, add_holm, curve_rows, null_columns, output_norms
+from interp.ablation import ablate, add_holm, curve_rows, null_columns, output_norms, removed_by
 from interp.engine import SITES
 from interp.heads import MLP, Head, all_heads, head_set, show
 from interp.interventions import MODES, Mode, resample
+from interp.measurements import ClassErrors, SetErrors
 from interp.names import MODE_NAMES
 from interp.nulls import NullSets
 from interp.references import activations, moments, partner_prompts
@@ -144,16 +145,30 @@ def test_holm_is_over_classes_within_each_set_mode_and_range():
         assert adjusted == pytest.approx([0.02 * shrink, 0.04 * shrink] * len(keys))
 
 
-def test_curves_are_means_over_prompts_by_number_of_examples(result):
-    errors = result.errors["cubic"]
-    rows = curve_rows(errors, "cubic", {"mine": SETS[1]})
-    assert {row["function_class"] for row in rows} == {"cubic"}
-    assert len(rows) == (2 + 3) * 16
-    nmse = {(row["heads"], row["mode"], row["examples"]): row["nmse"] for row in rows}
-    for place in (0, 15):
-        assert nmse["", "intact", place] == pytest.approx(errors.intact[:, place].mean())
-        assert nmse["", "no_context", place] == pytest.approx(errors.no_context[:, place].mean())
-        assert nmse["mine", "mean", place] == pytest.approx(errors.without["mean"][SETS[1]].curve[place])
+def test_curves_are_means_over_prompts_by_number_of_examples():
+    (_, one), kept = SETS, (Head(0, 0),)
+    without = {"zero": {kept: SetErrors(np.zeros((2, 1)), curve=np.array([0.5, 0.7]))}}
+    errors = ClassErrors(np.array([[1.0, 2], [3, 4]]), np.array([[5.0, 6], [7, 9]]), without, 0.0)
+    columns = ("heads", "function_class", "mode", "examples", "nmse")
+    assert [tuple(row[name] for name in columns) for row in curve_rows(errors, "cubic", {show(one): kept})] == [
+        ("", "cubic", "intact", 0, 2),
+        ("", "cubic", "intact", 1, 3),
+        ("", "cubic", "no_context", 0, 6),
+        ("", "cubic", "no_context", 1, 7.5),
+        ("2.3", "cubic", "zero", 0, 0.5),
+        ("2.3", "cubic", "zero", 1, 0.7),
+    ]
+
+
+def test_what_a_design_removes(random_checkpoint):
+    heads = (Head(0, 1), Head(2, 3))
+    assert removed_by(heads, "remove", random_checkpoint) == heads
+    assert removed_by((Head(0, MLP),), "remove", random_checkpoint) == (Head(0, MLP),)
+    others = removed_by(heads, "keep", random_checkpoint)
+    assert (len(others), {*others} & {*heads}) == (22, set())
+    assert {*others, *heads} == {*all_heads(3, 8)}
+    with pytest.raises(UserError, match=r"^--design keep takes heads only \(given: 1\.mlp\); MLPs are always kept$"):
+        removed_by((Head(1, MLP),), "keep", random_checkpoint)
 
 
 def test_the_found_head_of_the_shipped_model_is_causal(trained):

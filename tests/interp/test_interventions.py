@@ -15,9 +15,15 @@ PARTNER = torch.tensor([[1.0, 1, 1, 1, 1], [-1, 0, 1, 2, 3]])[..., None]
 
 
 def given(name, layout=PLAIN, average=MEAN) -> list[list[float]]:
-    kept = average.clone()
-    found = MODES[name].replacement(Reference(average, STD, PARTNER, layout))
-    assert torch.equal(average, kept), "the reference is not the replacement's to change"
+    """What is given in the first of two coordinates; the second is its negative."""
+    two = Reference(
+        *(torch.cat((one, sign * one), -1) for one, sign in ((average, -1), (STD, -1), (PARTNER, 1))), layout
+    )
+    kept = two.mean.clone()
+    found = MODES[name].replacement(two)
+    assert torch.equal(two.mean, kept), "the reference is not the replacement's to change"
+    if name != "resample":
+        assert torch.equal(found[..., 1], -found[..., 0])
     return found[..., 0].tolist()
 
 
@@ -38,8 +44,10 @@ def test_a_replacement_is_what_its_definition_says(name, wanted):
 
 
 def test_an_instruction_is_no_x_and_no_y():
-    with_instruction = torch.cat((torch.full((1, 1, 1), 100.0), MEAN), 1)
-    assert given("mean:parity", Layout(1), with_instruction) == [pytest.approx([100, 3, 20, 3, 20, 3])]
+    told = torch.full((1, 1, 1), 100.0)
+    in_front, within = torch.cat((told, MEAN), 1), torch.cat((MEAN[:, :2], told, MEAN[:, 2:]), 1)
+    assert given("mean:parity", Layout(1), in_front) == [pytest.approx([100, 3, 20, 3, 20, 3])]
+    assert given("mean:parity", Layout(1, at=2), within) == [pytest.approx([3, 20, 100, 3, 20, 3])]
 
 
 def test_partners_are_those_of_the_names():
