@@ -94,11 +94,11 @@ def test_numbers_are_those_of_a_plain_loop(trained, result):
             assert row["control_effect"] == pytest.approx(np.mean(apart), rel=1e-3, abs=1e-4)
 
 
-def columns_of(design, effects, error, n_tests=1):
+def columns_of(design, effects, error, n_tests=1, n_apart=2):
     """What 39 null sets say of a set whose effect is 0.3 on their prompts; the first two share no head with it."""
     null = NullSets(tuple((Head(layer, 0),) for layer in range(39)), exact=False)
     total, compared = Effect(0.31, 0.2, 0.4, error), Effect(0.3, 0.2, 0.4, 0.05)
-    return null_columns(total, compared, null, effects, np.arange(39) < 2, design, n_tests, "size_")
+    return null_columns(total, compared, null, effects, np.arange(39) < n_apart, design, n_tests, "size_")
 
 
 def test_one_null_is_summed_up_as_by_hand():
@@ -118,6 +118,12 @@ def test_one_null_is_summed_up_as_by_hand():
     )
     assert columns_of("remove", np.arange(39) / 100, 0.2)["size_detectable"] == pytest.approx((1.96 + 0.84) * 0.2)
     assert columns_of("remove", np.arange(39) / 100, 0.1, n_tests=3)["size_detectable"] == np.inf
+
+
+def test_sets_that_all_share_a_head_leave_no_cost_to_compare_with():
+    found = columns_of("remove", np.arange(39) / 100, 0.1, n_apart=0)
+    assert found["size_n_disjoint"] == 0
+    assert np.isnan([found["size_control_effect"], found["size_control_max"]]).all()
 
 
 def test_a_set_that_is_kept_is_judged_by_what_it_leaves():

@@ -7,6 +7,7 @@ from interp.engine import (
     EVERY,
     Site,
     Substitutes,
+    check_site,
     direct_without,
     predict_without,
     predictions_of,
@@ -19,6 +20,7 @@ from interp.hooked import hooked
 from interp.references import activations
 from training.checkpoint import load
 from training.config import ModelConfig
+from training.errors import UserError
 from training.prompts import Positions
 from training.transformer import Transformer, site_names
 
@@ -187,24 +189,31 @@ def test_frozen_layer_norms_equal_the_hooks_that_freeze_them(subject):
         assert_same(ours[variant], twin.run_with_hooks(test[:, :n_needed], fwd_hooks=hooks)[:, ::2, 0])
 
 
-def test_the_direct_effect_is_the_change_of_the_final_residual_stream(subject):
+@pytest.mark.parametrize("site", list(HOOKS))
+def test_the_direct_effect_is_the_change_of_the_final_residual_stream(subject, site):
     """HookedTransformer: freeze what every component writes, but for the removed ones."""
     model, twin, test, other = subject
-    n_needed = model.layout.n_needed(test.shape[1])
-    run, given, sets = trace(model, test), given_by(model, other), sets_of(model)
-    _, cache = twin.run_with_cache(test[:, :n_needed])
-    ours = direct_without(model, run, removal(model, sets), given)
+    tokens = test[:, : model.layout.n_needed(test.shape[1])]
+    given, sets = given_by(model, other, site), sets_of(model)
+    _, cache = twin.run_with_cache(tokens)
+    ours = direct_without(model, trace(model, test), removal(model, sets, site), given)
     for variant, components in enumerate(sets):
         hooks = []
         for layer in range(model.config.n_layers):
-            z, mlp_out = cache[f"blocks.{layer}.attn.hook_z"].clone(), cache[f"blocks.{layer}.hook_mlp_out"]
-            for of_layer, number in components:
-                if of_layer == layer and number != MLP:
-                    z[:, :, number] = given.heads[layer][0][:, :, number]
-            removed = (layer, MLP) in [tuple(one) for one in components]
-            hooks.append((f"blocks.{layer}.attn.hook_z", set_all(z)))
-            hooks.append((f"blocks.{layer}.hook_mlp_out", set_all(given.mlps[layer][0] if removed else mlp_out)))
-        assert_same(ours[variant], twin.run_with_hooks(test[:, :n_needed], fwd_hooks=hooks)[:, ::2, 0])
+            name, mlp = f"blocks.{layer}.attn.hook_z", Head(layer, MLP)
+            heads = [one for one in components if one.layer == layer and one != mlp]
+            hooks.append((name, set_all(z_without(twin, tokens, name, hooks_for(heads, given, site), cache))))
+            written = given.mlps[layer][0] if mlp in components else cache[f"blocks.{layer}.hook_mlp_out"]
+            hooks.append((f"blocks.{layer}.hook_mlp_out", set_all(written)))
+        assert_same(ours[variant], twin.run_with_hooks(tokens, fwd_hooks=hooks)[:, ::2, 0])
+
+
+def z_without(twin, tokens, name, hooks, cache):
+    """A layer's z when its own heads are removed and nothing before it changes."""
+    if not hooks:
+        return cache[name]
+    with twin.hooks(fwd_hooks=hooks):
+        return twin.run_with_cache(tokens, names_filter=name)[1][name]
 
 
 @pytest.mark.parametrize("site", list(HOOKS))
@@ -242,6 +251,12 @@ def test_removing_disjoint_sets_one_after_the_other_is_removing_both(subject):
         f"blocks.{model.config.n_layers - 1}.hook_mlp_out": lambda _: given.mlps[-1][0],
     }
     assert_same(both, model(test[:, :n_needed], edits)[:, ::2])
+
+
+def test_a_site_is_found_by_its_name():
+    assert [check_site(name) for name in HOOKS] == list(HOOKS)
+    with pytest.raises(UserError, match=r"^unknown --site 'k' \(valid: z, pattern, value\)$"):
+        check_site("k")
 
 
 def test_engine_works_in_float64(generator):
