@@ -9,6 +9,7 @@ from interp.engine import (
     Substitutes,
     check_site,
     direct_without,
+    padded,
     predict_without,
     predictions_of,
     read_sites,
@@ -251,6 +252,21 @@ def test_removing_disjoint_sets_one_after_the_other_is_removing_both(subject):
         f"blocks.{model.config.n_layers - 1}.hook_mlp_out": lambda _: given.mlps[-1][0],
     }
     assert_same(both, model(test[:, :n_needed], edits)[:, ::2])
+
+
+def test_slots_hold_the_heads_of_each_set_in_order(generator):
+    """As many slots as the largest set needs, and one for sets without any."""
+    heads = torch.rand(5, 64, generator=generator) < torch.tensor([0, 0.05, 0.3, 0.5, 0.3])[:, None]
+    numbers, used = padded(heads)
+    assert numbers.shape == used.shape == (5, int(heads.sum(1).max()))
+    for variant in range(5):
+        assert numbers[variant][used[variant]].tolist() == heads[variant].nonzero()[:, 0].tolist()
+    assert padded(torch.zeros(2, 3, dtype=torch.bool))[1].tolist() == [[False], [False]]
+
+
+def test_components_are_removed_at_z_unless_a_site_is_given():
+    model = random_model(SHAPES[1])[0]
+    assert removal(model, [(Head(0, 1),)]).site == "z"
 
 
 def test_a_site_is_found_by_its_name():
