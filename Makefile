@@ -31,10 +31,12 @@ test: lint
 test-slow: install
 	$(BIN)/python -m pytest -m slow -n auto
 
-# Which lines and branches of the packages the tests reach, the emptiest files first.
+# Which lines and branches of the packages the tests reach, the emptiest files first. (In the test that is left out a
+# command may write no more, which stops coverage's own file.)
 coverage: install
 	rm -rf build/coverage
-	$(BIN)/coverage run -m pytest -m "not slow" -n auto
+	$(BIN)/coverage run -m pytest -m "not slow" -n auto --deselect \
+		tests/training/test_robustness.py::test_a_file_that_cannot_grow_is_one_line_and_costs_nothing
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
