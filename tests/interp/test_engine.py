@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from interp.engine import (
-    EVERY,
     Site,
     Substitutes,
     check_site,
@@ -22,7 +21,6 @@ from interp.references import activations
 from training.checkpoint import load
 from training.config import ModelConfig
 from training.errors import UserError
-from training.prompts import Positions
 from training.transformer import Transformer, site_names
 
 SHAPES = [(1, 1, 8, 3, 3), (2, 4, 32, 5, 8), (4, 2, 16, 1, 12), (3, 8, 64, 4, 16)]
@@ -98,11 +96,11 @@ def given_by(model, tokens, site: Site = "z"):
     return Substitutes([one[None] for one in found[:n_layers]], [one[None] for one in found[n_layers:]])
 
 
-def set_head(other, number, where: Positions = EVERY):
+def set_head(other, number):
     """A hook that puts another run's activation in place of one head's."""
 
     def hook(activation, hook):  # noqa: ARG001  # transformer_lens calls it by this name
-        activation[:, where, number] = other[:, where, number]
+        activation[:, :, number] = other[:, :, number]
         return activation
 
     return hook
@@ -163,19 +161,42 @@ def test_removing_any_set_equals_the_hooks_that_do_it(subject, site):
         assert_same(predict_without(model, run, removal(model, [components], site), given)[0], theirs)
 
 
-def test_removal_at_some_tokens_equals_the_hook_at_those_tokens(subject):
+def only_at(tokens, full, axis):
+    """The hook, at some of the tokens."""
+
+    def hook(activation, hook):
+        where = tokens.view(-1, *[1] * (activation.ndim - axis - 1))
+        return torch.where(where, full(activation.clone(), hook=hook), activation)
+
+    return hook
+
+
+@pytest.mark.parametrize("site", list(HOOKS))
+def test_removal_at_some_tokens_equals_the_hook_at_those_tokens(subject, site):
+    """At the site `pattern` these are the queries, at `value` the keys."""
     model, twin, test, other = subject
-    n_needed = model.layout.n_needed(test.shape[1])
-    run, given = trace(model, test), given_by(model, other)
+    n_needed, n_layers = model.layout.n_needed(test.shape[1]), model.config.n_layers
+    run, given = trace(model, test), given_by(model, other, site)
     tokens = torch.arange(n_needed) % 3 == 1
-    heads = tuple(Head(layer, 0) for layer in range(model.config.n_layers))
-    for components in [(head,) for head in heads] + [heads]:
+    each = [Head(layer, number) for layer in range(n_layers) for number in (0, MLP)]
+    for components in [*((one,) for one in each), each]:
         hooks = [
-            (f"blocks.{layer}.attn.hook_z", set_head(given.heads[layer][0], number, tokens))
-            for layer, number in components
+            (name, only_at(tokens, full, axis=2 if name.endswith("hook_pattern") else 1))
+            for name, full in hooks_for(components, given, site)
         ]
         theirs = twin.run_with_hooks(test[:, :n_needed], fwd_hooks=hooks)[:, ::2, 0]
-        assert_same(predict_without(model, run, removal(model, [components], "z", tokens), given)[0], theirs)
+        ours = predict_without(model, run, removal(model, [tuple(components)], site, tokens), given)[0]
+        assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("site", ["z", "value"])
+def test_a_substitute_of_one_token_stands_for_all(subject, site):
+    model, _, test, other = subject
+    run, given, removed = trace(model, test), given_by(model, other, site), removal(model, sets_of(model), site)
+    single = Substitutes(*([one[:, :, :1] for one in kind] for kind in given))
+    spread = Substitutes(*([one[:, :, :1].expand_as(one) for one in kind] for kind in given))
+    for predict in (predict_without, direct_without):
+        assert torch.equal(predict(model, run, removed, single), predict(model, run, removed, spread))
 
 
 def test_frozen_layer_norms_equal_the_hooks_that_freeze_them(subject):
