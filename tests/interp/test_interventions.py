@@ -16,9 +16,8 @@ PARTNER = torch.tensor([[1.0, 1, 1, 1, 1], [-1, 0, 1, 2, 3]])[..., None]
 
 def given(name, layout=PLAIN, average=MEAN) -> list[list[float]]:
     """What is given in the first of two coordinates; the second is its negative."""
-    two = Reference(
-        *(torch.cat((one, sign * one), -1) for one, sign in ((average, -1), (STD, -1), (PARTNER, 1))), layout
-    )
+    mean, std = (torch.cat((one, -one), -1) for one in (average, STD))
+    two = Reference(mean, std, torch.cat((PARTNER, PARTNER), -1), layout)
     kept = two.mean.clone()
     found = MODES[name].replacement(two)
     assert torch.equal(two.mean, kept), "the reference is not the replacement's to change"
