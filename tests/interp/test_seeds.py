@@ -5,7 +5,7 @@ import pytest
 
 from interp.ablation import ablate
 from interp.heads import Head
-from interp.seeds import independent_seeds, null_means, pooled, t_interval
+from interp.seeds import N_COMBINATIONS, independent_seeds, null_means, pooled, seed_mean, t_interval
 from training.checkpoint import load
 
 SETS = [(Head(0, 1),), (Head(0, 1),), (Head(0, 1),)]
@@ -75,6 +75,31 @@ def test_combinations_hold_own_sets_but_not_all_of_them(rng):
     others = {0: np.array([0.0, 1.0]), 1: np.array([0.0])}
     means = null_means([[0], [1]], others, own, rng)
     assert sorted(means) == sorted([0.0, 0.5, 5.0, 10.0, 10.5])
+
+
+def test_more_combinations_than_are_kept_are_a_sample_of_them(rng):
+    """Three models of 31 sets each have 29,791 combinations, whose mean is the mean of the three means."""
+    effects = rng.exponential(size=(3, 31))
+    others, own = dict(enumerate(effects[:, 1:])), dict(enumerate(effects[:, 0].tolist()))
+    means = null_means([[0], [1], [2]], others, own, rng)
+    assert len(means) == N_COMBINATIONS
+    spread = np.sqrt((effects.var(1) / 9).sum())
+    assert means.mean() == pytest.approx(effects.mean(), abs=4 * spread / np.sqrt(N_COMBINATIONS))
+    assert means.std() == pytest.approx(spread, rel=0.05)
+
+
+def test_a_model_without_null_sets_leaves_no_combination(rng):
+    assert len(null_means([[0], [1]], {0: np.array([0.5]), 1: np.array([])}, {0: 1.0, 1: 1.0}, rng)) == 0
+
+
+def test_a_mean_over_seeds_counts_a_shared_seed_once(checkpoints):
+    first, second, third = checkpoints
+    twin = replace(second, config=replace(second.config, seeds=first.config.seeds))
+    found = seed_mean([first, twin, third], [1.0, 3.0, 6.0])
+    low, high = t_interval(np.array([2.0, 6.0]))
+    assert found.named("best") == {"best": 4.0, "t_low": low, "t_high": high, "n_seeds": 2}
+    assert np.isnan(seed_mean([], []).value)
+    assert seed_mean([first], [0.5])[0::3] == (0.5, 1)
 
 
 def test_pooled_p_is_uniform_when_sets_are_picked_at_random(rng):
