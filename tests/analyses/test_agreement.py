@@ -146,8 +146,8 @@ def cosines(one: Pattern, other: Pattern, points: range) -> np.ndarray:
 
 
 def test_a_head_is_described_by_its_preferences_however_weak(rng):
-    """The first head attends evenly, the second almost; an instruction token stands within the first pair."""
-    layout, n_pos = Layout(1, at=1), 9
+    """The first head attends evenly, the second almost; an instruction token stands within the second pair."""
+    layout, n_pos = Layout(1, at=3), 9
     even = np.tri(n_pos) / np.arange(1, n_pos + 1)[:, None]
     weak = even.copy()
     weak[5, :2] += [0.01, -0.01]
