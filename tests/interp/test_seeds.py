@@ -5,7 +5,7 @@ import pytest
 
 from interp.ablation import ablate
 from interp.heads import Head
-from interp.seeds import N_COMBINATIONS, independent_seeds, null_means, pooled, seed_mean, t_interval
+from interp.seeds import N_COMBINATIONS, drawn_together, independent_seeds, null_means, pooled, seed_mean, t_interval
 from training.checkpoint import load
 
 SETS = [(Head(0, 1),), (Head(0, 1),), (Head(0, 1),)]
@@ -86,6 +86,13 @@ def test_more_combinations_than_are_kept_are_a_sample_of_them(rng):
     spread = np.sqrt((effects.var(1) / 9).sum())
     assert means.mean() == pytest.approx(effects.mean(), abs=4 * spread / np.sqrt(N_COMBINATIONS))
     assert means.std() == pytest.approx(spread, rel=0.05)
+
+
+def test_models_of_one_seed_are_drawn_at_the_same_rank():
+    """As often as the model with the fewest sets allows: lowest, middle, highest."""
+    few, many = np.array([2.0, 0.0, 1.0]), np.array([0.0, 10, 20, 30, 40])
+    assert drawn_together([few, many]).tolist() == [0, 10.5, 21]
+    assert drawn_together([few]).tolist() == [2, 0, 1]
 
 
 def test_a_model_without_null_sets_leaves_no_combination(rng):
