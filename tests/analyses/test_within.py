@@ -1,6 +1,7 @@
 """Agreement within models, curriculum by curriculum: seeds, ranges, chance and contrasts, on rows written by hand."""
 
 import math
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -66,6 +67,12 @@ def test_one_seed_or_equal_seeds_have_no_interval():
     assert seed_interval(np.array([0.5, 0.52]), "spearman", "trained") == pytest.approx(t_of([0.5, 0.52]))
 
 
+def test_the_interval_of_a_curriculum_ends_where_its_own_statistic_does():
+    rows = [row(value, seed, state="difference") for seed, value in enumerate((-1.9, 1.9))]
+    (found,) = curricula_table(pd.DataFrame(rows)).to_dict("records")
+    assert (found["ci_low"], found["ci_high"]) == (-2, 2)
+
+
 def test_a_curriculum_is_the_mean_over_its_seeds_and_one_model_has_its_prompts():
     rows = [
         row(0.5, 1),
@@ -87,14 +94,20 @@ def test_a_curriculum_is_the_mean_over_its_seeds_and_one_model_has_its_prompts()
     assert np.isnan([cubic[name] for name in ("value", "ci_low", "ci_high", "chance")]).all()
 
 
+SCALES = {
+    key: 1 + place
+    for place, key in enumerate(product(SUMMARIES, ("trained", "difference", "untrained"), ("all", "linear-cubic")))
+}
+"""Every statistic, state and pair of classes has values of its own, of different size."""
+
+
 def test_mixed_is_set_against_every_other_curriculum_by_welch_and_holm(rng):
     values = {name: rng.normal(shift, 0.2, size=4) for name, shift in (("cubic", 0.1), ("mixed", 0.5), ("random", 0.3))}
     rows = [
-        row(float(value), 10 * place + seed, name, statistic, state)
+        row(float(value) * scale, 10 * place + seed, name, statistic, state, classes=classes)
         for place, (name, of) in enumerate(values.items())
         for seed, value in enumerate(of)
-        for statistic in SUMMARIES
-        for state in ("trained", "difference", "untrained")
+        for (statistic, state, classes), scale in SCALES.items()
     ]
     table = contrasts_table(pd.DataFrame(rows))
     assert len(table) == 2 * len(SUMMARIES) * 2
@@ -104,9 +117,10 @@ def test_mixed_is_set_against_every_other_curriculum_by_welch_and_holm(rng):
     small, large = sorted(p_values.values())
     for one in table.to_dict("records"):
         assert (one["curriculum"], one["n_seeds"], one["n_other"]) == ("mixed", 4, 4)
+        scale = SCALES[one["statistic"], one["state"], "all"]
         low, high = tests[one["other"]].confidence_interval(0.95)
-        assert one["difference"] == pytest.approx(values["mixed"].mean() - values[one["other"]].mean())
-        assert (one["ci_low"], one["ci_high"]) == pytest.approx((low, high))
+        assert one["difference"] == pytest.approx(scale * (values["mixed"].mean() - values[one["other"]].mean()))
+        assert (one["ci_low"], one["ci_high"]) == pytest.approx((scale * low, scale * high))
         assert one["p_value"] == pytest.approx(p_values[one["other"]])
         holm = 2 * small if p_values[one["other"]] == small else max(2 * small, large)
         assert one["p_holm"] == pytest.approx(min(1, holm))

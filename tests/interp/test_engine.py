@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from interp.engine import (
+    EVERY,
     Site,
     Substitutes,
     check_site,
@@ -196,7 +197,9 @@ def test_a_substitute_of_one_token_stands_for_all(subject, site):
     single = Substitutes(*([one[:, :, :1] for one in kind] for kind in given))
     spread = Substitutes(*([one[:, :, :1].expand_as(one) for one in kind] for kind in given))
     for predict in (predict_without, direct_without):
-        assert torch.equal(predict(model, run, removed, single), predict(model, run, removed, spread))
+        for points in (EVERY, slice(1, 3)):
+            found, wanted = (predict(model, run, removed, one, points=points) for one in (single, spread))
+            assert torch.equal(found, wanted)
 
 
 def test_frozen_layer_norms_equal_the_hooks_that_freeze_them(subject):

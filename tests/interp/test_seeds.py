@@ -95,6 +95,13 @@ def test_models_of_one_seed_are_drawn_at_the_same_rank():
     assert drawn_together([few]).tolist() == [2, 0, 1]
 
 
+def test_as_many_combinations_as_are_kept_are_all_taken(rng):
+    """But the one of all own sets."""
+    others = {0: np.arange(99.0), 1: 100 * np.arange(99.0)}
+    means = null_means([[0], [1]], others, {0: 99.0, 1: 9900.0}, rng)
+    assert sorted(2 * means) == list(range(N_COMBINATIONS - 1))
+
+
 def test_a_model_without_null_sets_leaves_no_combination(rng):
     assert len(null_means([[0], [1]], {0: np.array([0.5]), 1: np.array([])}, {0: 1.0, 1: 1.0}, rng)) == 0
 
