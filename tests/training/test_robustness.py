@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from training import checkpoint
+from training import checkpoint, rundir
 from training.checkpoint import load, read_config, read_history, read_resume
 from training.errors import UserError
 from training.rundir import locked
@@ -188,3 +188,41 @@ def test_what_cannot_be_converted_stays_as_it_is(run_of_version_1):
     with pytest.raises(UserError, match="has format version 99"):
         load(directory)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("version", ["1", True, None])
+def test_a_run_that_says_no_version_is_not_converted(tmp_path, version):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"format_version": version, "run": {}}))
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="has no format version"):
+        upgrade_run(tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_a_run_that_is_not_finished_is_not_converted(settings, tmp_path, train_until):
+    train_until(from_preset("tiny", "mixed", 0, settings), tmp_path, 10)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 1}))
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="is not finished"):
+        upgrade_run(tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_a_run_goes_on_where_its_prompts_are_the_same(settings, tmp_path, train_until, monkeypatch):
+    config = from_preset("tiny", "mixed", 0, settings)
+    train_until(config, tmp_path, 10)
+    tensors, counters = checkpoint.read_resume(tmp_path, config) or ({}, {})
+    monkeypatch.setattr(checkpoint, "read_resume", lambda *_: (tensors, counters | {"device": "cuda"}))
+    with pytest.raises(UserError, match=r"begun on cuda, which draws other prompts than cpu: .* --device cuda$"):
+        train(config, tmp_path, resume=True)
+
+
+def test_a_run_is_written_to_a_directory_with_a_name_in_utf_8(settings, tmp_path):
+    config, file = from_preset("tiny", "mixed", 0, settings), tmp_path / "file"
+    file.write_text("something else")
+    with pytest.raises(UserError, match="file is a file; a directory is needed"):
+        rundir.check(config, file, resume=False, force=True)
+    with pytest.raises(UserError, match="a name in UTF-8 is needed"):
+        rundir.check(config, tmp_path / "\udcff", resume=False, force=True)
