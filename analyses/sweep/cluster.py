@@ -12,6 +12,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from subprocess import Popen
@@ -46,10 +47,12 @@ class Cluster(Workers):
         except ImportError:
             raise UserError("--cluster needs Ray: pip install 'incontext-interp[cluster]'") from None
         check_address(address)
+        self.place = place
+        self.checked: set[str] = set()
+        self.running: dict[Any, Task] = {}
         self.connect(address)
         self.check_sizes(tasks)
-        self.check_nodes(place)
-        self.running: dict[Any, Task] = {}
+        self.check_new_nodes()
 
     def connect(self, address: str) -> None:
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -69,29 +72,38 @@ class Cluster(Workers):
             if not any(size.get("CPU", 0) >= threads and size.get("GPU", 0) >= gpus for size in sizes):
                 raise UserError(f"--cluster: no node has the {threads} CPUs and {gpus} GPUs that a cell needs")
 
-    def check_nodes(self, place: Place) -> None:
-        """Ask every node what it sees and runs."""
-        probe = prepare_directory(place.directory) / f".probe-{uuid.uuid4().hex}"
+    def check_new_nodes(self) -> None:
+        """Ask the nodes that have joined since the last call what they see and run."""
+        new = [node for node in self.nodes() if node["NodeID"] not in self.checked]
+        if not new:
+            return
+        probe = prepare_directory(self.place.directory) / f".probe-{uuid.uuid4().hex}"
         probe.write_text(probe.name)
         try:
             here = about_node(probe)
-            for name, there in self.ask_nodes(probe):
-                check_node(name, here, there, place)
+            for name, there in self.ask(new, probe):
+                check_node(name, here, there, self.place)
         finally:
             probe.unlink()
+            with suppress(OSError):  # only what is empty goes: a sweep that is refused leaves nothing behind
+                self.place.directory.rmdir()
+        self.checked |= {node["NodeID"] for node in new}
 
-    def ask_nodes(self, probe: Path) -> list[tuple[str, dict[str, str]]]:
-        """What `about_node` says on every living node."""
-        nodes = self.nodes()
+    def ask(self, nodes: list[dict[str, Any]], probe: Path) -> list[tuple[str, dict[str, str]]]:
+        """What `about_node` says on each of these nodes, by name; one that is gone by then says nothing."""
         strategy = import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
         ask = self.ray.remote(num_cpus=0, max_retries=0)(about_node)
         asked = [ask.options(scheduling_strategy=strategy(node["NodeID"], soft=False)).remote(probe) for node in nodes]
-        names = [f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in nodes]
-        try:
-            return list(zip(names, self.ray.get(asked, timeout=PATIENCE), strict=True))
-        except self.ray.exceptions.RayError as error:
-            reason = str(error.cause) if getattr(error, "cause", None) else str(error)
-            raise UserError(f"--cluster: a node cannot run this package: {reason}") from None
+        answers = []
+        for node, reference in zip(nodes, asked, strict=True):
+            name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+            try:
+                answers.append((name, self.ray.get(reference, timeout=PATIENCE)))
+            except self.ray.exceptions.RayError as error:
+                if node["NodeID"] in {living["NodeID"] for living in self.nodes()}:
+                    reason = getattr(error, "cause", None) or error
+                    raise UserError(f"--cluster: node {name} cannot run this package: {reason}") from None
+        return answers
 
     @property
     def n_at_once(self) -> int:
@@ -99,6 +111,7 @@ class Cluster(Workers):
         return int(self.ray.cluster_resources().get("CPU", 0))
 
     def start(self, task: Task) -> None:
+        self.check_new_nodes()
         cpus, gpus = needed(task)
         run = self.ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(run_on_node)
         self.running[run.remote(task)] = task

@@ -123,7 +123,9 @@ def test_a_sweep_gives_the_bits_of_runs_by_hand_and_a_second_call_does_what_is_m
 
 def test_the_shards_of_one_analysis_together_are_the_whole(ran, interp, tmp_path):
     command = 'command = "patch --site resid_pre --prompts 16"'
-    text = f'out = "grid"\nckpt = "zoo:mixed-0"\n[[analyse]]\nname = "map"\n{command}\nset.classes = ["linear", "cubic"]'
+    text = (
+        f'out = "grid"\nckpt = "zoo:mixed-0"\n[[analyse]]\nname = "map"\n{command}\nset.classes = ["linear", "cubic"]'
+    )
     (tmp_path / "sweep.toml").write_text(text)
     assert len(tried(ran(tmp_path / "sweep.toml"))) == 2
     whole = ("patch", "--site", "resid_pre", "--prompts", 16, "--classes", "linear,cubic", "--ckpt", "zoo:mixed-0")
