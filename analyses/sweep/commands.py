@@ -80,10 +80,11 @@ def sweep(
             typer.echo(line)
         typer.echo(f"{len(board.of(State.DONE))} of {len(cells)} cells are done")
         return
-    workers = workers_for(cells, jobs, cluster)
-    for directory in {cell.directory.parent for cell in cells}:
-        output.prepare_directory(directory)
-    run(board, workers)
+    with redirect_stdout(sys.stderr):  # what Ray has to say of its nodes is no part of the output
+        workers = workers_for(cells, jobs, cluster)
+        for directory in {cell.directory.parent for cell in cells}:
+            output.prepare_directory(directory)
+        run(board, workers)
     finish(board, out, json=json)
 
 
@@ -136,11 +137,11 @@ def workers_for(cells: "list[Cell]", jobs: int | None, cluster: str | None) -> "
 
 
 def run(board: "Board", workers: "Workers") -> None:
-    """Do what is to be done, and show how it goes. What Ray has to say of its nodes is no part of the output."""
+    """Do what is to be done, and show how it goes."""
     from analyses.sweep.table import Watch
     from training.processes import carry_out
 
-    with redirect_stdout(sys.stderr), Watch(board, workers) as watch:
+    with Watch(board, workers) as watch:
         carry_out(board, workers, watch.look)
         workers.close()
 

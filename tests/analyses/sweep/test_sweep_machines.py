@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from machines import HEAD, LOCAL, Machine, can_be_made, two_machines
 
-from training.checkpoint import load, read_resume
-from training.processes import last_words
+from training.checkpoint import read_resume
 from training.settings import from_preset
 from training.trainer import train
 
@@ -86,7 +85,7 @@ def wait_until(happens: Callable[[], object], driver: "subprocess.Popen[str]") -
         time.sleep(0.02)
 
 
-LONG = ("recipe.steps=2000", "record.eval_every=500")
+LONG = ("recipe.steps=1000", "record.eval_every=500")
 
 
 def test_a_slow_machine_gets_less_and_holds_up_nothing(machines, quick_settings, tmp_path):
@@ -101,20 +100,38 @@ def test_a_slow_machine_gets_less_and_holds_up_nothing(machines, quick_settings,
     assert grid.is_as_by_hand()
 
 
-def test_a_machine_whose_own_disk_is_full_loses_nothing(machines, quick_settings, tmp_path):
+def fill_disk(machine: Machine) -> None:
+    with pytest.raises(RuntimeError, match="No space left"):
+        machine.run("dd", "if=/dev/zero", f"of={LOCAL}/full", "bs=1M")
+
+
+def test_a_machine_whose_own_disk_is_full_is_refused(machines, quick_settings, tmp_path):
     first, second = machines
     second.join()
-    with pytest.raises(RuntimeError, match="No space left"):
-        second.run("dd", "if=/dev/zero", f"of={LOCAL}/full", "bs=1M")
-    grid = Grid(tmp_path, range(4), quick_settings)
-    assert states(grid.start(first)) == {"done": 4}
+    fill_disk(second)
+    grid = Grid(tmp_path, range(2), quick_settings)
+    driver = grid.start(first)
+    out, errors = driver.communicate(timeout=300)
+    assert (driver.returncode, out) == (2, "")
+    last = errors.splitlines()[-1]
+    assert last.startswith("interp: --cluster: node second (10.77.0.2) cannot run this package: "), errors
+
+
+def test_a_machine_whose_own_disk_fills_up_loses_nothing(machines, quick_settings, tmp_path):
+    first, second = machines
+    second.join()
+    grid = Grid(tmp_path, range(6), [*quick_settings, *LONG])
+    driver = grid.start(first)
+    wait_until(lambda: all(read_resume(run) for run in grid.runs[:2]), driver)
+    fill_disk(second)
+    assert states(driver) == {"done": 6}
     assert grid.is_as_by_hand()
 
 
 def test_a_machine_that_is_cut_off_goes_on_elsewhere(machines, quick_settings, tmp_path):
     first, second = machines
     second.join()
-    grid = Grid(tmp_path, range(2), [*quick_settings, *LONG])
+    grid = Grid(tmp_path, range(2), [*quick_settings, "recipe.steps=6000", "record.eval_every=2000"])
     driver = grid.start(first, "--retries", 0)
     wait_until(lambda: all(read_resume(run) for run in grid.runs), driver)
     second.run("ip", "link", "set", second.name, "down")
@@ -134,14 +151,27 @@ def test_a_machine_that_does_not_see_the_directory_is_refused_and_nothing_is_lef
     assert sorted(tmp_path.iterdir()) == [grid.file]
 
 
-def test_a_foreign_machine_that_joins_later_stops_the_sweep_and_loses_nothing(machines, quick_settings, tmp_path):
+def test_a_foreign_machine_that_joins_later_gets_nothing(machines, quick_settings, tmp_path):
     first, second = machines
     grid = Grid(tmp_path, range(3), [*quick_settings, *LONG])
     driver = grid.start(first)
     wait_until(lambda: read_resume(grid.runs[0]), driver)
     second.run("mount", "-t", "tmpfs", "elsewhere", tmp_path)
     second.join()
-    _, errors = driver.communicate(timeout=300)
-    assert driver.returncode == 2
-    assert "node second (10.77.0.2) does not see" in errors
-    assert load(grid.runs[0]).step > 0, last_words(grid.runs[0], 5)
+    out, errors = driver.communicate(timeout=300)
+    assert driver.returncode == 0, errors
+    assert f"node second (10.77.0.2) does not see {tmp_path}/grid" in errors
+    assert "it gets no cells" in errors
+    assert json.loads(out)["counts"]["done"] == 3
+    assert grid.places() == {"first": 3}
+
+
+def test_a_machine_that_joins_later_takes_its_share(machines, quick_settings, tmp_path):
+    first, second = machines
+    grid = Grid(tmp_path, range(6), [*quick_settings, *LONG])
+    driver = grid.start(first)
+    wait_until(lambda: read_resume(grid.runs[0]), driver)
+    second.join()
+    assert states(driver) == {"done": 6}
+    assert grid.places()["second"] >= 1
+    assert grid.starts() == 6
