@@ -12,6 +12,7 @@ from training.names import CLASS_NAMES, INPUT_NAMES
 if TYPE_CHECKING:
     from training.config import RunConfig
     from training.many import Job
+    from training.processes import Processes
 
 
 def train(
@@ -58,7 +59,7 @@ def train(
         config = from_preset(preset, curriculum, seed, settings or [], recipe)
         train_one(config, out, device, resume=resume, force=force)
         return
-    from training.many import Job, default_jobs, parse_seeds, run_name
+    from training.many import Job, parse_seeds, run_name, workers_here
 
     flags = [word for word, given in (("--resume", resume), ("--force", force)) if given]
     flags += ["--recipe", recipe] if recipe else []
@@ -68,12 +69,13 @@ def train(
             from_preset(preset, name, number, settings or [], recipe),
             out / run_name(name, number),
             ("--curriculum", name, "--seed", str(number), *common),
+            on_gpu=device == "cuda",
         )
         for name in curricula
         for number in (parse_seeds(seeds) if seeds is not None else [seed])
     ]
     threads = runs[0].config.recipe.threads
-    train_set(runs, jobs or (default_jobs(threads) if device == "cpu" else 1), resume=resume, force=force)
+    train_set(runs, workers_here(device, threads, jobs), resume=resume, force=force)
 
 
 train.__doc__ = f"""Train one model, or a set of them, under a curriculum of function classes.
@@ -113,7 +115,7 @@ def train_one(config: "RunConfig", out: Path, device: str, *, resume: bool, forc
     typer.echo(f"trained {config.curriculum} for {config.recipe.steps} steps{resumed}: {out}", err=True)
 
 
-def train_set(runs: "list[Job]", n_at_once: int, *, resume: bool, force: bool) -> None:
+def train_set(runs: "list[Job]", workers: "Processes", *, resume: bool, force: bool) -> None:
     """Several runs, each in a process of its own; every directory is checked before the first one starts.
 
     Raises:
@@ -127,11 +129,11 @@ def train_set(runs: "list[Job]", n_at_once: int, *, resume: bool, force: bool) -
     for run in runs:
         rundir.check(run.config, run.directory, resume=resume, force=force)
         prepare_directory(run.directory.parent)
-    failed = train_many(runs, n_at_once)
+    failed = train_many(runs, workers)
     if failed:
         words = "; ".join(f"{name}: {message}" for name, message in failed.items())
         raise CheckError(f"{len(failed)} of {len(runs)} runs failed: {words}")
-    typer.echo(f"trained {len(runs)} runs, {n_at_once} at a time: {runs[0].directory.parent}", err=True)
+    typer.echo(f"trained {len(runs)} runs, {workers.n_at_once} at a time: {runs[0].directory.parent}", err=True)
 
 
 def history(

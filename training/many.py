@@ -10,7 +10,7 @@ from training.checkpoint import read_history
 from training.config import RunConfig
 from training.digits import whole
 from training.errors import UserError
-from training.processes import Processes, Queue, Task, carry_out, last_words
+from training.processes import VISIBLE, Processes, Queue, Task, carry_out, last_words
 from training.progress import progress_bar
 
 MOST_RUNS = 1000  # in a range; more are a slip of the finger
@@ -24,17 +24,20 @@ class Job:
         config: the run.
         directory: where it goes.
         arguments: of `interp train`.
+        on_gpu: whether it takes any GPU.
     """
 
     config: RunConfig
     directory: Path
     arguments: tuple[str, ...]
+    on_gpu: bool = False
 
     @property
     def task(self) -> Task:
         words = ("interp", "train", *self.arguments, "--out", str(self.directory))
         log, threads = log_of(self.directory), self.config.recipe.threads
-        return Task(self.directory.name, ("-m", *words), shlex.join(words), log, threads=threads)
+        name, shown = self.directory.name, shlex.join(words)
+        return Task(name, ("-m", *words), shown, log, threads=threads, on_gpu=self.on_gpu)
 
 
 def log_of(directory: Path) -> Path:
@@ -113,11 +116,29 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def default_jobs(threads: int) -> int:
-    return max(1, (os.cpu_count() or 1) // threads)
+def workers_here(device: str, threads: int, jobs: int | None = None) -> Processes:
+    """Processes of this machine.
+
+    Args:
+        device: on which their work is: with `cuda`, every GPU takes one process at a time.
+        threads: that each of them uses.
+        jobs: how many run at once; by default what cores or GPUs allow, and one where all share a GPU that is named.
+    """
+    gpus = visible_gpus() if device == "cuda" else []
+    by_device = {"cpu": max(1, (os.cpu_count() or 1) // threads), "cuda": max(1, len(gpus))}
+    return Processes(jobs or by_device.get(device, 1), gpus)
 
 
-def train_many(jobs: Sequence[Job], n_at_once: int) -> dict[str, str]:
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
+    import torch
+
+    count = torch.cuda.device_count()
+    given = os.environ.get(VISIBLE)
+    return given.split(",")[:count] if given else [str(index) for index in range(count)]
+
+
+def train_many(jobs: Sequence[Job], workers: Processes) -> dict[str, str]:
     """Train all of them; returns the last words of those that failed, by run.
 
     Raises:
@@ -130,5 +151,5 @@ def train_many(jobs: Sequence[Job], n_at_once: int) -> dict[str, str]:
         def look() -> None:
             bar.update(sum(steps_done(job.directory) for job in jobs) - bar.n)
 
-        carry_out(runs, Processes(n_at_once), look)
+        carry_out(runs, workers, look)
     return runs.failed

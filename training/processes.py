@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -19,6 +19,7 @@ from training.signals import Interruption
 
 POLL = 0.2  # seconds
 LOST = -1000  # the exit code of a task whose machine is gone
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 THREAD_POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -33,7 +34,7 @@ class Task:
         log: the file to which the process adds what it says.
         root: the directory in which it runs; None for the current one.
         threads: how many it may use.
-        on_gpu: whether it needs a GPU.
+        on_gpu: whether it needs a GPU and leaves it to others which one.
     """
 
     name: str
@@ -44,8 +45,8 @@ class Task:
     threads: int = 1
     on_gpu: bool = False
 
-    def start(self) -> "Popen[bytes]":
-        """Start the process. Its stdin comes to an end when this process does, however that ends.
+    def start(self, gpu: str | None = None) -> "Popen[bytes]":
+        """Start the process, which sees only this GPU. Its stdin ends when this process does, however that ends.
 
         It has a process group of its own: an interruption at the keyboard reaches this process, which passes it on
         once, and not the other one as well, whose second signal would be the order to stop at once.
@@ -55,7 +56,7 @@ class Task:
             log.flush()
             return Popen(
                 [sys.executable, *self.arguments],
-                env=environment(self.threads),
+                env=environment(self.threads) | ({} if gpu is None else {VISIBLE: gpu}),
                 cwd=self.root,
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -128,18 +129,27 @@ class Processes(Workers):
 
     Args:
         n_at_once: how many tasks to run at once.
+        gpus: those among which tasks that need one are spread evenly, each one the name of a GPU in
+            `CUDA_VISIBLE_DEVICES`.
     """
 
-    def __init__(self, n_at_once: int) -> None:
+    def __init__(self, n_at_once: int, gpus: Sequence[str] = ()) -> None:
         self.size = n_at_once
+        self.gpus = gpus
         self.running: dict[Task, Popen[bytes]] = {}
+        self.gpu_of: dict[Task, str | None] = {}
 
     @property
     def n_at_once(self) -> int:
         return self.size
 
     def start(self, task: Task) -> None:
-        self.running[task] = task.start()
+        self.gpu_of[task] = self.least_busy() if task.on_gpu and self.gpus else None
+        self.running[task] = task.start(self.gpu_of[task])
+
+    def least_busy(self) -> str:
+        taken = [self.gpu_of[task] for task in self.running]
+        return min(self.gpus, key=taken.count)
 
     def ended(self) -> list[tuple[Task, int]]:
         found = [(task, code) for task, process in self.running.items() if (code := process.poll()) is not None]

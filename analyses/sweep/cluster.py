@@ -3,23 +3,27 @@
 The directory of the sweep has to lie on storage that all machines share, under one path; that is where results, logs,
 saves and locks are. Nothing else passes between them, so any machine may go at any moment: its cells go on elsewhere
 from their last save.
+
+The machine of every cell is chosen here and not by Ray, for two reasons. A machine that joins later gets none before it
+has been asked what it runs. And of a machine that is cut off, Ray says that it is dead, but not that its tasks are: the
+connection to them just stays silent, for as long as TCP waits.
 """
 
-import importlib.metadata
 import logging
-import platform
 import socket
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
+import typer
+
+from analyses.sweep.nodes import Need, Node, about_node, check_node, check_sizes, needed, node_of
 from analyses.sweep.plan import Place
-from analyses.sweep.record import PACKAGES
-from interp.store import source_hash
 from training.errors import UserError
 from training.output import prepare_directory
 from training.processes import LOST, POLL, Task, Workers, close, import_path
@@ -46,10 +50,15 @@ class Cluster(Workers):
         except ImportError:
             raise UserError("--cluster needs Ray: pip install 'incontext-interp[cluster]'") from None
         check_address(address)
+        self.place = place
+        self.needs = {needed(task) for task in tasks}
+        self.running: dict[Any, tuple[Task, Node]] = {}
         self.connect(address)
-        self.check_sizes(tasks)
-        self.check_nodes(place)
-        self.running: dict[Any, Task] = {}
+        nodes = self.living()
+        check_sizes(nodes, self.needs)
+        for fault in self.faults(nodes).values():
+            raise fault
+        self.accepted = dict.fromkeys(nodes, True)  # whether each machine may have cells
 
     def connect(self, address: str) -> None:
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -59,55 +68,81 @@ class Cluster(Workers):
         except Exception as error:
             raise UserError(f"--cluster {address}: {str(error) or type(error).__name__}") from None
 
-    def nodes(self) -> list[dict[str, Any]]:
-        return [node for node in self.ray.nodes() if node["Alive"]]
+    def living(self) -> list[Node]:
+        return [node_of(told) for told in self.ray.nodes() if told["Alive"]]
 
-    def check_sizes(self, tasks: Iterable[Task]) -> None:
-        """Refuse what would wait for ever."""
-        sizes = [node["Resources"] for node in self.nodes()]
-        for threads, gpus in {needed(task) for task in tasks}:
-            if not any(size.get("CPU", 0) >= threads and size.get("GPU", 0) >= gpus for size in sizes):
-                raise UserError(f"--cluster: no node has the {threads} CPUs and {gpus} GPUs that a cell needs")
+    def usable(self) -> list[Node]:
+        """The machines that are there now and may have cells. One that has joined and differs is left alone."""
+        living = self.living()
+        if new := [node for node in living if node not in self.accepted]:
+            faults = self.faults(new)
+            self.accepted |= {node: node not in faults for node in new}
+            for fault in faults.values():
+                typer.echo(f"{fault}; it gets no cells", err=True)
+        return [node for node in living if self.accepted[node]]
 
-    def check_nodes(self, place: Place) -> None:
-        """Ask every node what it sees and runs."""
-        probe = prepare_directory(place.directory) / f".probe-{uuid.uuid4().hex}"
-        probe.write_text(probe.name)
-        try:
+    def faults(self, nodes: Sequence[Node]) -> dict[Node, UserError]:
+        """Ask machines what they see and run, all at once; what is wrong with those that cannot be used."""
+        found = {}
+        with self.probe() as probe:
+            asked = [self.sent(node, about_node, probe) for node in nodes]
             here = about_node(probe)
-            for name, there in self.ask_nodes(probe):
-                check_node(name, here, there, place)
-        finally:
-            probe.unlink()
+            for node, reference in zip(nodes, asked, strict=True):
+                try:
+                    check_node(node.name, here, self.told(node, reference), self.place)
+                except UserError as error:
+                    found[node] = error
+        return found
 
-    def ask_nodes(self, probe: Path) -> list[tuple[str, dict[str, str]]]:
-        """What `about_node` says on every living node."""
-        nodes = self.nodes()
-        strategy = import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
-        ask = self.ray.remote(num_cpus=0, max_retries=0)(about_node)
-        asked = [ask.options(scheduling_strategy=strategy(node["NodeID"], soft=False)).remote(probe) for node in nodes]
-        names = [f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in nodes]
+    @contextmanager
+    def probe(self) -> Iterator[Path]:
+        """A file that every machine has to see. What is refused leaves no directory behind."""
+        file = prepare_directory(self.place.directory) / f".probe-{uuid.uuid4().hex}"
+        file.write_text(file.name)
         try:
-            return list(zip(names, self.ray.get(asked, timeout=PATIENCE), strict=True))
+            yield file
+        finally:
+            file.unlink()
+            with suppress(OSError):  # only an empty directory goes
+                self.place.directory.rmdir()
+
+    def told(self, node: Node, reference: Any) -> dict[str, str]:
+        try:
+            return self.ray.get(reference, timeout=PATIENCE)
         except self.ray.exceptions.RayError as error:
-            reason = str(error.cause) if getattr(error, "cause", None) else str(error)
-            raise UserError(f"--cluster: a node cannot run this package: {reason}") from None
+            reason = str(getattr(error, "cause", None) or error).strip().partition("\n")[0]
+            raise UserError(f"--cluster: node {node.name} cannot run this package: {reason}") from None
+
+    def sent(self, node: Node, function: Any, *arguments: object, cpus: int = 0, gpus: int = 0) -> Any:
+        """Have a machine run a function; a reference to what it will return."""
+        there = import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy(node.id, soft=False)
+        task = self.ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0, scheduling_strategy=there)(function)
+        return task.remote(*arguments)
+
+    def room(self, node: Node, need: Need) -> int:
+        """For how many more tasks there is room on a machine."""
+        return node.room(need, [needed(task) for task, there in self.running.values() if there == node])
 
     @property
     def n_at_once(self) -> int:
-        """As many as the cluster has CPUs now; machines may come and go."""
-        return int(self.ray.cluster_resources().get("CPU", 0))
+        """What runs, and what there is room for now; machines may come and go."""
+        rooms = (max(self.room(node, need) for need in self.needs) for node in self.usable())
+        return len(self.running) + sum(rooms)
 
     def start(self, task: Task) -> None:
-        cpus, gpus = needed(task)
-        run = self.ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(run_on_node)
-        self.running[run.remote(task)] = task
+        need = needed(task)
+        able = [node for node in self.usable() if node.room(need)] or [*self.accepted]  # one that has just gone
+        chosen = max(able, key=lambda node: self.room(node, need))
+        self.running[self.sent(chosen, run_on_node, task, cpus=need[0], gpus=need[1])] = task, chosen
 
     def ended(self) -> list[tuple[Task, int]]:
         if not self.running:
             return []
-        ready, _ = self.ray.wait([*self.running], num_returns=len(self.running), timeout=0)
-        return [(self.running.pop(reference), self.code(reference)) for reference in ready]
+        ready, silent = self.ray.wait([*self.running], num_returns=len(self.running), timeout=0)
+        living = self.living()
+        codes = {reference: self.code(reference) for reference in ready}
+        codes |= {reference: LOST for reference in silent if self.running[reference][1] not in living}
+        return [(self.running.pop(reference)[0], code) for reference, code in codes.items()]
 
     def code(self, reference: Any) -> int:
         try:
@@ -118,16 +153,12 @@ class Cluster(Workers):
     def stop(self) -> None:
         for reference in self.running:
             self.ray.cancel(reference)
-        self.ray.wait([*self.running], num_returns=len(self.running))
-        self.running.clear()
+        while self.running:
+            self.ended()
+            time.sleep(POLL)
 
     def close(self) -> None:
         self.ray.shutdown()
-
-
-def needed(task: Task) -> tuple[int, int]:
-    """CPUs and GPUs."""
-    return task.threads, int(task.on_gpu)
 
 
 def check_address(address: str) -> None:
@@ -163,29 +194,3 @@ def run_on_node(task: Task) -> int:
         raise
     finally:
         close(process)
-
-
-def about_node(probe: Path) -> dict[str, str]:
-    """What has to be the same on all nodes, for the same bits and for one directory."""
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy")}
-    return {
-        "probe": probe.read_text() if probe.exists() else "",
-        "code": source_hash(PACKAGES),
-        "Python": platform.python_version(),
-        **versions,
-    }
-
-
-def check_node(name: str, here: dict[str, str], there: dict[str, str], place: Place) -> None:
-    """Refuse a node that would not do what this process would do.
-
-    Raises:
-        UserError: it does not see the directory, or has other versions.
-    """
-    if there["probe"] != here["probe"]:
-        raise UserError(
-            f"--cluster: node {name} does not see {place.directory}: a sweep lies on storage that all nodes share"
-        )
-    for what, version in here.items():
-        if there[what] != version:
-            raise UserError(f"--cluster: node {name} has {what} {there[what]:.12}, this machine {version:.12}")

@@ -80,10 +80,11 @@ def sweep(
             typer.echo(line)
         typer.echo(f"{len(board.of(State.DONE))} of {len(cells)} cells are done")
         return
-    workers = workers_for(cells, jobs, cluster)
-    for directory in {cell.directory.parent for cell in cells}:
-        output.prepare_directory(directory)
-    run(board, workers)
+    with redirect_stdout(sys.stderr):  # what Ray has to say of its nodes is no part of the output
+        workers = workers_for(cells, jobs, cluster)
+        for directory in {cell.directory.parent for cell in cells}:
+            output.prepare_directory(directory)
+        run(board, workers)
     finish(board, out, json=json)
 
 
@@ -115,25 +116,32 @@ def check_runs(cells: "list[Cell]") -> None:
 
 
 def workers_for(cells: "list[Cell]", jobs: int | None, cluster: str | None) -> "Workers":
-    from training.commands import check_device
-    from training.many import default_jobs
-    from training.processes import Processes
+    """Those of a cluster, or of this machine.
 
+    Raises:
+        UserError: the device of a cell is not there, or a GPU is named on a cluster, which gives each cell one.
+    """
+    from training.commands import check_device
+    from training.many import workers_here
+
+    devices = {cell.device for cell in cells}
     if cluster is not None:
         from analyses.sweep.cluster import Cluster
 
+        if named := sorted(devices - {"cpu", "cuda"}):
+            raise UserError(f"device = {named[0]}: a cluster gives every cell a GPU of its own (valid: cpu, cuda)")
         return Cluster(cluster, cells[0].place, [cell.task for cell in cells])
-    devices = {check_device(cell.device) for cell in cells}
     threads = max(cell.task.threads for cell in cells)
-    return Processes(jobs or (default_jobs(threads) if devices == {"cpu"} else 1))
+    narrowest = max(map(check_device, devices), key=len)  # of cpu, cuda and cuda:1, what allows the fewest at once
+    return workers_here(narrowest, threads, jobs)
 
 
 def run(board: "Board", workers: "Workers") -> None:
-    """Do what is to be done, and show how it goes. What Ray has to say of its nodes is no part of the output."""
+    """Do what is to be done, and show how it goes."""
     from analyses.sweep.table import Watch
     from training.processes import carry_out
 
-    with redirect_stdout(sys.stderr), Watch(board, workers) as watch:
+    with Watch(board, workers) as watch:
         carry_out(board, workers, watch.look)
         workers.close()
 

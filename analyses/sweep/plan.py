@@ -77,8 +77,8 @@ class Cell:
         record = () if self.config else ("--record", str(self.directory))
         arguments = ("-P", "-m", "analyses.sweep.cell", str(self.lock), *record, "--", *self.arguments)
         threads = self.config.recipe.threads if self.config else 1
-        on_gpu = self.device != "cpu"
-        return Task(self.name, arguments, self.shown, log_of(self.directory), self.place.root, threads, on_gpu)
+        log, on_gpu = log_of(self.directory), self.device == "cuda"
+        return Task(self.name, arguments, self.shown, log, self.place.root, threads, on_gpu)
 
     @property
     def shown(self) -> str:

@@ -59,17 +59,17 @@ def live_table(board: Board, n_at_once: int) -> RenderableType:
     lines = [running_line(board, cell) for cell in running[:SHOWN]]
     lines += [f"and {len(running) - SHOWN} more"] if len(running) > SHOWN else []
     lines += [f"{name}: {other} has it" for name, other in islice(board.elsewhere.items(), SHOWN)]
-    table = summary(board)
+    table = summary(board, [*State])
     return Group(drawn(table.header, table.rows), *lines, caption(board, n_at_once))
 
 
-def summary(board: Board) -> Table:
-    """How many cells of each group are in each state."""
-    kinds = [state for state in State if state is State.DONE or board.of(state)]
+def summary(board: Board, states: Sequence[State] = ()) -> Table:
+    """How many cells of each group are in each state; by default in those in which any are."""
+    kinds = states or [state for state in State if state is State.DONE or board.of(state)]
     rows = []
     for group in dict.fromkeys(cell.group for cell in board.cells.values()):
-        states = [board.status[cell.name].state for cell in board.cells.values() if cell.group == group]
-        rows.append([group, *(str(states.count(kind)) for kind in kinds), str(len(states))])
+        found = [board.status[cell.name].state for cell in board.cells.values() if cell.group == group]
+        rows.append([group, *(str(found.count(kind)) for kind in kinds), str(len(found))])
     return Table("", ["cells", *kinds, "all"], rows)
 
 

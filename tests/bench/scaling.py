@@ -5,14 +5,13 @@
 
 1. Start from the tiny preset and change one size at a time; weights are random, since cost does not depend on them.
 2. Every piece of work runs in a process of its own, which says how long it took (the fastest of a few times, after one
-   to warm up) and how much memory it took at most beyond what importing had taken.
+   to warm up) and how much memory it took at most beyond what the process had before (Linux only).
 3. A power law by size: the slope of log seconds over the larger half of an axis, where the fixed costs have faded.
 4. Beyond the axis: the size at which the work would take `--budget` seconds, if that law goes on.
 """
 
 import json as json_format
 import math
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -46,9 +45,11 @@ WORKS: Mapping[str, str] = {
     "patch": "resid_pre patched at every layer and token",
     "gradient": "the same estimated from gradients",
 }
+FAR = 100  # times the largest size that was measured
 CAPTION = (
     "seconds at the base size and at the largest of the axis; slope: of log seconds over the larger half of the axis; "
-    "budget at: where the work would take the budget if that went on; memory: at the largest, beyond imports"
+    f"budget at: where the work would take the budget if that went on, - beyond {FAR} times the largest; memory: "
+    "at the largest, beyond what the process had before"
 )
 
 
@@ -92,14 +93,17 @@ def work_of(name: str, sizes: Mapping[str, int]) -> Callable[[], object]:
 def measure_here(name: str, sizes: Mapping[str, int], repetitions: int) -> dict[str, float]:
     """Seconds and peak memory of one piece of work in this process, which has done nothing else."""
     work = work_of(name, sizes)
-    before = peak_memory()
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     work()
-    return {"seconds": min(timed(work, "cpu") for _ in range(repetitions)), "memory": peak_memory() - before}
+    peak = resident("VmHWM")
+    return {"seconds": min(timed(work, "cpu") for _ in range(repetitions)), "memory": peak - before}
 
 
-def peak_memory() -> int:
-    """The largest resident size of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def resident(kind: str) -> int:
+    """The resident size of this process, now (VmRSS) or at its peak (VmHWM), in bytes."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in status if line.startswith(f"{kind}:"))
 
 
 def measure_apart(name: str, sizes: Mapping[str, int], repetitions: int) -> dict[str, float]:
@@ -120,12 +124,15 @@ def slope(sizes: Sequence[float], seconds: Sequence[float]) -> float:
 
 
 def affordable(size: float, seconds: float, power: float, budget: float) -> float:
-    """The size at which the work takes the budget, by the power law; infinite where size costs nothing.
+    """The size at which the work takes the budget, by the power law; infinite where that is too far off to say.
 
     >>> affordable(100, 10.0, 2.0, 1000.0)
     1000.0
+    >>> affordable(100, 10.0, 0.2, 1000.0)
+    inf
     """
-    return size * (budget / seconds) ** (1 / power) if power > 0.05 else math.inf
+    found = size * (budget / seconds) ** (1 / power) if power > 0 else math.inf
+    return found if found < FAR * size else math.inf
 
 
 def summary(results: pd.DataFrame, budget: float) -> list[dict[str, Any]]:

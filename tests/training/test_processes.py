@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from training.many import visible_gpus, workers_here
 from training.processes import Processes, Queue, Task, carry_out, last_words
 
 
@@ -130,3 +131,44 @@ def test_a_child_hears_when_its_parent_is_killed(tmp_path):
     process.kill()
     process.wait()
     assert wait_for(heard) == "gone"
+
+
+SEEN = "import os, time; print(os.environ.get('CUDA_VISIBLE_DEVICES')); time.sleep(0.5)"
+
+
+def test_every_gpu_takes_its_share_of_what_needs_one(task, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,2")
+    queue = Line([task(str(number), SEEN, on_gpu=number < 4) for number in range(5)])
+    carry_out(queue, Processes(5, ["5", "2"]), lambda: None)
+    assert queue.most == 5
+    seen = [last_words(Path(task("x", "").log).with_name(f"{number}.log"), 1)[0] for number in range(5)]
+    assert sorted(seen[:4]) == ["2", "2", "5", "5"]
+    assert seen[4] == "5,2"
+
+
+def test_a_gpu_that_is_free_again_is_taken_again(task):
+    queue = Line([task(str(number), SEEN, on_gpu=True) for number in range(4)])
+    workers = Processes(2, ["0", "1"])
+    together: list[set[str | None]] = []
+
+    def look() -> None:
+        together.append({workers.gpu_of[one] for one in workers.running})
+        assert len(together[-1]) == len(workers.running)  # no two on one GPU
+
+    carry_out(queue, workers, look)
+    assert {"0", "1"} in together
+
+
+@pytest.mark.parametrize(
+    ("given", "count", "gpus"),
+    [(None, 3, ["0", "1", "2"]), ("7,GPU-ab", 2, ["7", "GPU-ab"]), ("", 0, []), (None, 0, [])],
+)
+def test_gpus_have_the_names_that_children_are_given(monkeypatch, given, count, gpus):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert visible_gpus() == gpus
+    assert workers_here("cuda", 2).n_at_once == max(1, len(gpus))
+    assert workers_here("cuda:1", 2).n_at_once == 1
+    assert workers_here("cuda", 2, jobs=5).n_at_once == 5

@@ -121,6 +121,22 @@ def test_a_sweep_gives_the_bits_of_runs_by_hand_and_a_second_call_does_what_is_m
     assert tried(ran(file)) == ["runs/mixed-1"]
 
 
+def test_the_shards_of_one_analysis_together_are_the_whole(ran, interp, tmp_path):
+    command = 'command = "patch --site resid_pre --prompts 16"'
+    text = (
+        f'out = "grid"\nckpt = "zoo:mixed-0"\n[[analyse]]\nname = "map"\n{command}\nset.classes = ["linear", "cubic"]'
+    )
+    (tmp_path / "sweep.toml").write_text(text)
+    assert len(tried(ran(tmp_path / "sweep.toml"))) == 2
+    whole = ("patch", "--site", "resid_pre", "--prompts", 16, "--classes", "linear,cubic", "--ckpt", "zoo:mixed-0")
+    interp(*whole, "--out", tmp_path / "whole", stdout=subprocess.DEVNULL).communicate(timeout=120)
+    shards = pd.read_csv(tmp_path / "grid" / "tables" / "map" / "patching.csv", dtype=str)
+    assert [*shards.columns[:2]] == ["run", "classes"]
+    assert shards["classes"].tolist() == shards["function_class"].tolist()
+    together = pd.read_csv(tmp_path / "whole" / "patching.csv", dtype=str)
+    pd.testing.assert_frame_equal(shards.drop(columns=["run", "classes"]), together)
+
+
 def test_what_fails_is_tried_again_and_told_and_the_rest_is_done(settings, tmp_path, capfd):
     settings = [one for one in settings if "grad_clip" not in one]
     lr = ["recipe.lr = [1e30, 1e-3]", "recipe.grad_clip = 0"]

@@ -222,7 +222,11 @@ def test_the_live_table_says_what_runs_and_how_long_it_will_be(grid, monkeypatch
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "runs/mixed-1, step 1200 of 3000, 1:00" in text
     rows = {line.split()[1]: [word for word in line.split() if word.isdigit()] for line in text.splitlines()[3:6]}
-    assert rows == {"train": ["0", "1", "1", "2"], "score": ["2", "0", "0", "2"], "history": ["1", "0", "0", "1"]}
+    assert rows == {
+        "train": ["0", "1", "1", "0", "0", "2"],
+        "score": ["2", "0", "0", "0", "0", "2"],
+        "history": ["1", "0", "0", "0", "0", "1"],
+    }
     shutil.rmtree(grid[2].directory)
 
 

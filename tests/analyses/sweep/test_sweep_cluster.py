@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from analyses.sweep.cell import holder
-from analyses.sweep.cluster import Cluster, about_node, check_address, check_node
+from analyses.sweep.cluster import Cluster, check_address
+from analyses.sweep.nodes import Node, about_node, check_node, check_sizes
 from analyses.sweep.plan import Place
 from training.checkpoint import load, read_resume
 from training.errors import UserError
@@ -175,6 +176,28 @@ def test_a_node_that_does_not_see_the_directory_or_has_other_code_is_refused(tmp
         check_node("n1", here, here | {"torch": "1.0"}, place)
     with pytest.raises(UserError, match="node n1 has code 0123456789ab, this machine"):
         check_node("n1", here, here | {"code": "0123456789abcdef"}, place)
+
+
+@pytest.mark.parametrize(
+    ("has", "need", "taken", "room"),
+    [
+        ((4, 0), (1, 0), [], 4),
+        ((4, 0), (2, 0), [(1, 0)], 1),
+        ((4, 0), (1, 1), [], 0),
+        ((8, 2), (2, 1), [(2, 1)], 1),
+        ((2, 8), (1, 1), [(1, 0)], 1),
+        ((1, 0), (1, 0), [(1, 0), (1, 0)], 0),
+    ],
+)
+def test_a_machine_has_room_for_what_its_cpus_and_gpus_allow(has, need, taken, room):
+    assert Node("id", "n1", *has).room(need, taken) == room
+
+
+def test_what_no_machine_can_take_is_refused():
+    nodes = [Node("1", "n1", 4, 0), Node("2", "n2", 1, 2)]
+    check_sizes(nodes, {(4, 0), (1, 1)})
+    with pytest.raises(UserError, match="no node has the 2 CPUs and 1 GPUs that a cell needs"):
+        check_sizes(nodes, {(2, 1)})
 
 
 @pytest.mark.parametrize("address", ["here", "localhost:", "localhost:port", ":6379"])

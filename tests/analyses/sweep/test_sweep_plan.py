@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from analyses.sweep.commands import planned
 from analyses.sweep.plan import Cell, plan
 from analyses.sweep.settings import parsed
-from training.checkpoint import zoo_path
+from training.checkpoint import snapshot_steps, zoo_path
 from training.errors import UserError
 from training.settings import from_preset
 from training.transformer import Transformer
@@ -165,7 +165,7 @@ def test_several_grids_are_one_sweep():
 
 def test_the_file_on_the_page_has_the_cells_that_the_page_says(tmp_path):
     page = (ROOT / "notebooks" / "concepts" / "sweeps.md").read_text()
-    (text,) = blocks(page, "toml")
+    text, parts = blocks(page, "toml")
     (tmp_path / "sweep.toml").write_text(text)
     out, cells = planned(tmp_path / "sweep.toml")
     sentence = r"has (\d+) cells: (\d+) runs .*? (\d+) of `scores`.*? (\d+) of `ablation`"
@@ -178,6 +178,10 @@ def test_the_file_on_the_page_has_the_cells_that_the_page_says(tmp_path):
     for name in re.findall(r"^\| `((?:runs|analyses|studies)/.*)/` \|", page, re.MULTILINE):
         assert name in {cell.name for cell in cells}
     assert out == "grid"
+    (tmp_path / "parts.toml").write_text(parts)
+    _, cells = planned(tmp_path / "parts.toml")
+    n_snapshots = len(snapshot_steps(zoo_path("mixed-0")))
+    assert Counter(cell.group for cell in cells) == {"map": n_snapshots * 2 * 3 * 4, "heads": 3 * 2}
 
 
 WRONG = [
