@@ -24,7 +24,7 @@ N_LAYERS, N_HEADS, N_POINTS = 3, 4, 5
 N_TOKENS = 2 * N_POINTS - 1
 WHOLE = tuple(range(N_HEADS))
 
-few = settings(derandomize=True, deadline=None, max_examples=10)
+few = settings(derandomize=True, deadline=None, max_examples=8)
 layers = st.integers(0, N_LAYERS - 1)
 some_heads = st.sets(st.integers(0, N_HEADS - 1), min_size=1).map(sorted).map(tuple)
 some_tokens = st.lists(st.booleans(), min_size=N_TOKENS, max_size=N_TOKENS).filter(any).map(torch.tensor)
@@ -92,7 +92,7 @@ def test_a_stream_put_together_from_two_runs_has_no_base(layer, tokens):
 
 @pytest.mark.parametrize("site", SITES)
 @given(layer=layers, heads=some_heads, tokens=some_tokens, seed=st.integers(0, 99))
-@few
+@settings(few, max_examples=3)
 def test_neither_the_order_of_heads_nor_that_of_prompts_matters(site, layer, heads, tokens, seed):
     model, base, source = subject()
     rng, twin, moved = np.random.default_rng(seed), copy.deepcopy(model), []
@@ -109,8 +109,8 @@ def test_neither_the_order_of_heads_nor_that_of_prompts_matters(site, layer, hea
     (theirs,) = run_patched(twin, base[prompts], source[prompts], [(Patch(site, layer, there, tokens),)])
     assert_same(theirs, ours[prompts])
     alone = [
-        run_patched(model, base[[i]], source[[i]], [(Patch(site, layer, heads if by_head else (), tokens),)])[0]
-        for i in range(len(base))
+        run_patched(model, base[half], source[half], [(Patch(site, layer, heads if by_head else (), tokens),)])[0]
+        for half in (slice(2), slice(2, None))
     ]
     assert_same(torch.cat(alone), ours)
 
@@ -131,7 +131,7 @@ def poisoned(run: Run, layer: int, start: int) -> Run:
 
 @pytest.mark.parametrize("site", SITES)
 @given(layer=layers, start=st.integers(0, N_TOKENS - 1))
-@few
+@settings(few, max_examples=4)
 def test_a_patch_goes_on_from_what_was_recorded_and_from_nothing_else(site, layer, start):
     """Bit for bit: earlier layers, and what later tokens gave before they were patched, are not read."""
     model, base, source = subject()
