@@ -113,10 +113,12 @@ def test_fishers_p_is_below_a_level_no_more_often_than_that(sizes):
             assert reached <= level + 1e-9
 
 
-def assert_at_most_uniform(p_values) -> None:
-    """Of equally likely cases, no larger share lies at or below any value than that value."""
+def assert_at_most_uniform(p_values, effects) -> None:
+    """Of equally likely cases no larger share lies at or below any value than that value; without ties, as large."""
     for level in p_values:
         assert np.mean(np.array(p_values) <= level + 1e-12) <= level + 1e-9
+    if np.diff(np.sort(effects)).min() > 1e-4:
+        assert sorted(p_values) == pytest.approx([(k + 1) / len(effects) for k in range(len(effects))])
 
 
 equal_or_not = st.lists(st.sampled_from([0.0, 1e-9, 0.3, 0.3 + 2e-6, 1.0, -2.0, 50.0]), min_size=2, max_size=24)
@@ -128,9 +130,7 @@ def test_p_of_a_blindly_chosen_set_is_below_a_level_no_more_often_than_that(effe
     """Each of some sets against all others, whatever their effects, equal ones and those that rounding tells apart."""
     values = np.array(effects)
     p_values = [permutation_p(own, np.delete(values, place)) for place, own in enumerate(values)]
-    assert_at_most_uniform(p_values)
-    if np.diff(np.sort(values)).min() > 1e-4:
-        assert sorted(p_values) == pytest.approx([(k + 1) / len(values) for k in range(len(values))])
+    assert_at_most_uniform(p_values, values)
 
 
 @given(effects=st.lists(st.floats(-9, 9), min_size=8, max_size=60), alpha=st.sampled_from([0.05, 0.1, 0.25, 0.5]))
@@ -148,13 +148,14 @@ few_sets = st.lists(st.sampled_from([0.0, 0.1, 0.5, 0.5001, 2.0, -1.0]) | st.flo
 @exhaustive
 def test_pooled_p_of_blindly_chosen_sets_is_below_a_level_no_more_often_than_that(models):
     """Independent seeds; every combination of own sets is as likely, and has its p."""
-    p_values, rng = [], np.random.default_rng(0)
+    p_values, means, rng = [], [], np.random.default_rng(0)
     for places in product(*(range(len(effects)) for effects in models)):
         own = {model: effects[place] for model, (effects, place) in enumerate(zip(models, places, strict=True))}
         others = {model: np.delete(models[model], place) for model, place in enumerate(places)}
         null = null_means([[model] for model in own], others, own, rng)
-        p_values.append(permutation_p(float(np.mean(list(own.values()))), null))
-    assert_at_most_uniform(p_values)
+        means.append(float(np.mean(list(own.values()))))
+        p_values.append(permutation_p(means[-1], null))
+    assert_at_most_uniform(p_values, means)
 
 
 @given(p_values=st.lists(st.floats(0, 1), min_size=1, max_size=6))

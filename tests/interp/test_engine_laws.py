@@ -329,3 +329,5 @@ def test_single_precision_is_double_precision_rounded(device, site, components):
         theirs = without(exact, tokens[0], [components], twin, site, freeze_ln=freeze_ln)
         assert (ours.dtype, theirs.dtype) == (torch.float32, torch.float64)
         assert_same(ours.cpu().double(), theirs, 3e-5)
+    (zero,) = without(exact, tokens[0], [components], given_by(exact, tokens[1], "zero", site), site)
+    assert_same(zero, operated(exact, components, site).predict(tokens[0]), 1e-12)
