@@ -103,7 +103,7 @@ def schedule_of(made) -> tuple[Schedule, int]:
 
 
 @given(made=schedules, place=st.floats(0, 0.999), seed=st.integers(0, 99))
-@settings(laws, max_examples=25)
+@settings(laws, max_examples=60)
 def test_arms_are_chosen_as_often_as_they_should_be(made, place, seed):
     """Class and inputs independently, prompt by prompt; what has no chance never."""
     schedule, steps = schedule_of(made)

@@ -82,7 +82,9 @@ trains = table(
     }
 )
 analyses = table({"command": commands, "set": options, **about}).map(lambda one: {"command": "score"} | one)
-studies = table({"command": commands, "name": about["name"], "on": about["on"]}).map(lambda one: {"command": "study cause"} | one)
+studies = table({"command": commands, "name": about["name"], "on": about["on"]}).map(
+    lambda one: {"command": "study cause"} | one
+)
 documents = st.fixed_dictionaries(
     {
         "out": mostly(st.sampled_from(["grid", "a/b", ".."])),
