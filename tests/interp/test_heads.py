@@ -69,8 +69,10 @@ texts = (
     st.text(max_size=12)
     | st.builds("{}:{}".format, st.sampled_from(["top", "above", "layer", "each", ""]), numbers)
     | st.lists(names, max_size=4).map(",".join)
-    | st.lists(names, max_size=4).map(" ,\n".join)
-    | st.sampled_from(["all", "each", "layers", "mlps", "embed", "all,0.1", "layer:1,0.1", "above:", "0.1:"])
+    | st.lists(st.sampled_from([*all_heads(3, 8), Head(1, MLP)]).map(str), max_size=4).map(" ,\n".join)
+    | st.sampled_from(
+        ["all", "each", "layers", "mlps", "embed", "all,0.1", "layer:1,0.1", "above:", "above:nan", "0.1:"]
+    )
 )
 
 

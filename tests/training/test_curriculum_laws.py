@@ -102,6 +102,22 @@ def schedule_of(made) -> tuple[Schedule, int]:
     return Schedule(parse_curriculum(*arguments), kind, INPUTS[:n_inputs], within), arguments[2]
 
 
+@given(schedules)
+@laws
+def test_inputs_have_a_curriculum_of_their_own_over_the_run_or_within_every_block(made):
+    schedule, steps = schedule_of(made)
+    (*_, edges, _), kind, n, within = made
+    ends = [*(edges or block_edges(steps, len(schedule.classes.blocks))[:-1]), steps]
+    for step in range(steps):
+        block = block_at(step, edges, len(ends), steps) if within else len(ends) - 1
+        first = ends[block - 1] + 1 if within and block else 0
+        expected = wanted(
+            kind, INPUTS[:n], (), block_at(step - first, (), 1 if kind == "random" else n, ends[block] - first)
+        )
+        found = zip(schedule.inputs, schedule.input_probabilities(step), strict=True)
+        assert {one: chance for one, chance in found if chance} == pytest.approx(expected)
+
+
 @given(made=schedules, place=st.floats(0, 0.999), seed=st.integers(0, 99))
 @settings(laws, max_examples=60)
 def test_arms_are_chosen_as_often_as_they_should_be(made, place, seed):
