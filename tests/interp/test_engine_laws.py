@@ -18,6 +18,7 @@ from torch import Tensor
 from interp import sweep
 from interp.engine import (
     SITES,
+    Site,
     Substitutes,
     Trace,
     direct_without,
@@ -50,10 +51,11 @@ some_heads = st.lists(st.sampled_from(HEADS), unique=True).map(tuple)
 def subject(device: str = "cpu") -> tuple[Transformer, Tensor, Tensor]:
     """(model, test prompts, reference prompts), all random."""
     model = random_model(N_LAYERS, N_HEADS, 16, 3, N_POINTS)
-    return model.to(device), *(tokens.to(device) for tokens in random_tokens(model, N_POINTS, 7))
+    test, other = random_tokens(model, N_POINTS, 7)
+    return model.to(device), test.to(device), other.to(device)
 
 
-def given_by(model: Transformer, tokens: Tensor, mode: str = "resample", site="z") -> Substitutes:
+def given_by(model: Transformer, tokens: Tensor, mode: str = "resample", site: Site = "z") -> Substitutes:
     """What a mode gives, with these prompts for references and partners."""
     found, known = activations(model, tokens, site), moments(model, [tokens], site)
     every = [
@@ -63,7 +65,7 @@ def given_by(model: Transformer, tokens: Tensor, mode: str = "resample", site="z
     return Substitutes(every[:N_LAYERS], every[N_LAYERS:])
 
 
-def without(model, tokens, sets, given, site="z", **more) -> Tensor:
+def without(model, tokens, sets, given, site: Site = "z", **more) -> Tensor:
     return predict_without(model, trace(model, tokens), removal(model, sets, site), given, **more)
 
 
@@ -210,9 +212,9 @@ def reordered(model: Transformer, seed: int) -> tuple[Transformer, dict[Head, He
 def test_heads_in_another_order_are_the_same_heads(mode, site, components, seed):
     model, test, other = subject()
     twin, moved = reordered(model, seed)
-    found = [without(model, test, [components], given_by(model, other, mode, site), site)]
-    found += [without(twin, test, [tuple(map(moved.get, components))], given_by(twin, other, mode, site), site)]
-    assert_same(*found)
+    there = tuple(moved[one] for one in components)
+    ours = without(twin, test, [there], given_by(twin, other, mode, site), site)
+    assert_same(ours, without(model, test, [components], given_by(model, other, mode, site), site))
 
 
 def test_heads_in_another_order_score_and_cost_the_same():
@@ -227,7 +229,7 @@ def test_heads_in_another_order_score_and_cost_the_same():
         (Head(0, 1), Head(2, 5)),
         (Head(1, MLP), Head(1, 1)),
     ]
-    twins = [tuple(map(moved.get, one)) for one in sets]
+    twins = [tuple(moved[head] for head in one) for one in sets]
     assert any(one != two for one, two in zip(sets, twins, strict=True))
     values, twin_values = (score(one, stream="selection", n_prompts=64).values["linear"] for one in (whole, twin))
     for head in all_heads(3, 8):
@@ -238,7 +240,7 @@ def test_heads_in_another_order_score_and_cost_the_same():
             assert_alike(again[mode][two], by_set[one])
 
 
-def errors_of(checkpoint, sets, modes=("zero", "mean", "resample"), site="z", **more):
+def errors_of(checkpoint, sets, modes=("zero", "mean", "resample"), site: Site = "z", **more):
     """The errors by mode and set; of every second set the total alone, on fewer prompts."""
     protocol = Protocol(12, 0, (slice(4, 8), slice(12, 16)), site, n_null_prompts=5, **more)
     chosen = [UNIFORM] if site == "pattern" else [MODES[mode] for mode in modes]
@@ -254,7 +256,7 @@ def assert_alike(ours: SetErrors, theirs: SetErrors) -> None:
             np.testing.assert_allclose(one, other, rtol=2e-3, atol=1e-5)
 
 
-CUTS = {
+CUTS: dict[str, tuple[Site, int, int, int]] = {
     "prompt by prompt": ("value", 1, sweep.PASS, sweep.MEMORY),
     "unevenly": ("pattern", 5, sweep.PASS, sweep.MEMORY),
     "set by set": ("value", 12, 1, sweep.MEMORY),
@@ -311,9 +313,8 @@ def test_a_removal_starts_at_its_first_layer(site, first):
     given, run = given_by(model, other, site=site), trace(model, test)
     sets = [(Head(first, 1),), (Head(first, 0), Head(first, 3), Head(N_LAYERS - 1, 2)), (Head(first, MLP),)]
     removed = removal(model, sets, site)
-    alone = [lost(kept[:first]) + kept[first : first + 1] + lost(kept[first + 1 :]) for kept in parts(run)]
-    # the number of tokens is read off the first layer, which a tensor that is lost still tells
-    found = predict_without(model, Trace(*alone, run.resid_post * torch.nan), removed, given)
+    pre, z, mid = (lost(kept[:first]) + kept[first : first + 1] + lost(kept[first + 1 :]) for kept in parts(run))
+    found = predict_without(model, Trace(pre, z, mid, run.resid_post * torch.nan), removed, given)
     assert torch.equal(found, predict_without(model, run, removed, given))
     assert found.isfinite().all()
 

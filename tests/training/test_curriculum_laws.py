@@ -169,7 +169,8 @@ def test_a_sequence_is_the_same_in_one_go_in_two_and_after_any_question(made, se
     cut, later = torch.Generator().manual_seed(seed), torch.Generator()
     parts = [schedule.choose(step, cut) for step in range(min(n_first, steps))]
     for step in reversed(range(steps)):
-        schedule.input_probabilities(step), schedule.classes.probabilities(step)
+        assert schedule.input_probabilities(step)
+        assert schedule.classes.probabilities(step)
     later.set_state(cut.get_state())
     again, _ = schedule_of(made)
     parts += [again.choose(step, later) for step in range(len(parts), steps)]

@@ -34,7 +34,8 @@ some_tokens = st.lists(st.booleans(), min_size=N_TOKENS, max_size=N_TOKENS).filt
 def subject(device: str = "cpu") -> tuple[Transformer, Tensor, Tensor]:
     """(model, base tokens, source tokens), all random."""
     model = random_model(N_LAYERS, N_HEADS, 16, 3, N_POINTS)
-    return model.to(device), *(tokens.to(device) for tokens in random_tokens(model, N_POINTS))
+    base, source = random_tokens(model, N_POINTS)
+    return model.to(device), base.to(device), source.to(device)
 
 
 def run_patched(model: Transformer, base: Tensor, source: Tensor, variants: list[Variant]) -> Tensor:
