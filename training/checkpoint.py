@@ -7,9 +7,9 @@
     resume/state.safetensors             weights, optimiser, RNG states and counters of the last save
 
 Every file is replaced atomically and nothing is ever unpickled. Weights carry a hash of themselves and one of the
-configuration that made them, rows of the history a checksum each: what was damaged or swapped is refused. Files of
-programs that kept no hashes yet have none to be held against. A checkpoint is named by its directory, by `DIR@STEP` for
-a snapshot, or by `zoo:NAME` for one that ships with the package.
+configuration that made them, rows of the history a checksum each and the latter: what was damaged or swapped is
+refused. Files of programs that kept no hashes yet have none to be held against. A checkpoint is named by its directory,
+by `DIR@STEP` for a snapshot, or by `zoo:NAME` for one that ships with the package.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -31,8 +31,7 @@ from training.config import ModelConfig, RunConfig
 from training.digits import whole
 from training.errors import UserError, one_of
 from training.files import check_plain, parse_json, write_atomically
-from training.history import HISTORY, Arm, Row, arm_of, history_text, read_history
-from training.history import append_history as append_history
+from training.history import HISTORY, RUN, Arm, Row, append_rows, arm_of, history_text, read_history
 from training.settings import differences, from_dict, to_dict
 from training.tensor_files import first_line, read_metadata, read_tensors, write_tensors
 from training.transformer import Transformer
@@ -40,7 +39,8 @@ from training.transformer import Transformer
 FORMAT_VERSION = 2
 CONFIG, WEIGHTS, SNAPSHOTS, RESUME = "config.json", "model.safetensors", "snapshots", "resume/state.safetensors"
 LARGEST_CONFIG, LARGEST_HEADER = 2**20, 2**24  # bytes
-STEP, RUN, COUNTERS = "step", "run", "counters"
+STEP, COUNTERS = "step", "counters"
+SHORT = 16  # signs of a run's hash that a row of its history keeps
 START_AGAIN = "(start again with --force)"
 
 
@@ -322,6 +322,12 @@ def read_resume(directory: Path, config: RunConfig | None = None) -> tuple[dict[
     return tensors, counters
 
 
+def append_history(directory: Path, rows: Iterable[Row], config: RunConfig | None = None) -> None:
+    """Add rows to the history; those of a run say of which."""
+    of_run = {} if config is None else {RUN: fingerprint(config)[:SHORT]}
+    append_rows(directory, [{**row, **of_run} for row in rows])
+
+
 def forget_after(directory: Path, step: int) -> None:
     """Drop history rows and snapshots that a resumed run will make again; -1 drops all of them."""
     rows = [row for row in read_history(directory) if row["step"] <= step]
@@ -334,9 +340,11 @@ def history_until(directory: Path, config: RunConfig, step: int) -> list[Row]:
     """The rows of the history up to a step; none where nothing was kept.
 
     Raises:
-        UserError: it is damaged: an evaluation that was due by then is not in it.
+        UserError: it is of another run, or damaged: an evaluation that was due by then is not in it.
     """
     rows = [row for row in read_history(directory) if row["step"] <= step]
+    if {row.pop(RUN, None) for row in rows} - {None, fingerprint(config)[:SHORT]}:
+        raise UserError(f"{directory / HISTORY} is of another run than the one that {CONFIG} describes")
     due = {*range(0, step + 1, config.record.eval_every), *({step} & {config.recipe.steps})}
     steps_of: dict[Arm, set[int]] = {}
     for row in rows:

@@ -49,10 +49,14 @@ class Curriculum:
 
     @property
     def reached(self) -> tuple[str, ...]:
-        """The names that have a chance in some block."""
-        return tuple(
-            name for name, chances in zip(self.names, zip(*self.blocks, strict=True), strict=True) if any(chances)
-        )
+        """The names that have a chance at some step: in a run of few steps a block may have none."""
+        firsts, last = (0, *(edge + 1 for edge in self.edges)), self.edges[-1] - 1
+        used = [
+            block
+            for block, first, edge in zip(self.blocks, firsts, self.edges, strict=False)
+            if first <= min(edge, last)
+        ]
+        return tuple(name for name, chances in zip(self.names, zip(*used, strict=True), strict=True) if any(chances))
 
 
 @dataclass(frozen=True)

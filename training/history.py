@@ -1,6 +1,7 @@
 """history.jsonl: one row per evaluation, class and input distribution, appended while a run trains.
 
-A row ends with a checksum of itself; rows of programs that kept none are read as they are. A kill can cut the last line
+A row says of which run it is and ends with a checksum of itself; rows of programs that kept neither are read as they
+are. A kill can cut the last line
 short, which is then dropped; whatever else is not a row, or not in order, is damage.
 """
 
@@ -17,13 +18,14 @@ from training.files import check_plain, parse_json
 HISTORY = "history.jsonl"
 CHECKSUM = "crc32"
 LARGEST = 2**30  # bytes; a run of the paper has a few hundred thousand
-WORDS = ("function_class", "inputs")
+RUN = "run"
+WORDS = ("function_class", "inputs", RUN)
 
 Row = dict[str, Any]
 Arm = tuple[str | None, str | None]
 
 
-def append_history(directory: Path, rows: Iterable[Row]) -> None:
+def append_rows(directory: Path, rows: Iterable[Row]) -> None:
     """Add rows; they are on disk when this returns, as the save that follows them will be."""
     with (directory / HISTORY).open("a") as file:
         file.write(history_text(rows))

@@ -60,7 +60,7 @@ class Recorder:
         seconds = round(time.monotonic() - self.started, 2)
         rows = [self.evaluation_row(state, arm, seconds) for arm in self.held_out]
         state.losses.clear()
-        checkpoint.append_history(self.directory, rows)
+        checkpoint.append_history(self.directory, rows, self.config)
         self.bar.set_postfix_str(", ".join(f"{row['function_class']} {row['nmse']:.3f}" for row in rows))
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 So a grid can grow along every axis, and what is there already keeps its name.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from itertools import product
@@ -27,6 +28,8 @@ class Axis(NamedTuple):
 
 Point = dict[str, str]
 """A value for every key."""
+
+MOST_POINTS = 10_000  # of one grid; more are a slip of the finger
 
 
 def axis(key: str, given: Any) -> Axis:
@@ -59,18 +62,30 @@ def as_text(key: str, value: Any) -> str:
 def flat(table: dict[str, Any], where: str = "") -> dict[str, Any]:
     """A table of tables with dotted keys, which TOML allows to be written either way.
 
+    Raises:
+        UserError: a key is written in both ways.
+
     >>> flat({"model": {"n_heads": [4, 8]}, "recipe.lr": 0.1})
     {'model.n_heads': [4, 8], 'recipe.lr': 0.1}
     """
     found: dict[str, Any] = {}
     for key, value in table.items():
-        found |= flat(value, f"{where}{key}.") if isinstance(value, dict) else {where + key: value}
+        below = flat(value, f"{where}{key}.") if isinstance(value, dict) else {where + key: value}
+        if twice := found.keys() & below.keys():
+            raise UserError(f"{min(twice)} is set twice")
+        found |= below
     return found
 
 
 def points(axes: Sequence[Axis]) -> list[Point]:
-    """Every combination of values; the last axis changes fastest."""
+    """Every combination of values; the last axis changes fastest.
+
+    Raises:
+        UserError: there are more than anyone wants.
+    """
     keys = [one.key for one in axes]
+    if (n_points := math.prod(len(one.values) for one in axes)) > MOST_POINTS:
+        raise UserError(f"{' x '.join(keys)}: {n_points} combinations; at most {MOST_POINTS} are possible")
     return [dict(zip(keys, values, strict=True)) for values in product(*(one.values for one in axes))]
 
 
@@ -80,4 +95,5 @@ def file_name(text: str) -> str:
     >>> file_name("ablate --heads layer:0 --mode mean,zero")
     'ablate-heads-layer-0-mode-mean,zero'
     """
-    return re.sub(r"[^\w.,=+]+", "-", text).strip("-")
+    name = re.sub(r"[^\w.,=+]+", "-", text).strip("-")
+    return name if name.strip(".") else name.replace(".", "-")  # `..` would be another directory

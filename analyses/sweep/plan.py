@@ -222,8 +222,11 @@ def chosen(asked: Asked, subjects: Sequence[Subject]) -> list[Subject]:
 
 
 def check_names(cells: Iterable[Cell]) -> None:
+    """Refuse cells that no process can be given, or that would share a directory."""
     names: set[str] = set()
     for cell in cells:
+        if any("\0" in word for word in cell.arguments):
+            raise UserError(f"{cell.shown!r}: a command cannot hold the character \\0")
         if cell.name in names:
             raise UserError(f"two cells have the directory {cell.name}: make what differs a list, or give it a name")
         names.add(cell.name)

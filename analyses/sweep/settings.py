@@ -79,12 +79,18 @@ def read(path: Path) -> Sweep:
         UserError: it cannot be read, or something in it is unknown, missing or malformed.
     """
     try:
-        document = tomllib.loads(path.read_text())
+        return parsed(document_in(path))
+    except RecursionError:
+        raise UserError(f"{path} is nested too deeply") from None
+
+
+def document_in(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"there is no file '{path}'") from None
     except (OSError, ValueError) as error:  # what is no TOML or no text is a ValueError
         raise UserError(f"{path} is no TOML file: {error}") from None
-    return parsed(document)
 
 
 def parsed(document: Mapping[str, Any]) -> Sweep:

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.heads import Head, all_heads, head_set, parse_heads, show
+from interp.heads import MLP, Head, all_heads, head_set, parse_heads, show
 from training.errors import UserError
 
 SCORES = np.arange(24).reshape(3, 8) / 24
@@ -61,13 +61,37 @@ def test_what_is_shown_is_what_is_parsed(chosen):
     assert parse_heads(show(heads), 3, 8) == [heads]
 
 
-@given(st.text(max_size=12))
-def test_any_text_is_parsed_or_refused(text):
+numbers = st.integers(0, 9).map(str) | st.sampled_from(
+    ["mlp", "", "007", "-1", "1.5", "nan", "inf", "٣", "²", "9" * 30]
+)
+names = st.builds("{}.{}".format, numbers, numbers)
+texts = (
+    st.text(max_size=12)
+    | st.builds("{}:{}".format, st.sampled_from(["top", "above", "layer", "each", ""]), numbers)
+    | st.lists(names, max_size=4).map(",".join)
+    | st.lists(st.sampled_from([*all_heads(3, 8), Head(1, MLP)]).map(str), max_size=4).map(" ,\n".join)
+    | st.sampled_from(
+        ["all", "each", "layers", "mlps", "embed", "all,0.1", "layer:1,0.1", "above:", "above:nan", "0.1:"]
+    )
+)
+
+
+@given(texts)
+@settings(derandomize=True, deadline=None, max_examples=300)
+def test_any_text_is_parsed_or_refused_in_one_line_that_names_it(text):
+    """And what is parsed is what its sets are called."""
     try:
         sets = parse_heads(text, 3, 8, SCORES.tolist)
-    except UserError:
+    except UserError as error:
+        message = str(error)
+    else:
+        for heads in sets:
+            assert heads == head_set(heads) != ()
+            assert {(one.layer in range(3), one.number in range(MLP, 8)) for one in heads} == {(True, True)}
+            assert parse_heads(show(heads), 3, 8) == [heads]
         return
-    assert all(head in all_heads(3, 8) for heads in sets for head in heads)
+    assert len(message.splitlines()) == 1
+    assert " ".join(text.split()) in message
 
 
 def test_heads_sort_by_layer():
