@@ -32,7 +32,7 @@ from training.digits import whole
 from training.errors import UserError, one_of
 from training.files import check_plain, parse_json, write_atomically
 from training.history import HISTORY, RUN, Arm, Row, append_rows, arm_of, history_text, read_history
-from training.settings import differences, from_dict, to_dict
+from training.settings import differences, from_dict, to_dict, without_defaults
 from training.tensor_files import first_line, read_metadata, read_tensors, write_tensors
 from training.transformer import Transformer
 
@@ -236,8 +236,8 @@ def check_size(config: ModelConfig, path: Path) -> None:
 
 
 def fingerprint(config: RunConfig) -> str:
-    """A hash of everything that a run was told."""
-    return hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()
+    """A hash of everything that a run was told. Keys that a later version adds do not change it."""
+    return hashlib.sha256(json.dumps(without_defaults(config), sort_keys=True).encode()).hexdigest()
 
 
 def saved_step(path: Path) -> int:

@@ -1,8 +1,7 @@
 """history.jsonl: one row per evaluation, class and input distribution, appended while a run trains.
 
 A row says of which run it is and ends with a checksum of itself; rows of programs that kept neither are read as they
-are. A kill can cut the last line
-short, which is then dropped; whatever else is not a row, or not in order, is damage.
+are. A kill can cut the last line short, which is then dropped; whatever else is not a row, or not in order, is damage.
 """
 
 import json

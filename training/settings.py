@@ -101,6 +101,23 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
+def without_defaults(config: Any) -> dict[str, Any]:
+    """What a configuration says that its defaults do not: the same in a version that knows more keys.
+
+    >>> from training.config import RecipeConfig
+    >>> without_defaults(RecipeConfig(steps=10, lr=1e-4, batch_size=32))
+    {'steps': 10, 'batch_size': 32}
+    """
+    said = {}
+    for one in dataclasses.fields(config):
+        value = getattr(config, one.name)
+        if dataclasses.is_dataclass(value):
+            said[one.name] = without_defaults(value)
+        elif value != one.default:
+            said[one.name] = value
+    return {key: value for key, value in said.items() if value != {}}
+
+
 def from_dict(cls: type[Config], values: Mapping[str, Any], where: str = "") -> Config:
     """The dataclass with these values, strictly: every key known, every required key there, every type right.
 

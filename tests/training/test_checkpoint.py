@@ -1,10 +1,12 @@
 import shutil
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
 from training import checkpoint
-from training.checkpoint import load, read_history, write_atomically, zoo_path
+from training.checkpoint import fingerprint, load, read_history, write_atomically, zoo_path
+from training.config import DataConfig, RecipeConfig
 from training.errors import UserError
 
 
@@ -51,3 +53,25 @@ def test_nothing_in_a_checkpoint_is_a_pickle(tmp_path, quick_config):
 
     train(quick_config, tmp_path)
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".json", ".jsonl", ".safetensors"}
+
+
+def test_the_hash_of_a_run_outlives_new_keys_and_sees_every_change(quick_config):
+    changed = [
+        replace(quick_config, recipe=replace(quick_config.recipe, lr=0.5)),
+        replace(quick_config, recipe=replace(quick_config.recipe, lr=RecipeConfig.lr)),
+        replace(quick_config, data=replace(quick_config.data, rotation=1)),
+        replace(quick_config, seeds=replace(quick_config.seeds, data=1)),
+    ]
+    assert len({fingerprint(config) for config in [quick_config, *changed]}) == 5
+
+    @dataclass(frozen=True)
+    class LaterData(DataConfig):
+        noise: float = 0.0
+
+    later = replace(quick_config, data=LaterData(**vars(quick_config.data)))
+    assert fingerprint(later) == fingerprint(quick_config)
+    assert fingerprint(replace(later, data=replace(later.data, noise=0.1))) != fingerprint(quick_config)
+    of_the_zoo = fingerprint(load("zoo:mixed-0").config)
+    assert (
+        of_the_zoo == "3f17d10cea6767d1f8721b8dd7a7310728fa74ac991d4e56a6df72f0209b8ec1"
+    )  # files of this version hold it, so it has to stay
