@@ -152,7 +152,7 @@ def null_means(
     return np.mean([axis.ravel()[:-1] for axis in np.meshgrid(*choices, indexing="ij")], axis=0)
 
 
-def drawn_together(choices: Sequence[Float[np.ndarray, " set"]]) -> Float[np.ndarray, " set"]:
+def drawn_together(choices: Sequence[Float[np.ndarray, " _"]]) -> Float[np.ndarray, " draw"]:
     """The mean effects of models that count as one seed, one value per draw; the last one stands for their own sets.
 
     Such models have the same heads, so that their sets are no independent draws. They are drawn at the same rank of

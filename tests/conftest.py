@@ -6,6 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: threads of what they start would wait for one another
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 from training import recorder

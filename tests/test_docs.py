@@ -100,6 +100,7 @@ def test_the_loader_has_ten_lines_and_needs_none_of_our_packages():
     assert given <= {*dir(builtins)}
 
 
+@pytest.mark.slow
 def test_the_table_of_errors_is_what_the_study_finds():
     lines = (
         (FOLDER / "results.md")

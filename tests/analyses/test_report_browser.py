@@ -95,7 +95,7 @@ def test_a_browser_shows_the_report(report, width, tmp_path):
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no browser here (apt-get install chromium)")
-@pytest.mark.parametrize("width", [1400, 800])
+@pytest.mark.parametrize("width", [1400, pytest.param(800, marks=pytest.mark.slow)])
 def test_a_browser_shows_fifty_models(shipped, written, width, tmp_path):
     """Folded details, small multiples, and a name that has no place to break."""
     models = tuple(

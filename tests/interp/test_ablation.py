@@ -397,6 +397,7 @@ def test_noise_is_the_same_however_prompts_are_cut(trained, monkeypatch):
     assert list(effects()) == pytest.approx(list(whole), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_optimal_constants_cost_no_more_than_the_means_they_start_from(trained):
     sets = [(Head(0, 1),), (Head(0, 2),), (Head(0, MLP),)]
     table = ablate(trained, sets, ["linear"], modes=["mean", "optimal"], n_prompts=512, n_controls=0).table
