@@ -114,6 +114,7 @@ def test_a_kill_while_results_are_written_leaves_every_file_whole(tmp_path):
     killed_at_random(8, again, lambda: started(*SWEEP, "--out", tmp_path), check)
 
 
+@pytest.mark.slow
 def test_a_killed_report_leaves_the_one_before_or_a_whole_new_one(tmp_path):
     page = tmp_path / "r.html"
     took = finished(*REPORT, "--out", page)

@@ -69,6 +69,7 @@ def test_the_interval_of_a_table_is_that_of_each_of_its_columns(rng):
         assert (low[i, j], high[i, j]) == pytest.approx((alone[0][0], alone[1][0]))
 
 
+@pytest.mark.slow
 def test_effect_interval_covers_the_true_effect_and_excludes_it_at_its_nominal_rate(rng):
     """Intact error 0.2, no-context 1.0, ablated 0.6 on average, all three correlated: the effect is 0.5."""
     repeats, covered = 300, 0

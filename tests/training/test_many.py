@@ -35,7 +35,7 @@ def test_a_set_reports_which_runs_failed_and_why(interp, quick_settings, tmp_pat
     assert (tmp_path / "mixed-3.log").read_text().strip().endswith(last.split("mixed-3: interp: ")[1].split(";")[0])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_set_saves_all_its_runs(interp, quick_settings, tmp_path, number):
     given = ["--set", "recipe.steps=500000", "--set", "record.save_every=100000"]
     process = interp("train", "--seeds", "0-1", "--jobs", 2, "--out", tmp_path, *quick_settings, *given)

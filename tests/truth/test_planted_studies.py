@@ -42,6 +42,7 @@ def test_cause_says_what_the_heads_do_together_and_alone(of_planted):
     )
 
 
+@pytest.mark.slow
 def test_cause_sees_heads_that_stand_in_for_one_another(exact_redundant):
     """Either of two copying heads is enough: alone they cost nothing, together everything."""
     found = cause.study([exact_redundant], n_prompts=128)

@@ -210,7 +210,7 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing_that_was_saved(ran, st
     assert weights(run) == weights(tmp_path / "hand")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_sweep_that_is_asked_to_stop_or_killed_has_its_runs_save_at_once(start, settings, tmp_path, number):
     file = write(tmp_path / "sweep.toml", lengthened(settings, ENDLESS), seeds="0-1")
     runs = [tmp_path / "grid" / "runs" / f"mixed-{seed}" for seed in (0, 1)]
