@@ -61,6 +61,7 @@ def test_cause_of_a_model_without_such_heads_says_so():
     plt.close("all")
 
 
+@pytest.mark.slow
 def test_cause_pools_over_seeds_and_agrees_with_ablate():
     """Two models of one seed each, head 0.1 in both: the pooled effect is the mean of what `ablate` says of each."""
     models = [load("zoo:mixed-0"), load("zoo:linear-0")]
