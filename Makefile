@@ -112,4 +112,4 @@ lock: install
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' > constraints.txt
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo build mutants

@@ -322,10 +322,9 @@ def read_resume(directory: Path, config: RunConfig | None = None) -> tuple[dict[
     return tensors, counters
 
 
-def append_history(directory: Path, rows: Iterable[Row], config: RunConfig | None = None) -> None:
-    """Add rows to the history; those of a run say of which."""
-    of_run = {} if config is None else {RUN: fingerprint(config)[:SHORT]}
-    append_rows(directory, [{**row, **of_run} for row in rows])
+def append_history(directory: Path, rows: Iterable[Row], config: RunConfig) -> None:
+    """Add rows to the history, which say of which run they are."""
+    append_rows(directory, [{**row, RUN: fingerprint(config)[:SHORT]} for row in rows])
 
 
 def forget_after(directory: Path, step: int) -> None:

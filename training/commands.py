@@ -75,7 +75,7 @@ def train(
         for number in (parse_seeds(seeds) if seeds is not None else [seed])
     ]
     threads = runs[0].config.recipe.threads
-    train_set(runs, workers_here(device, threads, jobs), resume=resume, force=force)
+    train_set(runs, workers_here({device}, threads, jobs), resume=resume, force=force)
 
 
 train.__doc__ = f"""Train one model, or a set of them, under a curriculum of function classes.

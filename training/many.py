@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,17 +116,17 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def workers_here(device: str, threads: int, jobs: int | None = None) -> Processes:
+def workers_here(devices: Collection[str], threads: int, jobs: int | None = None) -> Processes:
     """Processes of this machine.
 
     Args:
-        device: on which their work is: with `cuda`, every GPU takes one process at a time.
+        devices: on which their work is; tasks on `cuda` are spread over the GPUs.
         threads: that each of them uses.
-        jobs: how many run at once; by default what cores or GPUs allow, and one where all share a GPU that is named.
+        jobs: how many run at once; by default as many as there are GPUs, or cores where no work is on a GPU.
     """
-    gpus = visible_gpus() if device == "cuda" else []
-    by_device = {"cpu": max(1, (os.cpu_count() or 1) // threads), "cuda": max(1, len(gpus))}
-    return Processes(jobs or by_device.get(device, 1), gpus)
+    gpus = visible_gpus() if "cuda" in devices else []
+    by_default = len(gpus) if {*devices} - {"cpu"} else (os.cpu_count() or 1) // threads
+    return Processes(jobs or max(1, by_default), gpus)
 
 
 def visible_gpus() -> list[str]:

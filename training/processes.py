@@ -155,6 +155,7 @@ class Processes(Workers):
         found = [(task, code) for task, process in self.running.items() if (code := process.poll()) is not None]
         for task, _ in found:
             close(self.running.pop(task))
+            del self.gpu_of[task]
         return found
 
     def stop(self) -> None:
@@ -164,6 +165,7 @@ class Processes(Workers):
             process.wait()
             close(process)
         self.running.clear()
+        self.gpu_of.clear()
 
 
 def close(process: "Popen[bytes]") -> None:

@@ -130,9 +130,9 @@ class Cluster(Workers):
         return len(self.running) + sum(rooms)
 
     def start(self, task: Task) -> None:
-        need = needed(task)
-        able = [node for node in self.usable() if node.room(need)] or [*self.accepted]  # one that has just gone
-        chosen = max(able, key=lambda node: self.room(node, need))
+        need, usable = needed(task), self.usable()
+        able = [node for node, is_accepted in self.accepted.items() if is_accepted and node.room(need)]
+        chosen = max(able, key=lambda node: (node in usable, self.room(node, need)))  # one that has just gone loses it
         self.running[self.sent(chosen, run_on_node, task, cpus=need[0], gpus=need[1])] = task, chosen
 
     def ended(self) -> list[tuple[Task, int]]:

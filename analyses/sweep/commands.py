@@ -132,8 +132,7 @@ def workers_for(cells: "list[Cell]", jobs: int | None, cluster: str | None) -> "
             raise UserError(f"device = {named[0]}: a cluster gives every cell a GPU of its own (valid: cpu, cuda)")
         return Cluster(cluster, cells[0].place, [cell.task for cell in cells])
     threads = max(cell.task.threads for cell in cells)
-    narrowest = max(map(check_device, devices), key=len)  # of cpu, cuda and cuda:1, what allows the fewest at once
-    return workers_here(narrowest, threads, jobs)
+    return workers_here({check_device(device) for device in devices}, threads, jobs)
 
 
 def run(board: "Board", workers: "Workers") -> None:

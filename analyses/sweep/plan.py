@@ -130,7 +130,7 @@ def plan(sweep: Sweep, root: Path) -> list[Cell]:
         cells += runs[number : number + 1]
         cells += [cell for asked in sweep.analyses for cell in analysis_cells(asked, subject, place)]
     cells += [study_cell(asked, chosen(asked, subjects), place) for asked in sweep.studies]
-    check_names(cells)
+    check_cells(cells)
     return cells
 
 
@@ -221,7 +221,7 @@ def chosen(asked: Asked, subjects: Sequence[Subject]) -> list[Subject]:
     return found
 
 
-def check_names(cells: Iterable[Cell]) -> None:
+def check_cells(cells: Iterable[Cell]) -> None:
     """Refuse cells that no process can be given, or that would share a directory."""
     names: set[str] = set()
     for cell in cells:

@@ -15,8 +15,9 @@ from analyses.report import files, page
 from analyses.report.evidence import Evidence, Settings, gather
 from analyses.report.protocol import protocol_of
 from analyses.report.report import Report
-from training.checkpoint import Checkpoint, append_history, load
+from training.checkpoint import Checkpoint, load
 from training.evaluate import evaluation_prompts, no_context_error
+from training.history import append_rows
 from training.settings import from_preset
 from training.transformer import Transformer
 
@@ -48,7 +49,7 @@ def made_up(tmp_path: Path) -> Callable[..., Checkpoint]:
                 row = {"step": step, "function_class": name, "nmse": 0.8 * ratios[place], "prompts_seen": seen}
                 new = {"inputs": "gaussian", "nmse_tail": 0.8 * ratios[place], "no_context_tail": 0.8}
                 new |= {"prompts_total": step * BATCH, "flops": step * FLOPS}
-                append_history(directory, [row if old else row | new])
+                append_rows(directory, [row if old else row | new])
         model = Transformer(config.model, torch.Generator().manual_seed(0))
         return Checkpoint(directory.name, directory, config, 100 * (n_evaluations - 1), model)
 

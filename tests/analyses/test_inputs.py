@@ -8,11 +8,12 @@ import pytest
 from analyses.curves import inputs
 from analyses.curves.inputs import head_sentence, of_inputs, study
 from analyses.groups import INPUTS, group
-from training.checkpoint import Checkpoint, append_history, load, read_history
+from training.checkpoint import Checkpoint, load, read_history
 from training.config import ScheduleConfig, Seeds
 from training.errors import UserError
 from training.evaluate import error_curves
 from training.frames import where
+from training.history import append_rows
 from training.output import records
 from training.prompts import last_quarter
 
@@ -78,7 +79,7 @@ def test_figures_are_drawn_where_a_run_has_no_history_on_some_distributions(trai
     whole, gaussian = trained_on("both", 0, ALL[:2], "mixed"), trained_on("one", 1, ALL[:1])
     runs = [replace(run, directory=of.directory) for run, of in zip((whole, gaussian), histories, strict=True)]
     directory = histories[0].directory
-    append_history(directory, [{**row, "inputs": "skewed"} for row in read_history(directory)])
+    append_rows(directory, [{**row, "inputs": "skewed"} for row in read_history(directory)])
     found = study([replace(run, step=200) for run in runs], n_prompts=32, seed=0)
     assert set(found.tables["training"]["inputs"]) == {"gaussian", "skewed"}
     assert all(draw() for draw in found.figures.values())

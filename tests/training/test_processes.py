@@ -169,6 +169,6 @@ def test_gpus_have_the_names_that_children_are_given(monkeypatch, given, count, 
     if given is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
     assert visible_gpus() == gpus
-    assert workers_here("cuda", 2).n_at_once == max(1, len(gpus))
-    assert workers_here("cuda:1", 2).n_at_once == 1
-    assert workers_here("cuda", 2, jobs=5).n_at_once == 5
+    assert workers_here({"cpu", "cuda"}, 2).n_at_once == max(1, len(gpus))
+    assert workers_here({"cuda:1"}, 2).n_at_once == 1
+    assert workers_here({"cuda"}, 2, jobs=5).n_at_once == 5

@@ -5,11 +5,9 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+from grids import Grid, wait_until
 
 from analyses.sweep.cell import holder
 from analyses.sweep.cluster import Cluster, check_address
@@ -18,8 +16,6 @@ from analyses.sweep.plan import Place
 from training.checkpoint import load, read_resume
 from training.errors import UserError
 from training.many import steps_done
-from training.settings import from_preset
-from training.trainer import train
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra `cluster` is not installed")
 
@@ -55,57 +51,25 @@ def address(nodes) -> str:
     return nodes.stdout.readline().strip()
 
 
-@pytest.fixture
-def settings(quick_settings) -> list[str]:
-    return [setting for setting in quick_settings if setting != "--set"]
-
-
-LONG: dict[str, str] = {"recipe.steps=60": "recipe.steps=2000", "record.eval_every=25": "record.eval_every=500"}
-
-
-def changed(settings: list[str], changes: dict[str, str]) -> list[str]:
-    return [changes.get(one, one) for one in settings]
-
-
-def write(file: Path, settings: list[str], rest: str = "") -> Path:
-    file.write_text("\n".join(['out = "grid"', "[train]", 'seeds = "0-1"', "[train.set]", *settings, rest]))
-    return file
-
-
-def same_as_by_hand(directory: Path, settings: list[str]) -> bool:
-    for seed in (0, 1):
-        train(from_preset("tiny", "mixed", seed, settings), directory / "hand" / str(seed))
-    pairs = [(directory / "hand" / str(seed), directory / "grid" / "runs" / f"mixed-{seed}") for seed in (0, 1)]
-    left, right = ([(run / "model.safetensors").read_bytes() for run in runs] for runs in zip(*pairs, strict=True))
-    return left == right
-
-
-def wait_until(happens: Callable[[], object], driver: "subprocess.Popen[str] | None" = None) -> None:
-    deadline = time.monotonic() + 300
-    while not happens():
-        assert time.monotonic() < deadline
-        assert driver is None or driver.poll() is None, driver.communicate()
-        time.sleep(0.02)
-
-
-def starts(runs: list[Path]) -> int:
-    return sum(run.with_name(f"{run.name}.log").read_text().count("$ interp train") for run in runs)
+LONG = ("recipe.steps=2000", "record.eval_every=500")
+ENDLESS = ("recipe.steps=500000", "record.save_every=100000")
 
 
 @pytest.mark.slow
 @needs_ray
-def test_a_cluster_gives_the_bits_of_runs_by_hand_and_what_it_did_is_done(address, interp, settings, tmp_path):
-    file = write(tmp_path / "sweep.toml", settings, '[[analyse]]\ncommand = "score --prompts 16"\nname = "score"')
-    driver = interp("sweep", file, "--cluster", address, "--json", stdout=subprocess.PIPE)
+def test_a_cluster_gives_the_bits_of_runs_by_hand_and_what_it_did_is_done(address, interp, quick_settings, tmp_path):
+    analysis = '[[analyse]]\ncommand = "score --prompts 16"\nname = "score"'
+    grid = Grid(tmp_path, range(2), quick_settings, analysis)
+    driver = interp("sweep", grid.file, "--cluster", address, "--json", stdout=subprocess.PIPE)
     out, errors = driver.communicate(timeout=300)
     assert driver.returncode == 0, errors
     assert json.loads(out)["counts"]["done"] == 4
-    assert same_as_by_hand(tmp_path, settings)
+    assert grid.is_as_by_hand()
     by_hand = interp("score", "--prompts", 16, "--ckpt", "grid/runs/mixed-1", "--out", tmp_path / "s", cwd=tmp_path)
     by_hand.communicate(timeout=300)
     table = tmp_path / "grid" / "analyses" / "score" / "mixed-1" / "scores.csv"
     assert table.read_bytes() == (tmp_path / "s" / "scores.csv").read_bytes()
-    local = interp("sweep", file, "--json", stdout=subprocess.PIPE)
+    local = interp("sweep", grid.file, "--json", stdout=subprocess.PIPE)
     out, errors = local.communicate(timeout=300)
     assert [cell["tries"] for cell in json.loads(out)["cells"]] == [0, 0, 0, 0]
     assert not [*(tmp_path / "grid").glob(".probe*")]
@@ -113,55 +77,48 @@ def test_a_cluster_gives_the_bits_of_runs_by_hand_and_what_it_did_is_done(addres
 
 @pytest.mark.slow
 @needs_ray
-def test_the_cells_of_a_node_that_dies_go_on_elsewhere(address, nodes, interp, settings, tmp_path):
-    settings = changed(settings, LONG)
-    file, runs = write(tmp_path / "sweep.toml", settings), [tmp_path / "grid" / "runs" / f"mixed-{s}" for s in (0, 1)]
-    driver = interp("sweep", file, "--cluster", address, "--retries", 0, "--json", stdout=subprocess.PIPE)
-    wait_until(lambda: all(read_resume(run) for run in runs), driver)
+def test_the_cells_of_a_node_that_dies_go_on_elsewhere(address, nodes, interp, quick_settings, tmp_path):
+    grid = Grid(tmp_path, range(2), [*quick_settings, *LONG])
+    driver = interp("sweep", grid.file, "--cluster", address, "--retries", 0, "--json", stdout=subprocess.PIPE)
+    wait_until(lambda: all(read_resume(run) for run in grid.runs), driver)
     nodes.stdin.write("die\n")
     nodes.stdin.flush()
     out, errors = driver.communicate(timeout=400)
     assert driver.returncode == 0, errors
     assert {cell["state"] for cell in json.loads(out)["cells"]} == {"done"}
-    assert starts(runs) == 3
-    assert sum("resumed at step" in run.with_name(f"{run.name}.log").read_text() for run in runs) == 1
-    assert same_as_by_hand(tmp_path, settings)
+    assert grid.starts() == 3
+    assert sum("resumed at step" in log for log in grid.logs()) == 1
+    assert grid.is_as_by_hand()
 
 
 @pytest.mark.slow
 @needs_ray
-def test_a_driver_that_is_killed_stops_its_cells_and_a_second_one_goes_on(address, interp, settings, tmp_path):
-    settings = changed(settings, LONG)
-    file, runs = write(tmp_path / "sweep.toml", settings), [tmp_path / "grid" / "runs" / f"mixed-{s}" for s in (0, 1)]
-    driver = interp("sweep", file, "--cluster", address)
-    wait_until(lambda: all(read_resume(run) for run in runs), driver)
+def test_a_driver_that_is_killed_stops_its_cells_and_a_second_one_goes_on(address, interp, quick_settings, tmp_path):
+    grid = Grid(tmp_path, range(2), [*quick_settings, *LONG])
+    driver = interp("sweep", grid.file, "--cluster", address)
+    wait_until(lambda: all(read_resume(run) for run in grid.runs), driver)
     driver.kill()
     driver.communicate()
-    again = interp("sweep", file, "--cluster", address)  # while the cells of the first may still be saving
+    again = interp("sweep", grid.file, "--cluster", address)  # while the cells of the first may still be saving
     _, errors = again.communicate(timeout=400)
     assert again.returncode == 0, errors
-    assert starts(runs) == 4
-    for run in runs:
-        log = run.with_name(f"{run.name}.log").read_text()
-        assert "resumed at step" in log
-        assert "in use" not in log
-        assert holder(tmp_path / "grid" / ".locks" / "runs" / run.name) is None
-    assert same_as_by_hand(tmp_path, settings)
+    assert grid.starts() == 4
+    assert all("resumed at step" in log and "in use" not in log for log in grid.logs())
+    assert not any(map(holder, grid.locks))
+    assert grid.is_as_by_hand()
 
 
 @pytest.mark.slow
 @needs_ray
-def test_an_interrupted_driver_has_its_cells_save(address, interp, settings, tmp_path):
-    endless = {"recipe.steps=60": "recipe.steps=500000", "record.save_every=10": "record.save_every=100000"}
-    file = write(tmp_path / "sweep.toml", changed(settings, endless))
-    runs = [tmp_path / "grid" / "runs" / f"mixed-{seed}" for seed in (0, 1)]
-    driver = interp("sweep", file, "--cluster", address)
-    wait_until(lambda: all(steps_done(run) >= 25 for run in runs), driver)
+def test_an_interrupted_driver_has_its_cells_save(address, interp, quick_settings, tmp_path):
+    grid = Grid(tmp_path, range(2), [*quick_settings, *ENDLESS])
+    driver = interp("sweep", grid.file, "--cluster", address)
+    wait_until(lambda: all(steps_done(run) >= 25 for run in grid.runs), driver)
     driver.terminate()
     _, errors = driver.communicate(timeout=120)
     assert driver.returncode == 130, errors
-    assert not any(holder(tmp_path / "grid" / ".locks" / "runs" / run.name) for run in runs)
-    assert all(load(run).step >= 25 for run in runs)
+    assert not any(map(holder, grid.locks))
+    assert all(load(run).step >= 25 for run in grid.runs)
 
 
 def test_a_node_that_does_not_see_the_directory_or_has_other_code_is_refused(tmp_path):

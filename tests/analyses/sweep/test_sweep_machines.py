@@ -3,17 +3,14 @@
 import importlib.util
 import json
 import subprocess
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
+from grids import Grid, wait_until
 from machines import HEAD, LOCAL, Machine, can_be_made, two_machines
 
 from training.checkpoint import read_resume
-from training.settings import from_preset
-from training.trainer import train
 
 pytestmark = [
     pytest.mark.slow,
@@ -31,43 +28,10 @@ def machines() -> Iterator[Machines]:
         yield both
 
 
-class Grid:
-    """A sweep of some runs in a directory that both machines see."""
-
-    def __init__(self, root: Path, seeds: Sequence[int], settings: Sequence[str]) -> None:
-        self.root, self.seeds = root, seeds
-        last = dict(setting.split("=") for setting in settings if setting != "--set")
-        self.settings = [f"{key}={value}" for key, value in last.items()]
-        self.file = root / "sweep.toml"
-        lines = ['out = "grid"', "[train]", f"seeds = {[*seeds]}", "[train.set]", *self.settings]
-        self.file.write_text("\n".join(lines))
-
-    @property
-    def runs(self) -> list[Path]:
-        return [self.root / "grid" / "runs" / f"mixed-{seed}" for seed in self.seeds]
-
-    def start(self, machine: Machine, *options: object) -> "subprocess.Popen[str]":
-        sweep = ("-m", "interp", "sweep", self.file, "--cluster", HEAD, "--json", *options)
-        return machine.python(*sweep, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-    def log(self, run: Path) -> str:
-        return run.with_name(f"{run.name}.log").read_text()
-
-    def starts(self) -> int:
-        return sum(self.log(run).count("$ interp train") for run in self.runs)
-
-    def places(self) -> Counter[str]:
-        """How many runs each machine had last, by its name."""
-        locks = [self.root / "grid" / ".locks" / "runs" / run.name for run in self.runs]
-        return Counter(lock.read_text().rpartition(" ")[2] for lock in locks)
-
-    def is_as_by_hand(self) -> bool:
-        for seed, run in zip(self.seeds, self.runs, strict=True):
-            train(from_preset("tiny", "mixed", seed, self.settings), self.root / "hand" / str(seed))
-            by_hand = self.root / "hand" / str(seed) / "model.safetensors"
-            if by_hand.read_bytes() != (run / "model.safetensors").read_bytes():
-                return False
-        return True
+def start(grid: Grid, machine: Machine, *options: object) -> "subprocess.Popen[str]":
+    """The sweep, driven from a machine."""
+    sweep = ("-m", "interp", "sweep", grid.file, "--cluster", HEAD, "--json", *options)
+    return machine.python(*sweep, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def states(driver: "subprocess.Popen[str]") -> Counter[str]:
@@ -75,14 +39,6 @@ def states(driver: "subprocess.Popen[str]") -> Counter[str]:
     out, errors = driver.communicate(timeout=400)
     assert driver.returncode == 0, errors
     return Counter(cell["state"] for cell in json.loads(out)["cells"])
-
-
-def wait_until(happens: Callable[[], object], driver: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 300
-    while not happens():
-        assert time.monotonic() < deadline
-        assert driver.poll() is None, driver.communicate()
-        time.sleep(0.02)
 
 
 LONG = ("recipe.steps=1000", "record.eval_every=500")
@@ -93,7 +49,7 @@ def test_a_slow_machine_gets_less_and_holds_up_nothing(machines, quick_settings,
     second.join()
     grid = Grid(tmp_path, range(8), [*quick_settings, "recipe.steps=600", "record.eval_every=200"])
     with second.slowed():
-        assert states(grid.start(first)) == {"done": 8}
+        assert states(start(grid, first)) == {"done": 8}
     assert grid.starts() == 8
     places = grid.places()
     assert 1 <= places["second"] < places["first"], places
@@ -110,7 +66,7 @@ def test_a_machine_whose_own_disk_is_full_is_refused(machines, quick_settings, t
     second.join()
     fill_disk(second)
     grid = Grid(tmp_path, range(2), quick_settings)
-    driver = grid.start(first)
+    driver = start(grid, first)
     out, errors = driver.communicate(timeout=300)
     assert (driver.returncode, out) == (2, "")
     last = errors.splitlines()[-1]
@@ -121,7 +77,7 @@ def test_a_machine_whose_own_disk_fills_up_loses_nothing(machines, quick_setting
     first, second = machines
     second.join()
     grid = Grid(tmp_path, range(6), [*quick_settings, *LONG])
-    driver = grid.start(first)
+    driver = start(grid, first)
     wait_until(lambda: all(read_resume(run) for run in grid.runs[:2]), driver)
     fill_disk(second)
     assert states(driver) == {"done": 6}
@@ -132,7 +88,7 @@ def test_a_machine_that_is_cut_off_goes_on_elsewhere(machines, quick_settings, t
     first, second = machines
     second.join()
     grid = Grid(tmp_path, range(2), [*quick_settings, "recipe.steps=6000", "record.eval_every=2000"])
-    driver = grid.start(first, "--retries", 0)
+    driver = start(grid, first, "--retries", 0)
     wait_until(lambda: all(read_resume(run) for run in grid.runs), driver)
     second.run("ip", "link", "set", second.name, "down")
     assert states(driver) == {"done": 2}
@@ -144,7 +100,7 @@ def test_a_machine_that_does_not_see_the_directory_is_refused_and_nothing_is_lef
     second.run("mount", "-t", "tmpfs", "elsewhere", tmp_path)
     second.join()
     grid = Grid(tmp_path, range(2), quick_settings)
-    driver = grid.start(first)
+    driver = start(grid, first)
     out, errors = driver.communicate(timeout=300)
     assert (driver.returncode, out) == (2, "")
     assert f"node second (10.77.0.2) does not see {tmp_path}/grid" in errors
@@ -154,7 +110,7 @@ def test_a_machine_that_does_not_see_the_directory_is_refused_and_nothing_is_lef
 def test_a_foreign_machine_that_joins_later_gets_nothing(machines, quick_settings, tmp_path):
     first, second = machines
     grid = Grid(tmp_path, range(3), [*quick_settings, *LONG])
-    driver = grid.start(first)
+    driver = start(grid, first)
     wait_until(lambda: read_resume(grid.runs[0]), driver)
     second.run("mount", "-t", "tmpfs", "elsewhere", tmp_path)
     second.join()
@@ -169,7 +125,7 @@ def test_a_foreign_machine_that_joins_later_gets_nothing(machines, quick_setting
 def test_a_machine_that_joins_later_takes_its_share(machines, quick_settings, tmp_path):
     first, second = machines
     grid = Grid(tmp_path, range(6), [*quick_settings, *LONG])
-    driver = grid.start(first)
+    driver = start(grid, first)
     wait_until(lambda: read_resume(grid.runs[0]), driver)
     second.join()
     assert states(driver) == {"done": 6}
