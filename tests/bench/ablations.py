@@ -24,7 +24,6 @@ from tqdm import tqdm
 from training import options, output
 from training.checkpoint import Checkpoint
 from training.commands import check_device
-from training.errors import UserError
 from training.settings import from_preset
 from training.transformer import Transformer
 
@@ -209,16 +208,12 @@ def bench(
 
     Exits with 1 if results differ or ours is not ahead by as much as is promised.
     """
-    try:
-        device = check_device(device)
-        checkpoints = [random_checkpoint(preset, settings or [], device) for preset in presets.split(",")]
-        directory = output.prepare_directory(out) if out else None
-    except UserError as error:
-        raise typer.BadParameter(str(error)) from None
+    device = check_device(device)
+    checkpoints = [random_checkpoint(preset, settings or [], device) for preset in presets.split(",")]
     with tqdm(total=len(checkpoints) * len(SWEEPERS) * (1 + repetitions), unit="sweep", disable=None) as bar:
         comparisons = [compare(one, prompts or PROMPTS.get(one.name, 64), repetitions, bar) for one in checkpoints]
     report = document(comparisons, device, repetitions)
-    deliver(report, print_tables, "; ".join(failures(report)), json=json, directory=directory)
+    deliver(report, print_tables, "; ".join(failures(report)), json=json, directory=out)
 
 
 app = command(bench)

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ import typer
 from tqdm import tqdm
 
 from training import output
+from training.errors import UserError
 
 Settings = Annotated[
     list[str] | None,
@@ -84,7 +86,6 @@ def deliver(
 ) -> None:
     """Show and write a report; exit with 1 if it falls short of what is promised."""
     if directory:
-        output.prepare_directory(directory)
         output.write_table(pd.DataFrame(report["results"]), directory / "bench.csv")
     output.print_json(report) if json else print_tables(report)
     if failure:
@@ -93,7 +94,15 @@ def deliver(
 
 
 def command(bench: Callable[..., None]) -> typer.Typer:
-    """The benchmark as a command of its own."""
+    """The benchmark as a command of its own, which refuses wrong input in one line and before it measures."""
+
+    @wraps(bench)
+    def refusing(*, out: Path | None, **options: Any) -> None:
+        try:
+            bench(**options, out=output.prepare_directory(out) if out else None)
+        except UserError as error:
+            raise typer.BadParameter(str(error)) from None
+
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(bench)
+    app.command()(refusing)
     return app

@@ -36,7 +36,6 @@ from interp.patching.sweep import Question, patch_sweep
 from training import options, output
 from training.checkpoint import Checkpoint
 from training.commands import check_device
-from training.errors import UserError
 
 OURS, THEIRS = "ours", "transformer_lens.patching"
 NAME, SITE = "linear", "resid_pre"
@@ -214,17 +213,13 @@ def bench(
 
     Exits with 1 if maps differ or ours is not ahead by as much as is promised.
     """
-    try:
-        device = check_device(device)
-        checkpoints = [random_checkpoint(preset, settings or [], device) for preset in presets.split(",")]
-        directory = output.prepare_directory(out) if out else None
-    except UserError as error:
-        raise typer.BadParameter(str(error)) from None
+    device = check_device(device)
+    checkpoints = [random_checkpoint(preset, settings or [], device) for preset in presets.split(",")]
     patching.tqdm = lambda cells, **_: cells  # type: ignore[assignment]  # its bar cannot be turned off otherwise
     with tqdm(total=len(checkpoints) * 2 * (1 + repetitions), unit="map", disable=None) as bar:
         comparisons = [compare(one, prompts or PROMPTS.get(one.name, 16), repetitions, bar) for one in checkpoints]
     report = document(comparisons, device, repetitions)
-    deliver(report, print_tables, "; ".join(failures(report)), json=json, directory=directory)
+    deliver(report, print_tables, "; ".join(failures(report)), json=json, directory=out)
 
 
 app = command(bench)

@@ -23,7 +23,6 @@ from trainers import TRAINERS, Trainer
 from training import flops, options, output
 from training.commands import check_device
 from training.config import RunConfig
-from training.errors import UserError
 from training.settings import from_preset
 from training.trainer import arithmetic
 
@@ -179,18 +178,14 @@ def bench(
 
     Exits with 1 if one of them is as fast.
     """
-    try:
-        configs = {preset: from_preset(preset, "mixed", 0, settings or []) for preset in presets.split(",")}
-        device = check_device(device)
-        directory = output.prepare_directory(out) if out else None
-    except UserError as error:
-        raise typer.BadParameter(str(error)) from None
+    configs = {preset: from_preset(preset, "mixed", 0, settings or []) for preset in presets.split(",")}
+    device = check_device(device)
     ticks = len(configs) * len(TRAINERS) * (1 + repetitions)
     with tqdm(total=ticks, unit="block", disable=None) as bar:
         comparisons = [compare(preset, config, device, repetitions, bar) for preset, config in configs.items()]
     report = document(comparisons, device, repetitions)
     failure = f"not ahead of {', '.join(defeats(report))}" if defeats(report) else ""
-    deliver(report, print_tables, failure, json=json, directory=directory)
+    deliver(report, print_tables, failure, json=json, directory=out)
 
 
 app = command(bench)

@@ -1,0 +1,29 @@
+"""The bench of data-parallel steps shares gradients where it says so, and nowhere else."""
+
+import json
+
+import pytest
+import torchrun
+from typer.testing import CliRunner
+
+
+@pytest.mark.parametrize(("way", "is_same"), [("shared", True), ("apart", False)])
+def test_processes_of_one_run_end_with_the_same_weights_and_runs_of_their_own_do_not(way, is_same):
+    found = torchrun.measure_apart("tiny", way, 2, 0.2, ["recipe.batch_size=8"])
+    assert found["rate"] > 0
+    first, second = found["weights"]
+    assert (first == second) is is_same
+
+
+def rates(preset, name, n_cores, seconds, settings):
+    del preset, n_cores, seconds, settings
+    return {"rate": {"alone": 10.0, "shared": 5.0, "apart": 20.0}[name]}
+
+
+def test_the_document_reports_what_was_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(torchrun, "measure_apart", rates)
+    options = ["--presets", "tiny", "--json", "--out", str(tmp_path / "new")]
+    done = CliRunner().invoke(torchrun.command(torchrun.bench), options)
+    rows = {row["way"]: row["ratio"] for row in json.loads(done.stdout)["results"]}
+    assert rows == {"alone": 1.0, "shared": 0.5, "apart": 2.0}
+    assert (tmp_path / "new" / "bench.csv").exists()
