@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from training.checkpoint import history_until, read_config, saved_step, weights_path
+from training.checkpoint import history_until, read_config, read_weights, weights_path
 from training.errors import UserError
 
 FRACTION = 0.5
@@ -47,9 +47,10 @@ def convergence(directory: Path, fraction: float = FRACTION, held: int = HELD, s
         step: of its weights; None takes the latest.
 
     Raises:
-        UserError: it is no run, or its history is damaged, or there is none.
+        UserError: it is no run, its weights or its history are damaged, or there are none.
     """
-    rows = history_until(directory, read_config(directory), saved_step(weights_path(directory, step)))
+    config = read_config(directory)
+    rows = history_until(directory, config, read_weights(weights_path(directory, step), config)[1])
     lost = [column for column in ALWAYS_KEPT if any(row.get(column) is None for row in rows)]
     if not rows or lost:
         raise UserError(f"{directory} has no history of its {lost[0] if lost else 'training'}")

@@ -141,10 +141,10 @@ def table(names: Sequence[str], blocks: Sequence[Sequence[float]], steps: int, e
     Raises:
         UserError: the edges are not as many as needed, or not in order within the run.
     """
-    inner = [*edges]
-    if inner and (len(inner) != len(blocks) - 1 or sorted({*inner, steps}) != [*inner, steps] or inner[0] < 0):
+    inner, last = [*edges], steps - 1
+    if inner and (len(inner) != len(blocks) - 1 or sorted({*inner, last}) != [*inner, last] or inner[0] < 0):
         raise UserError(
-            f"schedule.edges={inner}: {len(blocks) - 1} rising steps below {steps} are needed, "
+            f"schedule.edges={inner}: {len(blocks) - 1} rising steps below {last} are needed, "
             "one per block but the last"
         )
     closed = [*inner, steps] if inner else block_edges(steps, len(blocks))

@@ -172,15 +172,15 @@ def test_a_mixed_batch_holds_every_open_arm_in_proportion():
     [
         ("spiral", {}, r"curriculum 'spiral' \(valid: mixed, sequential, random, single:CLASS, custom\)"),
         ("single", {}, r"curriculum 'single' names no class \(for example single:linear\)"),
-        ("single:cubic", {"edges": (5,)}, "0 rising steps below 10"),
+        ("single:cubic", {"edges": (5,)}, "0 rising steps below 9"),
         ("custom", {}, "^curriculum custom and schedule.probabilities need each other$"),
         ("mixed", {"probabilities": ((1.0, 0.0, 0.0),)}, "need each other"),
         ("custom", {"probabilities": ((0.5, 0.6, 0.0),)}, r"3 chances .* \(linear, quadratic, cubic\)"),
         ("custom", {"probabilities": ((0.5, 0.5),)}, "3 chances that sum to 1"),
-        ("mixed", {"edges": (5,)}, "2 rising steps below 10"),
-        ("mixed", {"edges": (5, 3)}, "2 rising steps below 10 are needed, one per block but the last$"),
+        ("mixed", {"edges": (5,)}, "2 rising steps below 9"),
+        ("mixed", {"edges": (5, 3)}, "2 rising steps below 9 are needed, one per block but the last$"),
         ("mixed", {"edges": (-1, 3)}, "2 rising steps"),
-        ("mixed", {"edges": (5, 10)}, "2 rising steps"),
+        ("mixed", {"edges": (5, 9)}, "2 rising steps"),
     ],
 )
 def test_what_is_no_curriculum_is_refused(name, options, message):
