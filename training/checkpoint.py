@@ -339,16 +339,13 @@ def history_until(directory: Path, config: RunConfig, step: int) -> list[Row]:
     """The rows of the history up to a step; none where nothing was kept.
 
     Raises:
-        UserError: it is of another run, or damaged: an evaluation of a class that was due by then is not in it.
+        UserError: it is of another run, or damaged: an evaluation that was due by then is not in it.
     """
     rows = [row for row in read_history(directory) if row["step"] <= step]
     if {row.pop(RUN, None) for row in rows} - {None, fingerprint(config)[:SHORT]}:
         raise UserError(f"{directory / HISTORY} is of another run than the one that {CONFIG} describes")
     due = {*range(0, step + 1, config.record.eval_every), *({step} & {config.recipe.steps})}
     steps_of: dict[Arm, set[int]] = {}
-    if rows:
-        found = {row.get("function_class") for row in rows}
-        steps_of = {(name, None): set() for name in config.evaluated_classes if name not in found}
     for row in rows:
         steps_of.setdefault(arm_of(row), set()).add(row["step"])
     missing = set().union(*(due - steps for steps in steps_of.values()))

@@ -170,10 +170,6 @@ HISTORIES = {
     "words": (lambda _: ['{"step": 1, "function_class": "a", "nmse": "b"}\n'], "line 1 is not what was written"),
     "nesting": (lambda _: ["[" * 10**5 + "\n"], "line 1 is not what was written"),
     "no errors": (lambda lines: [stripped(line) for line in lines], "no history of its nmse"),
-    "no row of a class": (
-        lambda lines: [line for line in lines if '"function_class": "cubic"' not in line],
-        "it lacks an evaluation of step 0",
-    ),
     "no text": (lambda _: ["\udcff\n"], "is damaged"),
 }
 
