@@ -51,7 +51,7 @@ def test_curricula_without_independent_seeds_are_named_and_nothing_is_said_about
     *_, summary, untested = verdict.differences(both)
     assert "Of these 3 comparisons" in summary
     assert untested.startswith("For mixed against single:linear there are not two independent seeds on both sides")
-    assert verdict.differences(both[:0]) == ["All models are of one curriculum: nothing follows about others."]
+    assert verdict.differences(both.head(0)) == ["All models are of one curriculum: nothing follows about others."]
 
 
 @pytest.mark.parametrize(("p", "verb"), [(0.04, "coincide MORE often than"), (0.05, "coincide no more often than")])
