@@ -20,7 +20,7 @@ FITTING = {
     "data.inputs": ["gaussian,skewed", "student_t:4"],
     "data.n_points": ["8", "16", "17"],
     "schedule.inputs": ["mixed", "sequential"],
-    "schedule.edges": ["[10, 20]", "[5]", "[2998, 2999]", "[3, 2]"],
+    "schedule.edges": ["[10, 20]", "[5]", "[2997, 2998]", "[2998, 2999]", "[3, 2]"],
     "schedule.probabilities": ["[[1.0, 0.0, 0.0], [0.2, 0.8, 0.0]]", "[[0.5, 0.5]]", "[[0.5, 0.4]]"],
     "instruction.kind": ["vector", "one_hot"],
     "instruction.at": ["0", "3", "99"],

@@ -34,7 +34,7 @@ def curricula(draw):
     n_blocks = {"mixed": len(classes), "sequential": len(classes), "custom": len(blocks)}.get(name, 1)
     edges = ()
     if 1 < n_blocks <= steps and draw(st.booleans()):
-        inner = st.lists(st.integers(0, steps - 1), min_size=n_blocks - 1, max_size=n_blocks - 1, unique=True)
+        inner = st.lists(st.integers(0, steps - 2), min_size=n_blocks - 1, max_size=n_blocks - 1, unique=True)
         edges = tuple(sorted(draw(inner)))
     return name, classes, steps, edges, blocks
 
