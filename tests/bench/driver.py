@@ -9,7 +9,6 @@ workers have nothing left, counts against it.
 """
 
 import random
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,7 +88,7 @@ def print_table(report: Mapping[str, Any]) -> None:
 def bench(
     workers: Annotated[int, typer.Option("--workers", metavar="N", min=1)] = 100,
     cells: Annotated[int, typer.Option("--cells", metavar="N", min=1)] = 2000,
-    seconds: Annotated[float, typer.Option("--seconds", metavar="S", help="That a cell takes on average.")] = 2,
+    seconds: Annotated[float, typer.Option("--seconds", metavar="S", min=0, help="That a cell takes on average.")] = 2,
     json: options.Json = False,
     out: Out = None,
 ) -> None:
@@ -103,6 +102,7 @@ def bench(
     deliver(report, print_table, "", json=json, directory=out)
 
 
+app = command(bench)
+
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
-    command(bench)()
+    app()

@@ -209,6 +209,7 @@ def bench(
     deliver(report, print_tables, "", json=json, directory=out)
 
 
+app = command(bench)
+
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
-    command(bench)()
+    app()

@@ -119,11 +119,12 @@ def bench(
             raise one_of("--engines", name, ENGINES)
     if "ray" in names and importlib.util.find_spec("ray") is None:
         raise UserError("--engines ray needs Ray, which the extra `cluster` installs")
-    with tqdm(total=len(names) * repetitions * len(WORKERS), leave=False) as bar:
+    with tqdm(total=len(names) * repetitions * len(WORKERS), unit="sweep", disable=None) as bar:
         rows = [compare(name, runs, steps, repetitions, bar) for name in names]
     deliver({"results": rows}, print_table, "", json=json, directory=out)
 
 
+app = command(bench)
+
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
-    command(bench)()
+    app()

@@ -37,7 +37,7 @@ def fixed(name, sizes, repetitions):
 def test_the_document_reports_what_was_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(scaling, "measure_apart", fixed)
     options = ["--axes", "n_points", "--works", "sweep", "--json", "--out", str(tmp_path / "new")]
-    done = CliRunner().invoke(scaling.command(scaling.bench), options)
+    done = CliRunner().invoke(scaling.app, options)
     document = json.loads(done.stdout)
     assert [row["size"] for row in document["results"]] == list(scaling.AXES["n_points"])
     assert document["summary"][0]["slope"] == pytest.approx(0, abs=1e-9)

@@ -15,6 +15,13 @@ def test_processes_of_one_run_end_with_the_same_weights_and_runs_of_their_own_do
     assert (first == second) is is_same
 
 
+def test_cores_that_cannot_share_a_batch_are_refused_before_anything_starts(monkeypatch):
+    monkeypatch.setattr(torchrun.os, "cpu_count", lambda: 65)
+    done = CliRunner().invoke(torchrun.app, ["--presets", "tiny"])
+    assert done.exit_code == 2
+    assert "tiny: 65 cores cannot share a batch of 64" in done.output
+
+
 def rates(preset, name, n_cores, seconds, settings):
     del preset, n_cores, seconds, settings
     return {"rate": {"alone": 10.0, "shared": 5.0, "apart": 20.0}[name]}
@@ -23,7 +30,7 @@ def rates(preset, name, n_cores, seconds, settings):
 def test_the_document_reports_what_was_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(torchrun, "measure_apart", rates)
     options = ["--presets", "tiny", "--json", "--out", str(tmp_path / "new")]
-    done = CliRunner().invoke(torchrun.command(torchrun.bench), options)
+    done = CliRunner().invoke(torchrun.app, options)
     rows = {row["way"]: row["ratio"] for row in json.loads(done.stdout)["results"]}
     assert rows == {"alone": 1.0, "shared": 0.5, "apart": 2.0}
     assert (tmp_path / "new" / "bench.csv").exists()

@@ -20,7 +20,6 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -30,6 +29,7 @@ from measure import Out, Settings, command, deliver, interval, rotated, spread
 from tqdm import tqdm
 
 from training import options, output
+from training.errors import UserError
 from training.settings import from_preset
 from training.state import new_state
 from training.trainer import arithmetic, step_batch, training_predict, training_step
@@ -145,7 +145,7 @@ def print_table(report: Mapping[str, Any]) -> None:
 
 def bench(
     presets: Annotated[str, typer.Option("--presets", metavar="NAME,NAME")] = "tiny,small,paper",
-    seconds: Annotated[float, typer.Option("--seconds", metavar="S", help="Of each measurement.")] = 20,
+    seconds: Annotated[float, typer.Option("--seconds", metavar="S", min=0.1, help="Of each measurement.")] = 20,
     repetitions: Annotated[int, typer.Option("--repetitions", metavar="N", min=1)] = 3,
     settings: Settings = None,
     one: Annotated[str | None, typer.Option("--one", hidden=True)] = None,
@@ -166,12 +166,15 @@ def bench(
         return
     n_cores, names = os.cpu_count() or 1, options.split_names("--presets", presets)
     for name in names:
-        from_preset(name, "mixed", 0, settings or [])  # what is wrong is said before anything starts
-    with tqdm(total=len(names) * repetitions * len(WAYS), leave=False) as bar:
+        batch_size = from_preset(name, "mixed", 0, settings or []).recipe.batch_size
+        if batch_size < n_cores:
+            raise UserError(f"{name}: {n_cores} cores cannot share a batch of {batch_size} (--set recipe.batch_size=N)")
+    with tqdm(total=len(names) * repetitions * len(WAYS), unit="way", disable=None) as bar:
         rows = [row for name in names for row in compare(name, n_cores, seconds, repetitions, settings or [], bar)]
     deliver({"cores": n_cores, "results": rows}, print_table, "", json=json, directory=out)
 
 
+app = command(bench)
+
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
-    command(bench)()
+    app()

@@ -56,10 +56,12 @@ class Grid:
         return True
 
 
-def wait_until(happens: Callable[[], object], driver: "subprocess.Popen[str]") -> None:
-    """Wait for something that the sweep does."""
-    deadline = time.monotonic() + 300
+def wait_until(
+    happens: Callable[[], object], driver: "subprocess.Popen[str] | None" = None, seconds: float = 300
+) -> None:
+    """Wait for something that the sweep does, which a driver does not outlive where one is given."""
+    deadline = time.monotonic() + seconds
     while not happens():
         assert time.monotonic() < deadline
-        assert driver.poll() is None, driver.communicate()
-        time.sleep(0.02)
+        assert driver is None or driver.poll() is None, driver.communicate()
+        time.sleep(0.01)

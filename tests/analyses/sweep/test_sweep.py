@@ -5,11 +5,11 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grids
 import pandas as pd
 import pytest
 
@@ -168,14 +168,7 @@ def step_of(run: Path) -> int:
     return saved[1]["step"] if saved else 0
 
 
-def wait_until(happens: Callable[[], object], driver: "subprocess.Popen[str] | None" = None) -> None:
-    deadline = time.monotonic() + 120
-    while not happens():
-        assert time.monotonic() < deadline
-        assert driver is None or driver.poll() is None, driver.communicate()
-        time.sleep(0.01)
-
-
+wait_until = partial(grids.wait_until, seconds=120)
 LONG = {"recipe.steps=60": "recipe.steps=800", "record.eval_every=25": "record.eval_every=400"}
 ENDLESS = {"recipe.steps=60": "recipe.steps=20000", "record.save_every=10": "record.save_every=20000"}
 
