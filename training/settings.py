@@ -148,10 +148,13 @@ def checked_value(kind: Any, value: Any, key: str) -> Any:
             raise one_of(key, str(value), typing.get_args(kind))
         return value
     if origin is tuple:
+        of_item = typing.get_args(kind)[0]
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, list | tuple):
             raise UserError(f"{key}={value!r}: a list is needed")
-        return tuple(checked_value(typing.get_args(kind)[0], item, key) for item in items)
+        if isinstance(value, str) and of_item is not str:
+            items = [parsed_value(item) for item in items]
+        return tuple(checked_value(of_item, item, key) for item in items)
     return checked_number(kind, value, key)
 
 

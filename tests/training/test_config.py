@@ -37,6 +37,14 @@ def test_settings_replace_one_value_each():
     assert config.model == before.model
 
 
+@pytest.mark.parametrize("text", ["20,40", "[20, 40]"])
+def test_a_list_of_numbers_is_text_with_commas_too(text):
+    config = from_preset("tiny", "sequential", 0, ["recipe.steps=60", f"schedule.edges={text}"])
+    assert config.schedule.edges == (20, 40)
+    with pytest.raises(UserError, match=r"^schedule\.edges='x': a whole number is needed$"):
+        from_preset("tiny", "sequential", 0, ["recipe.steps=60", f"schedule.edges={text.strip('[]')},x"])
+
+
 def test_a_stream_can_be_shared_on_purpose():
     donor = from_preset("tiny", "mixed", 0).seeds
     shared = from_preset("tiny", "sequential", 0, [f"seeds.data={donor.data}"]).seeds
