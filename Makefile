@@ -8,11 +8,15 @@ OF_random := $(OF_mixed)
 
 .PHONY: install demo test test-slow coverage mutants bench lint notebooks docs figures zoo $(ZOO:%=zoo-%) zoo-inherited study-runs lock clean
 
+# Modules are compiled once, when they are first imported, and not all of them at installation: most never are.
+unexport PYTHONDONTWRITEBYTECODE
+
 install: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -W ignore -c 'import seaborn, sklearn.linear_model, transformer_lens'
 	touch $@
 
 # The main job: locate the retrospective heads of a shipped model and test what they cause.

@@ -193,7 +193,7 @@ def counts(model: ModelMaps) -> str:
 
 def plot_sorted(models: Sequence[ModelMaps]) -> list[Axes]:
     """Scores of each model's heads in descending order, over the share of heads; published models in grey."""
-    axes = row_of_axes(len(CLASSES), width=3, height=2.8)
+    axes = row_of_axes(len(CLASSES), width=3.0, height=2.8)
     own = [model for model in models if model.source != "published"]
     matched = {model.curriculum for model in own}
     for ax, name in zip(axes, CLASSES, strict=True):

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: threads of what th
 
 import torch
 
+from interp.cli import main
 from training import recorder
 from training.checkpoint import Checkpoint
 from training.config import RunConfig
@@ -109,3 +111,44 @@ def interp() -> "Callable[..., subprocess.Popen[str]]":
         return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, **options)
 
     return start
+
+
+class Outcome(NamedTuple):
+    """The exit code of a command and its two streams."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def refused(self) -> bool:
+        """With the one line that a wrong input gets."""
+        return self.code == 2 and self.out == "" and self.err.startswith("interp: ") and self.err.count("\n") == 1
+
+
+@pytest.fixture
+def outcome(monkeypatch, capfd) -> Callable[..., Outcome]:
+    """A command in this process: what a process would give, without the seconds that its imports take.
+
+    Whatever escapes it but an exit is a traceback, and fails the test.
+    """
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["interp", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return Outcome(stop.value.code, *capfd.readouterr())  # type: ignore[arg-type]
+
+    return run
+
+
+@pytest.fixture
+def refused(outcome) -> Callable[..., str]:
+    """Runs a command that cannot be done, and gives the line that says why."""
+
+    def run(*arguments: object) -> str:
+        found = outcome(*arguments)
+        assert found.refused, found
+        return found.err
+
+    return run

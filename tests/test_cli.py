@@ -1,4 +1,4 @@
-"""The command line as its users meet it: a process, its two streams and its exit code."""
+"""The command line as its users meet it: two streams and an exit code."""
 
 import json
 import shutil
@@ -6,14 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from analyses.commands import STUDIES
-from interp.cli import main
 from interp.names import SCORE_DEFINITIONS, WEIGHTING_DEFINITIONS
 from interp.scores import score
 from training.baselines import BASELINES
@@ -26,29 +24,6 @@ COMMANDS = [["train"], ["eval"], ["score"], ["ablate"], ["zoo", "list"], ["zoo",
 COMMANDS += [["study", "published"], ["patch"], ["path"], ["lens"], ["probe"], ["report"]]
 COMMANDS += [["history"], ["classes"], ["upgrade"], ["doctor"]]
 COMMANDS += [["study", name] for name in STUDIES]
-
-
-def interp(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "interp", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
-
-
-@pytest.fixture
-def refused(monkeypatch, capfd):
-    """Runs a command in this process (twenty times as fast) and gives the one line with which it refuses."""
-
-    def run(*arguments: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["interp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capfd.readouterr()
-        assert stop.value.code == 2, err
-        assert out == ""
-        assert err.startswith("interp: ")
-        assert err.count("\n") == 1
-        return err
-
-    return run
 
 
 def test_help_is_fast_and_imports_nothing_heavy():
@@ -71,59 +46,60 @@ def timed(command: list[str]) -> float:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_has_help_with_an_example_that_names_it(command):
-    done = interp(*command, "--help")
-    assert done.returncode == 0
-    assert "Example" in done.stdout
-    assert f"interp {' '.join(command)}" in done.stdout
+def test_every_command_has_help_with_an_example_that_names_it(command, outcome):
+    done = outcome(*command, "--help")
+    assert done.code == 0
+    assert "Example" in done.out
+    assert f"interp {' '.join(command)}" in done.out
 
 
-def test_no_command_prints_the_help():
-    assert "Which attention heads" in interp().stdout
+def test_no_command_prints_the_help(outcome):
+    assert "Which attention heads" in outcome().out
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory, quick_settings):
+def run_dir(tmp_path_factory, quick_settings, interp):
     directory = tmp_path_factory.mktemp("runs") / "quick"
-    done = interp("train", "--out", directory, *quick_settings)
-    assert done.returncode == 0, done.stderr
+    with interp("train", "--out", directory, *quick_settings) as process:
+        _, err = process.communicate()
+    assert process.returncode == 0, err
     return directory
 
 
-def test_eval_score_and_ablate_work_on_a_run_and_its_snapshots(run_dir):
+def test_eval_score_and_ablate_work_on_a_run_and_its_snapshots(run_dir, outcome):
     for step in ("", "@14"):
         for command in (["eval"], ["score"], ["ablate", "--heads", "top:1", "--controls", 3]):
-            done = interp(*command, "--ckpt", f"{run_dir}{step}", "--prompts", 16, "--json")
-            assert done.returncode == 0, done.stderr
-            document = json.loads(done.stdout)
+            done = outcome(*command, "--ckpt", f"{run_dir}{step}", "--prompts", 16, "--json")
+            assert done.code == 0, done.err
+            document = json.loads(done.out)
             about = document["checkpoints"][0] if command == ["eval"] else document
             assert about["step"] == (14 if step else 60)
 
 
 @pytest.mark.parametrize("curriculum", ["sequential", "random", "single:linear", "single:quadratic", "single:cubic"])
-def test_every_curriculum_trains(curriculum, tmp_path, quick_settings):
-    done = interp("train", "--curriculum", curriculum, "--out", tmp_path / "run", *quick_settings)
-    assert done.returncode == 0, done.stderr
+def test_every_curriculum_trains(curriculum, tmp_path, quick_settings, outcome):
+    done = outcome("train", "--curriculum", curriculum, "--out", tmp_path / "run", *quick_settings)
+    assert done.code == 0, done.err
     assert load(tmp_path / "run").config.curriculum == curriculum
 
 
-def test_eval_prints_a_table_and_json_has_the_same_numbers():
-    table = interp("eval", "--ckpt", "zoo:mixed-0", "--prompts", 64, "--classes", "linear")
-    assert table.returncode == 0
-    document = json.loads(
-        interp("eval", "--ckpt", "zoo:mixed-0", "--prompts", 64, "--classes", "linear", "--json").stdout
-    )
+def test_eval_prints_a_table_and_json_has_the_same_numbers(interp, outcome):
+    arguments = ("eval", "--ckpt", "zoo:mixed-0", "--prompts", 64, "--classes", "linear")
+    with interp(*arguments, stdout=subprocess.PIPE) as process:
+        table, err = process.communicate()
+    assert process.returncode == 0, err
+    document = json.loads(outcome(*arguments, "--json").out)
     last = {row["predictor"]: row["error"] for row in document["curves"] if row["examples"] == 15}
     assert last["least_squares"] < 1e-6 < last["model"] < 0.2 < last["no_context"]
-    assert f"{last['model']:.3f}" in table.stdout
-    assert "MSE / E[y²]" in table.stdout
+    assert f"{last['model']:.3f}" in table
+    assert "MSE / E[y²]" in table
 
 
-def test_eval_compares_checkpoints_under_a_shift(tmp_path):
+def test_eval_compares_checkpoints_under_a_shift(tmp_path, outcome):
     arguments = ("eval", "--ckpt", "zoo:mixed-0", "--ckpt", "zoo:linear-0", "--classes", "linear", "--prompts", 64)
-    done = interp(*arguments, "--shift", "orthogonal_query", "--baselines", "averaging", "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "shift orthogonal_query" in done.stdout
+    done = outcome(*arguments, "--shift", "orthogonal_query", "--baselines", "averaging", "--out", tmp_path)
+    assert done.code == 0, done.err
+    assert "shift orthogonal_query" in done.out
     curves = pd.read_csv(tmp_path / "error_curves.csv")
     assert set(curves["checkpoint"]) == {"zoo:mixed-0", "zoo:linear-0"}
     assert set(curves["predictor"]) == {"model", "least_squares", "averaging", "no_context", "zero"}
@@ -138,15 +114,17 @@ def test_eval_compares_checkpoints_under_a_shift(tmp_path):
     assert (tmp_path / "error_curves.png").stat().st_size > 10_000
 
 
-def test_eval_on_other_inputs_says_where_no_mean_exists():
-    done = interp("eval", "--ckpt", "zoo:mixed-0", "--classes", "linear", "--inputs", "uniform,cauchy", "--prompts", 64)
-    assert done.returncode == 0, done.stderr
-    assert "E[y²] is infinite for linear on cauchy" in " ".join(done.stdout.split())
-    assert "linear, uniform, model" in done.stdout
+def test_eval_on_other_inputs_says_where_no_mean_exists(outcome):
+    done = outcome(
+        "eval", "--ckpt", "zoo:mixed-0", "--classes", "linear", "--inputs", "uniform,cauchy", "--prompts", 64
+    )
+    assert done.code == 0, done.err
+    assert "E[y²] is infinite for linear on cauchy" in " ".join(done.out.split())
+    assert "linear, uniform, model" in done.out
 
 
-def test_classes_names_everything_that_can_be_named():
-    document = json.loads(interp("classes", "--json").stdout)
+def test_classes_names_everything_that_can_be_named(outcome):
+    document = json.loads(outcome("classes", "--json").out)
     names: dict[str, list[str]] = {}
     for entry in document["names"]:
         names.setdefault(entry["kind"], []).append(entry["name"])
@@ -154,33 +132,33 @@ def test_classes_names_everything_that_can_be_named():
     assert [*BASELINE_NAMES] == [*BASELINES]
 
 
-def test_history_says_when_a_run_converged_and_at_what_price(tmp_path, quick_settings):
+def test_history_says_when_a_run_converged_and_at_what_price(tmp_path, quick_settings, outcome):
     given = ["--set", "recipe.steps=400", "--set", "model.n_dims=1", "--set", "model.d_model=32"]
     run = tmp_path / "run"
-    done = interp("train", "--curriculum", "single:linear", "--out", run, *quick_settings, *given)
-    assert done.returncode == 0, done.stderr
+    done = outcome("train", "--curriculum", "single:linear", "--out", run, *quick_settings, *given)
+    assert done.code == 0, done.err
     (row,) = [
         row
-        for row in json.loads(interp("history", "--ckpt", run, "--fraction", "0.9", "--json").stdout)["runs"]
+        for row in json.loads(outcome("history", "--ckpt", run, "--fraction", "0.9", "--json").out)["runs"]
         if row["function_class"] == "linear"
     ]
     assert 25 <= row["step"] <= 400
     assert row["prompts_seen"] == row["prompts_total"] == 8 * row["step"]
     config = load(run).config
     assert row["flops"] == row["step"] * step_flops(config.model, 8, config.data.n_points)
-    assert "when and at what price" in interp("history", "--ckpt", run).stdout
+    assert "when and at what price" in outcome("history", "--ckpt", run).out
 
 
-def test_paper_units_are_mse_over_dims():
+def test_paper_units_are_mse_over_dims(outcome):
     arguments = ("eval", "--ckpt", "zoo:mixed-0", "--prompts", 64, "--json")
-    ours, paper = (json.loads(interp(*arguments, *more).stdout)["curves"] for more in ((), ("--units", "paper")))
+    ours, paper = (json.loads(outcome(*arguments, *more).out)["curves"] for more in ((), ("--units", "paper")))
     assert {row["units"] for row in paper} == {"paper"}
     assert [row["error"] for row in paper] == pytest.approx([row["error"] / 4 for row in ours])  # E[y²] = 1, 4 dims
 
 
-def test_score_json_is_the_contract(tmp_path):
-    done = interp("score", "--ckpt", "zoo:mixed-0", "--prompts", 64, "--json", "--out", tmp_path)
-    document = json.loads(done.stdout)
+def test_score_json_is_the_contract(tmp_path, outcome):
+    done = outcome("score", "--ckpt", "zoo:mixed-0", "--prompts", 64, "--json", "--out", tmp_path)
+    document = json.loads(done.out)
     ours = score(load("zoo:mixed-0"), n_prompts=64)
     assert document["chance"] == pytest.approx(ours.chance)
     for name, values in ours.values.items():
@@ -195,7 +173,7 @@ ROW = ["checkpoint", "step", "score", "by", "function_class", "inputs", "shift",
 ROW += ["layer", "head", "value", "ci_low", "ci_high", "chance"]
 
 
-def test_score_json_has_every_combination_and_the_first_one_on_top(tmp_path):
+def test_score_json_has_every_combination_and_the_first_one_on_top(tmp_path, outcome):
     given = (
         "--score",
         "lookup,self",
@@ -207,9 +185,9 @@ def test_score_json_has_every_combination_and_the_first_one_on_top(tmp_path):
         "uniform,gaussian",
     )
     both = ("--ckpt", "zoo:linear-0", "--ckpt", "zoo:mixed-0", "--classes", "cubic,linear", "--by", "value")
-    done = interp("score", *both, *given, "--prompts", 8, "--json", "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
+    done = outcome("score", *both, *given, "--prompts", 8, "--json", "--out", tmp_path)
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
     rows = pd.DataFrame(document["results"])
     assert len(rows) == 2**6 * 24
     assert rows.groupby(["checkpoint", "score", "function_class", "inputs", "shift", "points"]).ngroups == 2**6
@@ -237,38 +215,36 @@ def test_score_json_has_every_combination_and_the_first_one_on_top(tmp_path):
     assert (tmp_path / "scores.png").stat().st_size > 50_000
 
 
-def test_score_compares_independent_runs_by_rank_and_snapshots_by_head(run_dir):
+def test_score_compares_independent_runs_by_rank_and_snapshots_by_head(run_dir, outcome):
     common = ("--prompts", 16, "--classes", "linear,cubic", "--top", 2)
-    text = interp("score", "--ckpt", "zoo:mixed-0", "--ckpt", "zoo:linear-0", *common).stdout
+    text = outcome("score", "--ckpt", "zoo:mixed-0", "--ckpt", "zoo:linear-0", *common).out
     assert "heads of independent runs do not correspond by their numbers" in " ".join(text.split())
     comparison = text[text.index("mean over classes") :]
     for name in ("zoo:mixed-0", "zoo:linear-0"):
         mean = score(load(name), n_prompts=16).mean(["linear", "cubic"])
         assert f"0.1  {mean[0, 1]:.3f}" in comparison
-    text = interp("score", "--ckpt", run_dir, "--ckpt", f"{run_dir}@14", *common).stdout
+    text = outcome("score", "--ckpt", run_dir, "--ckpt", f"{run_dir}@14", *common).out
     assert "snapshots of one run, head by head" in " ".join(text.split())
 
 
-def test_several_scores_of_one_class_are_one_table_of_heads_by_scores():
-    text = interp(
-        "score", "--ckpt", "zoo:mixed-0", "--score", "retrospective,lookup,self", "--classes", "linear"
-    ).stdout
+def test_several_scores_of_one_class_are_one_table_of_heads_by_scores(outcome):
+    text = outcome("score", "--ckpt", "zoo:mixed-0", "--score", "retrospective,lookup,self", "--classes", "linear").out
     (row,) = [line for line in text.splitlines() if line.startswith("│ 0.1 ")]
     assert [float(cell) for cell in row.split("│")[2:-1]] == pytest.approx([0.809, 0.214, 0.009], abs=0.002)
     (last,) = [line for line in text.splitlines() if line.startswith("│ chance")]
     assert [float(cell) for cell in last.split("│")[2:-1]] == pytest.approx([0.106, 0.091, 0.099], abs=0.001)
 
 
-def test_score_help_defines_what_it_can_do():
-    text = " ".join(interp("score", "--help").stdout.split())
+def test_score_help_defines_what_it_can_do(outcome):
+    text = " ".join(outcome("score", "--help").out.split())
     for name, definition in (SCORE_DEFINITIONS | WEIGHTING_DEFINITIONS).items():
         assert f"{name}: {definition}" in text
 
 
-def test_ablate_json_is_the_contract(tmp_path):
+def test_ablate_json_is_the_contract(tmp_path, outcome):
     arguments = ("ablate", "--ckpt", "zoo:mixed-0", "--heads", "0.1", "--prompts", 64, "--controls", 3, "--json")
-    done = interp(*arguments, "--out", tmp_path)
-    document = json.loads(done.stdout)
+    done = outcome(*arguments, "--out", tmp_path)
+    document = json.loads(done.out)
     assert document["heads"] == ["0.1"]
     assert document["seed"] == 0
     wanted = [
@@ -289,14 +265,14 @@ def test_ablate_json_is_the_contract(tmp_path):
         assert (row["n_controls"], row["p_value"]) == (3, 0.25)
     null = pd.read_csv(tmp_path / "ablation_null.csv")
     assert null.groupby("match").size().to_dict() == {"layer": 9 * 3, "size": 9 * 3, "norm": 9 * 3}
-    assert json.loads(interp(*arguments).stdout) == document
+    assert json.loads(outcome(*arguments).out) == document
 
 
-def test_a_set_of_any_size_has_a_figure(tmp_path):
+def test_a_set_of_any_size_has_a_figure(tmp_path, outcome):
     arguments = ("ablate", "--ckpt", "zoo:mixed-0", "--prompts", 16, "--mode", "mean", "--classes", "linear")
-    assert interp(*arguments, "--heads", "all", "--out", tmp_path / "all").returncode == 0
+    assert outcome(*arguments, "--heads", "all", "--out", tmp_path / "all").code == 0
     assert (tmp_path / "all" / "ablation.png").exists()
-    assert interp(*arguments, "--heads", "each", "--controls", 0, "--out", tmp_path / "each").returncode == 0
+    assert outcome(*arguments, "--heads", "each", "--controls", 0, "--out", tmp_path / "each").code == 0
     assert [path.name for path in (tmp_path / "each").glob("*.png")] == ["effects.png"]
 
 
@@ -308,25 +284,25 @@ def test_a_set_of_any_size_has_a_figure(tmp_path):
         ("pairs", {"pairs.csv", "pairs.png"}),
     ],
 )
-def test_every_design_prints_writes_and_draws(tmp_path, design, files):
+def test_every_design_prints_writes_and_draws(tmp_path, design, files, outcome):
     arguments = ("ablate", *CKPT, "--prompts", 32, "--mode", "mean,noise", "--classes", "linear", "--controls", 2)
     arguments = (*arguments, "--heads", "0.1,1.1,2.5", "--design", design, "--points", "4-7,12-15")
-    done = interp(*arguments, "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = outcome(*arguments, "--out", tmp_path)
+    assert done.code == 0, done.err
     assert {path.name for path in tmp_path.iterdir()} == files | {"sweep.sqlite"}
-    document = json.loads(interp(*arguments, "--json").stdout)
+    document = json.loads(outcome(*arguments, "--json").out)
     assert {row["points"] for row in document["results"]} == {"4-7", "12-15"}
     assert {row["mode"] for row in document["results"]} == {"mean", "noise"}
 
 
-def test_several_checkpoints_are_pooled_by_seed(tmp_path):
+def test_several_checkpoints_are_pooled_by_seed(tmp_path, outcome):
     arguments = ("ablate", *CKPT, "--ckpt", "zoo:linear-0", "--heads", "top:1", "--prompts", 64, "--classes", "linear")
-    done = interp(*arguments, "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "Over 2 independent seeds (2 models) top:1 costs" in done.stdout
+    done = outcome(*arguments, "--out", tmp_path)
+    assert done.code == 0, done.err
+    assert "Over 2 independent seeds (2 models) top:1 costs" in done.out
     assert len(pd.read_csv(tmp_path / "pooled.csv")) == 3
     assert (tmp_path / "zoo-linear-0" / "ablation.png").exists()
-    document = json.loads(interp(*arguments, "--json").stdout)
+    document = json.loads(outcome(*arguments, "--json").out)
     assert document["n_seeds"] == 2
     assert {row["checkpoint"] for row in document["results"]} == {"zoo:mixed-0", "zoo:linear-0"}
     effects = [row["effect"] for row in document["results"] if row["mode"] == "mean"]
@@ -334,18 +310,18 @@ def test_several_checkpoints_are_pooled_by_seed(tmp_path):
     assert pooled["effect"] == pytest.approx(sum(effects) / 2)
 
 
-def test_json_has_null_where_there_is_no_number():
+def test_json_has_null_where_there_is_no_number(outcome):
     arguments = ("ablate", "--ckpt", "zoo:mixed-0", "--heads", "layer:0", "--prompts", 16, "--mode", "mean", "--json")
-    document = json.loads(interp(*arguments, "--controls", 0, "--classes", "linear").stdout)
+    document = json.loads(outcome(*arguments, "--controls", 0, "--classes", "linear").out)
     assert document["results"][0]["p_value"] is None
 
 
-def test_patch_json_is_documented_and_so_are_its_files(tmp_path):
+def test_patch_json_is_documented_and_so_are_its_files(tmp_path, outcome):
     arguments = ("patch", *CKPT, "--site", "resid_mid", "--corrupt", "prompt", "--direction", "noise", "--examples", 2)
     arguments = (*arguments, "--classes", "linear,cubic", "--prompts", 16, "--seed", 4)
-    done = interp(*arguments, "--json", "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
+    done = outcome(*arguments, "--json", "--out", tmp_path)
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
     about = {"checkpoint": "zoo:mixed-0", "step": 3000, "seed": 4, "prompts": 16, "site": "resid_mid"}
     about |= {"corrupt": "prompt", "direction": "noise"}
     assert {key: document[key] for key in about} == about
@@ -373,11 +349,11 @@ PATCH_ROW += ["effect", "ci_low", "ci_high", "nmse", "nmse_low", "nmse_high", "d
 PATCH_ROW += ["distance_high", "excess", "excess_low", "excess_high", "differs"]
 
 
-def test_patch_prints_the_strongest_places_and_a_sentence(tmp_path):
+def test_patch_prints_the_strongest_places_and_a_sentence(tmp_path, outcome):
     arguments = ("patch", *CKPT, "--site", "v", "--heads", "top:1", "--at", "each", "--examples", 2, "--metric", "nmse")
-    done = interp(*arguments, "--corrupt", "inputs", "--classes", "linear", "--prompts", 16, "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
-    text = " ".join(done.stdout.split())
+    done = outcome(*arguments, "--corrupt", "inputs", "--classes", "linear", "--prompts", 16, "--out", tmp_path)
+    assert done.code == 0, done.err
+    text = " ".join(done.out.split())
     assert "zoo:mixed-0, step 3000: v patched" in text
     assert "linear: v of 0.1 at x0" in text
     assert "the 5 strongest of 5" in text
@@ -386,11 +362,11 @@ def test_patch_prints_the_strongest_places_and_a_sentence(tmp_path):
     assert (tmp_path / "patching.png").exists()
 
 
-def test_path_json_is_documented_and_so_are_its_files(tmp_path):
+def test_path_json_is_documented_and_so_are_its_files(tmp_path, outcome):
     arguments = ("path", *CKPT, "--from", "0.1,0.mlp", "--to", "each", "--classes", "linear", "--prompts", 16)
-    done = interp(*arguments, "--examples", 3, "--json", "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
+    done = outcome(*arguments, "--examples", 3, "--json", "--out", tmp_path)
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
     about = {"checkpoint": "zoo:mixed-0", "step": 3000, "seed": 0, "prompts": 16}
     about |= {"corrupt": "prompt", "direction": "noise"}
     assert {key: document[key] for key in about} == about
@@ -417,12 +393,12 @@ PATH_ROW = ["function_class", "corrupt", "direction", "sender", "receiver", "eff
 PATH_ROW += ["share", "share_low", "share_high", "nmse", "nmse_low", "nmse_high"]
 
 
-def test_path_prints_the_whole_effect_first(tmp_path):
+def test_path_prints_the_whole_effect_first(tmp_path, outcome):
     """Also from the read-in, of which no weights can be compared, to inputs together."""
     arguments = ("path", *CKPT, "--classes", "linear", "--prompts", 16, "--examples", 3)
-    done = interp(*arguments, "--from", "embed", "--to", "0.1,out", "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if "linear: embed to" in line]
+    done = outcome(*arguments, "--from", "embed", "--to", "0.1,out", "--out", tmp_path)
+    assert done.code == 0, done.err
+    lines = [line for line in done.out.splitlines() if "linear: embed to" in line]
     assert [line.split("│")[1].strip() for line in lines] == [
         "linear: embed to all",
         "linear: embed to 0.1.q,0.1.k,0.1.v,out",
@@ -431,53 +407,53 @@ def test_path_prints_the_whole_effect_first(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"paths.csv", "paths_ends.csv", "paths.png"}
 
 
-def test_runs_that_hold_the_same_are_a_failed_self_check():
+def test_runs_that_hold_the_same_are_a_failed_self_check(outcome):
     """The same inputs under another function: nothing before the first y differs."""
-    done = interp(
+    done = outcome(
         "patch", *CKPT, "--site", "resid_pre", "--at", "x:0", "--classes", "linear", "--prompts", 16, "--json"
     )
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr == (
+    assert done.code == 1
+    assert done.out == ""
+    assert done.err == (
         "interp: self-check: clean and corrupt prompts give the same resid_pre wherever it is patched\n"
     )
 
 
-def test_study_writes_tables_figures_and_a_summary(tmp_path):
-    done = interp(
+def test_study_writes_tables_figures_and_a_summary(tmp_path, outcome):
+    done = outcome(
         "study", "retrospective", "--ckpt", "zoo:mixed-0", "--prompts", 64, "--controls", 2, "--out", tmp_path
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     tables = {path.name for path in tmp_path.glob("*.csv")}
     assert tables == {"error_curves.csv", "scores.csv", "ablation.csv", "ablation_null.csv", "ablation_curves.csv"}
     assert len(list(tmp_path.glob("*.png"))) == 4
-    sentences = [line for line in done.stdout.splitlines() if line.startswith("- ")]
+    sentences = [line for line in done.out.splitlines() if line.startswith("- ")]
     assert all(sentence in (tmp_path / "summary.md").read_text() for sentence in sentences)
     assert "0.1" in sentences[0]
 
 
-def test_study_of_a_model_without_such_heads_says_so(tmp_path):
-    done = interp("study", "retrospective", "--ckpt", "zoo:cubic-0", "--prompts", 64, "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "No head scores above 0.5" in done.stdout
+def test_study_of_a_model_without_such_heads_says_so(tmp_path, outcome):
+    done = outcome("study", "retrospective", "--ckpt", "zoo:cubic-0", "--prompts", 64, "--out", tmp_path)
+    assert done.code == 0, done.err
+    assert "No head scores above 0.5" in done.out
     assert not (tmp_path / "ablation.csv").exists()
 
 
-def test_study_published_writes_tables_and_a_figure_and_says_where_models_agree(tmp_path):
+def test_study_published_writes_tables_and_a_figure_and_says_where_models_agree(tmp_path, outcome):
     arguments = ("study", "published", "--ckpt", "zoo:mixed-0", "--ckpt", "zoo:cubic-0", "--prompts", 16)
-    done = interp(*arguments, "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = outcome(*arguments, "--out", tmp_path)
+    assert done.code == 0, done.err
     assert {path.name for path in tmp_path.iterdir()} == {"published.csv", "published_likeness.csv", "published.png"}
-    document = json.loads(interp(*arguments, "--json").stdout)
-    text = " ".join(done.stdout.split())
+    document = json.loads(outcome(*arguments, "--json").out)
+    text = " ".join(done.out.split())
     assert all(f"- {sentence}" in text for sentence in document["verdict"])
     assert len(document["results"]) == len(pd.read_csv(tmp_path / "published.csv")) == 24
 
 
-def test_zoo_list_and_path():
-    names = [entry["name"] for entry in json.loads(interp("zoo", "list", "--json").stdout)["zoo"]]
+def test_zoo_list_and_path(outcome):
+    names = [entry["name"] for entry in json.loads(outcome("zoo", "list", "--json").out)["zoo"]]
     assert names == zoo_names()
-    assert interp("zoo", "path", "mixed-0").stdout.strip() == str(zoo_path("mixed-0"))
+    assert outcome("zoo", "path", "mixed-0").out.strip() == str(zoo_path("mixed-0"))
 
 
 CKPT = ("--ckpt", "zoo:mixed-0")
@@ -668,7 +644,7 @@ def test_an_output_directory_that_cannot_be_written_is_refused(tmp_path, quick_s
     assert "is a file" in refused("train", "--out", tmp_path / "file", *quick_settings)
 
 
-def test_a_run_is_never_overwritten_unasked(run_dir, tmp_path, quick_settings, refused):
+def test_a_run_is_never_overwritten_unasked(run_dir, tmp_path, quick_settings, refused, outcome):
     copy = tmp_path / "copy"
     shutil.copytree(run_dir, copy)
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
@@ -682,10 +658,10 @@ def test_a_run_is_never_overwritten_unasked(run_dir, tmp_path, quick_settings, r
         refused("train", "--out", copy, *quick_settings, "--force", *wrong)
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 
-    assert "is finished" in interp("train", "--out", copy, *quick_settings, "--resume").stderr
+    assert "is finished" in outcome("train", "--out", copy, *quick_settings, "--resume").err
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
-    done = interp("train", "--out", copy, *quick_settings, "--seed", 1, "--force")
-    assert done.returncode == 0, done.stderr
+    done = outcome("train", "--out", copy, *quick_settings, "--seed", 1, "--force")
+    assert done.code == 0, done.err
     assert (copy / "model.safetensors").read_bytes() != before[copy / "model.safetensors"]
 
 
@@ -716,7 +692,7 @@ def test_ctrl_c_ends_with_130_and_the_run_resumes(tmp_path, quick_settings):
     assert process.wait() == 130
 
 
-def test_a_failed_self_check_is_exit_1(broken):
+def test_a_failed_self_check_is_exit_1(broken, outcome):
     """A head whose z is already zero cannot be shown to have been removed."""
     from training.checkpoint import write_weights
 
@@ -725,7 +701,7 @@ def test_a_failed_self_check_is_exit_1(broken):
     attention.W_V[2] = 0
     attention.b_V[2] = 0
     write_weights(broken / "model.safetensors", checkpoint.model, 3000)
-    done = interp("ablate", "--ckpt", broken, "--heads", "0.2", "--prompts", 16, "--json")
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr == "interp: self-check: zero ablation leaves what head 0.2 writes (z) as it was\n"
+    done = outcome("ablate", "--ckpt", broken, "--heads", "0.2", "--prompts", 16, "--json")
+    assert done.code == 1
+    assert done.out == ""
+    assert done.err == "interp: self-check: zero ablation leaves what head 0.2 writes (z) as it was\n"

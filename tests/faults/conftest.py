@@ -3,45 +3,16 @@
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from interp.cli import main
 from training import recorder
 from training.checkpoint import load
 from training.config import RunConfig
 from training.settings import from_preset
 from training.trainer import train
-
-
-class Outcome(NamedTuple):
-    """The exit code of a command and its two streams."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def refused(self) -> bool:
-        """With the one line that a wrong input gets."""
-        return self.code == 2 and self.out == "" and self.err.startswith("interp: ") and self.err.count("\n") == 1
-
-
-@pytest.fixture
-def outcome(monkeypatch, capfd) -> Callable[..., Outcome]:
-    """Run a command in this process; whatever escapes it but an exit is a traceback, and fails the test."""
-
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["interp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return Outcome(stop.value.code, *capfd.readouterr())  # type: ignore[arg-type]
-
-    return run
 
 
 @pytest.fixture(scope="session")

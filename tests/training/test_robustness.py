@@ -51,7 +51,7 @@ def wait_for(condition, seconds=60):
 def test_kills_at_random_moments_leave_no_trace(n_kills, settings, tmp_path):
     """The children are forks of this process, so that most of their life is training rather than importing torch."""
     config = from_preset(
-        "tiny", "mixed", 0, [*settings, "recipe.steps=800", "record.save_every=3", "record.eval_every=100"]
+        "tiny", "mixed", 0, [*settings, f"recipe.steps={40 * n_kills}", "record.save_every=3", "record.eval_every=100"]
     )
     started = time.monotonic()
     train(config, tmp_path / "whole")
@@ -80,7 +80,7 @@ def test_kills_at_random_moments_leave_no_trace(n_kills, settings, tmp_path):
         assert names[0].read_bytes() == names[1].read_bytes()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_run_saves_its_last_step_and_exits_130(interp, settings, tmp_path, number):
     config = from_preset("tiny", "mixed", 0, [*settings, "recipe.steps=400", "record.save_every=100000"])
     given = [f"--set={setting}" for setting in [*settings, "recipe.steps=400", "record.save_every=100000"]]

@@ -1,28 +1,14 @@
 """`interp attribute` and `interp circuit` as their users meet them, in this process."""
 
 import json
-import sys
 
 import pandas as pd
 import pytest
 
 from interp import names
 from interp.attribution import edges, nodes
-from interp.cli import main
 
 QUICK = ("--ckpt", "zoo:mixed-0", "--classes", "linear", "--prompts", "16", "--examples", "4")
-
-
-@pytest.fixture
-def interp_here(monkeypatch, capfd):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["interp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capfd.readouterr()
-        return stop.value.code, out, err
-
-    return run
 
 
 def test_the_names_in_the_help_are_the_methods():
@@ -30,8 +16,8 @@ def test_the_names_in_the_help_are_the_methods():
     assert shown == (["exact", *nodes.METHODS], ["exact", *edges.METHODS])
 
 
-def test_attribute_prints_one_document_and_writes_tables_and_figures(interp_here, tmp_path):
-    code, out, err = interp_here("attribute", *QUICK, "--method", "exact,gradient,atp", "--json", "--out", tmp_path)
+def test_attribute_prints_one_document_and_writes_tables_and_figures(outcome, tmp_path):
+    code, out, err = outcome("attribute", *QUICK, "--method", "exact,gradient,atp", "--json", "--out", tmp_path)
     assert code == 0, err
     document = json.loads(out)
     assert (document["of"], document["corrupt"], document["prompts"]) == ("z", "function", 16)
@@ -45,8 +31,8 @@ def test_attribute_prints_one_document_and_writes_tables_and_figures(interp_here
         assert (tmp_path / name).stat().st_size > 10_000
 
 
-def test_the_receipt_compares_with_what_exact_finds(interp_here):
-    _, out, _ = interp_here("attribute", *QUICK, "--method", "exact,ig", "--json")
+def test_the_receipt_compares_with_what_exact_finds(outcome):
+    _, out, _ = outcome("attribute", *QUICK, "--method", "exact,ig", "--json")
     document = json.loads(out)
     effects = {
         method: {row["heads"]: row["effect"] for row in document["results"] if row["method"] == method}
@@ -59,24 +45,24 @@ def test_the_receipt_compares_with_what_exact_finds(interp_here):
     assert receipt["worst_approximate"] == pytest.approx(effects["ig"][worst])
 
 
-def test_attribute_prints_the_strongest_and_the_receipt(interp_here):
-    code, out, _ = interp_here("attribute", *QUICK, "--method", "gradient", "--top", 3)
+def test_attribute_prints_the_strongest_and_the_receipt(outcome):
+    code, out, _ = outcome("attribute", *QUICK, "--method", "gradient", "--top", 3)
     assert code == 0
     assert out.count("linear: z of") == 3
     assert "receipt: approximate against exact effects" in out
     assert "worst miss" in out
 
 
-def test_edges_without_a_receipt(interp_here):
-    code, out, _ = interp_here("attribute", *QUICK, "--edges", "--method", "eap", "--no-receipt")
+def test_edges_without_a_receipt(outcome):
+    code, out, _ = outcome("attribute", *QUICK, "--edges", "--method", "eap", "--no-receipt")
     assert code == 0
     assert "linear: embed->" in out
     assert "receipt" not in out
 
 
-def test_circuit_prints_one_document_and_writes_tables_and_figures(interp_here, tmp_path):
+def test_circuit_prints_one_document_and_writes_tables_and_figures(outcome, tmp_path):
     arguments = ("--method", "eap", "--sizes", "100,800", "--random", 2, "--json", "--out", tmp_path)
-    code, out, err = interp_here("circuit", *QUICK, *arguments)
+    code, out, err = outcome("circuit", *QUICK, *arguments)
     assert code == 0, err
     document = json.loads(out)
     smallest = document["smallest"]["linear"]
@@ -89,8 +75,8 @@ def test_circuit_prints_one_document_and_writes_tables_and_figures(interp_here, 
         assert (tmp_path / name).stat().st_size > 10_000
 
 
-def test_a_circuit_that_is_not_found_is_told(interp_here):
-    code, out, _ = interp_here("circuit", *QUICK, "--method", "eap", "--sizes", "30", "--random", 0)
+def test_a_circuit_that_is_not_found_is_told(outcome):
+    code, out, _ = outcome("circuit", *QUICK, "--method", "eap", "--sizes", "30", "--random", 0)
     assert code == 0
     assert "no circuit of the sizes asked for reaches a faithfulness of 0.9" in out
 
@@ -114,9 +100,9 @@ def test_a_circuit_that_is_not_found_is_told(interp_here):
         (["circuit", "--examples", "99"], "--examples 99"),
     ],
 )
-def test_wrong_input_is_one_line_and_exit_2(interp_here, arguments, message, tmp_path):
+def test_wrong_input_is_one_line_and_exit_2(outcome, arguments, message, tmp_path):
     command, *options = arguments
-    code, out, err = interp_here(command, *QUICK, *options, "--out", tmp_path / "results")
+    code, out, err = outcome(command, *QUICK, *options, "--out", tmp_path / "results")
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
@@ -124,8 +110,8 @@ def test_wrong_input_is_one_line_and_exit_2(interp_here, arguments, message, tmp
 
 
 @pytest.mark.parametrize("command", ["attribute", "circuit"])
-def test_the_help_has_an_example_and_every_flag_that_commands_share(interp_here, command):
-    code, out, _ = interp_here(command, "--help")
+def test_the_help_has_an_example_and_every_flag_that_commands_share(outcome, command):
+    code, out, _ = outcome(command, "--help")
     assert code == 0
     assert f"interp {command} --ckpt zoo:" in out
     shared = "--ckpt --classes --corrupt --direction --examples --prompts --seed --device --json --out --method"

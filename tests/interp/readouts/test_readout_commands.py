@@ -1,12 +1,10 @@
 """`interp lens` and `interp probe` as their users meet them, in this process."""
 
 import json
-import sys
 
 import pandas as pd
 import pytest
 
-from interp.cli import main
 from interp.readouts.commands import TARGETS as SHOWN
 from interp.readouts.targets import TARGETS
 
@@ -14,20 +12,8 @@ QUICK = ("--classes", "linear", "--prompts", "64")
 QUICK_PROBE = (*QUICK, "--fit-prompts", "128", "--examples", "7")
 
 
-@pytest.fixture
-def interp_here(monkeypatch, capfd):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["interp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capfd.readouterr()
-        return stop.value.code, out, err
-
-    return run
-
-
-def test_lens_prints_one_document_and_writes_tables_and_a_figure(interp_here, tmp_path):
-    code, out, _ = interp_here("lens", "--ckpt", "zoo:mixed-0", *QUICK, "--steps", "1,3", "--json", "--out", tmp_path)
+def test_lens_prints_one_document_and_writes_tables_and_a_figure(outcome, tmp_path):
+    code, out, _ = outcome("lens", "--ckpt", "zoo:mixed-0", *QUICK, "--steps", "1,3", "--json", "--out", tmp_path)
     document = json.loads(out)
     assert code == 0
     assert (document["seed"], document["prompts"], document["fit_stream"]) == (0, 64, "reference")
@@ -40,17 +26,17 @@ def test_lens_prints_one_document_and_writes_tables_and_a_figure(interp_here, tm
     assert (tmp_path / "lens.png").stat().st_size > 10_000
 
 
-def test_lens_prints_a_table_and_its_verdict(interp_here):
-    code, out, _ = interp_here("lens", "--ckpt", "zoo:mixed-0", *QUICK)
+def test_lens_prints_a_table_and_its_verdict(outcome):
+    code, out, _ = outcome("lens", "--ckpt", "zoo:mixed-0", *QUICK)
     assert code == 0
     assert "lens on linear" in out
     assert "1.post tuned" in out
     assert "the tuned lens is closest after layer 0" in out
 
 
-def test_probe_prints_one_document_with_everything_that_was_asked(interp_here, tmp_path):
+def test_probe_prints_one_document_with_everything_that_was_asked(outcome, tmp_path):
     arguments = ("--target", "w,x", "--without", "0.1", "--swap", "--controls", 5, "--json", "--out", tmp_path)
-    code, out, err = interp_here("probe", "--ckpt", "zoo:mixed-0", *QUICK_PROBE, *arguments)
+    code, out, err = outcome("probe", "--ckpt", "zoo:mixed-0", *QUICK_PROBE, *arguments)
     assert code == 0, err
     document = json.loads(out)
     assert document["without"] == "0.1"
@@ -64,8 +50,8 @@ def test_probe_prints_one_document_with_everything_that_was_asked(interp_here, t
         assert (tmp_path / f"{name}.png").stat().st_size > 5_000
 
 
-def test_probe_without_a_swap_says_what_it_does_not_show(interp_here):
-    code, out, _ = interp_here("probe", "--ckpt", "zoo:mixed-0", *QUICK_PROBE, "--target", "t")
+def test_probe_without_a_swap_says_what_it_does_not_show(outcome):
+    code, out, _ = outcome("probe", "--ckpt", "zoo:mixed-0", *QUICK_PROBE, "--target", "t")
     assert code == 0
     assert "Decodable is not yet used" in out
     assert "t x 7" in out
@@ -87,9 +73,9 @@ def test_probe_without_a_swap_says_what_it_does_not_show(interp_here):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_wrong_input_is_refused_in_one_line(interp_here, arguments, said):
+def test_wrong_input_is_refused_in_one_line(outcome, arguments, said):
     command, *rest = arguments
-    code, out, err = interp_here(command, "--ckpt", "zoo:linear-0", *rest)
+    code, out, err = outcome(command, "--ckpt", "zoo:linear-0", *rest)
     assert code == 2
     assert out == ""
     assert err.startswith("interp: ")
