@@ -1,0 +1,180 @@
+"""Time to quality: how long one recipe takes to the error at which another one ends.
+
+    interp train --preset small --recipe authors --seed 0 --out runs/authors-0 --set recipe.threads=1
+    interp train --preset small --recipe fast --seed 0 --out runs/fast-0 --set recipe.threads=1
+    python tests/bench/quality.py --against runs/authors-0 --runs runs/fast-0
+
+1. Pair the runs that learned from the same seeds.
+2. The error of an evaluation is the NMSE averaged over points and classes. The target is where the run of `--against`
+   ends; the other one has reached it at the first evaluation from which the error stays there for three.
+3. Time a step of both here, in turns. Seconds are steps times the median step, so it does not matter what ran beside
+   the training; evaluations and saves are left out of both.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from measure import Out, command, deliver, interval, progress, rotated, spread, timed
+from step import BLOCK_SECONDS, MAX_BLOCK, step_flops, warm_up
+from tqdm import tqdm
+from trainers import TRAINERS
+
+from training import options, output
+from training.checkpoint import history_until, load
+from training.config import RunConfig
+from training.convergence import first_held
+from training.errors import UserError
+from training.trainer import arithmetic
+
+SIZES = ("n_layers", "n_heads", "d_model", "n_dims")
+CAPTION = (
+    "target: NMSE over points and classes where the run of --against ends. ratio: its seconds over those of the other "
+    "run up to `reached`, in the same repetition; median [lowest, highest]"
+)
+
+
+@dataclass(frozen=True)
+class Course:
+    """A finished run: its error, the mean over points and classes, by step."""
+
+    directory: Path
+    config: RunConfig
+    errors: Mapping[int, float]
+
+    @property
+    def end(self) -> float:
+        return self.errors[self.config.recipe.steps]
+
+    def reached(self, target: float) -> int | None:
+        """The step from which on the error was at or below the target, for three evaluations or to the end."""
+        steps = sorted(self.errors)
+        at = first_held([self.errors[step] for step in steps], target)
+        return None if at is None else steps[at]
+
+
+def read_course(directory: Path) -> Course:
+    """A finished run's.
+
+    Raises:
+        UserError: it is no run, is damaged, or has not come to its end.
+    """
+    checkpoint = load(directory)
+    config = checkpoint.config
+    if checkpoint.step < config.recipe.steps:
+        raise UserError(f"{directory} is not finished: it is at step {checkpoint.step} of {config.recipe.steps}")
+    rows = history_until(directory, config, checkpoint.step)
+    if not rows:
+        raise UserError(f"{directory} has no history")
+    by_step: dict[int, list[float]] = {}
+    for row in rows:
+        by_step.setdefault(row["step"], []).append(math.nan if row["nmse"] is None else row["nmse"])
+    errors = {step: statistics.fmean(values) for step, values in by_step.items()}
+    return Course(directory, config, errors)
+
+
+def paired(against: Sequence[Course], runs: Sequence[Course]) -> list[tuple[Course, Course]]:
+    """Each run with the one that it is held against.
+
+    Raises:
+        UserError: there is none of its seeds, or more than one, or it is of another size or learned other data.
+    """
+    pairs = []
+    for run in runs:
+        theirs = [one for one in against if one.config.seeds == run.config.seeds]
+        if len(theirs) != 1:
+            raise UserError(f"{run.directory} has the seeds of {len(theirs)} runs of --against; one is needed")
+        if task_of(theirs[0].config) != task_of(run.config):
+            raise UserError(f"{run.directory} and {theirs[0].directory} differ in their size, data or curriculum")
+        pairs.append((theirs[0], run))
+    return pairs
+
+
+def task_of(config: RunConfig) -> tuple[object, ...]:
+    """What two runs have to share, so that their errors are errors at the same thing."""
+    sizes = tuple(getattr(config.model, name) for name in SIZES)
+    return (*sizes, config.curriculum, config.schedule, config.data, config.record.eval_prompts)
+
+
+def step_seconds(configs: Sequence[RunConfig], repetitions: int, bar: "tqdm[Any]") -> list[list[float]]:
+    """Seconds of a training step of each configuration, in every repetition."""
+    trainers = {str(i): TRAINERS["ours"](config, "cpu") for i, config in enumerate(configs)}
+    seconds: dict[str, list[float]] = {name: [] for name in trainers}
+    blocks = {}
+    for name, trainer in trainers.items():
+        with arithmetic(configs[int(name)].recipe):
+            blocks[name] = min(MAX_BLOCK, max(1, round(BLOCK_SECONDS / warm_up(trainer, "cpu"))))
+    for repetition in range(repetitions):
+        for name in progress(bar, rotated(list(trainers), repetition)):
+            with arithmetic(configs[int(name)].recipe):
+                seconds[name].append(timed(trainers[name].step, "cpu", blocks[name]))
+    return list(seconds.values())
+
+
+def compare(theirs: Course, ours: Course, repetitions: int, bar: "tqdm[Any]") -> dict[str, Any]:
+    """One row."""
+    reached, steps = ours.reached(theirs.end), theirs.config.recipe.steps
+    if reached == 0:
+        raise UserError(f"{theirs.directory} ends no better than {ours.directory} is before its first step")
+    row = {"against": str(theirs.directory), "run": str(ours.directory), "target": theirs.end, "end": ours.end}
+    row |= {"reached": reached, "steps": ours.config.recipe.steps, "against_steps": steps}
+    slow, fast = step_seconds([theirs.config, ours.config], repetitions, bar)
+    n_steps = math.nan if reached is None else reached
+    row["flop_ratio"] = steps * step_flops(theirs.config) / (n_steps * step_flops(ours.config))
+    row |= spread("seconds", [n_steps * each for each in fast])
+    row |= spread("against_seconds", [steps * each for each in slow])
+    return row | spread("ratio", [steps * one / (n_steps * other) for one, other in zip(slow, fast, strict=True)])
+
+
+def print_table(report: Mapping[str, Any]) -> None:
+    rows = [
+        [
+            row["run"],
+            f"{row['target']:.3f}",
+            f"{row['end']:.3f}",
+            "never" if row["reached"] is None else f"{row['reached']:,} of {row['steps']:,}",
+            interval(row, "seconds", ",.0f"),
+            interval(row, "against_seconds", ",.0f"),
+            f"{row['flop_ratio']:.1f}",
+            interval(row, "ratio", ".1f"),
+        ]
+        for row in report["results"]
+    ]
+    header = ["run", "target", "its end", "reached", "seconds", "seconds of --against", "FLOP ratio", "ratio"]
+    output.print_table("Time to quality", header, rows, CAPTION)
+
+
+Directories = Annotated[str, typer.Option(metavar="DIR,DIR", help="Run directories.")]
+
+
+def bench(
+    against: Directories,
+    runs: Directories,
+    repetitions: Annotated[int, typer.Option("--repetitions", metavar="N", min=1, help="Blocks of steps.")] = 5,
+    json: options.Json = False,
+    out: Out = None,
+) -> None:
+    """How long runs take to the error at which others end.
+
+    \b
+    Example:
+      python tests/bench/quality.py --against runs/authors-0,runs/authors-1 --runs runs/fast-0,runs/fast-1
+    """
+    theirs, ours = (
+        [read_course(Path(name)) for name in options.split_names(option, names)]
+        for option, names in (("--against", against), ("--runs", runs))
+    )
+    pairs = paired(theirs, ours)
+    with tqdm(total=2 * repetitions * len(pairs), unit="block", disable=None) as bar:
+        rows = [compare(*pair, repetitions, bar) for pair in pairs]
+    deliver({"repetitions": repetitions, "results": rows}, print_table, "", json=json, directory=out)
+
+
+app = command(bench)
+
+if __name__ == "__main__":
+    app()

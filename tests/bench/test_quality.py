@@ -1,0 +1,93 @@
+"""The bench of time to quality finds where a run gets to, and compares only runs that can be compared."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import quality
+from tqdm import tqdm
+from typer.testing import CliRunner
+
+from training.errors import UserError
+from training.history import read_history
+from training.settings import from_preset
+from training.trainer import train
+
+
+def course(errors, **more):
+    config = replace(from_preset("tiny", "mixed", 0, ["recipe.steps=4"]), **more)
+    return quality.Course(Path("run"), config, {100 * i: error for i, error in enumerate(errors)})
+
+
+def test_a_target_is_reached_where_the_error_stays_below_it():
+    assert course([1.0, 0.4, 0.6, 0.5, 0.3, 0.2, 0.4]).reached(0.5) == 300
+    assert course([1.0, 0.9, 0.5]).reached(0.5) == 200
+    assert course([1.0, 0.9, 0.8]).reached(0.5) is None
+
+
+def test_runs_are_paired_by_their_seeds():
+    first, second = (course([1.0], seeds=from_preset("tiny", "mixed", seed).seeds) for seed in (0, 1))
+    assert quality.paired([second, first], [first, second]) == [(first, first), (second, second)]
+    with pytest.raises(UserError, match="has the seeds of 0 runs"):
+        quality.paired([second], [first])
+    with pytest.raises(UserError, match="has the seeds of 2 runs"):
+        quality.paired([first, first], [first])
+
+
+def test_runs_that_learned_other_things_are_refused():
+    ours = course([1.0])
+    for setting in ("model.d_model=32", "data.inputs=uniform", "record.eval_prompts=64"):
+        other = course([1.0], **vars(from_preset("tiny", "mixed", 0, [setting])))
+        with pytest.raises(UserError, match="differ in their size, data or curriculum"):
+            quality.paired([other], [ours])
+    recipe = course([1.0], **vars(from_preset("tiny", "mixed", 0, ["model.init_std=0.02"], recipe="authors")))
+    assert quality.paired([recipe], [ours]) == [(recipe, ours)]
+
+
+def test_a_step_of_more_work_takes_longer():
+    sizes = [8, 256]
+    configs = [from_preset("tiny", "mixed", 0, ["recipe.threads=1", f"recipe.batch_size={size}"]) for size in sizes]
+    few, many = quality.step_seconds(configs, 3, tqdm(disable=True))
+    assert len(few) == len(many) == 3
+    assert min(many) > 4 * max(few)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, quick_settings):
+    """A run, and one that hardly moves."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, more in (("slow", ["recipe.lr=1e-7"]), ("fast", ["recipe.batch_size=4"])):
+        train(from_preset("tiny", "mixed", 0, [*quick_settings[1::2], *more]), folder / name)
+    return folder
+
+
+def test_the_document_says_what_the_histories_say(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(quality, "step_seconds", lambda *_: [[0.2, 0.3], [0.1, 0.1]])
+    options = ["--against", str(runs / "slow"), "--runs", str(runs / "fast"), "--json", "--out", str(tmp_path / "new")]
+    done = CliRunner().invoke(quality.app, options)
+    (row,) = json.loads(done.stdout)["results"]
+    slow, fast = (read_history(runs / name) for name in ("slow", "fast"))
+    means = [np.mean([one["nmse"] for one in rows if one["step"] == 60]) for rows in (slow, fast)]
+    assert (row["target"], row["end"]) == pytest.approx(tuple(means))
+    reached = row["reached"]
+    assert 0 < reached <= 60
+    assert (row["ratio_low"], row["ratio_high"]) == pytest.approx((120 / reached, 180 / reached))
+    assert row["flop_ratio"] == pytest.approx(120 / reached)
+    assert (tmp_path / "new" / "bench.csv").exists()
+
+
+def test_what_is_never_reached_is_told(runs, monkeypatch):
+    monkeypatch.setattr(quality, "step_seconds", lambda *_: [[0.2], [0.1]])
+    asked = ["--against", str(runs / "fast"), "--runs", str(runs / "slow")]
+    (row,) = json.loads(CliRunner().invoke(quality.app, [*asked, "--json"]).stdout)["results"]
+    assert (row["reached"], row["ratio"], row["flop_ratio"]) == (None, None, None)
+    assert "never" in CliRunner().invoke(quality.app, asked).stdout
+
+
+def test_a_run_that_has_not_ended_is_refused(runs, train_until, tmp_path, quick_settings):
+    train_until(from_preset("tiny", "mixed", 0, quick_settings[1::2]), tmp_path / "cut", 30)
+    done = CliRunner().invoke(quality.app, ["--against", str(tmp_path / "cut"), "--runs", str(runs / "half")])
+    assert done.exit_code == 2
+    assert "is not finished: it is at step 30 of 60" in " ".join(done.output.replace("│", " ").split())
