@@ -16,8 +16,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-import typer
-from measure import Out, Settings, command, deliver, interval, matmul_rate, rotated, spread, timed
+from measure import (
+    Out,
+    Presets,
+    Repetitions,
+    Settings,
+    command,
+    deliver,
+    interval,
+    matmul_rate,
+    prompts_option,
+    rotated,
+    spread,
+    timed,
+)
 from sweepers import SWEEPERS, Loop, Task, sweep_flops
 from tqdm import tqdm
 
@@ -186,19 +198,9 @@ def failures(report: Mapping[str, Any]) -> list[str]:
 
 
 def bench(
-    presets: Annotated[str, typer.Option("--presets", metavar="NAME,NAME", help="Shapes.")] = "tiny,small,paper",
-    prompts: Annotated[
-        int | None,
-        typer.Option(
-            "--prompts",
-            metavar="N",
-            parser=options.whole_number(1),
-            help=f"For every head. [default: {', '.join(f'{name} {n}' for name, n in PROMPTS.items())}]",
-        ),
-    ] = None,
-    repetitions: Annotated[
-        int, typer.Option("--repetitions", metavar="N", parser=options.whole_number(1), help="Sweeps of every kind.")
-    ] = 3,
+    presets: Presets = "tiny,small,paper",
+    prompts: Annotated[int | None, prompts_option(PROMPTS, "For every head.")] = None,
+    repetitions: Repetitions = 3,
     settings: Settings = None,
     device: options.Device = "cpu",
     json: options.Json = False,
@@ -209,7 +211,9 @@ def bench(
     Exits with 1 if results differ or ours is not ahead by as much as is promised.
     """
     device = check_device(device)
-    checkpoints = [random_checkpoint(preset, settings or [], device) for preset in presets.split(",")]
+    checkpoints = [
+        random_checkpoint(preset, settings or [], device) for preset in options.split_names("--presets", presets)
+    ]
     with tqdm(total=len(checkpoints) * len(SWEEPERS) * (1 + repetitions), unit="sweep", disable=None) as bar:
         comparisons = [compare(one, prompts or PROMPTS.get(one.name, 64), repetitions, bar) for one in checkpoints]
     report = document(comparisons, device, repetitions)

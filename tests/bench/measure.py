@@ -12,9 +12,16 @@ import torch
 import typer
 from tqdm import tqdm
 
-from training import output
+from training import options, output
 from training.errors import UserError
 
+Presets = Annotated[str, typer.Option("--presets", metavar="NAME,NAME", help="Whose shapes to measure.")]
+Repetitions = Annotated[
+    int,
+    typer.Option(
+        "--repetitions", metavar="N", parser=options.whole_number(1), help="How often each is measured, in turns."
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace one value of the presets; may be repeated."),
@@ -91,6 +98,12 @@ def deliver(
     if failure:
         typer.echo(f"bench: {failure}", err=True)
         raise typer.Exit(1)
+
+
+def prompts_option(defaults: Mapping[str, int], text: str) -> Any:
+    """`--prompts N`, where every preset has a number of its own."""
+    given = f"{text} [default: {', '.join(f'{name} {n}' for name, n in defaults.items())}]"
+    return typer.Option("--prompts", metavar="N", parser=options.whole_number(1), help=given)
 
 
 def command(bench: Callable[..., None]) -> typer.Typer:

@@ -21,10 +21,21 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import torch
-import typer
 from ablations import random_checkpoint
 from jaxtyping import Float
-from measure import Out, Settings, command, deliver, interval, rotated, spread, timed
+from measure import (
+    Out,
+    Presets,
+    Repetitions,
+    Settings,
+    command,
+    deliver,
+    interval,
+    prompts_option,
+    rotated,
+    spread,
+    timed,
+)
 from torch import Tensor
 from tqdm import tqdm
 from transformer_lens import patching
@@ -191,19 +202,9 @@ def failures(report: Mapping[str, Any]) -> list[str]:
 
 
 def bench(
-    presets: Annotated[str, typer.Option("--presets", metavar="NAME,NAME", help="Shapes.")] = "tiny,small",
-    prompts: Annotated[
-        int | None,
-        typer.Option(
-            "--prompts",
-            metavar="N",
-            parser=options.whole_number(1),
-            help=f"Pairs of them. [default: {', '.join(f'{name} {n}' for name, n in PROMPTS.items())}]",
-        ),
-    ] = None,
-    repetitions: Annotated[
-        int, typer.Option("--repetitions", metavar="N", parser=options.whole_number(1), help="Maps of either kind.")
-    ] = 3,
+    presets: Presets = "tiny,small",
+    prompts: Annotated[int | None, prompts_option(PROMPTS, "Pairs of them.")] = None,
+    repetitions: Repetitions = 3,
     settings: Settings = None,
     device: options.Device = "cpu",
     json: options.Json = False,
@@ -214,7 +215,9 @@ def bench(
     Exits with 1 if maps differ or ours is not ahead by as much as is promised.
     """
     device = check_device(device)
-    checkpoints = [random_checkpoint(preset, settings or [], device) for preset in presets.split(",")]
+    checkpoints = [
+        random_checkpoint(preset, settings or [], device) for preset in options.split_names("--presets", presets)
+    ]
     patching.tqdm = lambda cells, **_: cells  # type: ignore[assignment]  # its bar cannot be turned off otherwise
     with tqdm(total=len(checkpoints) * 2 * (1 + repetitions), unit="map", disable=None) as bar:
         comparisons = [compare(one, prompts or PROMPTS.get(one.name, 16), repetitions, bar) for one in checkpoints]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from measure import Out, command, deliver, interval, progress, rotated, spread, timed
+from measure import Out, Repetitions, command, deliver, interval, progress, rotated, spread, timed
 from step import BLOCK_SECONDS, MAX_BLOCK, step_flops, warm_up
 from tqdm import tqdm
 from trainers import TRAINERS
@@ -154,7 +154,7 @@ Directories = Annotated[str, typer.Option(metavar="DIR,DIR", help="Run directori
 def bench(
     against: Directories,
     runs: Directories,
-    repetitions: Annotated[int, typer.Option("--repetitions", metavar="N", min=1, help="Blocks of steps.")] = 5,
+    repetitions: Repetitions = 5,
     json: options.Json = False,
     out: Out = None,
 ) -> None:

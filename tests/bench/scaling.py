@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import typer
-from measure import Out, command, deliver, timed
+from measure import Out, Repetitions, command, deliver, timed
 from tqdm import tqdm
 
 from training import options, output
@@ -171,7 +171,7 @@ def bench(
     axes: Annotated[str, typer.Option("--axes", metavar="NAME,NAME", help=", ".join(AXES))] = ",".join(AXES),
     works: Annotated[str, typer.Option("--works", metavar="NAME,NAME", help=", ".join(WORKS))] = ",".join(WORKS),
     largest: Annotated[int, typer.Option("--largest", metavar="N", help="Leave out sizes beyond this.")] = 4096,
-    repetitions: Annotated[int, typer.Option("--repetitions", metavar="N")] = 3,
+    repetitions: Repetitions = 3,
     budget: Annotated[
         float, typer.Option("--budget", metavar="SECONDS", help="What one piece of work may take.")
     ] = 600,

@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
-from measure import Out, command, deliver, interval, spread
+from measure import Out, Repetitions, command, deliver, interval, spread
 from tqdm import tqdm
 
 from training import options, output
@@ -103,7 +103,7 @@ def bench(
     engines: Annotated[str, typer.Option("--engines", metavar="NAME,NAME", help=", ".join(ENGINES))] = "local,ray",
     runs: Annotated[int, typer.Option("--runs", metavar="N", min=2)] = 6,
     steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Of each run.")] = 500,
-    repetitions: Annotated[int, typer.Option("--repetitions", metavar="N", min=1)] = 3,
+    repetitions: Repetitions = 3,
     json: options.Json = False,
     out: Out = None,
 ) -> None:

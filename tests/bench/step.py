@@ -12,11 +12,23 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
-from measure import Out, Settings, command, deliver, interval, matmul_rate, progress, rotated, spread, timed
+from measure import (
+    Out,
+    Presets,
+    Repetitions,
+    Settings,
+    command,
+    deliver,
+    interval,
+    matmul_rate,
+    progress,
+    rotated,
+    spread,
+    timed,
+)
 from tqdm import tqdm
 from trainers import TRAINERS, Trainer
 
@@ -165,10 +177,8 @@ def defeats(report: Mapping[str, Any]) -> list[str]:
 
 
 def bench(
-    presets: Annotated[str, typer.Option("--presets", metavar="NAME,NAME", help="What to train.")] = "tiny,small,paper",
-    repetitions: Annotated[
-        int, typer.Option("--repetitions", metavar="N", parser=options.whole_number(1), help="Blocks of every trainer.")
-    ] = 5,
+    presets: Presets = "tiny,small,paper",
+    repetitions: Repetitions = 5,
     settings: Settings = None,
     device: options.Device = "cpu",
     json: options.Json = False,
@@ -178,7 +188,9 @@ def bench(
 
     Exits with 1 if one of them is as fast.
     """
-    configs = {preset: from_preset(preset, "mixed", 0, settings or []) for preset in presets.split(",")}
+    configs = {
+        preset: from_preset(preset, "mixed", 0, settings or []) for preset in options.split_names("--presets", presets)
+    }
     device = check_device(device)
     ticks = len(configs) * len(TRAINERS) * (1 + repetitions)
     with tqdm(total=ticks, unit="block", disable=None) as bar:

@@ -25,7 +25,7 @@ from typing import Annotated, Any
 import torch
 import torch.distributed as dist
 import typer
-from measure import Out, Settings, command, deliver, interval, rotated, spread
+from measure import Out, Presets, Repetitions, Settings, command, deliver, interval, rotated, spread
 from tqdm import tqdm
 
 from training import options, output
@@ -144,9 +144,9 @@ def print_table(report: Mapping[str, Any]) -> None:
 
 
 def bench(
-    presets: Annotated[str, typer.Option("--presets", metavar="NAME,NAME")] = "tiny,small,paper",
+    presets: Presets = "tiny,small,paper",
     seconds: Annotated[float, typer.Option("--seconds", metavar="S", min=0.1, help="Of each measurement.")] = 20,
-    repetitions: Annotated[int, typer.Option("--repetitions", metavar="N", min=1)] = 3,
+    repetitions: Repetitions = 3,
     settings: Settings = None,
     one: Annotated[str | None, typer.Option("--one", hidden=True)] = None,
     json: options.Json = False,
