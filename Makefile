@@ -8,7 +8,8 @@ OF_random := $(OF_mixed)
 
 .PHONY: install demo test test-slow coverage mutants bench lint notebooks docs figures zoo $(ZOO:%=zoo-%) zoo-inherited study-runs lock clean
 
-# Modules are compiled once, when they are first imported, and not all of them at installation: most never are.
+# Modules are compiled once, when they are first imported, and not all of them at installation: most never are. So
+# compiled ones have to be kept, and `install` imports those that take seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
 install: .venv/.installed

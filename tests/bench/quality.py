@@ -15,12 +15,11 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from measure import Out, Repetitions, command, deliver, interval, progress, rotated, spread, timed
-from step import BLOCK_SECONDS, MAX_BLOCK, step_flops, warm_up
+from step import OURS, block_size, step_flops, warm_up
 from tqdm import tqdm
 from trainers import TRAINERS
 
@@ -42,7 +41,7 @@ CAPTION = (
 class Course:
     """A finished run: its error, the mean over points and classes, by step."""
 
-    directory: Path
+    name: str
     config: RunConfig
     errors: Mapping[int, float]
 
@@ -57,24 +56,24 @@ class Course:
         return None if at is None else steps[at]
 
 
-def read_course(directory: Path) -> Course:
-    """A finished run's.
+def read_course(name: str) -> Course:
+    """That of a finished run, by its directory or as zoo:NAME.
 
     Raises:
         UserError: it is no run, is damaged, or has not come to its end.
     """
-    checkpoint = load(directory)
+    checkpoint = load(name)
     config = checkpoint.config
     if checkpoint.step < config.recipe.steps:
-        raise UserError(f"{directory} is not finished: it is at step {checkpoint.step} of {config.recipe.steps}")
-    rows = history_until(directory, config, checkpoint.step)
+        raise UserError(f"{name} is not finished: it is at step {checkpoint.step} of {config.recipe.steps}")
+    rows = history_until(checkpoint.directory, config, checkpoint.step)
     if not rows:
-        raise UserError(f"{directory} has no history")
+        raise UserError(f"{name} has no history")
     by_step: dict[int, list[float]] = {}
     for row in rows:
         by_step.setdefault(row["step"], []).append(math.nan if row["nmse"] is None else row["nmse"])
     errors = {step: statistics.fmean(values) for step, values in by_step.items()}
-    return Course(directory, config, errors)
+    return Course(name, config, errors)
 
 
 def paired(against: Sequence[Course], runs: Sequence[Course]) -> list[tuple[Course, Course]]:
@@ -87,9 +86,9 @@ def paired(against: Sequence[Course], runs: Sequence[Course]) -> list[tuple[Cour
     for run in runs:
         theirs = [one for one in against if one.config.seeds == run.config.seeds]
         if len(theirs) != 1:
-            raise UserError(f"{run.directory} has the seeds of {len(theirs)} runs of --against; one is needed")
+            raise UserError(f"{run.name} has the seeds of {len(theirs)} runs of --against; one is needed")
         if task_of(theirs[0].config) != task_of(run.config):
-            raise UserError(f"{run.directory} and {theirs[0].directory} differ in their size, data or curriculum")
+            raise UserError(f"{run.name} and {theirs[0].name} differ in their size, data or curriculum")
         pairs.append((theirs[0], run))
     return pairs
 
@@ -97,37 +96,38 @@ def paired(against: Sequence[Course], runs: Sequence[Course]) -> list[tuple[Cour
 def task_of(config: RunConfig) -> tuple[object, ...]:
     """What two runs have to share, so that their errors are errors at the same thing."""
     sizes = tuple(getattr(config.model, name) for name in SIZES)
-    return (*sizes, config.curriculum, config.schedule, config.data, config.record.eval_prompts)
+    return (*sizes, config.curriculum, config.schedule, config.data, config.instruction, config.record.eval_prompts)
 
 
-def step_seconds(configs: Sequence[RunConfig], repetitions: int, bar: "tqdm[Any]") -> list[list[float]]:
+def step_seconds(configs: Mapping[str, RunConfig], repetitions: int, bar: "tqdm[Any]") -> dict[str, list[float]]:
     """Seconds of a training step of each configuration, in every repetition."""
-    trainers = {str(i): TRAINERS["ours"](config, "cpu") for i, config in enumerate(configs)}
+    trainers = {name: TRAINERS[OURS](config, "cpu") for name, config in configs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
     blocks = {}
     for name, trainer in trainers.items():
-        with arithmetic(configs[int(name)].recipe):
-            blocks[name] = min(MAX_BLOCK, max(1, round(BLOCK_SECONDS / warm_up(trainer, "cpu"))))
+        with arithmetic(configs[name].recipe):
+            blocks[name] = block_size(warm_up(trainer, "cpu"))
     for repetition in range(repetitions):
         for name in progress(bar, rotated(list(trainers), repetition)):
-            with arithmetic(configs[int(name)].recipe):
+            with arithmetic(configs[name].recipe):
                 seconds[name].append(timed(trainers[name].step, "cpu", blocks[name]))
-    return list(seconds.values())
+    return seconds
 
 
 def compare(theirs: Course, ours: Course, repetitions: int, bar: "tqdm[Any]") -> dict[str, Any]:
     """One row."""
     reached, steps = ours.reached(theirs.end), theirs.config.recipe.steps
     if reached == 0:
-        raise UserError(f"{theirs.directory} ends no better than {ours.directory} is before its first step")
-    row = {"against": str(theirs.directory), "run": str(ours.directory), "target": theirs.end, "end": ours.end}
+        raise UserError(f"{theirs.name} ends no better than {ours.name} is before its first step")
+    row = {"against": theirs.name, "run": ours.name, "target": theirs.end, "end": ours.end}
     row |= {"reached": reached, "steps": ours.config.recipe.steps, "against_steps": steps}
-    slow, fast = step_seconds([theirs.config, ours.config], repetitions, bar)
+    seconds = step_seconds({"against": theirs.config, "run": ours.config}, repetitions, bar)
+    pairs = zip(seconds["against"], seconds["run"], strict=True)
     n_steps = math.nan if reached is None else reached
     row["flop_ratio"] = steps * step_flops(theirs.config) / (n_steps * step_flops(ours.config))
-    row |= spread("seconds", [n_steps * each for each in fast])
-    row |= spread("against_seconds", [steps * each for each in slow])
-    return row | spread("ratio", [steps * one / (n_steps * other) for one, other in zip(slow, fast, strict=True)])
+    row |= spread("seconds", [n_steps * each for each in seconds["run"]])
+    row |= spread("against_seconds", [steps * each for each in seconds["against"]])
+    return row | spread("ratio", [steps * one / (n_steps * other) for one, other in pairs])
 
 
 def print_table(report: Mapping[str, Any]) -> None:
@@ -137,8 +137,8 @@ def print_table(report: Mapping[str, Any]) -> None:
             f"{row['target']:.3f}",
             f"{row['end']:.3f}",
             "never" if row["reached"] is None else f"{row['reached']:,} of {row['steps']:,}",
-            interval(row, "seconds", ",.0f"),
-            interval(row, "against_seconds", ",.0f"),
+            interval(row, "seconds", ",.1f"),
+            interval(row, "against_seconds", ",.1f"),
             f"{row['flop_ratio']:.1f}",
             interval(row, "ratio", ".1f"),
         ]
@@ -148,12 +148,9 @@ def print_table(report: Mapping[str, Any]) -> None:
     output.print_table("Time to quality", header, rows, CAPTION)
 
 
-Directories = Annotated[str, typer.Option(metavar="DIR,DIR", help="Run directories.")]
-
-
 def bench(
-    against: Directories,
-    runs: Directories,
+    against: Annotated[str, typer.Option(metavar="DIR,DIR", help="Finished runs, whose ends are the targets.")],
+    runs: Annotated[str, typer.Option(metavar="DIR,DIR", help="Finished runs that are to reach them.")],
     repetitions: Repetitions = 5,
     json: options.Json = False,
     out: Out = None,
@@ -165,7 +162,7 @@ def bench(
       python tests/bench/quality.py --against runs/authors-0,runs/authors-1 --runs runs/fast-0,runs/fast-1
     """
     theirs, ours = (
-        [read_course(Path(name)) for name in options.split_names(option, names)]
+        [read_course(name) for name in options.split_names(option, names)]
         for option, names in (("--against", against), ("--runs", runs))
     )
     pairs = paired(theirs, ours)

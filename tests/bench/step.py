@@ -81,7 +81,7 @@ def compare(preset: str, config: RunConfig, device: str, repetitions: int, bar: 
     with arithmetic(config.recipe):
         trainers = {name: build(config, device) for name, build in TRAINERS.items()}
         warm = {name: warm_up(trainers[name], device) for name in progress(bar, list(trainers))}
-        block = min(MAX_BLOCK, max(1, round(BLOCK_SECONDS / warm[OURS])))
+        block = block_size(warm[OURS])
         seconds: dict[str, list[float]] = {name: [] for name in trainers}
         peak = 0.0
         for repetition in range(repetitions):
@@ -89,6 +89,15 @@ def compare(preset: str, config: RunConfig, device: str, repetitions: int, bar: 
             for name in progress(bar, rotated(list(trainers), repetition)):
                 seconds[name].append(timed(trainers[name].step, device, block))
     return Comparison(preset, config, block, seconds, peak)
+
+
+def block_size(seconds: float) -> int:
+    """How many steps in a row to time, where one takes so long.
+
+    >>> block_size(3.0), block_size(0.1), block_size(0.001)
+    (1, 10, 50)
+    """
+    return min(MAX_BLOCK, max(1, round(BLOCK_SECONDS / seconds)))
 
 
 def warm_up(trainer: Trainer, device: str) -> float:

@@ -1,8 +1,8 @@
 """The bench of time to quality finds where a run gets to, and compares only runs that can be compared."""
 
 import json
+import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,18 +17,19 @@ from training.trainer import train
 
 
 def course(errors, **more):
-    config = replace(from_preset("tiny", "mixed", 0, ["recipe.steps=4"]), **more)
-    return quality.Course(Path("run"), config, {100 * i: error for i, error in enumerate(errors)})
+    config = replace(from_preset("tiny", "mixed", 0, [f"recipe.steps={100 * (len(errors) - 1)}"]), **more)
+    return quality.Course("run", config, {100 * i: error for i, error in enumerate(errors)})
 
 
 def test_a_target_is_reached_where_the_error_stays_below_it():
     assert course([1.0, 0.4, 0.6, 0.5, 0.3, 0.2, 0.4]).reached(0.5) == 300
     assert course([1.0, 0.9, 0.5]).reached(0.5) == 200
     assert course([1.0, 0.9, 0.8]).reached(0.5) is None
+    assert course([1.0, 0.4, np.nan, 0.4, 0.4]).reached(0.5) == 300
 
 
 def test_runs_are_paired_by_their_seeds():
-    first, second = (course([1.0], seeds=from_preset("tiny", "mixed", seed).seeds) for seed in (0, 1))
+    first, second = (course([1.0, 0.5], seeds=from_preset("tiny", "mixed", seed).seeds) for seed in (0, 1))
     assert quality.paired([second, first], [first, second]) == [(first, first), (second, second)]
     with pytest.raises(UserError, match="has the seeds of 0 runs"):
         quality.paired([second], [first])
@@ -37,19 +38,21 @@ def test_runs_are_paired_by_their_seeds():
 
 
 def test_runs_that_learned_other_things_are_refused():
-    ours = course([1.0])
-    for setting in ("model.d_model=32", "data.inputs=uniform", "record.eval_prompts=64"):
-        other = course([1.0], **vars(from_preset("tiny", "mixed", 0, [setting])))
+    ours = course([1.0, 0.5])
+    for setting in ("model.d_model=32", "data.inputs=uniform", "record.eval_prompts=64", "instruction.kind=one_hot"):
+        other = course([1.0, 0.5], **vars(from_preset("tiny", "mixed", 0, [setting, "model.n_ctx=40"])))
         with pytest.raises(UserError, match="differ in their size, data or curriculum"):
             quality.paired([other], [ours])
-    recipe = course([1.0], **vars(from_preset("tiny", "mixed", 0, ["model.init_std=0.02"], recipe="authors")))
+    recipe = course([1.0, 0.5], **vars(from_preset("tiny", "mixed", 0, ["model.init_std=0.02"], recipe="authors")))
     assert quality.paired([recipe], [ours]) == [(recipe, ours)]
 
 
 def test_a_step_of_more_work_takes_longer():
     sizes = [8, 256]
-    configs = [from_preset("tiny", "mixed", 0, ["recipe.threads=1", f"recipe.batch_size={size}"]) for size in sizes]
-    few, many = quality.step_seconds(configs, 3, tqdm(disable=True))
+    configs = {
+        str(size): from_preset("tiny", "mixed", 0, ["recipe.threads=1", f"recipe.batch_size={size}"]) for size in sizes
+    }
+    few, many = quality.step_seconds(configs, 3, tqdm(disable=True)).values()
     assert len(few) == len(many) == 3
     assert min(many) > 4 * max(few)
 
@@ -64,7 +67,7 @@ def runs(tmp_path_factory, quick_settings):
 
 
 def test_the_document_says_what_the_histories_say(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(quality, "step_seconds", lambda *_: [[0.2, 0.3], [0.1, 0.1]])
+    monkeypatch.setattr(quality, "step_seconds", lambda *_: {"against": [0.2, 0.3], "run": [0.1, 0.1]})
     options = ["--against", str(runs / "slow"), "--runs", str(runs / "fast"), "--json", "--out", str(tmp_path / "new")]
     done = CliRunner().invoke(quality.app, options)
     (row,) = json.loads(done.stdout)["results"]
@@ -79,11 +82,27 @@ def test_the_document_says_what_the_histories_say(runs, tmp_path, monkeypatch):
 
 
 def test_what_is_never_reached_is_told(runs, monkeypatch):
-    monkeypatch.setattr(quality, "step_seconds", lambda *_: [[0.2], [0.1]])
+    monkeypatch.setattr(quality, "step_seconds", lambda *_: {"against": [0.2], "run": [0.1]})
     asked = ["--against", str(runs / "fast"), "--runs", str(runs / "slow")]
     (row,) = json.loads(CliRunner().invoke(quality.app, [*asked, "--json"]).stdout)["results"]
     assert (row["reached"], row["ratio"], row["flop_ratio"]) == (None, None, None)
     assert "never" in CliRunner().invoke(quality.app, asked).stdout
+
+
+def test_a_target_that_was_there_before_the_first_step_is_none():
+    with pytest.raises(UserError, match="ends no better than run is before its first step"):
+        quality.compare(course([1.0, 2.0]), course([1.5, 0.5]), 1, tqdm(disable=True))
+
+
+def test_a_run_without_a_history_is_refused(runs, tmp_path):
+    shutil.copytree(runs / "fast", tmp_path / "fast")
+    (tmp_path / "fast" / "history.jsonl").unlink()
+    with pytest.raises(UserError, match=r"has no history$"):
+        quality.read_course(str(tmp_path / "fast"))
+
+
+def test_shipped_runs_have_names():
+    assert quality.read_course("zoo:mixed-0").end < 1
 
 
 def test_a_run_that_has_not_ended_is_refused(runs, train_until, tmp_path, quick_settings):

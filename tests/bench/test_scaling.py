@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 import scaling
@@ -15,6 +16,12 @@ def test_every_work_takes_time_and_memory(name):
     found = scaling.measure_here(name, SMALL, repetitions=1)
     assert found["seconds"] > 0
     assert found["memory"] >= 0
+
+
+def test_memory_is_what_was_taken_at_most(monkeypatch):
+    n_bytes = 64 * 2**20
+    monkeypatch.setattr(scaling, "work_of", lambda *_: lambda: np.ones(n_bytes, np.uint8).sum())
+    assert scaling.measure_here("sweep", SMALL, repetitions=1)["memory"] == pytest.approx(n_bytes, rel=0.1)
 
 
 def test_a_power_law_is_found_beyond_a_fixed_cost():

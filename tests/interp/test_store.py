@@ -71,7 +71,7 @@ def test_another_question_is_measured_anew(tmp_path, measured, more):
     run(checkpoint, Store(tmp_path), modes=["mean"])
     n_first = len(measured)
     run(checkpoint, Store(tmp_path), modes=["mean"], **more)
-    assert len(measured) >= 2 * n_first - 8
+    assert len(measured) >= 2 * n_first  # more, where other prompts give other norms to match
 
 
 def test_other_weights_are_measured_anew(tmp_path, measured):
