@@ -345,7 +345,7 @@ def history_until(directory: Path, config: RunConfig, step: int) -> list[Row]:
     if {row.pop(RUN, None) for row in rows} - {None, fingerprint(config)[:SHORT]}:
         raise UserError(f"{directory / HISTORY} is of another run than the one that {CONFIG} describes")
     due = {*range(0, step + 1, config.record.eval_every), *({step} & {config.recipe.steps})}
-    steps_of: dict[Arm, set[int]] = {arm: set() for arm in config.evaluated_arms} if rows else {}
+    steps_of: dict[Arm, set[int]] = {}
     for row in rows:
         steps_of.setdefault(arm_of(row), set()).add(row["step"])
     missing = set().union(*(due - steps for steps in steps_of.values()))

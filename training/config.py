@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
-from training.curriculum import Arm, Curriculum, Schedule, parse_curriculum
+from training.curriculum import Curriculum, Schedule, parse_curriculum
 from training.errors import UserError
 from training.function_classes import WeightKind, function_class
 from training.inputs import input_distribution
@@ -314,11 +314,6 @@ class RunConfig:
     def evaluated_classes(self) -> tuple[str, ...]:
         """The function classes on which the run is looked at unless others are named."""
         return tuple(dict.fromkeys((*self.data.classes, *self.trained_classes)))
-
-    @property
-    def evaluated_arms(self) -> tuple[Arm, ...]:
-        """Each evaluated class on each input distribution: an evaluation while it trains has a row for each."""
-        return tuple(Arm(name, inputs) for name in self.evaluated_classes for inputs in self.data.inputs)
 
 
 def stream_seed(*names: object) -> int:

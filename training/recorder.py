@@ -96,11 +96,12 @@ def key(arm: Arm) -> str:
 def held_out_prompts(config: RunConfig, device: str) -> dict[Arm, Prompts]:
     """Evaluation prompts for every class and input distribution of interest, from a stream of their own."""
     seed, n_prompts = stream_seed(config.seeds.data, "held out"), config.record.eval_prompts
+    arms = [Arm(name, inputs) for name in config.evaluated_classes for inputs in config.data.inputs]
     return {
         arm: sample_prompts(
             config, arm.function_class, torch.Generator().manual_seed(seed), n_prompts, inputs=arm.inputs
         ).to(device)
-        for arm in config.evaluated_arms
+        for arm in arms
     }
 
 

@@ -157,10 +157,6 @@ HISTORIES = {
     "cut in its last row": (lambda lines: [*lines[:-1], lines[-1][:40]], "it lacks an evaluation of step 60"),
     "cut in the middle": (lambda lines: [*lines[:4], lines[4][:40] + "\n", *lines[5:]], "line 5 is not what was"),
     "a row lost": (lambda lines: lines[:4] + lines[5:], "it lacks an evaluation of step 25"),
-    "a class lost": (
-        lambda lines: [line for line in lines if "quadratic" not in line],
-        "it lacks an evaluation of step 0",
-    ),
     "a digit": (lambda lines: [lines[0].replace('"flops": 0', '"flops": 8'), *lines[1:]], "line 1 is not what was"),
     "out of order": (lambda lines: lines[::-1], "is not what was written"),
     "twice": (lambda lines: lines + lines, "is not what was written"),
@@ -169,7 +165,7 @@ HISTORIES = {
     "nesting": (lambda _: ["[" * 10**5 + "\n"], "line 1 is not what was written"),
     "no errors": (
         lambda _: ['{"step": 0}\n', '{"step": 25}\n', '{"step": 50}\n', '{"step": 60}\n'],
-        "it lacks an evaluation of step 0",
+        "no history of",
     ),
     "no text": (lambda _: ["\udcff\n"], "is damaged"),
 }
