@@ -5,8 +5,9 @@
     python tests/bench/quality.py --against runs/authors-0 --runs runs/fast-0
 
 1. Pair the runs that learned from the same seeds.
-2. The error of an evaluation is the NMSE averaged over points and classes. The target is where the run of `--against`
-   ends; the other one has reached it at the first evaluation from which the error stays there for three.
+2. The error of an evaluation is the NMSE averaged over points, of each class and of all of them on average. The target
+   is where the run of `--against` ends; the other one has reached it at the first evaluation from which the error stays
+   there for three.
 3. Time a step of both here, in turns. Seconds are steps times the median step, so it does not matter what ran beside
    the training; evaluations and saves are left out of both.
 """
@@ -31,28 +32,32 @@ from training.errors import UserError
 from training.trainer import arithmetic
 
 SIZES = ("n_layers", "n_heads", "d_model", "n_dims")
+ALL = "all"
 CAPTION = (
-    "target: NMSE over points and classes where the run of --against ends. ratio: its seconds over those of the other "
-    "run up to `reached`, in the same repetition; median [lowest, highest]"
+    "target: NMSE over points where the run of --against ends. seconds: of the run up to `reached`. against: of all of "
+    "the run of --against. FLOP, ratio: how many times fewer operations and seconds; median [lowest, highest]"
 )
 
 
 @dataclass(frozen=True)
 class Course:
-    """A finished run: its error, the mean over points and classes, by step."""
+    """A finished run.
+
+    Attributes:
+        errors: the mean over points, by function class and step; under ALL over classes too.
+    """
 
     name: str
     config: RunConfig
-    errors: Mapping[int, float]
+    errors: Mapping[str, Mapping[int, float]]
 
-    @property
-    def end(self) -> float:
-        return self.errors[self.config.recipe.steps]
+    def end(self, name: str) -> float:
+        return self.errors[name][self.config.recipe.steps]
 
-    def reached(self, target: float) -> int | None:
+    def reached(self, name: str, target: float) -> int | None:
         """The step from which on the error was at or below the target, for three evaluations or to the end."""
-        steps = sorted(self.errors)
-        at = first_held([self.errors[step] for step in steps], target)
+        steps = sorted(self.errors[name])
+        at = first_held([self.errors[name][step] for step in steps], target)
         return None if at is None else steps[at]
 
 
@@ -69,10 +74,12 @@ def read_course(name: str) -> Course:
     rows = history_until(checkpoint.directory, config, checkpoint.step)
     if not rows:
         raise UserError(f"{name} has no history")
-    by_step: dict[int, list[float]] = {}
+    values: dict[str, dict[int, list[float]]] = {}
     for row in rows:
-        by_step.setdefault(row["step"], []).append(math.nan if row["nmse"] is None else row["nmse"])
-    errors = {step: statistics.fmean(values) for step, values in by_step.items()}
+        for of in (ALL, row["function_class"]):
+            error = math.nan if row["nmse"] is None else row["nmse"]
+            values.setdefault(of, {}).setdefault(row["step"], []).append(error)
+    errors = {of: {step: statistics.fmean(each) for step, each in by_step.items()} for of, by_step in values.items()}
     return Course(name, config, errors)
 
 
@@ -114,19 +121,26 @@ def step_seconds(configs: Mapping[str, RunConfig], repetitions: int, bar: "tqdm[
     return seconds
 
 
-def compare(theirs: Course, ours: Course, repetitions: int, bar: "tqdm[Any]") -> dict[str, Any]:
-    """One row."""
-    reached, steps = ours.reached(theirs.end), theirs.config.recipe.steps
-    if reached == 0:
+def compare(theirs: Course, ours: Course, repetitions: int, bar: "tqdm[Any]") -> list[dict[str, Any]]:
+    """A row for all classes and one for each of several."""
+    if ours.reached(ALL, theirs.end(ALL)) == 0:
         raise UserError(f"{theirs.name} ends no better than {ours.name} is before its first step")
-    row = {"against": theirs.name, "run": ours.name, "target": theirs.end, "end": ours.end}
-    row |= {"reached": reached, "steps": ours.config.recipe.steps, "against_steps": steps}
     seconds = step_seconds({"against": theirs.config, "run": ours.config}, repetitions, bar)
-    pairs = zip(seconds["against"], seconds["run"], strict=True)
-    n_steps = math.nan if reached is None else reached
+    names = list(ours.errors) if len(ours.errors) > 2 else [ALL]
+    return [compared(theirs, ours, name, seconds) for name in names]
+
+
+def compared(theirs: Course, ours: Course, name: str, seconds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """The row of one class."""
+    target, steps = theirs.end(name), theirs.config.recipe.steps
+    reached = ours.reached(name, target)
+    row = {"against": theirs.name, "run": ours.name, "class": name, "target": target, "end": ours.end(name)}
+    row |= {"reached": reached, "steps": ours.config.recipe.steps, "against_steps": steps}
+    n_steps = reached or math.nan
     row["flop_ratio"] = steps * step_flops(theirs.config) / (n_steps * step_flops(ours.config))
     row |= spread("seconds", [n_steps * each for each in seconds["run"]])
     row |= spread("against_seconds", [steps * each for each in seconds["against"]])
+    pairs = zip(seconds["against"], seconds["run"], strict=True)
     return row | spread("ratio", [steps * one / (n_steps * other) for one, other in pairs])
 
 
@@ -134,18 +148,24 @@ def print_table(report: Mapping[str, Any]) -> None:
     rows = [
         [
             row["run"],
+            row["class"],
             f"{row['target']:.3f}",
             f"{row['end']:.3f}",
             "never" if row["reached"] is None else f"{row['reached']:,} of {row['steps']:,}",
-            interval(row, "seconds", ",.1f"),
-            interval(row, "against_seconds", ",.1f"),
-            f"{row['flop_ratio']:.1f}",
-            interval(row, "ratio", ".1f"),
+            *savings(row),
         ]
         for row in report["results"]
     ]
-    header = ["run", "target", "its end", "reached", "seconds", "seconds of --against", "FLOP ratio", "ratio"]
+    header = ["run", "class", "target", "its end", "reached", "seconds", "against", "FLOP", "ratio"]
     output.print_table("Time to quality", header, rows, CAPTION)
+
+
+def savings(row: Mapping[str, Any]) -> list[str]:
+    """Seconds of both, and the ratios; dashes where nothing was reached by learning."""
+    if not row["reached"]:
+        return ["-", f"{row['against_seconds']:,.0f}", "-", "-"]
+    ratio = interval(row, "ratio", ".1f")
+    return [f"{row['seconds']:,.0f}", f"{row['against_seconds']:,.0f}", f"{row['flop_ratio']:.1f}", ratio]
 
 
 def bench(
@@ -167,7 +187,7 @@ def bench(
     )
     pairs = paired(theirs, ours)
     with tqdm(total=2 * repetitions * len(pairs), unit="block", disable=None) as bar:
-        rows = [compare(*pair, repetitions, bar) for pair in pairs]
+        rows = [row for pair in pairs for row in compare(*pair, repetitions, bar)]
     deliver({"repetitions": repetitions, "results": rows}, print_table, "", json=json, directory=out)
 
 
