@@ -41,7 +41,8 @@ def from_preset(
     """The configuration of a run: a preset, a curriculum, a seed, and `section.key=value` replacements.
 
     A preset may name a recipe (`uses`), whose values hold where the preset has none. A recipe named here holds
-    throughout, and leaves to the preset only what it does not say (sizes, data, steps).
+    throughout, and leaves to the preset what it does not say (sizes, data, steps) and what the preset says about this
+    recipe at its size (a table `at_this_size.RECIPE`).
 
     Raises:
         UserError: unknown preset, recipe or key, malformed or invalid value.
@@ -54,11 +55,11 @@ def from_preset(
     if recipe is not None and recipe not in recipe_names():
         raise one_of("recipe", recipe, recipe_names())
     values = read_toml("presets", preset)
-    used = values.pop("uses", None)
+    used, at_this_size = values.pop("uses", None), values.pop("at_this_size", {})
     if used:
         values = merged(read_toml("recipes", used), values)
     if recipe:
-        values = merged(values, read_toml("recipes", recipe))
+        values = merged(merged(values, read_toml("recipes", recipe)), at_this_size.get(recipe, {}))
     values |= {"curriculum": curriculum, "seeds": dataclasses.asdict(Seeds.derive(seed, curriculum))}
     for setting in settings:
         replace_setting(values, setting)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from training.config import RunConfig, Seeds
 from training.errors import UserError
 from training.optim import Optimizer, learning_rate
-from training.settings import from_dict, from_preset, preset_names, to_dict
+from training.settings import from_dict, from_preset, merged, preset_names, read_toml, recipe_names, to_dict
 from training.transformer import Transformer
 
 
@@ -27,6 +27,17 @@ def test_the_paper_preset_is_the_authors_recipe():
     assert (recipe.steps, recipe.batch_size, recipe.optimizer, recipe.lr) == (500_001, 64, "adam", 1e-4)
     assert (recipe.schedule, recipe.warmup_steps, recipe.weight_decay, recipe.grad_clip) == ("constant", 0, 0.0, 0.0)
     assert (recipe.loss, model.init_std, model.read_init) == ("raw", 0.02, "linear")
+
+
+def test_a_recipe_follows_the_size_of_the_preset():
+    sizes = {preset: read_toml("presets", preset).get("at_this_size", {}) for preset in preset_names()}
+    assert sizes["small"]
+    for preset, at_this_size in sizes.items():
+        assert {*at_this_size} <= {*recipe_names()}
+        for recipe in recipe_names():
+            made = to_dict(from_preset(preset, "mixed", 0, recipe=recipe))
+            for section, said in merged(read_toml("recipes", recipe), at_this_size.get(recipe, {})).items():
+                assert {key: made[section][key] for key in said} == said
 
 
 def test_settings_replace_one_value_each():
