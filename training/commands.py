@@ -28,7 +28,10 @@ def train(
     preset: Annotated[str, typer.Option("--preset", help="tiny, small or paper.")] = "tiny",
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", help="fast or authors, instead of the preset's own initialisation and optimiser."),
+        typer.Option(
+            "--recipe",
+            help="fast or authors, instead of the preset's own initialisation and optimiser; fast is shorter on small.",
+        ),
     ] = None,
     seed: options.Seed = 0,
     seeds: Annotated[

@@ -87,7 +87,7 @@ def paired(against: Sequence[Course], runs: Sequence[Course]) -> list[tuple[Cour
     """Each run with the one that it is held against.
 
     Raises:
-        UserError: there is none of its seeds, or more than one, or it is of another size or learned other data.
+        UserError: there is none of its seeds, or more than one, or it has another size, other data or other classes.
     """
     pairs = []
     for run in runs:
@@ -96,6 +96,8 @@ def paired(against: Sequence[Course], runs: Sequence[Course]) -> list[tuple[Cour
             raise UserError(f"{run.name} has the seeds of {len(theirs)} runs of --against; one is needed")
         if task_of(theirs[0].config) != task_of(run.config):
             raise UserError(f"{run.name} and {theirs[0].name} differ in their size, data or curriculum")
+        if {*theirs[0].errors} != {*run.errors}:
+            raise UserError(f"the histories of {run.name} and {theirs[0].name} are of other function classes")
         pairs.append((theirs[0], run))
     return pairs
 

@@ -43,6 +43,10 @@ def test_runs_that_learned_other_things_are_refused():
         other = course([1.0, 0.5], **vars(from_preset("tiny", "mixed", 0, [setting, "model.n_ctx=40"])))
         with pytest.raises(UserError, match="differ in their size, data or curriculum"):
             quality.paired([other], [ours])
+    lost = replace(ours, errors={**ours.errors, "cubic": {0: 1.0}})
+    for pair in ([ours], [lost]), ([lost], [ours]):
+        with pytest.raises(UserError, match="are of other function classes"):
+            quality.paired(*pair)
     recipe = course([1.0, 0.5], **vars(from_preset("tiny", "mixed", 0, ["model.init_std=0.02"], recipe="authors")))
     assert quality.paired([recipe], [ours]) == [(recipe, ours)]
 
