@@ -47,10 +47,10 @@ coverage: install
 	$(BIN)/coverage report
 
 # Which changes of the formulae no test notices: an hour of a core; `make mutants MUTANTS='interp.stats.*'` takes some.
-# Of interp.ablation, interp.seeds and analyses.consistency.within only what needs no model.
-MUTANTS := interp.stats.* interp.verdict.* interp.nulls.* interp.interventions.* interp.engine.* training.intervals.* \
+# Of interp.ablation.ablate, interp.seeds and analyses.consistency.within only what needs no model.
+MUTANTS := interp.stats.* interp.ablation.verdict.* interp.ablation.control_sets.* interp.ablation.modes.* interp.engine.* training.intervals.* \
 	training.curriculum.* analyses.agreement.* analyses.over_seeds.* analyses.consistency.matching.* \
-	$(foreach name,null_columns add_holm curve_rows removed_by,interp.ablation.x_$(name)__*) \
+	$(foreach name,null_columns add_holm curve_rows removed_by,interp.ablation.ablate.x_$(name)__*) \
 	$(foreach name,independent_seeds null_means drawn_together seed_mean t_interval,interp.seeds.x_$(name)__*) \
 	$(foreach name,chance_of size_of by_seed curricula_table curriculum_row seed_interval contrasts_table reference_of \
 	contrast,analyses.consistency.within.x_$(name)__*)

@@ -3,7 +3,7 @@
 1. Learn: error curves against least squares and the no-context optimum.
 2. Locate: heads whose attention from y_i to x_i exceeds one half, on the classes the model was trained on.
 3. Remove: the found set and each of its heads, against layer-matched random sets, on prompts that did not choose them.
-4. Say: a verdict that follows from the tables by rule (`interp.verdict`).
+4. Say: a verdict that follows from the tables by rule (`interp.ablation.verdict`).
 """
 
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from interp.ablation import Ablation, ablate
+from interp.ablation.ablate import Ablation, ablate
+from interp.ablation.control_sets import MATCHES, Match
+from interp.ablation.verdict import ATTENDS, verdict
 from interp.heads import HeadSet, heads_above, highest_head, show
-from interp.nulls import MATCHES, Match
 from interp.plots import plot_ablation, plot_ablation_curves, plot_error_curves, plot_scores, save_figure
 from interp.scores import HeadScores, score, selection_scores
-from interp.verdict import ATTENDS, verdict
 from training.checkpoint import Checkpoint
 from training.evaluate import error_curves
 from training.output import write_table, write_text
@@ -59,7 +59,7 @@ def study(
         checkpoint: a loaded run.
         n_prompts: per class and stream.
         n_controls: null sets per matching and head set.
-        matches: how null sets are matched, see `interp.ablation.ablate`.
+        matches: how null sets are matched, see `interp.ablation.ablate.ablate`.
         seed: of prompts, null sets and resampling.
     """
     classes = checkpoint.config.evaluated_classes

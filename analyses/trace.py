@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 
 from analyses.findings import Findings
 from analyses.groups import with_all
+from interp.ablation.verdict import ATTENDS
 from interp.heads import Head, HeadSet, heads_above
 from interp.patching.paths import ALL, path_effects
 from interp.patching.receivers import Receiver, all_receivers
@@ -28,7 +29,6 @@ from interp.readouts.decoding import decode_heads
 from interp.readouts.probes import DEFAULT
 from interp.scores import selection_scores
 from interp.seeds import independent_seeds, seed_mean
-from interp.verdict import ATTENDS
 from training.checkpoint import Checkpoint
 from training.frames import where
 from training.output import interval, number, records

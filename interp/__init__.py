@@ -19,10 +19,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from interp.ablation import ablate
+    from interp.ablation.ablate import ablate
+    from interp.ablation.designs import cumulative, pairs
     from interp.attribution.attribute import attribute, attribute_edges
     from interp.attribution.circuits import circuits
-    from interp.designs import cumulative, pairs
     from interp.heads import Head, parse_heads
     from interp.hooked import hooked
     from interp.patching.maps import patch
@@ -40,16 +40,16 @@ if TYPE_CHECKING:
 # Resolved on first use, so that `import interp` and `interp --help` import no torch.
 _HOMES = {
     "Head": "interp.heads",
-    "ablate": "interp.ablation",
+    "ablate": "interp.ablation.ablate",
     "attribute": "interp.attribution.attribute",
     "attribute_edges": "interp.attribution.attribute",
     "circuits": "interp.attribution.circuits",
-    "cumulative": "interp.designs",
+    "cumulative": "interp.ablation.designs",
     "decode_heads": "interp.readouts.decoding",
     "hooked": "interp.hooked",
     "lens": "interp.readouts.lens",
     "load": "training.checkpoint",
-    "pairs": "interp.designs",
+    "pairs": "interp.ablation.designs",
     "parse_heads": "interp.heads",
     "patch": "interp.patching.maps",
     "path_effects": "interp.patching.paths",

@@ -325,8 +325,8 @@ def ablate(
       interp ablate --ckpt zoo:mixed-0 --ckpt zoo:random-0 --heads top:1
       interp ablate --ckpt runs/mixed-0@200 --heads all --design cumulative --mode mean,optimal
     """
-    from interp.ablate_command import Request, run
-    from interp.interventions import mode as intervention
+    from interp.ablation.command import Request, run
+    from interp.ablation.modes import mode as intervention
 
     modes = tuple(options.split_names("--mode", mode))
     for name in modes:

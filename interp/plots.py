@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from interp.ablation import Ablation
-from interp.designs import CumulativeAblation, PairAblation
+from interp.ablation.ablate import Ablation
+from interp.ablation.designs import CumulativeAblation, PairAblation
 from interp.heads import head_grid
 from interp.patterns import Patterns
 from interp.positions import show_points

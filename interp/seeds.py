@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from interp.ablation import Ablation, removed_by
+from interp.ablation.ablate import Ablation, removed_by
+from interp.ablation.errors import Cell, cells
 from interp.heads import HeadSet, show
-from interp.measurements import Cell, cells
 from interp.stats import holm, interval_of, permutation_p
 from training.checkpoint import Checkpoint
 from training.config import stream_seed

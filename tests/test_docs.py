@@ -22,7 +22,7 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 
 UNTOUCHED = """
-from interp.interventions import MODES
+from interp.ablation.modes import MODES
 from interp.names import MODE_NAMES, SCORE_NAMES
 from interp.score_kinds import SCORES
 from training.function_classes import FAMILIES

@@ -17,8 +17,8 @@ from analyses.consistency.looks import attention, comparable
 from analyses.consistency.shown import bracketed
 from analyses.consistency.within import Model, Row
 from analyses.snapshots import earlier_steps, from_then_on, spread
+from interp.ablation.verdict import ATTENDS
 from interp.seeds import t_interval
-from interp.verdict import ATTENDS
 from interp.words import counted
 from training.checkpoint import load
 from training.evaluate import evaluation_prompts

@@ -19,8 +19,8 @@ from analyses.consistency.steps import N_PROMPTS, steps_table
 from analyses.consistency.steps import sentences as steps_in_words
 from analyses.consistency.within import TOP, Model, contrasts_table, curricula_table, found_table, within_table
 from analyses.findings import Findings
+from interp.ablation.verdict import ATTENDS
 from interp.seeds import independent_seeds
-from interp.verdict import ATTENDS
 from training.checkpoint import Checkpoint
 from training.errors import UserError
 from training.progress import progress_bar

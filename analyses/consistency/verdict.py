@@ -19,8 +19,8 @@ from analyses.consistency.between import EVERYONE, FOUND, contrast_within, group
 from analyses.consistency.shown import NAMES, bracketed
 from analyses.consistency.within import MIXED, TOP, Model, Row
 from analyses.published import CLASSES, NEAR, published_maps
+from interp.ablation.verdict import ATTENDS
 from interp.stats import SIGNIFICANT
-from interp.verdict import ATTENDS
 from interp.words import counted, listed
 from training.frames import where
 from training.output import records

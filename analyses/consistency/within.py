@@ -31,10 +31,10 @@ from analyses.agreement import (
 )
 from analyses.consistency.looks import Looks
 from analyses.over_seeds import NOTHING, welch
+from interp.ablation.verdict import ATTENDS
 from interp.heads import HeadSet, heads_above
 from interp.seeds import t_interval
 from interp.stats import holm, interval_of
-from interp.verdict import ATTENDS
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.frames import where

@@ -16,9 +16,9 @@ from analyses.curves.histories import histories
 from analyses.curves.same_prompts import errors_on
 from analyses.findings import Findings
 from analyses.groups import INPUTS, Groups, group
+from interp.ablation.verdict import ATTENDS
 from interp.heads import heads_above, show
 from interp.scores import score
-from interp.verdict import ATTENDS
 from interp.words import counted
 from training.checkpoint import Checkpoint
 from training.frames import distinct, where

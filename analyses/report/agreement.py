@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from analyses.agreement import spearman
 from analyses.report.evidence import ModelEvidence
-from interp.verdict import ATTENDS
+from interp.ablation.verdict import ATTENDS
 from training.frames import where
 
 Map = Float[np.ndarray, "layer head"]

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from analyses.report.evidence import Evidence, ModelEvidence
+from interp.ablation.verdict import ATTENDS, size_of
 from interp.heads import show
 from interp.seeds import independent_seeds
 from interp.stats import SIGNIFICANT
-from interp.verdict import ATTENDS, size_of
 from interp.words import counted
 from training.convergence import FRACTION
 from training.frames import where
@@ -84,7 +84,7 @@ def undefined_effects(evidence: Evidence) -> Found:
 
 
 def modes_disagree(evidence: Evidence) -> Found:
-    """Replacements that put the found set's effect in different classes of size (`interp.verdict.size_of`)."""
+    """Replacements that put the found set's effect in different classes of size (`interp.ablation.verdict.size_of`)."""
     for model in evidence.models:
         for name, rows in rows_of_found(model).items():
             sizes = {size_of(row) for row in rows}

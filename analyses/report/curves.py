@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analyses.report.emergence import BEST_OTHER
+from interp.ablation.verdict import ATTENDS, HALF
 from interp.display.svg import (
     GREY,
     INK,
@@ -22,7 +23,6 @@ from interp.display.svg import (
     text,
     ticks,
 )
-from interp.verdict import ATTENDS, HALF
 from training.output import number
 
 WIDTH, HEIGHT = 332, 220

@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
     Attributes:
         label: at the left.
-        effect: a row of `interp.ablation.Ablation.table`.
+        effect: a row of `interp.ablation.ablate.Ablation.table`.
         null: effects of the layer-matched sets, by their heads; drawn above the line.
         other: of sets from any layer; drawn below it.
         colour: of the effect.

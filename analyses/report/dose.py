@@ -8,7 +8,7 @@ import pandas as pd
 
 from analyses.report.agreement import effects_of, rank_correlation
 from analyses.report.evidence import ModelEvidence
-from interp.verdict import ATTENDS, HALF
+from interp.ablation.verdict import ATTENDS, HALF
 from training.frames import where
 from training.output import records
 

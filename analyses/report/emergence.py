@@ -10,9 +10,9 @@ import pandas as pd
 
 from analyses.curves.same_prompts import errors_on
 from analyses.snapshots import earlier_steps, from_then_on, spread
+from interp.ablation.verdict import ATTENDS
 from interp.heads import HeadSet, all_heads
 from interp.scores import score
-from interp.verdict import ATTENDS
 from training.checkpoint import Checkpoint, load
 from training.convergence import FRACTION
 from training.progress import progress_bar
@@ -70,7 +70,7 @@ def onsets(table: pd.DataFrame) -> pd.DataFrame:
     """One row per function class and found head.
 
     Columns: `function_class`, `head`, `attends_at` (first snapshot from which the score stays above
-    `interp.verdict.ATTENDS`) and `learns_at` (first from which the error stays below `training.convergence.FRACTION` of
+    `interp.ablation.verdict.ATTENDS`) and `learns_at` (first from which the error stays below `training.convergence.FRACTION` of
     the no-context optimum), NaN where it never does.
 
     Args:

@@ -12,14 +12,14 @@ from jaxtyping import Float
 
 from analyses.groups import with_all
 from analyses.report.emergence import emergence
-from interp.ablation import Ablation, ablate
+from interp.ablation.ablate import Ablation, ablate
+from interp.ablation.control_sets import Match
+from interp.ablation.verdict import ATTENDS
 from interp.heads import HeadSet, all_heads, heads_above, show
-from interp.nulls import Match
 from interp.patching.paths import path_effects
 from interp.patching.receivers import parse_receivers
 from interp.scores import HeadScores, score_all, selection_scores
 from interp.seeds import pooled
-from interp.verdict import ATTENDS
 from training.checkpoint import Checkpoint
 from training.progress import progress_bar
 
@@ -58,7 +58,7 @@ class ModelEvidence:
         checkpoint: the model.
         classes: those it was tested on.
         selection: retrospective scores by which heads were chosen.
-        found: the heads above `interp.verdict.ATTENDS` there; empty if there are none.
+        found: the heads above `interp.ablation.verdict.ATTENDS` there; empty if there are none.
         scores: by kind, on the test prompts.
         ablation: of the found set and of each of its heads, against null sets; None if nothing was found.
         singles: of every head alone, by mean ablation, without null sets.
@@ -99,7 +99,7 @@ class ModelEvidence:
 
     @property
     def lowest(self) -> dict[str, float]:
-        """The lowest score within the found set and within each of its heads, as `interp.verdict.verdict` wants it."""
+        """The lowest score within the found set and within each of its heads, as `interp.ablation.verdict.verdict` wants it."""
         return {show(one): min(float(self.selection[head]) for head in one) for one in sets_of(self.found)}
 
 

@@ -19,8 +19,8 @@ from analyses.report.distributions import key_to_null
 from analyses.report.evidence import Evidence, ModelEvidence
 from analyses.report.protocol import Protocol
 from analyses.report.tables import tables
+from interp.ablation.verdict import ATTENDS, pooled_verdict, verdict
 from interp.heads import highest_head
-from interp.verdict import ATTENDS, pooled_verdict, verdict
 from training.frames import where
 from training.output import records
 

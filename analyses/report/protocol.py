@@ -10,10 +10,10 @@ from typing import Any
 from analyses.report.emergence import AT_MOST_PROMPTS, AT_MOST_STEPS
 from analyses.report.evidence import LEAD, MATCHES, PATH_PROMPTS, Evidence, ModelEvidence
 from analyses.report.shown import Cell, Table, words
-from interp.interventions import DEFAULT_MODES
-from interp.nulls import MATCHES as MEANINGS
+from interp.ablation.control_sets import MATCHES as MEANINGS
+from interp.ablation.modes import DEFAULT_MODES
+from interp.ablation.verdict import ATTENDS, HALF, HARMLESS
 from interp.seeds import independent_seeds
-from interp.verdict import ATTENDS, HALF, HARMLESS
 from training.checkpoint import environment, weights_path
 from training.convergence import FRACTION
 from training.options import DEFAULT_NULL_PROMPTS

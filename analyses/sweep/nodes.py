@@ -9,7 +9,7 @@ from typing import Any
 
 from analyses.sweep.plan import Place
 from analyses.sweep.record import PACKAGES
-from interp.store import source_hash
+from interp.ablation.store import source_hash
 from training.errors import UserError
 from training.processes import Task
 

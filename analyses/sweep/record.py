@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from analyses.sweep.plan import Cell, Place, pairs
-from interp.store import source_hash
+from interp.ablation.store import source_hash
 from training.checkpoint import locate, read_document, weights_path, write_atomically
 from training.errors import UserError
 from training.rundir import is_finished

@@ -21,9 +21,9 @@ from analyses.variants.compare import compare, errors_by_class, trends
 from analyses.variants.grouping import REFERENCE, variants
 from analyses.variants.measures import MEASURES, Measured, measure, model_row
 from analyses.variants.verdict import cell, verdict
+from interp.ablation.verdict import ATTENDS
 from interp.plots import INTACT, NULL, panels
 from interp.seeds import pooled
-from interp.verdict import ATTENDS
 from training.checkpoint import Checkpoint
 from training.frames import distinct, where
 from training.options import DEFAULT_CONTROLS

@@ -9,8 +9,8 @@ import pandas as pd
 from analyses.groups import Groups
 from analyses.variants.grouping import REFERENCE, changes
 from analyses.variants.measures import MEASURES
+from interp.ablation.verdict import ATTENDS, HALF
 from interp.stats import SIGNIFICANT
-from interp.verdict import ATTENDS, HALF
 from interp.words import counted, listed
 from training.frames import where
 from training.output import interval, records

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
+from interp.ablation.runner import evened
 from interp.attribution.nodes import Ends, check_method
 from interp.attribution.receipt import Receipt, receipt
 from interp.attribution.targets import EXACT, AllEdges, Effects, Nodes, Target, flat
@@ -25,7 +26,6 @@ from interp.patching.effects import effect_resamples, gap_exists
 from interp.patching.maps import place_name
 from interp.patching.sites import check_site
 from interp.patching.sweep import Question, check_direction, chunks
-from interp.sweep import evened
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.errors import UserError

@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
+from interp.ablation.runner import evened
 from interp.attribution.assembled import corrupt_run, predict_circuit
 from interp.attribution.attribute import effects, plan_edges
 from interp.attribution.graph import Edges, Graph, edges_called, pruned
@@ -31,7 +32,6 @@ from interp.patching.effects import effect_of, gap_exists
 from interp.patching.pairs import PromptPairs
 from interp.patching.sweep import Question, check_direction, chunks, predictions_at_query
 from interp.stats import Effect, permutation_p
-from interp.sweep import evened
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.errors import CheckError, UserError

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.references import partner_prompts
+from interp.ablation.reference_activations import partner_prompts
 from training.config import RunConfig, stream_seed
 from training.digits import whole
 from training.errors import UserError, one_of
@@ -75,7 +75,7 @@ class Draw(NamedTuple):
         return self.clean.xs.shape[1] - 1
 
     def partner(self, kind: str) -> Prompts:
-        """Prompts of another kind for each of the clean ones (`interp.interventions.Partner`)."""
+        """Prompts of another kind for each of the clean ones (`interp.ablation.modes.Partner`)."""
         prompts = partner_prompts(self.config, self.name, kind, len(self.clean.xs), self.seed)  # type: ignore[arg-type]
         return prompts.first(self.n_examples + 1)
 

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
+from interp.ablation.runner import PASS, evened
 from interp.parallel import side_by_side
 from interp.patching.checks import CHECKED, PLAIN, check_patches, require_difference
 from interp.patching.effects import Outcomes
@@ -16,7 +17,6 @@ from interp.patching.engine import predict_patched, run_on
 from interp.patching.pairs import PromptPairs, prompt_pairs
 from interp.patching.sites import Given, Variant, patches_of
 from interp.scores import selection_scores
-from interp.sweep import PASS, evened
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig
 from training.errors import one_of

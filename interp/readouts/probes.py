@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
+from interp.ablation.reference_activations import moments
 from interp.checks import plain_edits
 from interp.display.shown import Drawn, Shown
 from interp.engine import Substitutes
@@ -28,7 +29,6 @@ from interp.readouts.lens import check_enough
 from interp.readouts.ridge import Errors, Ridge, errors_of, fit_ridges, r2_resamples
 from interp.readouts.stream import TOKENS, Stage, Token, position_after, read_stream, stages
 from interp.readouts.targets import CLASS, check_targets, one_hot, values
-from interp.references import moments
 from training.checkpoint import Checkpoint
 from training.config import RunConfig, stream_seed
 from training.errors import UserError, one_of

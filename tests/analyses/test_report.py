@@ -20,7 +20,7 @@ from analyses.report.emergence import onsets
 from analyses.report.evidence import gather, pool, sets_of
 from analyses.report.report import report as make_report
 from analyses.report.tables import tables
-from interp.ablation import ablate
+from interp.ablation.ablate import ablate
 from interp.display import svg
 from interp.heads import Head, show
 from interp.scores import score, selection_scores

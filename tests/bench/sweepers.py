@@ -3,7 +3,7 @@
 All replace one head's z at every token by the same per-position mean, for every head, on the same prompts, and give the
 squared error of every prediction [head prompt point].
 
-    ours     interp.sweep.Sweep.run, as `interp ablate` calls it
+    ours     interp.ablation.runner.Sweep.run, as `interp ablate` calls it
     loop     HookedTransformer.run_with_hooks once for every head and batch, as its users write it
     suffix   the same from the head's layer on: `start_at_layer`, on resid_pre kept by run_with_cache once for all heads
 
@@ -22,11 +22,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from interp.ablation.modes import MODES
+from interp.ablation.runner import Protocol, Sweep
 from interp.heads import Head, all_heads, head_set
 from interp.hooked import hooked
-from interp.interventions import MODES
 from interp.parallel import side_by_side
-from interp.sweep import Protocol, Sweep
 from training.checkpoint import Checkpoint
 
 NAME = "linear"  # the function class: all take the same arithmetic

@@ -17,7 +17,7 @@ from scipy.stats import binom
 
 from analyses.curves.plateaus import exact_interval, fisher
 from analyses.over_seeds import welch
-from interp.designs import bootstrap_p
+from interp.ablation.designs import bootstrap_p
 from interp.seeds import null_means, t_interval
 from interp.stats import critical_effect, effect_resamples, holm, permutation_p
 from training.intervals import bootstrap_weights, percentile_interval

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from interp.ablation.reference_activations import activations
 from interp.engine import (
     EVERY,
     Site,
@@ -18,7 +19,6 @@ from interp.engine import (
 )
 from interp.heads import MLP, Head, all_heads
 from interp.hooked import hooked
-from interp.references import activations
 from training.checkpoint import load
 from training.config import ModelConfig
 from training.errors import UserError

@@ -15,7 +15,11 @@ from hypothesis import strategies as st
 from patching_oracle import assert_same, random_model, random_tokens
 from torch import Tensor
 
-from interp import sweep
+from interp.ablation import runner as sweep
+from interp.ablation.errors import SetErrors
+from interp.ablation.modes import MODES, UNIFORM, Reference
+from interp.ablation.reference_activations import activations, moments
+from interp.ablation.runner import Protocol, class_errors
 from interp.engine import (
     SITES,
     Site,
@@ -28,11 +32,7 @@ from interp.engine import (
     trace,
 )
 from interp.heads import MLP, Head, all_heads
-from interp.interventions import MODES, UNIFORM, Reference
-from interp.measurements import SetErrors
-from interp.references import activations, moments
 from interp.scores import score
-from interp.sweep import Protocol, class_errors
 from training.checkpoint import Checkpoint, load
 from training.progress import progress_bar
 from training.transformer import Transformer

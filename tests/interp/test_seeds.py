@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from interp.ablation import ablate
+from interp.ablation.ablate import ablate
 from interp.heads import Head
 from interp.seeds import N_COMBINATIONS, drawn_together, independent_seeds, null_means, pooled, seed_mean, t_interval
 from training.checkpoint import load

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from analyses.retrospective import study
-from interp.ablation import ablate
+from interp.ablation.ablate import ablate
+from interp.ablation.verdict import verdict
 from interp.heads import Head
 from interp.scores import score, score_all
-from interp.verdict import verdict
 from training.evaluate import evaluation_prompts, predictions
 from training.prompts import last_quarter
 

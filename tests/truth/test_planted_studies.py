@@ -5,7 +5,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from analyses import cause, trace
-from interp.ablation import ablate
+from interp.ablation.ablate import ablate
 from interp.heads import Head
 from training.checkpoint import load
 from training.frames import where

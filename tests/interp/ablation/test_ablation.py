@@ -5,17 +5,18 @@ import pandas as pd
 import pytest
 import torch
 
-from interp import checks, sweep
-from interp.ablation import ablate, add_holm, curve_rows, null_columns, output_norms, removed_by
+from interp import checks
+from interp.ablation import runner as sweep
+from interp.ablation.ablate import ablate, add_holm, curve_rows, null_columns, output_norms, removed_by
+from interp.ablation.control_sets import NullSets
+from interp.ablation.errors import ClassErrors, SetErrors
+from interp.ablation.modes import MODES, Mode, resample
+from interp.ablation.reference_activations import activations, moments, partner_prompts
+from interp.ablation.verdict import verdict
 from interp.engine import SITES
 from interp.heads import MLP, Head, all_heads, head_set, show
-from interp.interventions import MODES, Mode, resample
-from interp.measurements import ClassErrors, SetErrors
 from interp.names import MODE_NAMES
-from interp.nulls import NullSets
-from interp.references import activations, moments, partner_prompts
 from interp.stats import Effect
-from interp.verdict import verdict
 from training.checkpoint import Checkpoint
 from training.errors import CheckError, UserError
 from training.evaluate import evaluation_prompts, no_context_error, predictions

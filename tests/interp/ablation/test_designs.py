@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from interp.ablation import ablate
-from interp.designs import bootstrap_p, cumulative, pairs
+from interp.ablation.ablate import ablate
+from interp.ablation.designs import bootstrap_p, cumulative, pairs
 from interp.heads import Head
 from training.checkpoint import load
 from training.errors import UserError

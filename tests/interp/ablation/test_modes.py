@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from interp.interventions import MODES, Mode, Reference, mode
+from interp.ablation.modes import MODES, Mode, Reference, mode
 from training.errors import UserError
 from training.prompts import PLAIN, Layout
 

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp.ablation.reference_activations import Moments
 from interp.engine import Site, Substitutes, predict_without, removal, trace
 from interp.heads import HeadSet
-from interp.references import Moments
 from training.prompts import Prompts
 from training.transformer import Transformer
 

@@ -1,8 +1,8 @@
 """What happens to the error when components are removed, and whether others would have done the same.
 
-1. Draw test prompts and, apart from them, reference and partner prompts (`interp.references`).
+1. Draw test prompts and, apart from them, reference and partner prompts (`interp.ablation.reference_activations`).
 2. Prove on some of them that every removal acts (`interp.checks`).
-3. Run every set under test and every matched random set on the same prompts (`interp.sweep`).
+3. Run every set under test and every matched random set on the same prompts (`interp.ablation.runner`).
 4. Effects with paired bootstrap intervals; p-values against the null sets; Holm over function classes.
 """
 
@@ -18,24 +18,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.ablation.control_sets import MATCHES, Match, NullSets, matched_sets
+from interp.ablation.errors import Cell, ClassErrors, cells
+from interp.ablation.modes import DEFAULT_MODES, UNIFORM, Mode, mode
+from interp.ablation.reference_activations import activations
+from interp.ablation.runner import CHUNK, MEMORY, Protocol, class_errors
+from interp.ablation.store import Store
+from interp.ablation.verdict import VERDICTS, keep_verdict, verdict
 from interp.display.shown import Drawn, Shown
 from interp.engine import check_site
 from interp.heads import MLP, Head, HeadSet, all_heads, show
-from interp.interventions import DEFAULT_MODES, UNIFORM, Mode, mode
-from interp.measurements import Cell, ClassErrors, cells
-from interp.nulls import MATCHES, Match, NullSets, matched_sets
 from interp.parallel import side_by_side
 from interp.positions import check_points, parse_points, parse_tokens
-from interp.references import activations
 from interp.stats import (
     Effect,
     detectable_effect,
     holm,
     permutation_p,
 )
-from interp.store import Store
-from interp.sweep import CHUNK, MEMORY, Protocol, class_errors
-from interp.verdict import VERDICTS, keep_verdict, verdict
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.errors import UserError, one_of
@@ -102,12 +102,12 @@ class Ablation(Shown):
         return max(errors.spot_check for errors in self.errors.values())
 
     def tables(self) -> list[Table]:
-        from interp.ablation_tables import ablation_table
+        from interp.ablation.tables import ablation_table
 
         return [ablation_table(self)]
 
     def sentences(self, scores: dict[str, float] | None = None) -> list[str]:
-        """The verdict (`interp.verdict`), for few enough sets to be read.
+        """The verdict (`interp.ablation.verdict`), for few enough sets to be read.
 
         Args:
             scores: the lowest retrospective score within each set, by its name, to tell decoys.
@@ -117,7 +117,7 @@ class Ablation(Shown):
         return verdict(self.table, scores) if self.design == "remove" else keep_verdict(self.table)
 
     def maps(self) -> list[str]:
-        from interp.ablation_tables import effect_maps
+        from interp.ablation.tables import effect_maps
 
         return effect_maps(self)
 
@@ -186,7 +186,7 @@ def ablate(
         checkpoint: a loaded run (`interp.load`).
         sets: the sets (`interp.parse_heads`); choose them on other prompts (stream `selection` of `score`).
         classes: function classes; None takes those of the run.
-        modes: what a removed component gives instead: names in `interp.interventions.MODES`, or modes of your own; not
+        modes: what a removed component gives instead: names in `interp.ablation.modes.MODES`, or modes of your own; not
             used at the site `pattern`.
         design: `remove` the sets, or `keep` only them and remove every other head.
         site: of heads: `z`, `pattern` or `value`, see `interp.engine.SITES`. MLPs are removed at mlp_out.
@@ -196,10 +196,10 @@ def ablate(
         n_null_prompts: on how many of them, the first ones, null sets are measured; a set under test is compared with
             them by its effect on the same prompts. What prompts add to the spread of effects over sets is small.
         n_controls: null sets per set and matching; all there are when there are no more.
-        matches: how null sets are matched, see `interp.nulls.MATCHES`.
+        matches: how null sets are matched, see `interp.ablation.control_sets.MATCHES`.
         seed: of prompts, null sets and resampling.
         memory: bytes that activations may take.
-        store: keeps finished pieces, so that an interrupted sweep goes on (`interp.store.Store`).
+        store: keeps finished pieces, so that an interrupted sweep goes on (`interp.ablation.store.Store`).
 
     Raises:
         CheckError: a removal did not act, or acted where it should not.

@@ -45,7 +45,7 @@ class Mode:
         replacement: what to give instead.
         partner: whose activations `Reference.partner` holds: of another prompt of the class, of the same inputs under
             another function or another class, of the same function on other inputs, or no one's (`noise`).
-        fitted: whether the constants are fitted to each set (`interp.optimal`), starting from `replacement`.
+        fitted: whether the constants are fitted to each set (`interp.ablation.optimal`), starting from `replacement`.
     """
 
     name: str

@@ -32,7 +32,7 @@ def verdict(table: pd.DataFrame, scores: dict[str, float] | None = None) -> list
     """One paragraph per head set, with a sentence or two per function class and range of pairs.
 
     Args:
-        table: of an `interp.ablation.Ablation` in which sets were removed.
+        table: of an `interp.ablation.ablate.Ablation` in which sets were removed.
         scores: the lowest retrospective score within each set (keys as in the column `heads`), for rule 5.
     """
     groups: dict[str, dict[tuple[str, str], list[Row]]] = {}
@@ -130,7 +130,7 @@ def keep_verdict(table: pd.DataFrame) -> list[str]:
     """One paragraph per set that was kept while all other heads were removed.
 
     Args:
-        table: of an `interp.ablation.Ablation` of the design `keep`.
+        table: of an `interp.ablation.ablate.Ablation` of the design `keep`.
     """
     groups: dict[str, list[str]] = {}
     for row in records(table):

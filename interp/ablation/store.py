@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from interp.ablation.errors import SetErrors
 from interp.heads import HeadSet, show
-from interp.measurements import SetErrors
 from training.errors import UserError
 from training.settings import to_dict
 

@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from interp.ablation import measure, plan
+from interp.ablation.ablate import measure, plan
+from interp.ablation.errors import Cell, cells
+from interp.ablation.modes import DEFAULT_MODES, Mode
+from interp.ablation.runner import MEMORY, Protocol
+from interp.ablation.store import Store
 from interp.display.shown import Drawn, Shown
 from interp.heads import Head, HeadSet, head_set, show
-from interp.interventions import DEFAULT_MODES, Mode
-from interp.measurements import Cell, cells
 from interp.stats import holm, interval_of, permutation_p
-from interp.store import Store
-from interp.sweep import MEMORY, Protocol
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.errors import UserError
@@ -57,7 +57,7 @@ class CumulativeAblation(Shown):
     protocol: Protocol
 
     def tables(self) -> list[Table]:
-        from interp.ablation_tables import cumulative_table
+        from interp.ablation.tables import cumulative_table
 
         return [cumulative_table(self)]
 
@@ -187,7 +187,7 @@ class PairAblation(Shown):
     protocol: Protocol
 
     def tables(self) -> list[Table]:
-        from interp.ablation_tables import pair_table
+        from interp.ablation.tables import pair_table
 
         return [pair_table(self)]
 

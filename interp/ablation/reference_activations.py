@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.ablation.modes import Mode, Partner, Reference
 from interp.engine import Site, Substitutes
-from interp.interventions import Mode, Partner, Reference
 from interp.parallel import side_by_side
 from training.config import RunConfig, stream_seed
 from training.errors import UserError

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from interp.verdict import keep_verdict, pooled_verdict, size_of, verdict
+from interp.ablation.verdict import keep_verdict, pooled_verdict, size_of, verdict
 
 ROW = {
     "heads": "0.1",

@@ -1,9 +1,9 @@
 """Runs every set of components under every mode on the prompts of one class, and keeps the error of each prompt.
 
-1. Reference prompts give the constants (`interp.references`), partner prompts what is resampled.
+1. Reference prompts give the constants (`interp.ablation.reference_activations`), partner prompts what is resampled.
 2. Test prompts go through in chunks; each chunk is traced once and shared by all sets and modes.
 3. Sets with the same first layer are stacked into one pass, as many as the memory limit allows.
-4. With a store (`interp.store`) every finished piece is kept, so that an interrupted sweep goes on where it stopped.
+4. With a store (`interp.ablation.store`) every finished piece is kept, so that an interrupted sweep goes on where it stopped.
 """
 
 import math
@@ -18,6 +18,20 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
+from interp.ablation.errors import ClassErrors, SetErrors, joined
+from interp.ablation.modes import Mode
+from interp.ablation.optimal import FITTED, fit_constants
+from interp.ablation.reference_activations import (
+    Moments,
+    Sums,
+    activations,
+    moments_of,
+    normal_like,
+    partner_prompts,
+    substitutes,
+    sums,
+)
+from interp.ablation.store import Store, context, is_covered
 from interp.checks import CHECKED, check_removal, spot_check
 from interp.engine import (
     Removal,
@@ -31,12 +45,7 @@ from interp.engine import (
     trace,
 )
 from interp.heads import MLP, HeadSet, head_set, show
-from interp.interventions import Mode
-from interp.measurements import ClassErrors, SetErrors, joined
-from interp.optimal import FITTED, fit_constants
 from interp.parallel import side_by_side
-from interp.references import Moments, Sums, activations, moments_of, normal_like, partner_prompts, substitutes, sums
-from interp.store import Store, context, is_covered
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig, RunConfig
 from training.evaluate import evaluation_prompts, no_context_error

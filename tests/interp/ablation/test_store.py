@@ -2,11 +2,11 @@ import pandas as pd
 import pytest
 import torch
 
-from interp.ablation import ablate
+from interp.ablation.ablate import ablate
+from interp.ablation.modes import Mode
+from interp.ablation.runner import Sweep
+from interp.ablation.store import FILE, Store
 from interp.heads import Head
-from interp.interventions import Mode
-from interp.store import FILE, Store
-from interp.sweep import Sweep
 from training.checkpoint import load
 from training.errors import UserError
 from training.function_classes import FAMILIES

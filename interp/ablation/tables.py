@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from interp.ablation import Ablation
-from interp.designs import CumulativeAblation, PairAblation
+from interp.ablation.ablate import Ablation
+from interp.ablation.designs import CumulativeAblation, PairAblation
 from interp.display.heat_maps import head_map
 from interp.heads import head_grid
 from training.frames import distinct, where

@@ -2,7 +2,7 @@
 
 A null set is any other set of the same shape, also one that shares heads with the set under test. Only then is p
 uniform if the set was picked at random: against disjoint sets alone, every set that happens to hold one important head
-would look special (tests/interp/test_nulls.py counts how often). What removal costs without any of the tested heads is
+would look special (tests/interp/ablation/test_control_sets.py counts how often). What removal costs without any of the tested heads is
 reported beside p.
 """
 
@@ -53,7 +53,7 @@ def matched_sets(heads: HeadSet, norms: Norms, *, match: Match, n_sets: int, rng
 
     Args:
         heads: the set under test; MLPs are matched with MLPs.
-        norms: the output norm of every head and MLP of the model (`interp.ablation.output_norms`).
+        norms: the output norm of every head and MLP of the model (`interp.ablation.ablate.output_norms`).
         match: see `MATCHES`.
         n_sets: how many to draw.
         rng: draws them.

@@ -10,17 +10,17 @@ import pandas as pd
 import typer
 from jaxtyping import Float
 
-from interp.ablation import Ablation, Design, ablate, plan, removed_by
-from interp.ablation_tables import pooled_table
-from interp.designs import CumulativeAblation, PairAblation, check_several, cumulative, pairs
+from interp.ablation.ablate import Ablation, Design, ablate, plan, removed_by
+from interp.ablation.designs import CumulativeAblation, PairAblation, check_several, cumulative, pairs
+from interp.ablation.modes import mode as intervention
+from interp.ablation.reference_activations import partner_prompts
+from interp.ablation.store import Store
+from interp.ablation.tables import pooled_table
+from interp.ablation.verdict import VERDICTS, pooled_verdict
 from interp.display.shown import Drawn
 from interp.heads import MLP, Head, HeadSet, head_set, parse_heads, show
-from interp.interventions import mode as intervention
-from interp.references import partner_prompts
 from interp.scores import selection_scores
 from interp.seeds import independent_seeds, pooled
-from interp.store import Store
-from interp.verdict import VERDICTS, pooled_verdict
 from training import options, output
 from training.checkpoint import Checkpoint
 from training.commands import check_classes
@@ -140,7 +140,7 @@ def check_design(design: str, sets: Sequence[HeadSet], checkpoint: Checkpoint) -
 
 
 def check_partners(config: RunConfig, names: Sequence[str], modes: Sequence[str]) -> None:
-    """Refuse before anything is computed what `interp.references` has no prompts for.
+    """Refuse before anything is computed what `interp.ablation.reference_activations` has no prompts for.
 
     Raises:
         UserError: a mode needs another function class and there is none.

@@ -1,0 +1,1 @@
+"""Ablation: heads and MLPs replaced, effects with intervals, control sets, verdicts."""
