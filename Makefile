@@ -48,7 +48,7 @@ coverage: install
 
 # Which changes of the formulae no test notices: an hour of a core; `make mutants MUTANTS='interp.stats.*'` takes some.
 # Of interp.ablation.ablate, interp.seeds and analyses.consistency.within only what needs no model.
-MUTANTS := interp.stats.* interp.ablation.verdict.* interp.ablation.control_sets.* interp.ablation.modes.* interp.engine.* training.intervals.* \
+MUTANTS := interp.stats.* interp.ablation.verdict.* interp.ablation.control_sets.* interp.ablation.modes.* interp.model.engine.* training.intervals.* \
 	training.curriculum.* analyses.agreement.* analyses.over_seeds.* analyses.consistency.matching.* \
 	$(foreach name,null_columns add_holm curve_rows removed_by,interp.ablation.ablate.x_$(name)__*) \
 	$(foreach name,independent_seeds null_means drawn_together seed_mean t_interval,interp.seeds.x_$(name)__*) \

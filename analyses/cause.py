@@ -24,9 +24,9 @@ from analyses.groups import with_all
 from interp.ablation.ablate import Ablation, ablate
 from interp.ablation.modes import DEFAULT_MODES
 from interp.ablation.verdict import ATTENDS, HALF, pooled_verdict
-from interp.heads import HeadSet, all_heads, heads_above, show
+from interp.model.heads import HeadSet, all_heads, heads_above, show
 from interp.plots import GREY, MODES, NULL, figure_of, grid_of_axes, legend_beside, row_of_axes
-from interp.scores import score, selection_scores
+from interp.scores.score import score, selection_scores
 from interp.seeds import independent_seeds, pooled, seed_mean
 from interp.stats import SIGNIFICANT
 from interp.words import counted, listed

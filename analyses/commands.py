@@ -133,7 +133,7 @@ def retrospective(
     """
     from analyses import retrospective as question
     from interp.commands import print_curves
-    from interp.heads import show
+    from interp.model.heads import show
     from training import output
     from training.checkpoint import load
 
@@ -265,7 +265,7 @@ def report(
     from analyses.report import files
     from analyses.report.evidence import Settings
     from analyses.report.report import report as make
-    from interp.scores import check_scores
+    from interp.scores.score import check_scores
     from training import output
     from training.patterns import load_all
 

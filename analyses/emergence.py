@@ -24,9 +24,9 @@ from analyses.findings import Findings
 from analyses.snapshots import earlier_steps, from_then_on
 from interp.ablation.ablate import ablate
 from interp.ablation.verdict import ATTENDS, HALF
-from interp.heads import HeadSet, heads_above, highest_head, show
+from interp.model.heads import HeadSet, heads_above, highest_head, show
 from interp.plots import GREY, INTACT, MODES, NULL, figure_of, grid_of_axes, legend_beside
-from interp.scores import score, selection_scores
+from interp.scores.score import score, selection_scores
 from interp.seeds import independent_seeds, seed_mean
 from interp.words import counted
 from training.checkpoint import Checkpoint, load

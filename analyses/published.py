@@ -28,8 +28,8 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from interp.plots import GREY, NULL, row_of_axes, save_figure
-from interp.score_kinds import SCORES
-from interp.scores import score
+from interp.scores.kinds import SCORES
+from interp.scores.score import score
 from training.checkpoint import Checkpoint
 from training.output import write_table
 

@@ -21,13 +21,13 @@ from matplotlib.axes import Axes
 from analyses.findings import Findings
 from analyses.groups import with_all
 from interp.ablation.verdict import ATTENDS
-from interp.heads import Head, HeadSet, heads_above
+from interp.model.heads import Head, HeadSet, heads_above
 from interp.patching.paths import ALL, path_effects
 from interp.patching.receivers import Receiver, all_receivers
 from interp.plots import MODES, NULL, row_of_axes
 from interp.readouts.decoding import decode_heads
 from interp.readouts.probes import DEFAULT
-from interp.scores import selection_scores
+from interp.scores.score import selection_scores
 from interp.seeds import independent_seeds, seed_mean
 from training.checkpoint import Checkpoint
 from training.frames import where
@@ -138,7 +138,7 @@ def groups_of_readers(checkpoint: Checkpoint, head: Head) -> dict[str, tuple[Rec
 
 def group_of(receiver: Receiver, head: Head) -> str:
     """
-    >>> from interp.heads import MLP
+    >>> from interp.model.heads import MLP
     >>> group_of(Receiver(0, MLP, "mlp"), Head(0, 1)), group_of(Receiver(2, 3, "k"), Head(0, 1))
     ('own mlp', 'keys')
     """

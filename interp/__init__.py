@@ -23,41 +23,41 @@ if TYPE_CHECKING:
     from interp.ablation.designs import cumulative, pairs
     from interp.attribution.attribute import attribute, attribute_edges
     from interp.attribution.circuits import circuits
-    from interp.heads import Head, parse_heads
-    from interp.hooked import hooked
+    from interp.model.heads import Head, parse_heads
+    from interp.model.hooked_transformer import hooked
     from interp.patching.maps import patch
     from interp.patching.pairs import prompt_pairs
     from interp.patching.paths import path_effects
-    from interp.patterns import patterns
     from interp.readouts.decoding import decode_heads
     from interp.readouts.lens import lens
     from interp.readouts.probes import probe
     from interp.readouts.swap import swap
-    from interp.scores import score
+    from interp.scores.patterns import patterns
+    from interp.scores.score import score
     from interp.seeds import pooled
     from training.checkpoint import load
 
 # Resolved on first use, so that `import interp` and `interp --help` import no torch.
 _HOMES = {
-    "Head": "interp.heads",
+    "Head": "interp.model.heads",
     "ablate": "interp.ablation.ablate",
     "attribute": "interp.attribution.attribute",
     "attribute_edges": "interp.attribution.attribute",
     "circuits": "interp.attribution.circuits",
     "cumulative": "interp.ablation.designs",
     "decode_heads": "interp.readouts.decoding",
-    "hooked": "interp.hooked",
+    "hooked": "interp.model.hooked_transformer",
     "lens": "interp.readouts.lens",
     "load": "training.checkpoint",
     "pairs": "interp.ablation.designs",
-    "parse_heads": "interp.heads",
+    "parse_heads": "interp.model.heads",
     "patch": "interp.patching.maps",
     "path_effects": "interp.patching.paths",
-    "patterns": "interp.patterns",
+    "patterns": "interp.scores.patterns",
     "pooled": "interp.seeds",
     "probe": "interp.readouts.probes",
     "prompt_pairs": "interp.patching.pairs",
-    "score": "interp.scores",
+    "score": "interp.scores.score",
     "swap": "interp.readouts.swap",
 }
 

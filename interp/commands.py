@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from interp.scores import HeadScores
+    from interp.scores.score import HeadScores
     from training.checkpoint import Checkpoint
 
 
@@ -169,9 +169,9 @@ def score(
     json: options.Json = False,
     out: options.Out = None,
 ) -> None:
-    from interp.positions import parse_points
-    from interp.scores import check_scores, measures_of, score_all
-    from interp.weightings import weighting
+    from interp.model.positions import parse_points
+    from interp.scores.score import check_scores, measures_of, score_all
+    from interp.scores.weightings import weighting
     from training import output
     from training.patterns import load_all
 
@@ -207,7 +207,7 @@ def score(
     if json:
         print_score_json(results, {"seed": seed, "prompts": prompts})
         return
-    from interp.score_tables import score_tables
+    from interp.scores.tables import score_tables
 
     asked = [("inputs", inputs), ("shift", None if shift == "none" else shift), ("pairs", points)]
     about = [f"{what} {given}" for what, given in asked if given and "," not in given]

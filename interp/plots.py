@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 
 from interp.ablation.ablate import Ablation
 from interp.ablation.designs import CumulativeAblation, PairAblation
-from interp.heads import head_grid
-from interp.patterns import Patterns
-from interp.positions import show_points
-from interp.scores import HeadScores
+from interp.model.heads import head_grid
+from interp.model.positions import show_points
+from interp.scores.patterns import Patterns
+from interp.scores.score import HeadScores
 from training.files import write_atomically
 from training.frames import where
 from training.output import records

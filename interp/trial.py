@@ -50,7 +50,7 @@ def error_on_linear(checkpoint: Checkpoint) -> float:
 
 def check_hooked() -> Finding:
     """TransformerLens has the class that `interp.hooked` needs, and computes the same with it."""
-    from interp.hooked import hooked  # seconds
+    from interp.model.hooked_transformer import hooked  # seconds
 
     model = load(MODEL).model
     apart = distance(model, hooked(model))

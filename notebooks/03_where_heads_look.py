@@ -28,8 +28,8 @@ import pandas as pd
 
 from interp import ablate, load, parse_heads, patterns, score
 from interp.plots import row_of_axes
-from interp.score_kinds import SCORES
-from interp.scores import Measure, score_all
+from interp.scores.kinds import SCORES
+from interp.scores.score import Measure, score_all
 from training.checkpoint import snapshot_steps, zoo_path
 from training.evaluate import evaluation_prompts, predictions
 from training.state import new_state

@@ -26,7 +26,7 @@ import math
 import pandas as pd
 
 from interp import ablate, load, parse_heads, pooled, score
-from interp.heads import show
+from interp.model.heads import show
 from interp.plots import MODES, row_of_axes
 from interp.seeds import independent_seeds
 

@@ -29,7 +29,7 @@ import torch
 
 from analyses.trace import groups_of_readers
 from interp import attribute, load, parse_heads, patch, path_effects, prompt_pairs, score
-from interp.heads import EMBED
+from interp.model.heads import EMBED
 from interp.patching.pairs import CORRUPTIONS
 from interp.patching.receivers import parse_receivers
 from interp.plots import row_of_axes

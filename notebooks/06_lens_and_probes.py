@@ -28,8 +28,8 @@ from interp import decode_heads, lens, load, parse_heads, patterns, probe, swap
 from interp.readouts.lens import implied_predictions, tuned_readouts
 from interp.readouts.probes import Protocol
 from interp.readouts.stream import stages
-from interp.score_kinds import SCORES
-from interp.scores import Measure, score_all
+from interp.scores.kinds import SCORES
+from interp.scores.score import Measure, score_all
 from training.baselines.plain import gradient_descent, least_squares, ridge
 from training.evaluate import evaluation_prompts
 

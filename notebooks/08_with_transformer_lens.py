@@ -32,7 +32,7 @@ import torch
 from transformer_lens import HookedTransformer, patching
 
 from interp import ablate, hooked, load, parse_heads, patch, patterns, prompt_pairs, score
-from interp.engine import read_sites
+from interp.model.engine import read_sites
 from interp.patching.composition import composition
 from interp.plots import row_of_axes
 from training.checkpoint import WEIGHTS, write_config, write_weights
@@ -412,7 +412,7 @@ assert torch.equal(predictions(again.model, prompts), predictions(changed.model,
 # ## TransformerLens 4
 #
 # Version 4 removed `HookedTransformer`; this package pins 3.x. The weights of a checkpoint load there too, through its
-# own conversion. This is what `tests/interp/test_transformer_lens_4.py` runs in an environment with 4.x, and its
+# own conversion. This is what `tests/interp/model/test_transformer_lens_4.py` runs in an environment with 4.x, and its
 # numbers equal ours within 1e-5. It is **not run here**; arguments are the checkpoint's directory, prompts as a
 # safetensors file, an output file and the sites.
 #

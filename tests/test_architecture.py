@@ -11,7 +11,7 @@ import pytest
 from jaxtyping import TypeCheckError
 from torch import zeros
 
-from interp.scores import weigh
+from interp.scores.score import weigh
 from training.checkpoint import read_config, read_history, zoo_names, zoo_path, zoo_root
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ def test_a_wrong_shape_is_caught():
 
 
 def test_shapes_are_not_checked_for_users():
-    code = "import torch; from interp.weightings import shares; print(shares(torch.zeros(2, dtype=int)).shape)"
+    code = "import torch; from interp.scores.weightings import shares; print(shares(torch.zeros(2, dtype=int)).shape)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "torch.Size" in done.stdout
 
@@ -48,7 +48,7 @@ def test_importing_interp_imports_no_torch():
 
 def test_the_command_line_and_training_never_import_transformer_lens():
     code = (
-        "import sys, interp.commands, interp.ablation.ablate, interp.scores, interp.plots, analyses.retrospective\n"
+        "import sys, interp.commands, interp.ablation.ablate, interp.scores.score, interp.plots, analyses.retrospective\n"
         "import training.trainer; assert 'transformer_lens' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

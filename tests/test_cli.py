@@ -13,7 +13,7 @@ import pytest
 
 from analyses.commands import STUDIES
 from interp.names import SCORE_DEFINITIONS, WEIGHTING_DEFINITIONS
-from interp.scores import score
+from interp.scores.score import score
 from training.baselines import BASELINES
 from training.checkpoint import load, zoo_names, zoo_path
 from training.flops import step_flops

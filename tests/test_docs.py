@@ -24,7 +24,7 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 UNTOUCHED = """
 from interp.ablation.modes import MODES
 from interp.names import MODE_NAMES, SCORE_NAMES
-from interp.score_kinds import SCORES
+from interp.scores.kinds import SCORES
 from training.function_classes import FAMILIES
 from training.names import CLASS_NAMES
 assert (tuple(FAMILIES), tuple(SCORES), tuple(MODES)) == (CLASS_NAMES, SCORE_NAMES, MODE_NAMES)

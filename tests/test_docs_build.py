@@ -14,7 +14,7 @@ import griffe
 import pytest
 
 import interp
-from interp.scores import weigh
+from interp.scores.score import weigh
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "notebooks"

@@ -8,7 +8,7 @@ names and are read or replaced through `edits`:
     model(prompt, {"blocks.0.attn.hook_z": lambda z: z * 0})      # every head of layer 0 removed
     model.predict(prompt)                                         # only what the x tokens predict, fastest
 
-A block is cut where heads are cut, at z, so that a sweep can start from a recorded z (`interp.engine`).
+A block is cut where heads are cut, at z, so that a sweep can start from a recorded z (`interp.model.engine`).
 """
 
 import math

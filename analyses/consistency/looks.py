@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analyses.consistency.matching import Pattern, descriptions, halves
-from interp.parallel import side_by_side
-from interp.score_kinds import SCORES
-from interp.scores import weigh, weighted_attention
-from interp.weightings import WEIGHTINGS
+from interp.model.parallel import side_by_side
+from interp.scores.kinds import SCORES
+from interp.scores.score import weigh, weighted_attention
+from interp.scores.weightings import WEIGHTINGS
 from training.checkpoint import Checkpoint
 from training.config import RunConfig
 from training.evaluate import evaluation_prompts

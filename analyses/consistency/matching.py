@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 
-from interp.score_kinds import uniform_attention
+from interp.scores.kinds import uniform_attention
 from training.prompts import Layout
 
 Within = Literal["layer", "model"]

@@ -6,7 +6,7 @@ import pandas as pd
 
 from analyses.consistency.between import EVERYONE
 from analyses.consistency.within import SUMMARIES, TOP, Model, Row
-from interp.heads import show
+from interp.model.heads import show
 from training.frames import where
 from training.output import number, records
 

@@ -32,7 +32,7 @@ from analyses.agreement import (
 from analyses.consistency.looks import Looks
 from analyses.over_seeds import NOTHING, welch
 from interp.ablation.verdict import ATTENDS
-from interp.heads import HeadSet, heads_above
+from interp.model.heads import HeadSet, heads_above
 from interp.seeds import t_interval
 from interp.stats import holm, interval_of
 from training.checkpoint import Checkpoint

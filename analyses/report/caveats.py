@@ -6,7 +6,7 @@ from typing import Any
 
 from analyses.report.evidence import Evidence, ModelEvidence
 from interp.ablation.verdict import ATTENDS, size_of
-from interp.heads import show
+from interp.model.heads import show
 from interp.seeds import independent_seeds
 from interp.stats import SIGNIFICANT
 from interp.words import counted

@@ -11,8 +11,8 @@ import pandas as pd
 from analyses.curves.same_prompts import errors_on
 from analyses.snapshots import earlier_steps, from_then_on, spread
 from interp.ablation.verdict import ATTENDS
-from interp.heads import HeadSet, all_heads
-from interp.scores import score
+from interp.model.heads import HeadSet, all_heads
+from interp.scores.score import score
 from training.checkpoint import Checkpoint, load
 from training.convergence import FRACTION
 from training.progress import progress_bar

@@ -20,7 +20,7 @@ from analyses.report.evidence import Evidence, ModelEvidence
 from analyses.report.protocol import Protocol
 from analyses.report.tables import tables
 from interp.ablation.verdict import ATTENDS, pooled_verdict, verdict
-from interp.heads import highest_head
+from interp.model.heads import highest_head
 from training.frames import where
 from training.output import records
 

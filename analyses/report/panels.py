@@ -13,7 +13,7 @@ from analyses.report.evidence import LEAD, Evidence, ModelEvidence
 from analyses.report.matrices import matrix
 from interp.display.heat_maps import head_map
 from interp.display.svg import MODES, SOFT
-from interp.heads import show
+from interp.model.heads import show
 from training.frames import where
 from training.output import records
 

@@ -12,7 +12,7 @@ from analyses.report.dose import dose_correlations, median_and_range
 from analyses.report.emergence import onsets
 from analyses.report.evidence import LEAD, Evidence, ModelEvidence
 from analyses.report.tables import model_rows
-from interp.heads import Head, show
+from interp.model.heads import Head, show
 from interp.patching.paths import ALL
 from training.frames import where
 from training.output import count, interval, number, records

@@ -7,7 +7,7 @@ import pandas as pd
 from analyses.report.agreement import between_classes, between_models
 from analyses.report.dose import dose_correlations, dose_response
 from analyses.report.evidence import LEAD, Evidence, ModelEvidence
-from interp.heads import show
+from interp.model.heads import show
 from training.frames import where
 from training.output import records
 

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.heads import Head
+from interp.model.heads import Head
 from interp.readouts.lens import KINDS, implied_predictions, tuned_readouts
 from interp.readouts.probes import Protocol, probe, untrained_twin
 from interp.readouts.stream import Token, stages
 from interp.readouts.targets import TARGETS
-from interp.score_kinds import SCORES
-from interp.scores import HeadScores, Measure, score_all
+from interp.scores.kinds import SCORES
+from interp.scores.score import HeadScores, Measure, score_all
 from interp.seeds import independent_seeds
 from training.checkpoint import Checkpoint
 from training.evaluate import evaluation_prompts, no_context_error

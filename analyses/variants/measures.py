@@ -11,8 +11,8 @@ from analyses.curves.plateaus import LEFT
 from analyses.curves.same_prompts import ClassErrors
 from interp.ablation.ablate import Ablation, ablate
 from interp.ablation.verdict import ATTENDS
-from interp.heads import HeadSet, all_heads, heads_above, show
-from interp.scores import selection_scores
+from interp.model.heads import HeadSet, all_heads, heads_above, show
+from interp.scores.score import selection_scores
 from training.checkpoint import Checkpoint
 from training.frames import where
 from training.options import DEFAULT_CONTROLS

@@ -1,7 +1,7 @@
 """What happens to the error when components are removed, and whether others would have done the same.
 
 1. Draw test prompts and, apart from them, reference and partner prompts (`interp.ablation.reference_activations`).
-2. Prove on some of them that every removal acts (`interp.checks`).
+2. Prove on some of them that every removal acts (`interp.model.self_checks`).
 3. Run every set under test and every matched random set on the same prompts (`interp.ablation.runner`).
 4. Effects with paired bootstrap intervals; p-values against the null sets; Holm over function classes.
 """
@@ -26,10 +26,10 @@ from interp.ablation.runner import CHUNK, MEMORY, Protocol, class_errors
 from interp.ablation.store import Store
 from interp.ablation.verdict import VERDICTS, keep_verdict, verdict
 from interp.display.shown import Drawn, Shown
-from interp.engine import check_site
-from interp.heads import MLP, Head, HeadSet, all_heads, show
-from interp.parallel import side_by_side
-from interp.positions import check_points, parse_points, parse_tokens
+from interp.model.engine import check_site
+from interp.model.heads import MLP, Head, HeadSet, all_heads, show
+from interp.model.parallel import side_by_side
+from interp.model.positions import check_points, parse_points, parse_tokens
 from interp.stats import (
     Effect,
     detectable_effect,
@@ -189,8 +189,8 @@ def ablate(
         modes: what a removed component gives instead: names in `interp.ablation.modes.MODES`, or modes of your own; not
             used at the site `pattern`.
         design: `remove` the sets, or `keep` only them and remove every other head.
-        site: of heads: `z`, `pattern` or `value`, see `interp.engine.SITES`. MLPs are removed at mlp_out.
-        at: the tokens at which components are removed, see `interp.positions.TOKENS`.
+        site: of heads: `z`, `pattern` or `value`, see `interp.model.engine.SITES`. MLPs are removed at mlp_out.
+        at: the tokens at which components are removed, see `interp.model.positions.TOKENS`.
         points: the ranges of pairs over which the effect is measured, such as `0-3,12-15`; None is the last quarter.
         n_prompts: per class; the same ones for every condition.
         n_null_prompts: on how many of them, the first ones, null sets are measured; a set under test is compared with

@@ -18,8 +18,8 @@ from interp.ablation.store import Store
 from interp.ablation.tables import pooled_table
 from interp.ablation.verdict import VERDICTS, pooled_verdict
 from interp.display.shown import Drawn
-from interp.heads import MLP, Head, HeadSet, head_set, parse_heads, show
-from interp.scores import selection_scores
+from interp.model.heads import MLP, Head, HeadSet, head_set, parse_heads, show
+from interp.scores.score import selection_scores
 from interp.seeds import independent_seeds, pooled
 from training import options, output
 from training.checkpoint import Checkpoint

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from interp.heads import MLP, Head, HeadSet, head_set
+from interp.model.heads import MLP, Head, HeadSet, head_set
 
 Match = Literal["layer", "size", "norm"]
 MATCHES: Mapping[Match, str] = {

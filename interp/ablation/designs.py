@@ -16,7 +16,7 @@ from interp.ablation.modes import DEFAULT_MODES, Mode
 from interp.ablation.runner import MEMORY, Protocol
 from interp.ablation.store import Store
 from interp.display.shown import Drawn, Shown
-from interp.heads import Head, HeadSet, head_set, show
+from interp.model.heads import Head, HeadSet, head_set, show
 from interp.stats import holm, interval_of, permutation_p
 from training.checkpoint import Checkpoint
 from training.config import stream_seed

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from interp.heads import HeadSet
-from interp.positions import show_points
+from interp.model.heads import HeadSet
+from interp.model.positions import show_points
 from interp.stats import UNDEFINED, Effect, effect_resamples, paired_effects
 from training.config import stream_seed
 from training.intervals import bootstrap_weights

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.ablation.reference_activations import Moments
-from interp.engine import Site, Substitutes, predict_without, removal, trace
-from interp.heads import HeadSet
+from interp.model.engine import Site, Substitutes, predict_without, removal, trace
+from interp.model.heads import HeadSet
 from training.prompts import Prompts
 from training.transformer import Transformer
 

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.ablation.modes import Mode, Partner, Reference
-from interp.engine import Site, Substitutes
-from interp.parallel import side_by_side
+from interp.model.engine import Site, Substitutes
+from interp.model.parallel import side_by_side
 from training.config import RunConfig, stream_seed
 from training.errors import UserError
 from training.evaluate import evaluation_generator, evaluation_prompts

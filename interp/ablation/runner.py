@@ -32,8 +32,7 @@ from interp.ablation.reference_activations import (
     sums,
 )
 from interp.ablation.store import Store, context, is_covered
-from interp.checks import CHECKED, check_removal, spot_check
-from interp.engine import (
+from interp.model.engine import (
     Removal,
     Site,
     Substitutes,
@@ -44,8 +43,9 @@ from interp.engine import (
     removal,
     trace,
 )
-from interp.heads import MLP, HeadSet, head_set, show
-from interp.parallel import side_by_side
+from interp.model.heads import MLP, HeadSet, head_set, show
+from interp.model.parallel import side_by_side
+from interp.model.self_checks import CHECKED, check_removal, spot_check
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig, RunConfig
 from training.evaluate import evaluation_prompts, no_context_error
@@ -69,7 +69,7 @@ class Protocol:
         n_null_prompts: on how many of them, the first ones, sets are measured of which only the total effect is needed;
             None is all.
         seed: of the prompts.
-        site: of heads, see `interp.engine.SITES`.
+        site: of heads, see `interp.model.engine.SITES`.
         tokens: where components are removed; None is everywhere.
         ranges: of pairs, over which errors are averaged.
         memory: bytes that activations may take, on all threads together.
@@ -363,7 +363,7 @@ def pass_sizes(config: ModelConfig, n_tokens: int, n_partners: int, protocol: Pr
 
     A chunk keeps two activations of width d_model per layer for its trace and four for each partner; a pass needs about
     twenty of them (q, k, v, z, two of the MLP's width and the stream with its copies). As many chunks run side by side
-    as there are threads (`interp.parallel`).
+    as there are threads (`interp.model.parallel`).
     """
     n_workers = torch.get_num_threads()
     memory, width = protocol.memory // n_workers, 4 * n_tokens * config.d_model

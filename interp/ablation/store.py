@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.ablation.errors import SetErrors
-from interp.heads import HeadSet, show
+from interp.model.heads import HeadSet, show
 from training.errors import UserError
 from training.settings import to_dict
 

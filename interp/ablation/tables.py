@@ -6,7 +6,7 @@ import pandas as pd
 from interp.ablation.ablate import Ablation
 from interp.ablation.designs import CumulativeAblation, PairAblation
 from interp.display.heat_maps import head_map
-from interp.heads import head_grid
+from interp.model.heads import head_grid
 from training.frames import distinct, where
 from training.output import Table, interval, number, records
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from interp.attribution.edges import written
 from interp.attribution.graph import CHANNELS, Graph
-from interp.engine import read_sites
+from interp.model.engine import read_sites
 from interp.patching.engine import QUERY
 from training.prompts import Positions
 from training.transformer import EVERY, Attention, Block, Transformer, causal_mask, fused_attention

@@ -21,7 +21,7 @@ from interp.attribution.nodes import Ends, check_method
 from interp.attribution.receipt import Receipt, receipt
 from interp.attribution.targets import EXACT, AllEdges, Effects, Nodes, Target, flat
 from interp.display.shown import Drawn, Shown
-from interp.parallel import side_by_side
+from interp.model.parallel import side_by_side
 from interp.patching.effects import effect_resamples, gap_exists
 from interp.patching.maps import place_name
 from interp.patching.sites import check_site

@@ -27,7 +27,7 @@ from interp.attribution.graph import Edges, Graph, edges_called, pruned
 from interp.attribution.receipt import largest
 from interp.attribution.targets import EXACT, AllEdges, Effects
 from interp.display.shown import Drawn, Shown
-from interp.parallel import side_by_side
+from interp.model.parallel import side_by_side
 from interp.patching.effects import effect_of, gap_exists
 from interp.patching.pairs import PromptPairs
 from interp.patching.sweep import Question, check_direction, chunks, predictions_at_query

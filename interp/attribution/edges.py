@@ -30,7 +30,7 @@ from interp.attribution.gradients import (
 )
 from interp.attribution.graph import CHANNELS, Graph
 from interp.attribution.nodes import Ends
-from interp.engine import read_sites
+from interp.model.engine import read_sites
 from training.transformer import Transformer
 
 METHODS: Mapping[str, str] = {

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Int
 
-from interp.heads import EMBED, MLP, Head
+from interp.model.heads import EMBED, MLP, Head
 from training.config import ModelConfig
 from training.errors import UserError
 

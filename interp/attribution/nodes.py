@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.attribution.gradients import graded, halfway_points, interpolated, replaced_by
-from interp.engine import read_sites
+from interp.model.engine import read_sites
 from interp.patching.sites import SITES, hook_of
 from training.errors import one_of
 from training.transformer import Transformer

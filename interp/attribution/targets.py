@@ -14,7 +14,7 @@ from torch import Tensor
 from interp.attribution import edges, nodes
 from interp.attribution.graph import Graph
 from interp.attribution.nodes import Ends, Moves
-from interp.heads import HeadSet, parse_heads
+from interp.model.heads import HeadSet, parse_heads
 from interp.patching.maps import patch, place_name, places_of, token_sets
 from interp.patching.paths import parse_senders, path_effects
 from interp.patching.receivers import all_receivers

@@ -18,7 +18,7 @@ from interp.display.svg import (
     text,
     told,
 )
-from interp.heads import Head, HeadSet
+from interp.model.heads import Head, HeadSet
 from training.output import number
 
 NUMBERED = 48

@@ -1,4 +1,4 @@
-"""A patch proves that it acted, before any effect is reported (see `interp.checks`)."""
+"""A patch proves that it acted, before any effect is reported (see `interp.model.self_checks`)."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.checks import require_equal
+from interp.model.self_checks import require_equal
 from interp.patching.engine import Run, predict_patched, recorded, run_on
 from interp.patching.sites import Given, Patch, Patches, Variant, patches_of
 from training.errors import CheckError

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.heads import Head, HeadSet, all_heads
+from interp.model.heads import Head, HeadSet, all_heads
 from interp.stats import permutation_p
 from training.checkpoint import Checkpoint
 from training.config import stream_seed

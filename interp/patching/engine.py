@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.engine import read_sites, stacked
+from interp.model.engine import read_sites, stacked
 from interp.patching.sites import Given, Patches, hook_of
 from training.transformer import EVERY, Past, Sites, Transformer
 

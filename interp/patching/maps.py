@@ -18,12 +18,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.display.shown import Drawn, Shown
-from interp.heads import MLP, HeadSet, parse_heads, show
+from interp.model.heads import MLP, HeadSet, parse_heads, show
+from interp.model.positions import parse_tokens, token_names
 from interp.patching.effects import METRICS, Outcomes, effect_of, error_metrics
 from interp.patching.engine import recorded
 from interp.patching.sites import SITES, Given, Patch, Variant, check_site, head_patches
 from interp.patching.sweep import Prepare, Question, Sweep, check_direction, patch_sweep
-from interp.positions import parse_tokens, token_names
 from training.checkpoint import Checkpoint
 from training.config import RunConfig, stream_seed
 from training.errors import UserError, one_of
@@ -137,7 +137,7 @@ def patch(
         site: a name in `interp.patching.sites.SITES`.
         corrupt: a name in `interp.patching.pairs.CORRUPTIONS`.
         direction: `denoise` patches the clean run's activations into the corrupt run, `noise` the other way.
-        heads: at sites with heads, which of them together; `each` alone (`interp.heads.SYNTAX`, or sets of heads).
+        heads: at sites with heads, which of them together; `each` alone (`interp.model.heads.SYNTAX`, or sets of heads).
         at: tokens, all together or `each` alone; None is `all` at sites with heads and `each` elsewhere.
         examples: pairs before the query; None takes as many as there are.
         n_prompts: per class.

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.display.shown import Drawn, Shown
-from interp.heads import EMBED, MLP, Head, HeadSet, Scores, all_heads, parse_heads, show
+from interp.model.heads import EMBED, MLP, Head, HeadSet, Scores, all_heads, parse_heads, show
 from interp.patching.effects import Outcomes, effect_of, effect_resamples, gap_exists
 from interp.patching.engine import recorded
 from interp.patching.maps import end_row, with_intervals
@@ -95,7 +95,7 @@ def path_effects(
 
     Args:
         checkpoint: a loaded run.
-        senders: sets of heads and MLPs, or `interp.heads.EMBED`; those of a set write together.
+        senders: sets of heads and MLPs, or `interp.model.heads.EMBED`; those of a set write together.
         receivers: sets of inputs (`interp.patching.receivers`); those of a set see the change together.
         classes: function classes; None takes those of the run.
         corrupt: a name in `interp.patching.pairs.CORRUPTIONS`.

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from interp.heads import MLP, Head, HeadSet, all_heads
+from interp.model.heads import MLP, Head, HeadSet, all_heads
 from interp.patching.sites import Patch
 from training.errors import UserError
 

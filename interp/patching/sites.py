@@ -10,7 +10,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.heads import HeadSet
+from interp.model.heads import HeadSet
 from training.errors import one_of
 from training.prompts import Positions
 from training.transformer import EVERY, Edit
@@ -92,7 +92,7 @@ Given = Mapping[tuple[int, str], Float[Tensor, "batch _ ..."]]
 def head_patches(site: str, heads: HeadSet, tokens: Bool[Tensor, " pos"] | None = None) -> Variant:
     """The same site of several heads, in any layers.
 
-    >>> from interp.heads import Head
+    >>> from interp.model.heads import Head
     >>> [(one.layer, one.heads) for one in head_patches("z", (Head(0, 1), Head(0, 3), Head(2, 0)))]
     [(0, (1, 3)), (2, (0,))]
     """

@@ -10,13 +10,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from interp.ablation.runner import PASS, evened
-from interp.parallel import side_by_side
+from interp.model.parallel import side_by_side
 from interp.patching.checks import CHECKED, PLAIN, check_patches, require_difference
 from interp.patching.effects import Outcomes
 from interp.patching.engine import predict_patched, run_on
 from interp.patching.pairs import PromptPairs, prompt_pairs
 from interp.patching.sites import Given, Variant, patches_of
-from interp.scores import selection_scores
+from interp.scores.score import selection_scores
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig
 from training.errors import one_of
@@ -81,7 +81,7 @@ class Question(NamedTuple):
         return max(self.pairs(checkpoint, name).n_examples for name in names)
 
     def scores(self, checkpoint: Checkpoint) -> Float[np.ndarray, "layer head"]:
-        """What heads are chosen by (`interp.scores.selection_scores`)."""
+        """What heads are chosen by (`interp.scores.score.selection_scores`)."""
         return selection_scores(checkpoint, self.n_prompts, self.seed)
 
     @property

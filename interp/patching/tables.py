@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from interp.display.heat_maps import grid_map
-from interp.heads import head_grid
+from interp.model.heads import head_grid
 from interp.patching.maps import PatchMap, place_name, strongest
 from interp.patching.paths import PathEffects
 from interp.patching.sweep import Question

@@ -13,7 +13,7 @@ from training.errors import UserError, one_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from interp.heads import HeadSet
+    from interp.model.heads import HeadSet
     from interp.readouts.decoding import HeadDecoding
     from interp.readouts.probes import Probes, Protocol
     from interp.readouts.stream import Token
@@ -178,8 +178,8 @@ def check_token(text: str) -> "Token":
 
 def heads_to_remove(checkpoint: "Checkpoint", text: str, n_prompts: int, seed: int) -> "HeadSet":
     """The one set of heads that `--without` names; top:K and above:SCORE choose on prompts of their own."""
-    from interp.heads import parse_heads
-    from interp.scores import selection_scores
+    from interp.model.heads import parse_heads
+    from interp.scores.score import selection_scores
 
     model = checkpoint.config.model
     chosen_by = partial(selection_scores, checkpoint, n_prompts, seed)
@@ -226,7 +226,7 @@ def write(results: "list[Probes | HeadDecoding | Swaps]", out: "Path") -> None:
 
 def document(results: "list[Probes | HeadDecoding | Swaps]", protocol: "Protocol") -> dict[str, Any]:
     """What `--json` prints."""
-    from interp.heads import show as show_heads
+    from interp.model.heads import show as show_heads
     from interp.readouts.decoding import HeadDecoding
     from interp.readouts.probes import Probes
     from training import output

@@ -19,12 +19,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.display.shown import Drawn, Shown
-from interp.heads import all_heads
+from interp.model.heads import all_heads
 from interp.readouts.lens import check_enough
 from interp.readouts.probes import DEFAULT, Protocol, Trial, tabulate, untrained_twin
 from interp.readouts.ridge import Errors, errors_of, fit_ridges
 from interp.readouts.stream import activations, token_positions
-from interp.scores import score
+from interp.scores.score import score
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.evaluate import evaluation_prompts

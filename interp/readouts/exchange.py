@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.checks import require_equal
+from interp.model.self_checks import require_equal
 from interp.patching.pairs import PromptPairs
 from interp.readouts.stream import Stage, activations, finish_from, finish_query, read_stream
 from training.errors import CheckError

@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float
 
 from interp.display.shown import Drawn, Shown
-from interp.positions import show_points
+from interp.model.positions import show_points
 from interp.readouts.ridge import Ridge, fit_ridges
 from interp.readouts.stream import Stage, Token, read_stream, stages, token_positions
 from training.baselines.plain import best_ridge, gradient_descent, least_squares

@@ -21,10 +21,10 @@ import torch
 from jaxtyping import Float
 
 from interp.ablation.reference_activations import moments
-from interp.checks import plain_edits
 from interp.display.shown import Drawn, Shown
-from interp.engine import Substitutes
-from interp.heads import HeadSet, show
+from interp.model.engine import Substitutes
+from interp.model.heads import HeadSet, show
+from interp.model.self_checks import plain_edits
 from interp.readouts.lens import check_enough
 from interp.readouts.ridge import Errors, Ridge, errors_of, fit_ridges, r2_resamples
 from interp.readouts.stream import TOKENS, Stage, Token, position_after, read_stream, stages

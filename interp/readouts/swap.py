@@ -26,8 +26,8 @@ import pandas as pd
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.checks import CHECKED
 from interp.display.shown import Drawn, Shown
+from interp.model.self_checks import CHECKED
 from interp.patching.effects import effect_of
 from interp.patching.pairs import prompt_pairs
 from interp.readouts.exchange import Exchange, check_swap, make_exchange

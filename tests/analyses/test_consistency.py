@@ -15,8 +15,8 @@ from analyses.consistency.steps import earlier_steps, foretold, last_of_runs, se
 from analyses.consistency.study import common_classes, label, open_models, study
 from analyses.consistency.within import contrasts_table, curricula_table, within_table
 from analyses.findings import document, write
-from interp.heads import Head
-from interp.scores import score
+from interp.model.heads import Head
+from interp.scores.score import score
 from training.checkpoint import Checkpoint, load
 from training.config import Seeds
 from training.errors import UserError

@@ -10,8 +10,8 @@ import pytest
 
 from analyses import emergence
 from analyses.emergence import Course, arrival, arrivals_of, order, pooled_order, study
-from interp.heads import Head, parse_heads
-from interp.scores import score
+from interp.model.heads import Head, parse_heads
+from interp.scores.score import score
 from training.checkpoint import Checkpoint, load
 from training.config import Seeds
 from training.errors import UserError

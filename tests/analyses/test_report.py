@@ -22,8 +22,8 @@ from analyses.report.report import report as make_report
 from analyses.report.tables import tables
 from interp.ablation.ablate import ablate
 from interp.display import svg
-from interp.heads import Head, show
-from interp.scores import score, selection_scores
+from interp.model.heads import Head, show
+from interp.scores.score import score, selection_scores
 from training.checkpoint import load, snapshot_steps
 from training.errors import UserError
 from training.output import plain

@@ -40,7 +40,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformer_lens import patching
 
-from interp.hooked import hooked
+from interp.model.hooked_transformer import hooked
 from interp.patching.effects import effect_of
 from interp.patching.maps import places_of, source_run
 from interp.patching.sweep import Question, patch_sweep

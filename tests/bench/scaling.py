@@ -68,7 +68,7 @@ def work_of(name: str, sizes: Mapping[str, int]) -> Callable[[], object]:
 
     from interp import attribute, patch
     from interp.attribution.nodes import METHODS
-    from interp.scores import score_all
+    from interp.scores.score import score_all
     from training.state import new_state
     from training.trainer import step_batch, training_predict, training_step
 

@@ -24,9 +24,9 @@ from tqdm import tqdm
 
 from interp.ablation.modes import MODES
 from interp.ablation.runner import Protocol, Sweep
-from interp.heads import Head, all_heads, head_set
-from interp.hooked import hooked
-from interp.parallel import side_by_side
+from interp.model.heads import Head, all_heads, head_set
+from interp.model.hooked_transformer import hooked
+from interp.model.parallel import side_by_side
 from training.checkpoint import Checkpoint
 
 NAME = "linear"  # the function class: all take the same arithmetic

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
-from interp.hooked import hooked
+from interp.model.hooked_transformer import hooked
 from training.config import RecipeConfig, RunConfig
 from training.optim import learning_rate
 from training.recorder import PULSE

@@ -19,7 +19,7 @@ import interp
 from analyses.findings import Findings
 from interp import load, parse_heads
 from interp.display.shown import Shown
-from interp.hooked import hooked
+from interp.model.hooked_transformer import hooked
 from interp.patching.receivers import parse_receivers
 from interp.readouts.probes import Protocol
 from training import progress

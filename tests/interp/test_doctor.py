@@ -136,7 +136,7 @@ def test_a_model_that_does_not_do_what_it_learned_is_a_problem(random_checkpoint
 
 def test_a_twin_that_computes_something_else_is_a_problem(monkeypatch):
     twin = hooked("zoo:mixed-1")
-    monkeypatch.setattr(sys.modules["interp.hooked"], "hooked", lambda _: twin)
+    monkeypatch.setattr(sys.modules["interp.model.hooked_transformer"], "hooked", lambda _: twin)
     assert "away from zoo:mixed-0: install the versions" in str(trial.check_hooked().problem)
 
 

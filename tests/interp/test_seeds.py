@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from interp.ablation.ablate import ablate
-from interp.heads import Head
+from interp.model.heads import Head
 from interp.seeds import N_COMBINATIONS, drawn_together, independent_seeds, null_means, pooled, seed_mean, t_interval
 from training.checkpoint import load
 

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from scipy.linalg import hadamard
 
-from interp.heads import Head
+from interp.model.heads import Head
 from training.checkpoint import Checkpoint
 from training.prompts import last_quarter
 from training.settings import from_preset

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import ActivationCache
 
-from interp.heads import EMBED, MLP, Head
-from interp.hooked import HookedPromptTransformer
+from interp.model.heads import EMBED, MLP, Head
+from interp.model.hooked_transformer import HookedPromptTransformer
 from interp.patching.receivers import Receiver
 from interp.patching.sites import Variant
 from training.config import ModelConfig

@@ -26,7 +26,7 @@ from circuits import (
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.heads import Head, HeadSet
+from interp.model.heads import Head, HeadSet
 from training.checkpoint import Checkpoint
 from training.evaluate import evaluation_prompts
 from training.prompts import Prompts, last_quarter

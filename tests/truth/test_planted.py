@@ -7,8 +7,8 @@ import torch
 from analyses.retrospective import study
 from interp.ablation.ablate import ablate
 from interp.ablation.verdict import verdict
-from interp.heads import Head
-from interp.scores import score, score_all
+from interp.model.heads import Head
+from interp.scores.score import score, score_all
 from training.evaluate import evaluation_prompts, predictions
 from training.prompts import last_quarter
 

@@ -8,7 +8,7 @@ from circuits import COPIES, ERASER, N_HEADS, WRITER, redundant_effect, self_rep
 from interp.ablation.ablate import ablate
 from interp.ablation.designs import cumulative, pairs
 from interp.ablation.verdict import verdict
-from interp.heads import Head, all_heads, head_set, parse_heads, show
+from interp.model.heads import Head, all_heads, head_set, parse_heads, show
 
 REAL, DECOY = Head(0, 1), Head(0, 3)  # of the single circuit: its copy, and what only attends
 READER, BYSTANDER = Head(1, 2), Head(0, 0)  # averages what the copies made; has W_O = 0

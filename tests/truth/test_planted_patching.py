@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 from circuits import ERASER, WRITER
 
-from interp.heads import EMBED, MLP, Head
+from interp.model.heads import EMBED, MLP, Head
 from interp.patching.composition import composition
 from interp.patching.maps import patch
 from interp.patching.pairs import prompt_pairs

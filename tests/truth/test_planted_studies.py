@@ -6,7 +6,7 @@ import pytest
 
 from analyses import cause, trace
 from interp.ablation.ablate import ablate
-from interp.heads import Head
+from interp.model.heads import Head
 from training.checkpoint import load
 from training.frames import where
 from training.output import records

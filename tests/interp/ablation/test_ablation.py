@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 import torch
 
-from interp import checks
 from interp.ablation import runner as sweep
 from interp.ablation.ablate import ablate, add_holm, curve_rows, null_columns, output_norms, removed_by
 from interp.ablation.control_sets import NullSets
@@ -13,8 +12,9 @@ from interp.ablation.errors import ClassErrors, SetErrors
 from interp.ablation.modes import MODES, Mode, resample
 from interp.ablation.reference_activations import activations, moments, partner_prompts
 from interp.ablation.verdict import verdict
-from interp.engine import SITES
-from interp.heads import MLP, Head, all_heads, head_set, show
+from interp.model import self_checks as checks
+from interp.model.engine import SITES
+from interp.model.heads import MLP, Head, all_heads, head_set, show
 from interp.names import MODE_NAMES
 from interp.stats import Effect
 from training.checkpoint import Checkpoint

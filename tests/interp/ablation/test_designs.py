@@ -3,7 +3,7 @@ import pytest
 
 from interp.ablation.ablate import ablate
 from interp.ablation.designs import bootstrap_p, cumulative, pairs
-from interp.heads import Head
+from interp.model.heads import Head
 from training.checkpoint import load
 from training.errors import UserError
 from training.output import records

@@ -6,7 +6,7 @@ from interp.ablation.ablate import ablate
 from interp.ablation.modes import Mode
 from interp.ablation.runner import Sweep
 from interp.ablation.store import FILE, Store
-from interp.heads import Head
+from interp.model.heads import Head
 from training.checkpoint import load
 from training.errors import UserError
 from training.function_classes import FAMILIES

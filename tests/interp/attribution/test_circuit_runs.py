@@ -8,7 +8,7 @@ from split_model import run, run_circuit
 from interp.attribution.assembled import corrupt_run, predict_circuit
 from interp.attribution.circuits import Runs, circuits
 from interp.attribution.graph import Graph, pruned
-from interp.hooked import hooked
+from interp.model.hooked_transformer import hooked
 from interp.patching.sweep import Question
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig
@@ -77,7 +77,7 @@ def test_what_pruning_takes_away_changes_nothing(model, prompts, rng):
 
 def test_a_circuit_of_whole_components_is_a_mean_of_nothing_else(model, prompts):
     """All edges but those from one head: the model with that head's z from the corrupt run, by plain edits."""
-    from interp.engine import read_sites
+    from interp.model.engine import read_sites
 
     graph = Graph.of(model.config)
     clean, corrupt = prompts

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from interp.attribution.nodes import Ends, dropping, linear_moves, n_drops, node_moves, softmax_moves
-from interp.engine import read_sites
-from interp.hooked import hooked
+from interp.model.engine import read_sites
+from interp.model.hooked_transformer import hooked
 from interp.patching.sites import SITES, hook_of
 from training.config import ModelConfig
 from training.transformer import Transformer

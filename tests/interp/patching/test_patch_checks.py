@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from interp.heads import EMBED, Head
+from interp.model.heads import EMBED, Head
 from interp.names import SITE_NAMES
 from interp.patching import checks, engine, sweep
 from interp.patching.checks import differing

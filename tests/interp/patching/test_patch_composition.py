@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from interp.heads import Head
+from interp.model.heads import Head
 from interp.patching.composition import composition, rotations
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig

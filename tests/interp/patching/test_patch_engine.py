@@ -6,9 +6,9 @@ import pytest
 import torch
 from patching_oracle import HOOKS, assert_same, at_query, cached, patched, random_model, random_tokens
 
-from interp.engine import read_sites
-from interp.heads import Head
-from interp.hooked import hooked
+from interp.model.engine import read_sites
+from interp.model.heads import Head
+from interp.model.hooked_transformer import hooked
 from interp.patching.engine import predict_patched, recorded, run_on
 from interp.patching.sites import SITES, Patch, Variant, head_patches, patches_of
 from training.checkpoint import load

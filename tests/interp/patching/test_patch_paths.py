@@ -5,8 +5,8 @@ import pytest
 import torch
 from patching_oracle import assert_same, at_query, path_added, path_patched, random_model, random_tokens
 
-from interp.heads import EMBED, MLP, Head, all_heads, head_set
-from interp.hooked import hooked
+from interp.model.heads import EMBED, MLP, Head, all_heads, head_set
+from interp.model.hooked_transformer import hooked
 from interp.patching.engine import predict_patched, run_on
 from interp.patching.paths import Bundle, all_read, bundles_of, changed_inputs, parse_senders, path_effects
 from interp.patching.receivers import Receiver, all_receivers, later, parse_receivers

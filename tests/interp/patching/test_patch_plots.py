@@ -4,7 +4,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from interp.heads import Head
+from interp.model.heads import Head
 from interp.patching.effects import METRICS
 from interp.patching.maps import patch
 from interp.patching.paths import path_effects

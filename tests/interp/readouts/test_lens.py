@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from interp.hooked import hooked
+from interp.model.hooked_transformer import hooked
 from interp.readouts.lens import implied_predictions, lens, tuned_readouts
 from interp.readouts.stream import TOKENS, Stage, finish_from, finish_query, read_stream, stages
 from interp.readouts.tables import lens_verdict

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from interp.heads import Head, all_heads
-from interp.hooked import hooked
+from interp.model.heads import Head, all_heads
+from interp.model.hooked_transformer import hooked
 from interp.readouts.decoding import written
 from interp.readouts.probes import Protocol, mean_edits, probe, untrained_twin
 from interp.readouts.stream import read_stream, stages

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from interp.hooked import hooked
+from interp.model.hooked_transformer import hooked
 from interp.patching.pairs import prompt_pairs
 from interp.readouts.exchange import check_swap, make_exchange
 from interp.readouts.probes import Place, Protocol

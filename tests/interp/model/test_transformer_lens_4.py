@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from interp.engine import read_sites
+from interp.model.engine import read_sites
 from training.checkpoint import load, zoo_path
 from training.evaluate import evaluation_prompts
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CONSTRAINTS, NOTEBOOK = ROOT / "constraints.txt", ROOT / "notebooks" / "08_with_transformer_lens.py"
 SITES = ["blocks.0.attn.hook_pattern", "blocks.1.attn.hook_z", "blocks.2.hook_resid_mid"]
 

@@ -3,7 +3,7 @@ import torch
 from einops import einsum, rearrange
 from torch.autograd.functional import jacobian
 
-from interp.weightings import WEIGHTINGS, by_derivative, by_value, derivative_norms, open_layer
+from interp.scores.weightings import WEIGHTINGS, by_derivative, by_value, derivative_norms, open_layer
 from training.evaluate import evaluation_prompts
 from training.transformer import Block
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.engine import (
+from interp.model.engine import (
     EVERY,
     Site,
     Substitutes,
@@ -19,7 +19,7 @@ from interp.engine import (
     trace,
     uniform,
 )
-from interp.heads import MLP, HeadSet, all_heads
+from interp.model.heads import MLP, HeadSet, all_heads
 from training.errors import CheckError
 from training.transformer import Edit, Transformer
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from interp.ablation.reference_activations import activations
-from interp.engine import (
+from interp.model.engine import (
     EVERY,
     Site,
     Substitutes,
@@ -17,8 +17,8 @@ from interp.engine import (
     removal,
     trace,
 )
-from interp.heads import MLP, Head, all_heads
-from interp.hooked import hooked
+from interp.model.heads import MLP, Head, all_heads
+from interp.model.hooked_transformer import hooked
 from training.checkpoint import load
 from training.config import ModelConfig
 from training.errors import UserError

@@ -1,6 +1,6 @@
 """Laws of removal that need no oracle: on models whose weights were changed, on prompts cut and put in another order.
 
-tests/interp/test_engine.py compares the engine with HookedTransformer; here a removal is compared with another model
+tests/interp/model/test_engine.py compares the engine with HookedTransformer; here a removal is compared with another model
 (weights set to zero, heads in another order, biases moved) and with itself.
 """
 
@@ -20,7 +20,7 @@ from interp.ablation.errors import SetErrors
 from interp.ablation.modes import MODES, UNIFORM, Reference
 from interp.ablation.reference_activations import activations, moments
 from interp.ablation.runner import Protocol, class_errors
-from interp.engine import (
+from interp.model.engine import (
     SITES,
     Site,
     Substitutes,
@@ -31,8 +31,8 @@ from interp.engine import (
     removal,
     trace,
 )
-from interp.heads import MLP, Head, all_heads
-from interp.scores import score
+from interp.model.heads import MLP, Head, all_heads
+from interp.scores.score import score
 from training.checkpoint import Checkpoint, load
 from training.progress import progress_bar
 from training.transformer import Transformer

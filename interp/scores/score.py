@@ -1,6 +1,6 @@
 """Where a head looks, with the level that no preference at all would reach.
 
-A score (`interp.score_kinds`) names (query, key) pairs; a weighting (`interp.weightings`) says how much a key matters
+A score (`interp.scores.kinds`) names (query, key) pairs; a weighting (`interp.scores.weightings`) says how much a key matters
 to a query. One pass over the prompts gives any number of scores: each layer's attention is reduced at once and not
 kept.
 """
@@ -18,11 +18,11 @@ from torch import Tensor
 
 from interp.display.heat_maps import head_map
 from interp.display.shown import Drawn, Shown
-from interp.heads import all_heads
-from interp.parallel import side_by_side
-from interp.positions import show_points
-from interp.score_kinds import SCORES, ScoreKind, chance, points_in, score_kind
-from interp.weightings import Weighting, open_layer, weighting
+from interp.model.heads import all_heads
+from interp.model.parallel import side_by_side
+from interp.model.positions import show_points
+from interp.scores.kinds import SCORES, ScoreKind, chance, points_in, score_kind
+from interp.scores.weightings import Weighting, open_layer, weighting
 from training.checkpoint import Checkpoint
 from training.config import RunConfig, stream_seed
 from training.errors import UserError
@@ -95,7 +95,7 @@ class HeadScores(Shown):
     seed: int
 
     def tables(self) -> list[Table]:
-        from interp.score_tables import score_tables
+        from interp.scores.tables import score_tables
 
         return score_tables([self], f"{self.n_prompts} prompts, seed {self.seed}")
 

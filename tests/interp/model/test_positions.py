@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from interp.positions import check_points, parse_points, parse_tokens, show_points
+from interp.model.positions import check_points, parse_points, parse_tokens, show_points
 from training.errors import UserError
 from training.prompts import Layout
 

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 
 from interp.display.shown import Drawn, Shown
-from interp.engine import read_sites
-from interp.heads import MLP, HeadSet, parse_heads
-from interp.positions import parse_points, token_names
-from interp.score_kinds import SCORES, chance
-from interp.scores import selection_scores, weigh
+from interp.model.engine import read_sites
+from interp.model.heads import MLP, HeadSet, parse_heads
+from interp.model.positions import parse_points, token_names
+from interp.scores.kinds import SCORES, chance
+from interp.scores.score import selection_scores, weigh
 from training.checkpoint import Checkpoint
 from training.errors import UserError
 from training.evaluate import CHUNK, evaluation_prompts
@@ -102,7 +102,7 @@ def patterns(
 
     Args:
         checkpoint: a loaded run (`interp.load`).
-        heads: whose (`interp.heads.SYNTAX`; `top:K` and `above:SCORE` by retrospective score on prompts of their own).
+        heads: whose (`interp.model.heads.SYNTAX`; `top:K` and `above:SCORE` by retrospective score on prompts of their own).
         name: function class; None takes the run's first.
         n_prompts: 1 for a single prompt, more for their mean.
         seed: of the prompts; another one shows another prompt.

@@ -21,7 +21,7 @@ def test_a_zoo_name_gives_a_hooked_transformer_that_takes_prompts():
 
 
 def test_hooked_stays_a_function_after_its_module_was_imported():
-    code = "import interp.hooked; from interp.hooked import hooked as a; from interp import hooked as b; assert a is b"
+    code = "import interp.hooked; from interp.model.hooked_transformer import hooked as a; from interp import hooked as b; assert a is b"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

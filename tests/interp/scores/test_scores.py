@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from interp.names import SCORE_NAMES, WEIGHTING_NAMES
-from interp.score_kinds import SCORES, ScoreKind, tokens_of, uniform_attention
-from interp.scores import Measure, check_scores, measures_of, prompt_scores, score, score_all, weigh
-from interp.weightings import WEIGHTINGS, weighting
+from interp.scores.kinds import SCORES, ScoreKind, tokens_of, uniform_attention
+from interp.scores.score import Measure, check_scores, measures_of, prompt_scores, score, score_all, weigh
+from interp.scores.weightings import WEIGHTINGS, weighting
 from training.checkpoint import Checkpoint
 from training.errors import UserError
 from training.evaluate import evaluation_prompts
@@ -124,7 +124,7 @@ def test_values_of_equal_length_leave_the_pattern_as_it_is(random_checkpoint):
 
 
 def test_scores_are_those_of_hooked_transformers_patterns(random_checkpoint):
-    from interp.hooked import hooked
+    from interp.model.hooked_transformer import hooked
 
     prompts = evaluation_prompts(random_checkpoint.config, "cubic", n_prompts=5, seed=0)
     _, cache = hooked(random_checkpoint).run_with_cache(prompts.tokens)
@@ -187,7 +187,7 @@ def test_inputs_and_shifts_change_the_prompts_and_nothing_else(setting, random_c
 @pytest.mark.parametrize("by", WEIGHTING_NAMES)
 def test_scores_do_not_depend_on_how_many_are_asked_for_or_on_chunks(by, random_checkpoint, monkeypatch):
     together = score_all(random_checkpoint, ["linear"], by=by, n_prompts=12)
-    monkeypatch.setattr("interp.scores.FLOATS", 5 * 32**2 * 10)
+    monkeypatch.setattr("interp.scores.score.FLOATS", 5 * 32**2 * 10)
     for one in together:
         alone = score(random_checkpoint, ["linear"], kind=one.kind.name, by=by, n_prompts=12)
         for name in ("values", "ci_low", "ci_high"):

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from interp.heads import Head, HeadSet, all_heads
+from interp.model.heads import Head, HeadSet, all_heads
+from interp.model.positions import show_points
 from interp.names import WEIGHTING_DEFINITIONS
-from interp.positions import show_points
-from interp.scores import HeadScores
+from interp.scores.score import HeadScores
 from training.output import Table, interval, number
 
 TOP = 8

@@ -7,7 +7,7 @@
 3. `direct_without` changes nothing but the final residual stream: what the removed components write to it themselves.
 
 The general path for any site is `model(prompt, edits)`; all must agree with each other and with HookedTransformer's
-hooks (tests/interp/test_engine.py).
+hooks (tests/interp/model/test_engine.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.heads import MLP, HeadSet
+from interp.model.heads import MLP, HeadSet
 from training.errors import one_of
 from training.prompts import Positions
 from training.transformer import EVERY, LN_EPS, Block, Edit, Sites, Transformer

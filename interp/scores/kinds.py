@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.model.positions import check_points, show_points
 from interp.names import SCORE_DEFINITIONS
-from interp.positions import check_points, show_points
 from training.errors import UserError, one_of
 from training.prompts import PLAIN, Layout
 

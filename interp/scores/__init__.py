@@ -1,0 +1,1 @@
+"""Attention-pattern scores of heads, with chance levels, and single patterns."""
