@@ -2,7 +2,7 @@
 
 1. The heads: those above `ATTENDS` on selection prompts.
 2. What they carry: how well x_i can be decoded from what each writes at y_i (R², held out), beside the other heads of
-   the model and the same heads of an untrained one (`interp.readouts.decoding`).
+   the model and the same heads of an untrained one (`interp.readouts.head_decoding`).
 3. Who reads it: path patching from each head to groups of inputs that every model has, whatever its heads are called
    (`READERS`); the share of the head's effect through everything (`interp.patching.paths`).
 4. Over independent seeds, by curriculum, on the first class that the model makes use of the context on.
@@ -22,10 +22,10 @@ from analyses.findings import Findings
 from analyses.groups import with_all
 from interp.ablation.verdict import ATTENDS
 from interp.model.heads import Head, HeadSet, heads_above
+from interp.patching.path_receivers import Receiver, all_receivers
 from interp.patching.paths import ALL, path_effects
-from interp.patching.receivers import Receiver, all_receivers
 from interp.plots import MODES, NULL, row_of_axes
-from interp.readouts.decoding import decode_heads
+from interp.readouts.head_decoding import decode_heads
 from interp.readouts.probes import DEFAULT
 from interp.scores.score import selection_scores
 from interp.seeds import independent_seeds, seed_mean

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from interp.model.heads import Head, parse_heads
     from interp.model.hooked_transformer import hooked
     from interp.patching.maps import patch
-    from interp.patching.pairs import prompt_pairs
     from interp.patching.paths import path_effects
-    from interp.readouts.decoding import decode_heads
+    from interp.patching.prompt_pairs import prompt_pairs
+    from interp.readouts.head_decoding import decode_heads
     from interp.readouts.lens import lens
     from interp.readouts.probes import probe
-    from interp.readouts.swap import swap
+    from interp.readouts.subspace_patching import swap
     from interp.scores.patterns import patterns
     from interp.scores.score import score
     from interp.seeds import pooled
@@ -45,7 +45,7 @@ _HOMES = {
     "attribute_edges": "interp.attribution.attribute",
     "circuits": "interp.attribution.circuits",
     "cumulative": "interp.ablation.designs",
-    "decode_heads": "interp.readouts.decoding",
+    "decode_heads": "interp.readouts.head_decoding",
     "hooked": "interp.model.hooked_transformer",
     "lens": "interp.readouts.lens",
     "load": "training.checkpoint",
@@ -56,9 +56,9 @@ _HOMES = {
     "patterns": "interp.scores.patterns",
     "pooled": "interp.seeds",
     "probe": "interp.readouts.probes",
-    "prompt_pairs": "interp.patching.pairs",
+    "prompt_pairs": "interp.patching.prompt_pairs",
     "score": "interp.scores.score",
-    "swap": "interp.readouts.swap",
+    "swap": "interp.readouts.subspace_patching",
 }
 
 __all__ = [

@@ -30,8 +30,8 @@ import torch
 from analyses.trace import groups_of_readers
 from interp import attribute, load, parse_heads, patch, path_effects, prompt_pairs, score
 from interp.model.heads import EMBED
-from interp.patching.pairs import CORRUPTIONS
-from interp.patching.receivers import parse_receivers
+from interp.patching.path_receivers import parse_receivers
+from interp.patching.prompt_pairs import CORRUPTIONS
 from interp.plots import row_of_axes
 from training.evaluate import predictions
 

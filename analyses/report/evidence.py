@@ -16,8 +16,8 @@ from interp.ablation.ablate import Ablation, ablate
 from interp.ablation.control_sets import Match
 from interp.ablation.verdict import ATTENDS
 from interp.model.heads import HeadSet, all_heads, heads_above, show
+from interp.patching.path_receivers import parse_receivers
 from interp.patching.paths import path_effects
-from interp.patching.receivers import parse_receivers
 from interp.scores.score import HeadScores, score_all, selection_scores
 from interp.seeds import pooled
 from training.checkpoint import Checkpoint

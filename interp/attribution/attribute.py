@@ -1,9 +1,9 @@
 """The effects of all nodes of a site, or of all edges: exactly, or from gradients with a receipt.
 
-1. Clean and corrupt prompts (`interp.patching.pairs`); the direction says which run is patched.
+1. Clean and corrupt prompts (`interp.patching.prompt_pairs`); the direction says which run is patched.
 2. Exact: every node or edge patched (`interp.patching`). Approximate: by how much patching would move the prediction,
    from a few forward and backward passes, and the effect of that, which is linear in the prediction.
-3. Every approximate method is compared with exact patching on the same prompts (`interp.attribution.receipt`).
+3. Every approximate method is compared with exact patching on the same prompts (`interp.attribution.validation`).
 """
 
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ from jaxtyping import Float
 
 from interp.ablation.runner import evened
 from interp.attribution.nodes import Ends, check_method
-from interp.attribution.receipt import Receipt, receipt
 from interp.attribution.targets import EXACT, AllEdges, Effects, Nodes, Target, flat
+from interp.attribution.validation import Receipt, receipt
 from interp.display.shown import Drawn, Shown
 from interp.model.parallel import side_by_side
 from interp.patching.effects import effect_resamples, gap_exists
 from interp.patching.maps import place_name
+from interp.patching.runner import Question, check_direction, chunks
 from interp.patching.sites import check_site
-from interp.patching.sweep import Question, check_direction, chunks
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.errors import UserError
@@ -49,7 +49,7 @@ class Attribution(Shown):
             `receiver`): `effect` (0: patching does nothing, 1: it does what patching everything does) with its 95 %
             interval over prompts, and `size`, by which they are ranked (|effect|; for AtP* the mean of |effect| over
             dropped layers).
-        receipts: one row per class and approximate method (`interp.attribution.receipt.Receipt`); empty without.
+        receipts: one row per class and approximate method (`interp.attribution.validation.Receipt`); empty without.
         compared: the pairs behind the receipts: `function_class`, `method`, `name`, `exact`, `approximate`, `size`.
         question: prompts and direction.
         of: `edges`, or the site of the nodes.
@@ -75,7 +75,7 @@ class Attribution(Shown):
 
     def plot(self) -> Drawn:
         """Effects as heat maps, a row per class and a panel per method."""
-        from interp.attribution.plots import plot_attribution
+        from interp.attribution.figures import plot_attribution
 
         return plot_attribution(self)
 
@@ -85,7 +85,7 @@ class Attribution(Shown):
         Raises:
             UserError: there are no receipts.
         """
-        from interp.attribution.plots import plot_receipts
+        from interp.attribution.figures import plot_receipts
 
         if not len(self.receipts):
             raise UserError("these effects have no receipts (n_receipt was 0, or every method is exact)")
@@ -125,7 +125,7 @@ def attribute(
         classes: function classes; None takes those of the run.
         site: a name in `interp.patching.sites.SITES`.
         methods: `exact`, or names in `interp.attribution.nodes.METHODS`.
-        corrupt: a name in `interp.patching.pairs.CORRUPTIONS`.
+        corrupt: a name in `interp.patching.prompt_pairs.CORRUPTIONS`.
         direction: `denoise` patches the clean run's activations into the corrupt run, `noise` the other way.
         at: tokens, all together or `each` alone; None is `all` at sites with heads and `each` elsewhere.
         examples: pairs before the query; None takes as many as there are.
@@ -168,7 +168,7 @@ def attribute_edges(
         checkpoint: a loaded run.
         classes: function classes; None takes those of the run.
         methods: `exact` (path patching), or names in `interp.attribution.edges.METHODS`.
-        corrupt: a name in `interp.patching.pairs.CORRUPTIONS`.
+        corrupt: a name in `interp.patching.prompt_pairs.CORRUPTIONS`.
         direction: `denoise` patches the clean run's edges into the corrupt run, `noise` the other way.
         examples: pairs before the query; None takes as many as there are.
         n_prompts: per class.

@@ -21,16 +21,16 @@ import torch
 from jaxtyping import Float
 
 from interp.ablation.runner import evened
-from interp.attribution.assembled import corrupt_run, predict_circuit
 from interp.attribution.attribute import effects, plan_edges
+from interp.attribution.circuit_run import corrupt_run, predict_circuit
 from interp.attribution.graph import Edges, Graph, edges_called, pruned
-from interp.attribution.receipt import largest
 from interp.attribution.targets import EXACT, AllEdges, Effects
+from interp.attribution.validation import largest
 from interp.display.shown import Drawn, Shown
 from interp.model.parallel import side_by_side
 from interp.patching.effects import effect_of, gap_exists
-from interp.patching.pairs import PromptPairs
-from interp.patching.sweep import Question, check_direction, chunks, predictions_at_query
+from interp.patching.prompt_pairs import PromptPairs
+from interp.patching.runner import Question, check_direction, chunks, predictions_at_query
 from interp.stats import Effect, permutation_p
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
@@ -89,13 +89,13 @@ class Circuits(Shown):
 
     def plot(self) -> Drawn:
         """The smallest faithful circuit of every class as a graph."""
-        from interp.attribution.plots import plot_circuit
+        from interp.attribution.figures import plot_circuit
 
         return plot_circuit(self)
 
     def plot_curves(self) -> Drawn:
         """Faithfulness and completeness by number of edges, beside random graphs."""
-        from interp.attribution.plots import plot_circuit_curves
+        from interp.attribution.figures import plot_circuit_curves
 
         return plot_circuit_curves(self)
 
@@ -166,7 +166,7 @@ def circuits(
         classes: function classes; None takes those of the run.
         sizes: numbers of edges to take; those beyond the number of edges are left out.
         method: `exact` (path patching), or a name in `interp.attribution.edges.METHODS`.
-        corrupt: a name in `interp.patching.pairs.CORRUPTIONS`.
+        corrupt: a name in `interp.patching.prompt_pairs.CORRUPTIONS`.
         direction: of the scores: `noise` asks which edges are needed, `denoise` which are enough alone. Faithfulness
             always starts from the corrupt run.
         examples: pairs before the query; None takes as many as there are.

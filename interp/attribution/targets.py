@@ -16,10 +16,10 @@ from interp.attribution.graph import Graph
 from interp.attribution.nodes import Ends, Moves
 from interp.model.heads import HeadSet, parse_heads
 from interp.patching.maps import patch, place_name, places_of, token_sets
+from interp.patching.path_receivers import all_receivers
 from interp.patching.paths import parse_senders, path_effects
-from interp.patching.receivers import all_receivers
+from interp.patching.runner import Question
 from interp.patching.sites import check_site
-from interp.patching.sweep import Question
 from training.checkpoint import Checkpoint
 from training.transformer import Transformer
 

@@ -1,8 +1,8 @@
 """Which activations carry the answer: one site patched at every layer and head or token, as a map.
 
-1. Clean and corrupt prompts (`interp.patching.pairs`); the direction says which of them is patched.
-2. Prove on some of them that the patches act (`interp.patching.checks`).
-3. Patch everything, exactly (`interp.patching.sweep`); effects with paired bootstrap intervals.
+1. Clean and corrupt prompts (`interp.patching.prompt_pairs`); the direction says which of them is patched.
+2. Prove on some of them that the patches act (`interp.patching.self_checks`).
+3. Patch everything, exactly (`interp.patching.runner`); effects with paired bootstrap intervals.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +22,8 @@ from interp.model.heads import MLP, HeadSet, parse_heads, show
 from interp.model.positions import parse_tokens, token_names
 from interp.patching.effects import METRICS, Outcomes, effect_of, error_metrics
 from interp.patching.engine import recorded
+from interp.patching.runner import Prepare, Question, Sweep, check_direction, patch_sweep
 from interp.patching.sites import SITES, Given, Patch, Variant, check_site, head_patches
-from interp.patching.sweep import Prepare, Question, Sweep, check_direction, patch_sweep
 from training.checkpoint import Checkpoint
 from training.config import RunConfig, stream_seed
 from training.errors import UserError, one_of
@@ -104,7 +104,7 @@ class PatchMap(Shown):
         Raises:
             UserError: there is no such metric.
         """
-        from interp.patching.plots import plot_map
+        from interp.patching.figures import plot_map
 
         if metric not in METRICS:
             raise one_of("metric", metric, METRICS)
@@ -135,7 +135,7 @@ def patch(
         checkpoint: a loaded run.
         classes: function classes; None takes those of the run.
         site: a name in `interp.patching.sites.SITES`.
-        corrupt: a name in `interp.patching.pairs.CORRUPTIONS`.
+        corrupt: a name in `interp.patching.prompt_pairs.CORRUPTIONS`.
         direction: `denoise` patches the clean run's activations into the corrupt run, `noise` the other way.
         heads: at sites with heads, which of them together; `each` alone (`interp.model.heads.SYNTAX`, or sets of heads).
         at: tokens, all together or `each` alone; None is `all` at sites with heads and `each` elsewhere.

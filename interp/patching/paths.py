@@ -24,9 +24,9 @@ from interp.model.heads import EMBED, MLP, Head, HeadSet, Scores, all_heads, par
 from interp.patching.effects import Outcomes, effect_of, effect_resamples, gap_exists
 from interp.patching.engine import recorded
 from interp.patching.maps import end_row, with_intervals
-from interp.patching.receivers import INPUTS, Receiver
+from interp.patching.path_receivers import INPUTS, Receiver
+from interp.patching.runner import Prepare, Question, check_direction, patch_sweep
 from interp.patching.sites import Given, Patch, Variant, patches_of
-from interp.patching.sweep import Prepare, Question, check_direction, patch_sweep
 from interp.stats import TIE, UNDEFINED, interval_of
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
@@ -69,7 +69,7 @@ class PathEffects(Shown):
 
     def plot(self) -> Drawn:
         """The strongest paths of the first set of senders, a panel per class."""
-        from interp.patching.plots import plot_paths
+        from interp.patching.figures import plot_paths
 
         return plot_paths(self)
 
@@ -96,9 +96,9 @@ def path_effects(
     Args:
         checkpoint: a loaded run.
         senders: sets of heads and MLPs, or `interp.model.heads.EMBED`; those of a set write together.
-        receivers: sets of inputs (`interp.patching.receivers`); those of a set see the change together.
+        receivers: sets of inputs (`interp.patching.path_receivers`); those of a set see the change together.
         classes: function classes; None takes those of the run.
-        corrupt: a name in `interp.patching.pairs.CORRUPTIONS`.
+        corrupt: a name in `interp.patching.prompt_pairs.CORRUPTIONS`.
         direction: `noise` lets the senders write what they write in the corrupt run, `denoise` the other way.
         examples: pairs before the query; None takes as many as there are.
         n_prompts: per class.

@@ -9,7 +9,7 @@ from interp.display.heat_maps import grid_map
 from interp.model.heads import head_grid
 from interp.patching.maps import PatchMap, place_name, strongest
 from interp.patching.paths import PathEffects
-from interp.patching.sweep import Question
+from interp.patching.runner import Question
 from training.frames import distinct, where
 from training.output import Table, interval, number, records
 

@@ -91,7 +91,7 @@ class Lens(Shown):
 
     def plot(self) -> Drawn:
         """The tuned lens' error by number of examples at every stage, and its distances by depth."""
-        from interp.readouts.plots import plot_lens
+        from interp.readouts.figures import plot_lens
 
         return plot_lens(self)
 

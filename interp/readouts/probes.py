@@ -5,7 +5,7 @@
 2. Two controls: every prompt is given another prompt's target (`shuffled`: what a fit finds by chance), and the same
    probe reads a model of the same shape that was never trained (`untrained`: what the architecture makes decodable).
    Only what exceeds both (`above`) is news.
-3. That something is decodable does not mean that it is used: `interp.readouts.swap` tests that.
+3. That something is decodable does not mean that it is used: `interp.readouts.subspace_patching` tests that.
 
 The targets are those of Akyürek et al. 2022 (arXiv 2211.15661, section 5), whose probes are correlational.
 """
@@ -118,7 +118,7 @@ class Probes(Shown):
 
     def plot(self) -> Drawn:
         """What is decodable where, after the most examples; the colour is what exceeds the controls."""
-        from interp.readouts.plots import plot_probes
+        from interp.readouts.figures import plot_probes
 
         return plot_probes(self)
 
@@ -131,7 +131,7 @@ class Probes(Shown):
         Raises:
             UserError: it was not decoded.
         """
-        from interp.readouts.plots import plot_without
+        from interp.readouts.figures import plot_without
 
         targets = distinct(self.table, "target")
         if target not in targets:

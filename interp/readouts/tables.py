@@ -5,10 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from interp.readouts.decoding import HeadDecoding
+from interp.readouts.head_decoding import HeadDecoding
 from interp.readouts.lens import Lens
 from interp.readouts.probes import Probes
-from interp.readouts.swap import Swaps
+from interp.readouts.subspace_patching import Swaps
 from interp.stats import SIGNIFICANT
 from training.frames import distinct, where
 from training.output import Table, interval, number, records

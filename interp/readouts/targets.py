@@ -23,7 +23,7 @@ class Target(NamedTuple):
         definition: for people.
         of: its values after `examples` pairs, at the x or y token that has seen exactly so many.
         exists: for a function class.
-        corruption: what the prompts of the causal test differ in (`interp.patching.pairs.CORRUPTIONS`).
+        corruption: what the prompts of the causal test differ in (`interp.patching.prompt_pairs.CORRUPTIONS`).
         tokens: where it is looked for.
     """
 

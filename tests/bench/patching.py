@@ -43,7 +43,7 @@ from transformer_lens import patching
 from interp.model.hooked_transformer import hooked
 from interp.patching.effects import effect_of
 from interp.patching.maps import places_of, source_run
-from interp.patching.sweep import Question, patch_sweep
+from interp.patching.runner import Question, patch_sweep
 from training import options, output
 from training.checkpoint import Checkpoint
 from training.commands import check_device

@@ -8,7 +8,7 @@ from ablations import random_checkpoint
 from patching import Ours, Theirs, app, failures
 from typer.testing import CliRunner
 
-from interp.patching.sweep import Question
+from interp.patching.runner import Question
 
 SMALL = ["model.n_layers=2", "model.n_heads=2", "model.d_model=16"]
 

@@ -20,7 +20,7 @@ from analyses.findings import Findings
 from interp import load, parse_heads
 from interp.display.shown import Shown
 from interp.model.hooked_transformer import hooked
-from interp.patching.receivers import parse_receivers
+from interp.patching.path_receivers import parse_receivers
 from interp.readouts.probes import Protocol
 from training import progress
 from training.errors import UserError

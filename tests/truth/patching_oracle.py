@@ -15,7 +15,7 @@ from transformer_lens import ActivationCache
 
 from interp.model.heads import EMBED, MLP, Head
 from interp.model.hooked_transformer import HookedPromptTransformer
-from interp.patching.receivers import Receiver
+from interp.patching.path_receivers import Receiver
 from interp.patching.sites import Variant
 from training.config import ModelConfig
 from training.prompts import PLAIN, Layout

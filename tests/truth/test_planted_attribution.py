@@ -14,7 +14,7 @@ import pytest
 
 from interp.attribution.attribute import attribute, attribute_edges
 from interp.attribution.circuits import circuits
-from interp.attribution.plots import plot_attribution, plot_circuit, plot_circuit_curves, plot_receipts
+from interp.attribution.figures import plot_attribution, plot_circuit, plot_circuit_curves, plot_receipts
 from interp.plots import save_figure
 from training.output import records
 
@@ -30,7 +30,7 @@ PROMPTS = 256
 def _quick_checks():
     """Path patching proves of twelve patches per sender that they act; one is enough here (tests/interp/patching)."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("interp.patching.checks.PLAIN", 1)
+        patched.setattr("interp.patching.self_checks.PLAIN", 1)
         yield
 
 

@@ -28,9 +28,9 @@ from circuits import ERASER, WRITER
 from interp.model.heads import EMBED, MLP, Head
 from interp.patching.composition import composition
 from interp.patching.maps import patch
-from interp.patching.pairs import prompt_pairs
+from interp.patching.path_receivers import Receiver, all_receivers, parse_receivers
 from interp.patching.paths import path_effects
-from interp.patching.receivers import Receiver, all_receivers, parse_receivers
+from interp.patching.prompt_pairs import prompt_pairs
 from training.output import records
 
 N = 128

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from interp.readouts.decoding import decode_heads
+from interp.readouts.head_decoding import decode_heads
 from interp.readouts.lens import lens
 from interp.readouts.probes import Protocol, probe
-from interp.readouts.swap import swap
+from interp.readouts.subspace_patching import swap
 from interp.readouts.tables import heads_verdict, lens_verdict, of, swap_verdict
 from training.frames import where
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 from split_model import run, run_circuit
 
-from interp.attribution.assembled import corrupt_run, predict_circuit
+from interp.attribution.circuit_run import corrupt_run, predict_circuit
 from interp.attribution.circuits import Runs, circuits
 from interp.attribution.graph import Graph, pruned
 from interp.model.hooked_transformer import hooked
-from interp.patching.sweep import Question
+from interp.patching.runner import Question
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig
 from training.errors import CheckError, UserError

@@ -13,7 +13,7 @@ from interp.attribution.gradients import graded
 from interp.attribution.graph import Graph
 from interp.attribution.nodes import Ends, node_moves
 from interp.attribution.targets import AllEdges
-from interp.patching.sweep import Question
+from interp.patching.runner import Question
 from training.checkpoint import Checkpoint
 from training.config import ModelConfig
 from training.settings import from_preset
@@ -122,7 +122,7 @@ def test_a_heads_edges_add_up_to_its_node(model, ends, edge_method, node_method)
 
 def test_path_patching_of_the_package_is_the_oracles(model, tmp_path, monkeypatch):
     """The exact effects that receipts and circuits use, in the order of the estimates."""
-    monkeypatch.setattr("interp.patching.checks.PLAIN", 1)  # of its self-checks, which have tests of their own
+    monkeypatch.setattr("interp.patching.self_checks.PLAIN", 1)  # of its self-checks, which have tests of their own
     settings = ["model.n_layers=2", "model.n_heads=2", "model.d_model=16", "model.n_dims=3"]
     checkpoint = Checkpoint("random", tmp_path, from_preset("tiny", "mixed", 0, settings), 0, random_model())
     question, target = Question("prompt", "denoise", 2, 4, 0), AllEdges(checkpoint, 2, 1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from interp.attribution.receipt import NEGLIGIBLE, rank_correlation, receipt
+from interp.attribution.validation import NEGLIGIBLE, rank_correlation, receipt
 
 
 def names(n):

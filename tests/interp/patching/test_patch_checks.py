@@ -7,11 +7,13 @@ import torch
 
 from interp.model.heads import EMBED, Head
 from interp.names import SITE_NAMES
-from interp.patching import checks, engine, sweep
-from interp.patching.checks import differing
+from interp.patching import engine
+from interp.patching import runner as sweep
+from interp.patching import self_checks as checks
 from interp.patching.maps import patch
+from interp.patching.path_receivers import Receiver
 from interp.patching.paths import path_effects
-from interp.patching.receivers import Receiver
+from interp.patching.self_checks import differing
 from interp.patching.sites import SITES, Patch, patches_of
 from training.checkpoint import load
 from training.errors import CheckError

@@ -9,10 +9,11 @@ from patching_oracle import cached
 from interp.model.heads import Head, parse_heads
 from interp.model.hooked_transformer import hooked
 from interp.model.positions import token_names
-from interp.patching import maps, sweep
+from interp.patching import maps
+from interp.patching import runner as sweep
 from interp.patching.maps import patch, sentence, token_sets
-from interp.patching.pairs import prompt_pairs
-from interp.patching.sweep import stackable
+from interp.patching.prompt_pairs import prompt_pairs
+from interp.patching.runner import stackable
 from training.checkpoint import load
 from training.errors import UserError
 from training.evaluate import no_context_error

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from interp.names import CORRUPTION_NAMES
-from interp.patching.pairs import CORRUPTIONS, parse_corruption, prompt_pairs
+from interp.patching.prompt_pairs import CORRUPTIONS, parse_corruption, prompt_pairs
 from training.checkpoint import load
 from training.errors import UserError
 from training.evaluate import evaluation_prompts

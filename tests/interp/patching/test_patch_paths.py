@@ -8,8 +8,8 @@ from patching_oracle import assert_same, at_query, path_added, path_patched, ran
 from interp.model.heads import EMBED, MLP, Head, all_heads, head_set
 from interp.model.hooked_transformer import hooked
 from interp.patching.engine import predict_patched, run_on
+from interp.patching.path_receivers import Receiver, all_receivers, later, parse_receivers
 from interp.patching.paths import Bundle, all_read, bundles_of, changed_inputs, parse_senders, path_effects
-from interp.patching.receivers import Receiver, all_receivers, later, parse_receivers
 from interp.patching.sites import patches_of
 from training.checkpoint import load
 from training.errors import UserError
@@ -198,7 +198,7 @@ def test_a_row_per_class_sender_and_set_of_receivers(found):
 
 def test_rows_are_the_predictions_of_the_oracle(trained, found):
     """From prompts to effect, share and nmse of a row, with nothing but HookedTransformer and the definitions."""
-    from interp.patching.pairs import prompt_pairs
+    from interp.patching.prompt_pairs import prompt_pairs
 
     twin, model = hooked(trained), trained.model
     for name in ("linear", "cubic"):

@@ -6,10 +6,10 @@ import pytest
 
 from interp.model.heads import Head
 from interp.patching.effects import METRICS
+from interp.patching.figures import grid_of, plot_map, plot_paths
 from interp.patching.maps import patch
+from interp.patching.path_receivers import Receiver
 from interp.patching.paths import path_effects
-from interp.patching.plots import grid_of, plot_map, plot_paths
-from interp.patching.receivers import Receiver
 from training.checkpoint import load
 from training.output import records
 

@@ -6,7 +6,7 @@ import torch
 
 from interp.model.heads import Head, all_heads
 from interp.model.hooked_transformer import hooked
-from interp.readouts.decoding import written
+from interp.readouts.head_decoding import written
 from interp.readouts.probes import Protocol, mean_edits, probe, untrained_twin
 from interp.readouts.stream import read_stream, stages
 from interp.readouts.tables import probe_verdict

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from interp.readouts.commands import TARGETS as SHOWN
+from interp.readouts.command import TARGETS as SHOWN
 from interp.readouts.targets import TARGETS
 
 QUICK = ("--classes", "linear", "--prompts", "64")

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from interp.model.hooked_transformer import hooked
-from interp.patching.pairs import prompt_pairs
-from interp.readouts.exchange import check_swap, make_exchange
+from interp.patching.prompt_pairs import prompt_pairs
 from interp.readouts.probes import Place, Protocol
 from interp.readouts.stream import Stage, token_positions
-from interp.readouts.swap import (
+from interp.readouts.subspace_exchange import check_swap, make_exchange
+from interp.readouts.subspace_patching import (
     Arm,
     covariance_root,
     null_effects,

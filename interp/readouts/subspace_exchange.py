@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.model.self_checks import require_equal
-from interp.patching.pairs import PromptPairs
+from interp.patching.prompt_pairs import PromptPairs
 from interp.readouts.stream import Stage, activations, finish_from, finish_query, read_stream
 from training.errors import CheckError
 from training.evaluate import CHUNK

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from interp.names import EDGE_METHOD_NAMES, NODE_METHOD_NAMES
-from interp.patching.commands import Corrupt, Direction, Examples, SiteName
+from interp.patching.command import Corrupt, Direction, Examples, SiteName
 from training import options
 from training.commands import check_classes, check_device
 from training.digits import whole
@@ -78,7 +78,7 @@ def attribute(
     from interp.attribution.attribute import attribute as of_nodes
     from interp.attribution.attribute import attribute_edges as of_edges
     from interp.attribution.attribute import plan_edges, plan_nodes
-    from interp.patching.sweep import Question, check_direction
+    from interp.patching.runner import Question, check_direction
     from training import output
     from training.checkpoint import load
 
@@ -161,7 +161,7 @@ def circuit(
     """
     from interp.attribution.attribute import plan_edges
     from interp.attribution.circuits import check_asked, circuits
-    from interp.patching.sweep import Question, check_direction
+    from interp.patching.runner import Question, check_direction
     from training import output
     from training.checkpoint import load
 

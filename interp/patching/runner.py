@@ -11,10 +11,10 @@ from tqdm import tqdm
 
 from interp.ablation.runner import PASS, evened
 from interp.model.parallel import side_by_side
-from interp.patching.checks import CHECKED, PLAIN, check_patches, require_difference
 from interp.patching.effects import Outcomes
 from interp.patching.engine import predict_patched, run_on
-from interp.patching.pairs import PromptPairs, prompt_pairs
+from interp.patching.prompt_pairs import PromptPairs, prompt_pairs
+from interp.patching.self_checks import CHECKED, PLAIN, check_patches, require_difference
 from interp.patching.sites import Given, Variant, patches_of
 from interp.scores.score import selection_scores
 from training.checkpoint import Checkpoint
@@ -47,7 +47,7 @@ class Question(NamedTuple):
     """What is asked of a model, beyond where it is patched.
 
     Attributes:
-        corrupt: a name in `interp.patching.pairs.CORRUPTIONS`.
+        corrupt: a name in `interp.patching.prompt_pairs.CORRUPTIONS`.
         direction: a name in `DIRECTIONS`.
         examples: pairs before the query; None is as many as there are.
         n_prompts: per class.

@@ -69,7 +69,7 @@ class HeadDecoding(Shown):
 
     def plot(self) -> Drawn:
         """R² of x_i in what a head writes against its retrospective score."""
-        from interp.readouts.plots import plot_heads
+        from interp.readouts.figures import plot_heads
 
         return plot_heads(self)
 

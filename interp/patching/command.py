@@ -79,7 +79,7 @@ def patch(
     """
     from interp.patching.maps import patch as run
     from interp.patching.maps import plan, sets_of
-    from interp.patching.sweep import Question, check_direction
+    from interp.patching.runner import Question, check_direction
     from training import output
     from training.checkpoint import load
 
@@ -157,9 +157,9 @@ def path(
       interp path --ckpt zoo:mixed-0 --from embed --to 1.2.k,1.2.v --corrupt function --direction denoise
     """
     from interp.patching.composition import composition
+    from interp.patching.path_receivers import parse_receivers
     from interp.patching.paths import bundles_of, parse_senders, path_effects
-    from interp.patching.receivers import parse_receivers
-    from interp.patching.sweep import Question, check_direction
+    from interp.patching.runner import Question, check_direction
     from training import output
     from training.checkpoint import load
 

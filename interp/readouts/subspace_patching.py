@@ -29,8 +29,7 @@ from torch import Tensor
 from interp.display.shown import Drawn, Shown
 from interp.model.self_checks import CHECKED
 from interp.patching.effects import effect_of
-from interp.patching.pairs import prompt_pairs
-from interp.readouts.exchange import Exchange, check_swap, make_exchange
+from interp.patching.prompt_pairs import prompt_pairs
 from interp.readouts.probes import DEFAULT, Place, Protocol
 from interp.readouts.ridge import fit_ridges
 from interp.readouts.stream import (
@@ -40,6 +39,7 @@ from interp.readouts.stream import (
     stages,
     token_positions,
 )
+from interp.readouts.subspace_exchange import Exchange, check_swap, make_exchange
 from interp.readouts.targets import CLASS, TARGETS, check_targets, one_hot, values
 from interp.stats import holm, permutation_p
 from training.checkpoint import Checkpoint
@@ -92,7 +92,7 @@ class Swaps(Shown):
 
     def plot(self) -> Drawn:
         """Effects of every swap by stage, beside random subspaces."""
-        from interp.readouts.plots import plot_swaps
+        from interp.readouts.figures import plot_swaps
 
         return plot_swaps(self)
 

@@ -6,10 +6,10 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from interp.plots import GREY, INTACT, NULL, figure_of, grid_of_axes, legend_beside, row_of_axes
-from interp.readouts.decoding import HeadDecoding
+from interp.readouts.head_decoding import HeadDecoding
 from interp.readouts.lens import Lens
 from interp.readouts.probes import Probes
-from interp.readouts.swap import Swaps
+from interp.readouts.subspace_patching import Swaps
 from interp.readouts.tables import short
 from training.frames import distinct, where
 from training.output import records

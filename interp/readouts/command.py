@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from interp.model.heads import HeadSet
-    from interp.readouts.decoding import HeadDecoding
+    from interp.readouts.head_decoding import HeadDecoding
     from interp.readouts.probes import Probes, Protocol
     from interp.readouts.stream import Token
-    from interp.readouts.swap import Swaps
+    from interp.readouts.subspace_patching import Swaps
     from training.checkpoint import Checkpoint
 
 TARGETS = "w, w_ls (least squares), xty (X'y), t (w·x), class, x (x_i at y_i, and what every head writes of it)"
@@ -197,9 +197,9 @@ def readouts(
     n_controls: int | None,
 ) -> "list[Probes | HeadDecoding | Swaps]":
     """The probes, what heads write if x is a target, and the swaps if there are to be random subspaces."""
-    from interp.readouts.decoding import decode_heads
+    from interp.readouts.head_decoding import decode_heads
     from interp.readouts.probes import probe as fit_probes
-    from interp.readouts.swap import swap as swap_subspaces
+    from interp.readouts.subspace_patching import swap as swap_subspaces
 
     results: list[Any] = [fit_probes(checkpoint, names, targets=targets, protocol=protocol)]
     if "x" in (targets or ()):
@@ -212,7 +212,7 @@ def readouts(
 def write(results: "list[Probes | HeadDecoding | Swaps]", out: "Path") -> None:
     """Tables and figures."""
     from interp.plots import save_figure
-    from interp.readouts.decoding import HeadDecoding
+    from interp.readouts.head_decoding import HeadDecoding
     from interp.readouts.probes import Probes
 
     for one in results:
@@ -227,7 +227,7 @@ def write(results: "list[Probes | HeadDecoding | Swaps]", out: "Path") -> None:
 def document(results: "list[Probes | HeadDecoding | Swaps]", protocol: "Protocol") -> dict[str, Any]:
     """What `--json` prints."""
     from interp.model.heads import show as show_heads
-    from interp.readouts.decoding import HeadDecoding
+    from interp.readouts.head_decoding import HeadDecoding
     from interp.readouts.probes import Probes
     from training import output
 
