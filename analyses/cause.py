@@ -2,7 +2,7 @@
 
 1. Locate: heads whose score exceeds `ATTENDS` on selection prompts, in every model.
 2. Remove them together, under several replacements, against layer-matched sets; and keep them alone.
-3. Pool over independent seeds, per curriculum (`interp.seeds`).
+3. Pool over independent seeds, per curriculum (`interp.statistics.seeds`).
 4. Where a model has several: what they cost together beside the sum of what each costs alone, since heads that stand in
    for one another look harmless one by one.
 5. Dose and response: every head of every model removed alone, its effect beside its score; over heads that matter
@@ -18,18 +18,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analyses.agreement import spearman
 from analyses.findings import Findings
 from analyses.groups import with_all
 from interp.ablation.ablate import Ablation, ablate
 from interp.ablation.modes import DEFAULT_MODES
 from interp.ablation.verdict import ATTENDS, HALF, pooled_verdict
+from interp.display.figures import GREY, MODES, NULL, figure_of, grid_of_axes, legend_beside, row_of_axes
+from interp.display.text import counted, listed
 from interp.model.heads import HeadSet, all_heads, heads_above, show
-from interp.plots import GREY, MODES, NULL, figure_of, grid_of_axes, legend_beside, row_of_axes
 from interp.scores.score import score, selection_scores
-from interp.seeds import independent_seeds, pooled, seed_mean
-from interp.stats import SIGNIFICANT
-from interp.words import counted, listed
+from interp.statistics.agreement import spearman
+from interp.statistics.effects import SIGNIFICANT
+from interp.statistics.seeds import independent_seeds, pooled, seed_mean
 from training.checkpoint import Checkpoint
 from training.frames import distinct, where
 from training.options import DEFAULT_CONTROLS
@@ -143,7 +143,7 @@ def curriculum_of(one: Subject) -> str:
 
 
 def pool(subjects: Sequence[Subject], *, kept: bool) -> pd.DataFrame:
-    """Effects over independent seeds, by curriculum (`interp.seeds.pooled`)."""
+    """Effects over independent seeds, by curriculum (`interp.statistics.seeds.pooled`)."""
     what = "the set of all other heads" if kept else "the set of retrospective heads"
     parts = []
     for name, group in with_all(subjects, curriculum_of):

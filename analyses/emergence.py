@@ -24,11 +24,11 @@ from analyses.findings import Findings
 from analyses.snapshots import earlier_steps, from_then_on
 from interp.ablation.ablate import ablate
 from interp.ablation.verdict import ATTENDS, HALF
+from interp.display.figures import GREY, INTACT, MODES, NULL, figure_of, grid_of_axes, legend_beside
+from interp.display.text import counted
 from interp.model.heads import HeadSet, heads_above, highest_head, show
-from interp.plots import GREY, INTACT, MODES, NULL, figure_of, grid_of_axes, legend_beside
 from interp.scores.score import score, selection_scores
-from interp.seeds import independent_seeds, seed_mean
-from interp.words import counted
+from interp.statistics.seeds import independent_seeds, seed_mean
 from training.checkpoint import Checkpoint, load
 from training.curriculum import Curriculum
 from training.errors import UserError

@@ -9,8 +9,8 @@ import pandas as pd
 import typer
 from matplotlib.axes import Axes
 
+from interp.display.figures import save_figure
 from interp.display.html import result_html
-from interp.plots import save_figure
 from training.errors import UserError, one_of
 from training.output import Table, print_table, records, write_table, write_text
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from interp.seeds import independent_seeds
+from interp.statistics.seeds import independent_seeds
 from training.checkpoint import Checkpoint
 from training.config import RunConfig
 from training.errors import UserError

@@ -14,8 +14,8 @@ import pandas as pd
 from interp.ablation.ablate import Ablation, ablate
 from interp.ablation.control_sets import MATCHES, Match
 from interp.ablation.verdict import ATTENDS, verdict
+from interp.display.figures import plot_ablation, plot_ablation_curves, plot_error_curves, plot_scores, save_figure
 from interp.model.heads import HeadSet, heads_above, highest_head, show
-from interp.plots import plot_ablation, plot_ablation_curves, plot_error_curves, plot_scores, save_figure
 from interp.scores.score import HeadScores, score, selection_scores
 from training.checkpoint import Checkpoint
 from training.evaluate import error_curves

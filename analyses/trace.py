@@ -21,14 +21,14 @@ from matplotlib.axes import Axes
 from analyses.findings import Findings
 from analyses.groups import with_all
 from interp.ablation.verdict import ATTENDS
+from interp.display.figures import MODES, NULL, row_of_axes
 from interp.model.heads import Head, HeadSet, heads_above
 from interp.patching.path_receivers import Receiver, all_receivers
 from interp.patching.paths import ALL, path_effects
-from interp.plots import MODES, NULL, row_of_axes
 from interp.readouts.head_decoding import decode_heads
 from interp.readouts.probes import DEFAULT
 from interp.scores.score import selection_scores
-from interp.seeds import independent_seeds, seed_mean
+from interp.statistics.seeds import independent_seeds, seed_mean
 from training.checkpoint import Checkpoint
 from training.frames import where
 from training.output import interval, number, records

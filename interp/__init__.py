@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from interp.readouts.subspace_patching import swap
     from interp.scores.patterns import patterns
     from interp.scores.score import score
-    from interp.seeds import pooled
+    from interp.statistics.seeds import pooled
     from training.checkpoint import load
 
 # Resolved on first use, so that `import interp` and `interp --help` import no torch.
@@ -54,7 +54,7 @@ _HOMES = {
     "patch": "interp.patching.maps",
     "path_effects": "interp.patching.paths",
     "patterns": "interp.scores.patterns",
-    "pooled": "interp.seeds",
+    "pooled": "interp.statistics.seeds",
     "probe": "interp.readouts.probes",
     "prompt_pairs": "interp.patching.prompt_pairs",
     "score": "interp.scores.score",

@@ -3,7 +3,7 @@
 import sys
 from typing import NoReturn
 
-from interp.shadows import PACKAGES, misplaced
+from interp.doctor.package_origin import PACKAGES, misplaced
 
 
 def main() -> NoReturn:

@@ -30,7 +30,7 @@ import torch
 from scipy.stats import fisher_exact
 
 from interp import load, score
-from interp.plots import plot_error_curves
+from interp.display.figures import plot_error_curves
 from training.checkpoint import read_history, zoo_path
 from training.convergence import convergence
 from training.curriculum import curriculum

@@ -26,9 +26,9 @@ import math
 import pandas as pd
 
 from interp import ablate, load, parse_heads, pooled, score
+from interp.display.figures import MODES, row_of_axes
 from interp.model.heads import show
-from interp.plots import MODES, row_of_axes
-from interp.seeds import independent_seeds
+from interp.statistics.seeds import independent_seeds
 
 checkpoint = load("zoo:mixed-0")
 chosen = score(checkpoint, ["linear"], stream="selection", intervals=False)

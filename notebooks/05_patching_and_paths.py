@@ -29,10 +29,10 @@ import torch
 
 from analyses.trace import groups_of_readers
 from interp import attribute, load, parse_heads, patch, path_effects, prompt_pairs, score
+from interp.display.figures import row_of_axes
 from interp.model.heads import EMBED
 from interp.patching.path_receivers import parse_receivers
 from interp.patching.prompt_pairs import CORRUPTIONS
-from interp.plots import row_of_axes
 from training.evaluate import predictions
 
 N = 256  # prompts of every measurement

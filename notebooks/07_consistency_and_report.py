@@ -29,7 +29,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from analyses.agreement import spearman
 from analyses.consistency.looks import initial_model, look
 from analyses.consistency.matching import best_match, blocks, likeness
 from analyses.consistency.study import study
@@ -37,8 +36,9 @@ from analyses.consistency.within import contrasts_table
 from analyses.report.evidence import Settings
 from analyses.report.report import report
 from interp import load, patterns, score
-from interp.plots import row_of_axes
-from interp.seeds import independent_seeds
+from interp.display.figures import row_of_axes
+from interp.statistics.agreement import spearman
+from interp.statistics.seeds import independent_seeds
 from training.frames import where
 
 CLASSES = ["linear", "quadratic", "cubic"]

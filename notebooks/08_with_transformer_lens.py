@@ -32,9 +32,9 @@ import torch
 from transformer_lens import HookedTransformer, patching
 
 from interp import ablate, hooked, load, parse_heads, patch, patterns, prompt_pairs, score
+from interp.display.figures import row_of_axes
 from interp.model.engine import read_sites
 from interp.patching.composition import composition
-from interp.plots import row_of_axes
 from training.checkpoint import WEIGHTS, write_config, write_weights
 from training.evaluate import evaluation_prompts, predictions
 from training.transformer import Transformer, site_names

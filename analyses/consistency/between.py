@@ -5,7 +5,7 @@
    against random matchings and against the untrained twins of the same two models.
 3. Models that share a stream of random numbers share their heads by number: such pairs stand apart and are no evidence.
 
-Intervals over models are jackknifed, a seed at a time (`analyses.over_seeds`).
+Intervals over models are jackknifed, a seed at a time (`interp.statistics.seed_intervals`).
 """
 
 import math
@@ -15,11 +15,11 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from analyses.agreement import coincidence_p
 from analyses.consistency.looks import comparable
 from analyses.consistency.matching import WITHIN, blocks, compare, likeness
 from analyses.consistency.within import Model, Row
-from analyses.over_seeds import NOTHING, Estimate, jackknife
+from interp.statistics.agreement import coincidence_p
+from interp.statistics.seed_intervals import NOTHING, Estimate, jackknife
 from training.config import stream_seed
 from training.frames import where
 from training.output import records

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from analyses.consistency.shown import NAMES
 from analyses.consistency.within import TOP, Model, by_seed, seed_interval
-from interp.plots import GREY, INTACT, NULL, figure_of, legend_beside, row_of_axes
+from interp.display.figures import GREY, INTACT, NULL, figure_of, legend_beside, row_of_axes
 from training.frames import where
 from training.output import records
 

@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from analyses.agreement import mean_over_pairs, pearson, spearman, top_overlap
 from analyses.consistency.looks import attention, comparable
 from analyses.consistency.shown import bracketed
 from analyses.consistency.within import Model, Row
 from analyses.snapshots import earlier_steps, from_then_on, spread
 from interp.ablation.verdict import ATTENDS
-from interp.seeds import t_interval
-from interp.words import counted
+from interp.display.text import counted
+from interp.statistics.agreement import mean_over_pairs, pearson, spearman, top_overlap
+from interp.statistics.seeds import t_interval
 from training.checkpoint import load
 from training.evaluate import evaluation_prompts
 from training.frames import where

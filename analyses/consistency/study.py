@@ -20,7 +20,7 @@ from analyses.consistency.steps import sentences as steps_in_words
 from analyses.consistency.within import TOP, Model, contrasts_table, curricula_table, found_table, within_table
 from analyses.findings import Findings
 from interp.ablation.verdict import ATTENDS
-from interp.seeds import independent_seeds
+from interp.statistics.seeds import independent_seeds
 from training.checkpoint import Checkpoint
 from training.errors import UserError
 from training.progress import progress_bar

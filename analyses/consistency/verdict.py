@@ -14,14 +14,14 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from analyses.agreement import mean_over_pairs, pearson
 from analyses.consistency.between import EVERYONE, FOUND, contrast_within, grouped, measured
 from analyses.consistency.shown import NAMES, bracketed
 from analyses.consistency.within import MIXED, TOP, Model, Row
 from analyses.published import CLASSES, NEAR, published_maps
 from interp.ablation.verdict import ATTENDS
-from interp.stats import SIGNIFICANT
-from interp.words import counted, listed
+from interp.display.text import counted, listed
+from interp.statistics.agreement import mean_over_pairs, pearson
+from interp.statistics.effects import SIGNIFICANT
 from training.frames import where
 from training.output import records
 

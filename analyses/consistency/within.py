@@ -19,7 +19,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from analyses.agreement import (
+from analyses.consistency.looks import Looks
+from interp.ablation.verdict import ATTENDS
+from interp.model.heads import HeadSet, heads_above
+from interp.statistics.agreement import (
     Agreement,
     kendall_w,
     mean_over_pairs,
@@ -29,12 +32,9 @@ from analyses.agreement import (
     top,
     top_overlap,
 )
-from analyses.consistency.looks import Looks
-from analyses.over_seeds import NOTHING, welch
-from interp.ablation.verdict import ATTENDS
-from interp.model.heads import HeadSet, heads_above
-from interp.seeds import t_interval
-from interp.stats import holm, interval_of
+from interp.statistics.effects import holm, interval_of
+from interp.statistics.seed_intervals import NOTHING, welch
+from interp.statistics.seeds import t_interval
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.frames import where

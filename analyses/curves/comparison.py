@@ -20,7 +20,7 @@ from analyses.curves.same_prompts import ClassErrors
 from analyses.curves.seed_plots import plot_curves, plot_training
 from analyses.findings import Findings
 from analyses.groups import Groups, single
-from interp.words import listed
+from interp.display.text import listed
 from training.convergence import FRACTION
 from training.output import interval, number, records
 

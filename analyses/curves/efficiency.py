@@ -26,8 +26,8 @@ from analyses.curves.histories import MEASURES, NEEDED, histories, needed, of_cl
 from analyses.curves.seed_plots import plot_spending
 from analyses.findings import Findings
 from analyses.groups import Groups, group, single
-from analyses.over_seeds import welch
-from interp.words import listed
+from interp.display.text import listed
+from interp.statistics.seed_intervals import welch
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.convergence import HELD

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from analyses.curves.histories import end_level, held_level, of_class
-from interp.seeds import t_interval
-from interp.words import listed
+from interp.display.text import listed
+from interp.statistics.seeds import t_interval
 from training.convergence import FRACTION
 from training.output import interval, records
 

@@ -17,9 +17,9 @@ from analyses.curves.same_prompts import errors_on
 from analyses.findings import Findings
 from analyses.groups import INPUTS, Groups, group
 from interp.ablation.verdict import ATTENDS
+from interp.display.text import counted
 from interp.model.heads import heads_above, show
 from interp.scores.score import score
-from interp.words import counted
 from training.checkpoint import Checkpoint
 from training.frames import distinct, where
 from training.output import number, records

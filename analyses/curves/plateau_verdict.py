@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from interp.stats import SIGNIFICANT
+from interp.statistics.effects import SIGNIFICANT
 from training.convergence import FRACTION
 from training.output import count, interval, records
 

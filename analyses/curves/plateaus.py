@@ -20,8 +20,8 @@ from analyses.curves.same_prompts import ClassErrors, Interval, measure
 from analyses.curves.seed_plots import plot_counts, plot_ratios
 from analyses.findings import Findings
 from analyses.groups import Groups, group, single
-from interp.stats import holm
-from interp.words import listed
+from interp.display.text import listed
+from interp.statistics.effects import holm
 from training.checkpoint import Checkpoint
 from training.convergence import FRACTION, HELD, first_held
 from training.intervals import COVERAGE

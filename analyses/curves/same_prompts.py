@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from analyses.over_seeds import welch
-from interp.seeds import t_interval
+from interp.statistics.seed_intervals import welch
+from interp.statistics.seeds import t_interval
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.evaluate import evaluation_prompts, no_context_error, predictions

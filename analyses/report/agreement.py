@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from analyses.agreement import spearman
 from analyses.report.evidence import ModelEvidence
 from interp.ablation.verdict import ATTENDS
+from interp.statistics.agreement import spearman
 from training.frames import where
 
 Map = Float[np.ndarray, "layer head"]

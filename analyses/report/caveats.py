@@ -6,10 +6,10 @@ from typing import Any
 
 from analyses.report.evidence import Evidence, ModelEvidence
 from interp.ablation.verdict import ATTENDS, size_of
+from interp.display.text import counted
 from interp.model.heads import show
-from interp.seeds import independent_seeds
-from interp.stats import SIGNIFICANT
-from interp.words import counted
+from interp.statistics.effects import SIGNIFICANT
+from interp.statistics.seeds import independent_seeds
 from training.convergence import FRACTION
 from training.frames import where
 from training.options import DEFAULT_PROMPTS

@@ -14,10 +14,10 @@ from analyses.report.caveats import FEW_SEEDS, first_row, rows_of_found
 from analyses.report.dose import agreement_of_score_and_effect, dose_response, median_and_range
 from analyses.report.evidence import LEAD, Evidence, ModelEvidence
 from interp.ablation.verdict import ATTENDS, HALF, size_of
+from interp.display.text import counted
 from interp.model.heads import heads_above
-from interp.seeds import independent_seeds
-from interp.stats import SIGNIFICANT
-from interp.words import counted
+from interp.statistics.effects import SIGNIFICANT
+from interp.statistics.seeds import independent_seeds
 from training.convergence import FRACTION
 from training.output import records
 

@@ -19,7 +19,7 @@ from interp.model.heads import HeadSet, all_heads, heads_above, show
 from interp.patching.path_receivers import parse_receivers
 from interp.patching.paths import path_effects
 from interp.scores.score import HeadScores, score_all, selection_scores
-from interp.seeds import pooled
+from interp.statistics.seeds import pooled
 from training.checkpoint import Checkpoint
 from training.progress import progress_bar
 

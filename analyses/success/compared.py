@@ -14,10 +14,10 @@ import pandas as pd
 from jaxtyping import Float
 
 from analyses.consistency.within import by_seed
-from analyses.over_seeds import NOTHING, welch
 from analyses.success.measured import DEPTH, PUBLISHED
-from interp.seeds import t_interval
-from interp.stats import holm
+from interp.statistics.effects import holm
+from interp.statistics.seed_intervals import NOTHING, welch
+from interp.statistics.seeds import t_interval
 from training.frames import distinct, where
 from training.output import records
 

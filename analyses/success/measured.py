@@ -23,7 +23,7 @@ from interp.readouts.stream import Token, stages
 from interp.readouts.targets import TARGETS
 from interp.scores.kinds import SCORES
 from interp.scores.score import HeadScores, Measure, score_all
-from interp.seeds import independent_seeds
+from interp.statistics.seeds import independent_seeds
 from training.checkpoint import Checkpoint
 from training.evaluate import evaluation_prompts, no_context_error
 from training.frames import where

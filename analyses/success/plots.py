@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 
 from analyses.curves.seed_plots import colours, spread
 from analyses.success.measured import DEPTH, MEASURES, PROBE
-from interp.plots import GREY, figure_of, panels, row_of_axes
+from interp.display.figures import GREY, figure_of, panels, row_of_axes
 from training.frames import distinct, where
 from training.output import records
 

@@ -19,8 +19,8 @@ from analyses.curves.plateaus import LEFT, MARGIN
 from analyses.published import NEAR
 from analyses.success.compared import EVERYONE, ON
 from analyses.success.measured import COPY, DEPTH, PUBLISHED
-from interp.stats import SIGNIFICANT
-from interp.words import counted, listed
+from interp.display.text import counted, listed
+from interp.statistics.effects import SIGNIFICANT
 from training.frames import distinct, where
 from training.output import interval, number, records
 

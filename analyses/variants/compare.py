@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from analyses.agreement import spearman
 from analyses.curves.same_prompts import ClassErrors
 from analyses.groups import Groups
-from analyses.over_seeds import welch
 from analyses.variants.grouping import REFERENCE, at, changes
 from analyses.variants.measures import MEASURES
-from interp.seeds import seed_mean
-from interp.stats import holm, permutation_p
+from interp.statistics.agreement import spearman
+from interp.statistics.effects import holm, permutation_p
+from interp.statistics.seed_intervals import welch
+from interp.statistics.seeds import seed_mean
 from training.frames import where
 from training.output import records
 from training.settings import to_dict

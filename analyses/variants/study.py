@@ -22,8 +22,8 @@ from analyses.variants.grouping import REFERENCE, variants
 from analyses.variants.measures import MEASURES, Measured, measure, model_row
 from analyses.variants.verdict import cell, verdict
 from interp.ablation.verdict import ATTENDS
-from interp.plots import INTACT, NULL, panels
-from interp.seeds import pooled
+from interp.display.figures import INTACT, NULL, panels
+from interp.statistics.seeds import pooled
 from training.checkpoint import Checkpoint
 from training.frames import distinct, where
 from training.options import DEFAULT_CONTROLS
@@ -93,7 +93,7 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
 
 
 def pooled_effects(measured: Sequence[Measured]) -> pd.DataFrame:
-    """What removing the found heads costs, over the independent seeds of one variant (`interp.seeds.pooled`)."""
+    """What removing the found heads costs, over the independent seeds of one variant (`interp.statistics.seeds.pooled`)."""
     found = [(one.checkpoint, one.removed, one.found) for one in measured if one.removed is not None]
     if not found:
         return pd.DataFrame()

@@ -10,8 +10,8 @@ from analyses.groups import Groups
 from analyses.variants.grouping import REFERENCE, changes
 from analyses.variants.measures import MEASURES
 from interp.ablation.verdict import ATTENDS, HALF
-from interp.stats import SIGNIFICANT
-from interp.words import counted, listed
+from interp.display.text import counted, listed
+from interp.statistics.effects import SIGNIFICANT
 from training.frames import where
 from training.output import interval, records
 

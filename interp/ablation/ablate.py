@@ -25,12 +25,12 @@ from interp.ablation.reference_activations import activations
 from interp.ablation.runner import CHUNK, MEMORY, Protocol, class_errors
 from interp.ablation.store import Store
 from interp.ablation.verdict import VERDICTS, keep_verdict, verdict
-from interp.display.shown import Drawn, Shown
+from interp.display.result import Drawn, Shown
 from interp.model.engine import check_site
 from interp.model.heads import MLP, Head, HeadSet, all_heads, show
 from interp.model.parallel import side_by_side
 from interp.model.positions import check_points, parse_points, parse_tokens
-from interp.stats import (
+from interp.statistics.effects import (
     Effect,
     detectable_effect,
     holm,
@@ -130,7 +130,7 @@ class Ablation(Shown):
         Raises:
             UserError: there is no such set.
         """
-        from interp.plots import plot_ablation, plot_effects
+        from interp.display.figures import plot_ablation, plot_effects
 
         sets = distinct(self.table, "heads")
         if heads is None and len(sets) > 1:
@@ -146,7 +146,7 @@ class Ablation(Shown):
         Raises:
             UserError: there is no such set.
         """
-        from interp.plots import plot_ablation_curves
+        from interp.display.figures import plot_ablation_curves
 
         return plot_ablation_curves(self, self.one_of_sets(heads))
 

@@ -17,10 +17,10 @@ from interp.ablation.reference_activations import partner_prompts
 from interp.ablation.store import Store
 from interp.ablation.tables import pooled_table
 from interp.ablation.verdict import VERDICTS, pooled_verdict
-from interp.display.shown import Drawn
+from interp.display.result import Drawn
 from interp.model.heads import MLP, Head, HeadSet, head_set, parse_heads, show
 from interp.scores.score import selection_scores
-from interp.seeds import independent_seeds, pooled
+from interp.statistics.seeds import independent_seeds, pooled
 from training import options, output
 from training.checkpoint import Checkpoint
 from training.commands import check_classes
@@ -187,7 +187,7 @@ def write(
     out: Path,
 ) -> None:
     """Tables and figures of each checkpoint in its place, and those of all together."""
-    from interp.plots import save_figure
+    from interp.display.figures import save_figure
 
     for one, result, directory in zip(subjects, results, places, strict=True):
         result.write(directory)

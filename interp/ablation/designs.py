@@ -15,9 +15,9 @@ from interp.ablation.errors import Cell, cells
 from interp.ablation.modes import DEFAULT_MODES, Mode
 from interp.ablation.runner import MEMORY, Protocol
 from interp.ablation.store import Store
-from interp.display.shown import Drawn, Shown
+from interp.display.result import Drawn, Shown
 from interp.model.heads import Head, HeadSet, head_set, show
-from interp.stats import holm, interval_of, permutation_p
+from interp.statistics.effects import holm, interval_of, permutation_p
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.errors import UserError
@@ -63,7 +63,7 @@ class CumulativeAblation(Shown):
 
     def plot(self) -> Drawn:
         """Effect by number of removed heads, and the range of random orders."""
-        from interp.plots import plot_cumulative
+        from interp.display.figures import plot_cumulative
 
         return plot_cumulative(self)
 
@@ -193,7 +193,7 @@ class PairAblation(Shown):
 
     def plot(self) -> Drawn:
         """Interactions as a heat map [head x head]."""
-        from interp.plots import plot_pairs
+        from interp.display.figures import plot_pairs
 
         return plot_pairs(self)
 

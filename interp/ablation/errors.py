@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from interp.model.heads import HeadSet
 from interp.model.positions import show_points
-from interp.stats import UNDEFINED, Effect, effect_resamples, paired_effects
+from interp.statistics.effects import UNDEFINED, Effect, effect_resamples, paired_effects
 from training.config import stream_seed
 from training.intervals import bootstrap_weights
 

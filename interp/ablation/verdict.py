@@ -16,8 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from interp.stats import SIGNIFICANT
-from interp.words import counted
+from interp.display.text import counted
+from interp.statistics.effects import SIGNIFICANT
 from training.output import records
 
 VERDICTS = 3  # sets; beyond that a table is easier to read than sentences
@@ -150,7 +150,7 @@ def pooled_verdict(table: pd.DataFrame) -> str:
     """One paragraph on several models.
 
     Args:
-        table: of `interp.seeds.pooled`.
+        table: of `interp.statistics.seeds.pooled`.
     """
     rows = [row for row in records(table) if row["mode"] == "mean"] or records(table)
     sentences = []

@@ -20,7 +20,7 @@ from interp.ablation.runner import evened
 from interp.attribution.nodes import Ends, check_method
 from interp.attribution.targets import EXACT, AllEdges, Effects, Nodes, Target, flat
 from interp.attribution.validation import Receipt, receipt
-from interp.display.shown import Drawn, Shown
+from interp.display.result import Drawn, Shown
 from interp.model.parallel import side_by_side
 from interp.patching.effects import effect_resamples, gap_exists
 from interp.patching.maps import place_name

@@ -26,12 +26,12 @@ from interp.attribution.circuit_run import corrupt_run, predict_circuit
 from interp.attribution.graph import Edges, Graph, edges_called, pruned
 from interp.attribution.targets import EXACT, AllEdges, Effects
 from interp.attribution.validation import largest
-from interp.display.shown import Drawn, Shown
+from interp.display.result import Drawn, Shown
 from interp.model.parallel import side_by_side
 from interp.patching.effects import effect_of, gap_exists
 from interp.patching.prompt_pairs import PromptPairs
 from interp.patching.runner import Question, check_direction, chunks, predictions_at_query
-from interp.stats import Effect, permutation_p
+from interp.statistics.effects import Effect, permutation_p
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.errors import CheckError, UserError

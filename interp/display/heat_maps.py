@@ -22,7 +22,7 @@ from interp.model.heads import Head, HeadSet
 from training.output import number
 
 NUMBERED = 48
-"""Cells, beyond which numbers do not fit (as in `interp.plots`)."""
+"""Cells, beyond which numbers do not fit (as in `interp.display.figures`)."""
 CELL, SMALL = 31, 17
 
 

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.model.heads import Head, HeadSet, all_heads
-from interp.stats import permutation_p
+from interp.statistics.effects import permutation_p
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.transformer import Block, Transformer

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from interp.stats import UNDEFINED, Effect, interval_of
+from interp.statistics.effects import UNDEFINED, Effect, interval_of
 
 LEAST_GAP = 1e-12
 """Mean squared gap, in units of the mean squared prediction, below which base and source are the same."""

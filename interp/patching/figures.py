@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from interp.display.figures import GREY, INTACT, figure_of, grid_of_axes, row_of_axes
 from interp.patching.maps import PatchMap, end_of
 from interp.patching.paths import PathEffects
 from interp.patching.tables import grid_of
-from interp.plots import GREY, INTACT, figure_of, grid_of_axes, row_of_axes
 from training.frames import where
 from training.output import records
 

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.display.shown import Drawn, Shown
+from interp.display.result import Drawn, Shown
 from interp.model.heads import EMBED, MLP, Head, HeadSet, Scores, all_heads, parse_heads, show
 from interp.patching.effects import Outcomes, effect_of, effect_resamples, gap_exists
 from interp.patching.engine import recorded
@@ -27,7 +27,7 @@ from interp.patching.maps import end_row, with_intervals
 from interp.patching.path_receivers import INPUTS, Receiver
 from interp.patching.runner import Prepare, Question, check_direction, patch_sweep
 from interp.patching.sites import Given, Patch, Variant, patches_of
-from interp.stats import TIE, UNDEFINED, interval_of
+from interp.statistics.effects import TIE, UNDEFINED, interval_of
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.errors import UserError

@@ -18,7 +18,7 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.display.shown import Drawn, Shown
+from interp.display.result import Drawn, Shown
 from interp.model.heads import all_heads
 from interp.readouts.lens import check_enough
 from interp.readouts.probes import DEFAULT, Protocol, Trial, tabulate, untrained_twin

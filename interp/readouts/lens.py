@@ -26,7 +26,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from interp.display.shown import Drawn, Shown
+from interp.display.result import Drawn, Shown
 from interp.model.positions import show_points
 from interp.readouts.ridge import Ridge, fit_ridges
 from interp.readouts.stream import Stage, Token, read_stream, stages, token_positions

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 
 from interp.ablation.reference_activations import moments
-from interp.display.shown import Drawn, Shown
+from interp.display.result import Drawn, Shown
 from interp.model.engine import Substitutes
 from interp.model.heads import HeadSet, show
 from interp.model.self_checks import plain_edits

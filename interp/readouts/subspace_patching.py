@@ -26,7 +26,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.display.shown import Drawn, Shown
+from interp.display.result import Drawn, Shown
 from interp.model.self_checks import CHECKED
 from interp.patching.effects import effect_of
 from interp.patching.prompt_pairs import prompt_pairs
@@ -41,7 +41,7 @@ from interp.readouts.stream import (
 )
 from interp.readouts.subspace_exchange import Exchange, check_swap, make_exchange
 from interp.readouts.targets import CLASS, TARGETS, check_targets, one_hot, values
-from interp.stats import holm, permutation_p
+from interp.statistics.effects import holm, permutation_p
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.errors import UserError

@@ -9,7 +9,7 @@ from interp.readouts.head_decoding import HeadDecoding
 from interp.readouts.lens import Lens
 from interp.readouts.probes import Probes
 from interp.readouts.subspace_patching import Swaps
-from interp.stats import SIGNIFICANT
+from interp.statistics.effects import SIGNIFICANT
 from training.frames import distinct, where
 from training.output import Table, interval, number, records
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from interp.display.shown import Drawn, Shown
+from interp.display.result import Drawn, Shown
 from interp.model.engine import read_sites
 from interp.model.heads import MLP, HeadSet, parse_heads
 from interp.model.positions import parse_points, token_names
@@ -59,7 +59,7 @@ class Patterns(Shown):
         return [Table(title, header, rows, f"scores over {over}, seed {self.seed}")]
 
     def maps(self) -> list[str]:
-        from interp.plots import image
+        from interp.display.figures import image
 
         return [image(self.plot(), f"attention of {', '.join(map(str, self.heads))}")]
 
@@ -72,7 +72,7 @@ class Patterns(Shown):
         Raises:
             UserError: these prompts do not have them, or it is not one range.
         """
-        from interp.plots import plot_patterns
+        from interp.display.figures import plot_patterns
 
         return plot_patterns(self, self.span(points))
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.display.heat_maps import head_map
-from interp.display.shown import Drawn, Shown
+from interp.display.result import Drawn, Shown
 from interp.model.heads import all_heads
 from interp.model.parallel import side_by_side
 from interp.model.positions import show_points
@@ -109,7 +109,7 @@ class HeadScores(Shown):
         Args:
             others: scores to draw below it, a row each.
         """
-        from interp.plots import plot_scores
+        from interp.display.figures import plot_scores
 
         return plot_scores(self, *others)
 

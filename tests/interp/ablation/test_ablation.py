@@ -16,7 +16,7 @@ from interp.model import self_checks as checks
 from interp.model.engine import SITES
 from interp.model.heads import MLP, Head, all_heads, head_set, show
 from interp.names import MODE_NAMES
-from interp.stats import Effect
+from interp.statistics.effects import Effect
 from training.checkpoint import Checkpoint
 from training.errors import CheckError, UserError
 from training.evaluate import evaluation_prompts, no_context_error, predictions

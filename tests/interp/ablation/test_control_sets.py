@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from interp.ablation.control_sets import CALIPER, NullSets, matched_sets
 from interp.model.heads import MLP, Head, all_heads, head_set
-from interp.stats import permutation_p
+from interp.statistics.effects import permutation_p
 
 COMPONENTS = [*all_heads(3, 4), *(Head(layer, MLP) for layer in range(3))]
 NORMS = {head: 1.0 + 0.13 * place for place, head in enumerate(COMPONENTS)}

@@ -21,7 +21,7 @@ from interp.readouts.subspace_patching import (
     swap,
 )
 from interp.readouts.tables import swap_verdict
-from interp.stats import permutation_p
+from interp.statistics.effects import permutation_p
 from training.checkpoint import load
 from training.errors import CheckError, UserError
 from training.evaluate import predictions

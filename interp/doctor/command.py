@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from training import options
 
 if TYPE_CHECKING:
-    from interp.installation import Finding
+    from interp.doctor.installation import Finding
 
 TRIALS = {"devices": "check_torch", "zoo": "check_zoo", "HookedTransformer": "check_hooked"}
-"""Checks of interp.trial, each of which needs those before it."""
+"""Checks of interp.doctor.smoke_tests, each of which needs those before it."""
 
 
 def doctor(json: options.Json = False) -> None:
@@ -26,7 +26,7 @@ def doctor(json: options.Json = False) -> None:
     import typer
     from rich.console import Console
 
-    from interp.installation import examine_installation
+    from interp.doctor.installation import examine_installation
     from training.errors import CheckError
     from training.output import print_json, print_table
 
@@ -45,12 +45,12 @@ def doctor(json: options.Json = False) -> None:
 
 def try_out() -> "list[Finding]":
     """What comes of computing something, as far as the first trial that breaks off."""
-    from interp.installation import Finding
+    from interp.doctor.installation import Finding
 
     findings: list[Finding] = []
     try:
         for function in TRIALS.values():
-            findings.append(getattr(import_module("interp.trial"), function)())
+            findings.append(getattr(import_module("interp.doctor.smoke_tests"), function)())
     except Exception as error:  # a broken installation fails in ways that nobody has foreseen
         name = list(TRIALS)[len(findings)]
         what = " ".join(f"{type(error).__name__}: {error}".split())

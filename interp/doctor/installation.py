@@ -9,7 +9,7 @@ from typing import NamedTuple
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from interp.shadows import DISTRIBUTION, PACKAGES, misplaced, origin, strangers
+from interp.doctor.package_origin import DISTRIBUTION, PACKAGES, misplaced, origin, strangers
 from training.errors import UserError
 from training.output import prepare_directory
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from interp.stats import TIE, critical_effect, detectable_effect, holm, paired_effects, permutation_p
+from interp.statistics.effects import TIE, critical_effect, detectable_effect, holm, paired_effects, permutation_p
 from training.intervals import bootstrap_weights, mean_interval, percentile_interval
 
 

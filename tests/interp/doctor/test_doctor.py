@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from interp import hooked, trial
-from interp.doctor import doctor
-from interp.installation import check_directory, check_package, examine_installation
+from interp import hooked
+from interp.doctor import smoke_tests as trial
+from interp.doctor.command import doctor
+from interp.doctor.installation import check_directory, check_package, examine_installation
 from training.errors import CheckError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_a_distribution_whose_package_comes_first_is_to_be_uninstalled(install, 
     install("other", "1.0", files="analyses/__init__.py,,\n")
     (tmp_path / "analyses").mkdir()
     (tmp_path / "analyses" / "__init__.py").touch()
-    code = "from interp.shadows import misplaced; print(misplaced('analyses'))"
+    code = "from interp.doctor.package_origin import misplaced; print(misplaced('analyses'))"
     done = python("-c", code, path=[tmp_path], cwd=ROOT.parent)
     assert (
         f"finds {tmp_path}/analyses/__init__.py, not this project's {ROOT}/analyses: pip uninstall other" in done.stdout
@@ -122,7 +123,7 @@ def test_a_directory_of_that_name_hides_nothing(tmp_path):
 def test_it_speaks_where_torch_numpy_and_pandas_are_broken(tmp_path):
     for name in ("torch", "numpy", "pandas"):
         (tmp_path / f"{name}.py").write_text("raise OSError('libcudart.so.12: no such file')")
-    done = python("-c", "from interp.doctor import doctor; doctor()", cwd=tmp_path)
+    done = python("-c", "from interp.doctor.command import doctor; doctor()", cwd=tmp_path)
     assert "devices: OSError: libcudart.so.12: no such file: mend what stands above, or make" in done.stdout
     assert done.stderr.endswith("training.errors.CheckError: problems: 1\n")
 
@@ -148,7 +149,7 @@ def test_a_directory_that_cannot_be_written_is_a_problem(tmp_path):
 
 
 def test_without_pips_records_it_says_how_to_install(monkeypatch, tmp_path):
-    monkeypatch.setattr("interp.installation.DISTRIBUTION", "never-installed")
+    monkeypatch.setattr("interp.doctor.installation.DISTRIBUTION", "never-installed")
     assert [finding.problem for finding in examine_installation(tmp_path)] == [
         "pip does not know never-installed: run `make install` in its checkout"
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 DISTRIBUTION = "incontext-interp"
 PACKAGES = ("training", "interp", "analyses")
-HOME = Path(__file__).parents[1]
+HOME = Path(__file__).parents[2]
 """Where this project's packages lie side by side."""
 
 

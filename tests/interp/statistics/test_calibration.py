@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from analyses.curves.plateaus import exact_interval, fisher
-from analyses.over_seeds import welch
 from interp.ablation.designs import bootstrap_p
-from interp.seeds import null_means, t_interval
-from interp.stats import critical_effect, effect_resamples, holm, permutation_p
+from interp.statistics.effects import critical_effect, effect_resamples, holm, permutation_p
+from interp.statistics.seed_intervals import welch
+from interp.statistics.seeds import null_means, t_interval
 from training.intervals import bootstrap_weights, percentile_interval
 
 FALSE_ALARM = 1e-4

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.installation import Finding
+from interp.doctor.installation import Finding
 from training.checkpoint import Checkpoint, load, zoo_names
 from training.evaluate import Setting, squared_errors
 from training.prompts import last_quarter

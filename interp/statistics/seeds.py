@@ -16,7 +16,7 @@ from jaxtyping import Float
 from interp.ablation.ablate import Ablation, removed_by
 from interp.ablation.errors import Cell, cells
 from interp.model.heads import HeadSet, show
-from interp.stats import holm, interval_of, permutation_p
+from interp.statistics.effects import holm, interval_of, permutation_p
 from training.checkpoint import Checkpoint
 from training.config import stream_seed
 from training.intervals import COVERAGE

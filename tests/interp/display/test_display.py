@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 import interp
 from analyses.findings import Findings
 from interp import load, parse_heads
-from interp.display.shown import Shown
+from interp.display.result import Shown
 from interp.model.hooked_transformer import hooked
 from interp.patching.path_receivers import parse_receivers
 from interp.readouts.probes import Protocol

@@ -5,7 +5,15 @@ import pytest
 
 from interp.ablation.ablate import ablate
 from interp.model.heads import Head
-from interp.seeds import N_COMBINATIONS, drawn_together, independent_seeds, null_means, pooled, seed_mean, t_interval
+from interp.statistics.seeds import (
+    N_COMBINATIONS,
+    drawn_together,
+    independent_seeds,
+    null_means,
+    pooled,
+    seed_mean,
+    t_interval,
+)
 from training.checkpoint import load
 
 SETS = [(Head(0, 1),), (Head(0, 1),), (Head(0, 1),)]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analyses.agreement import (
+from analyses.consistency.matching import N_DRAWS, Pattern, best_match, blocks, compare, descriptions, halves, likeness
+from interp.statistics.agreement import (
     coincidence_p,
     kendall_w,
     mean_over_pairs,
@@ -16,8 +17,7 @@ from analyses.agreement import (
     top,
     top_overlap,
 )
-from analyses.consistency.matching import N_DRAWS, Pattern, best_match, blocks, compare, descriptions, halves, likeness
-from analyses.over_seeds import jackknife, welch
+from interp.statistics.seed_intervals import jackknife, welch
 from training.prompts import PLAIN, Layout
 
 

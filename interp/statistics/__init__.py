@@ -1,0 +1,1 @@
+"""Statistics on heads: effects, p-values, seeds as the unit, agreement between rankings."""
