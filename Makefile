@@ -41,15 +41,15 @@ test-slow: install
 coverage: install
 	rm -rf build/coverage
 	$(BIN)/coverage run -m pytest -m "not slow" -n auto \
-		--deselect tests/training/test_robustness.py::test_a_file_that_cannot_grow_is_one_line_and_costs_nothing \
+		--deselect tests/training/loop/test_robustness.py::test_a_file_that_cannot_grow_is_one_line_and_costs_nothing \
 		--deselect tests/test_cli.py::test_help_is_fast_and_imports_nothing_heavy
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 # Which changes of the formulae no test notices: an hour of a core; `make mutants MUTANTS='interp.statistics.effects.*'` takes some.
 # Of interp.ablation.ablate, interp.statistics.seeds and analyses.consistency.within only what needs no model.
-MUTANTS := interp.statistics.effects.* interp.ablation.verdict.* interp.ablation.control_sets.* interp.ablation.modes.* interp.model.engine.* training.intervals.* \
-	training.curriculum.* interp.statistics.agreement.* interp.statistics.seed_intervals.* analyses.consistency.matching.* \
+MUTANTS := interp.statistics.effects.* interp.ablation.verdict.* interp.ablation.control_sets.* interp.ablation.modes.* interp.model.engine.* training.common.bootstrap.* \
+	training.config.curriculum.* interp.statistics.agreement.* interp.statistics.seed_intervals.* analyses.consistency.matching.* \
 	$(foreach name,null_columns add_holm curve_rows removed_by,interp.ablation.ablate.x_$(name)__*) \
 	$(foreach name,independent_seeds null_means drawn_together seed_mean t_interval,interp.statistics.seeds.x_$(name)__*) \
 	$(foreach name,chance_of size_of by_seed curricula_table curriculum_row seed_interval contrasts_table reference_of \

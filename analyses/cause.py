@@ -30,11 +30,11 @@ from interp.scores.score import score, selection_scores
 from interp.statistics.agreement import spearman
 from interp.statistics.effects import SIGNIFICANT
 from interp.statistics.seeds import independent_seeds, pooled, seed_mean
-from training.checkpoint import Checkpoint
-from training.frames import distinct, where
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.output import interval, number, records
+from training.common.progress import progress_bar
+from training.common.table_rows import distinct, where
 from training.options import DEFAULT_CONTROLS
-from training.output import interval, number, records
-from training.progress import progress_bar
 
 QUESTION = "Do retrospective heads cause in-context learning, in every model that has them?"
 MATTERS = 0.1

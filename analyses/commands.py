@@ -9,7 +9,7 @@ import typer
 
 from training import options
 from training.commands import check_classes, check_device
-from training.errors import UserError
+from training.common.errors import UserError
 
 if TYPE_CHECKING:
     from analyses.published import PublishedStudy
@@ -89,8 +89,8 @@ def add_study(name: str, asked: Study) -> None:
         json: options.Json = False,
         out: options.Out = None,
     ) -> None:
-        from training import output
-        from training.patterns import load_all
+        from training.checkpoints.name_patterns import load_all
+        from training.common import output
 
         checkpoints = load_all(ckpt, check_device(device))  # before what draws is imported, which takes a second
         if out:
@@ -134,8 +134,8 @@ def retrospective(
     from analyses import retrospective as question
     from interp.commands import print_curves
     from interp.model.heads import show
-    from training import output
-    from training.checkpoint import load
+    from training.checkpoints.checkpoint import load
+    from training.common import output
 
     checkpoint = load(ckpt, check_device(device))
     if out:
@@ -187,8 +187,8 @@ def published(
       interp study published --ckpt zoo:mixed-0 --ckpt zoo:linear-0 --out results
     """
     from analyses import published as question
-    from training import output
-    from training.patterns import load_all
+    from training.checkpoints.name_patterns import load_all
+    from training.common import output
 
     checkpoints = load_all(ckpt, check_device(device))
     if out:
@@ -211,7 +211,7 @@ def published(
 
 def print_published(result: "PublishedStudy", caption: str) -> None:
     """A row per model and class, and a row per model for the likeness of its maps."""
-    from training.output import number, print_table, records
+    from training.common.output import number, print_table, records
 
     rows = [
         [
@@ -266,8 +266,8 @@ def report(
     from analyses.report.evidence import Settings
     from analyses.report.report import report as make
     from interp.scores.score import check_scores
-    from training import output
-    from training.patterns import load_all
+    from training.checkpoints.name_patterns import load_all
+    from training.common import output
 
     target = None if out is None else files.page_path(out)
     named = tuple(check_classes(classes, ())) or None

@@ -29,12 +29,12 @@ from interp.display.text import counted
 from interp.model.heads import HeadSet, heads_above, highest_head, show
 from interp.scores.score import score, selection_scores
 from interp.statistics.seeds import independent_seeds, seed_mean
-from training.checkpoint import Checkpoint, load
-from training.curriculum import Curriculum
-from training.errors import UserError
-from training.frames import where
-from training.output import number, records
-from training.progress import progress_bar
+from training.checkpoints.checkpoint import Checkpoint, load
+from training.common.errors import UserError
+from training.common.output import number, records
+from training.common.progress import progress_bar
+from training.common.table_rows import where
+from training.config.curriculum import Curriculum
 
 QUESTION = "When do retrospective heads appear, and does the head come before the loss falls?"
 LEAST_SNAPSHOTS = 6
@@ -178,7 +178,7 @@ def arrivals_of(one: Course) -> pd.DataFrame:
 def enters(curriculum: Curriculum, name: str) -> float:
     """The first step at which a class has a chance; NaN if it never has one.
 
-    >>> from training.curriculum import parse_curriculum
+    >>> from training.config.curriculum import parse_curriculum
     >>> enters(parse_curriculum("mixed", ("linear", "quadratic"), 10), "quadratic")
     6.0
     """

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 
 from interp.display.figures import save_figure
 from interp.display.html import result_html
-from training.errors import UserError, one_of
-from training.output import Table, print_table, records, write_table, write_text
+from training.common.errors import UserError, one_of
+from training.common.output import Table, print_table, records, write_table, write_text
 
 Figure = Callable[[], list[Axes]]
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from interp.statistics.seeds import independent_seeds
-from training.checkpoint import Checkpoint
-from training.config import RunConfig
-from training.errors import UserError
-from training.settings import differences, to_dict
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.errors import UserError
+from training.config.config import RunConfig
+from training.config.parse import differences, to_dict
 
 ORDER = ("mixed", "random", "sequential", "single")
 FEW = 10

@@ -30,8 +30,8 @@ from matplotlib.axes import Axes
 from interp.display.figures import GREY, NULL, row_of_axes, save_figure
 from interp.scores.kinds import SCORES
 from interp.scores.score import score
-from training.checkpoint import Checkpoint
-from training.output import write_table
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.output import write_table
 
 QUESTION = "Do the scores of these models look like the published heat maps?"
 CLASSES = ("linear", "quadratic", "cubic")

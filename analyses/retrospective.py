@@ -17,9 +17,9 @@ from interp.ablation.verdict import ATTENDS, verdict
 from interp.display.figures import plot_ablation, plot_ablation_curves, plot_error_curves, plot_scores, save_figure
 from interp.model.heads import HeadSet, heads_above, highest_head, show
 from interp.scores.score import HeadScores, score, selection_scores
-from training.checkpoint import Checkpoint
-from training.evaluate import error_curves
-from training.output import write_table, write_text
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.output import write_table, write_text
+from training.evaluation.evaluate import error_curves
 
 QUESTION = "Do retrospective heads make this model learn in context?"
 
@@ -30,7 +30,7 @@ class RetrospectiveStudy:
 
     Attributes:
         checkpoint: the model.
-        curves: error by number of examples (`training.evaluate.error_curves`).
+        curves: error by number of examples (`training.evaluation.evaluate.error_curves`).
         scores: retrospective scores on the test prompts.
         found: the heads above one half on the selection prompts; empty if there are none.
         ablation: of the found set and of each of its heads; None if nothing was found.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from training.checkpoint import Checkpoint, snapshot_steps
+from training.checkpoints.checkpoint import Checkpoint, snapshot_steps
 
 
 def earlier_steps(checkpoint: Checkpoint) -> list[int]:

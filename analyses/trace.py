@@ -29,10 +29,10 @@ from interp.readouts.head_decoding import decode_heads
 from interp.readouts.probes import DEFAULT
 from interp.scores.score import selection_scores
 from interp.statistics.seeds import independent_seeds, seed_mean
-from training.checkpoint import Checkpoint
-from training.frames import where
-from training.output import interval, number, records
-from training.progress import progress_bar
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.output import interval, number, records
+from training.common.progress import progress_bar
+from training.common.table_rows import where
 
 QUESTION = "What do retrospective heads carry, and who reads it?"
 READERS: Mapping[str, str] = {

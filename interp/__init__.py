@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from interp.scores.patterns import patterns
     from interp.scores.score import score
     from interp.statistics.seeds import pooled
-    from training.checkpoint import load
+    from training.checkpoints.checkpoint import load
 
 # Resolved on first use, so that `import interp` and `interp --help` import no torch.
 _HOMES = {
@@ -48,7 +48,7 @@ _HOMES = {
     "decode_heads": "interp.readouts.head_decoding",
     "hooked": "interp.model.hooked_transformer",
     "lens": "interp.readouts.lens",
-    "load": "training.checkpoint",
+    "load": "training.checkpoints.checkpoint",
     "pairs": "interp.ablation.designs",
     "parse_heads": "interp.model.heads",
     "patch": "interp.patching.maps",

@@ -15,7 +15,7 @@ from typing import NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from training.errors import CheckError, UserError
+from training.common.errors import CheckError, UserError
 
 GROUP = "interp.commands"
 PANELS = {"training": "Make models", "interp": "Open models", "analyses": "Ask questions"}

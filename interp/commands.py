@@ -8,7 +8,7 @@ import typer
 from interp.names import DESIGN_NAMES, MODE_NAMES, SCORE_DEFINITIONS, WEIGHTING_DEFINITIONS, WEIGHTING_NAMES
 from training import options
 from training.commands import check_classes, check_device
-from training.errors import UserError, one_of
+from training.common.errors import UserError, one_of
 from training.names import BASELINE_NAMES, SHIFT_NAMES
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from interp.scores.score import HeadScores
-    from training.checkpoint import Checkpoint
+    from training.checkpoints.checkpoint import Checkpoint
 
 
 def listed(definitions: dict[str, str]) -> str:
@@ -65,12 +65,12 @@ def evaluate(
     """
     import pandas as pd
 
-    from training import output
-    from training.baselines import baseline
-    from training.evaluate import error_curves
-    from training.inputs import input_distribution
-    from training.patterns import load_all
-    from training.shifts import check_shift
+    from training.checkpoints.name_patterns import load_all
+    from training.common import output
+    from training.evaluation.evaluate import error_curves
+    from training.tasks.baselines import baseline
+    from training.tasks.inputs import input_distribution
+    from training.tasks.shifts import check_shift
 
     if units not in ("nmse", "paper"):
         raise one_of("units", units, ("nmse", "paper"))
@@ -120,7 +120,7 @@ def heavy_tails(checkpoints: "list[Checkpoint]", curves: "pd.DataFrame") -> str:
 
 def print_curves(curves: "pd.DataFrame", title: str, caption: str) -> None:
     """Every class and predictor at five numbers of examples, with the interval at the last."""
-    from training.output import number, print_table, records
+    from training.common.output import number, print_table, records
 
     several = [name for name in ("inputs", "checkpoint") if len({*curves[name]}) > 1]
     last = max(curves["examples"].tolist())
@@ -172,8 +172,8 @@ def score(
     from interp.model.positions import parse_points
     from interp.scores.score import check_scores, measures_of, score_all
     from interp.scores.weightings import weighting
-    from training import output
-    from training.patterns import load_all
+    from training.checkpoints.name_patterns import load_all
+    from training.common import output
 
     weighting(by)
     ranges = None if points is None else parse_points(points)
@@ -242,7 +242,7 @@ def write_scores(results: "list[HeadScores]", out: "Path") -> None:
     import pandas as pd
 
     from interp.display.figures import plot_scores, save_figure
-    from training import output
+    from training.common import output
 
     output.write_table(pd.concat([one.table for one in results], ignore_index=True), out / "scores.csv")
     save_figure(plot_scores(*results), out / "scores.png")
@@ -250,7 +250,7 @@ def write_scores(results: "list[HeadScores]", out: "Path") -> None:
 
 def print_score_json(results: "list[HeadScores]", drawn: dict[str, int]) -> None:
     """All rows under `results`; at the top the first checkpoint, score and setting as `[layer][head]` by class."""
-    from training import output
+    from training.common import output
 
     first = results[0]
     rows = [row for one in results for row in output.records(one.table)]

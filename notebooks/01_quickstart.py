@@ -22,7 +22,7 @@
 # %%
 from interp import ablate, hooked, load, parse_heads, patterns, score
 from interp.display.figures import plot_error_curves
-from training.evaluate import error_curves, evaluation_prompts
+from training.evaluation.evaluate import error_curves, evaluation_prompts
 
 checkpoint = load("zoo:mixed-0")
 checkpoint

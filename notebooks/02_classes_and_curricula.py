@@ -31,13 +31,13 @@ from scipy.stats import fisher_exact
 
 from interp import load, score
 from interp.display.figures import plot_error_curves
-from training.checkpoint import read_history, zoo_path
-from training.convergence import convergence
-from training.curriculum import curriculum
-from training.evaluate import error_curves, evaluation_prompts
-from training.function_classes import function_class
-from training.settings import from_preset
-from training.trainer import train
+from training.checkpoints.checkpoint import read_history, zoo_path
+from training.config.curriculum import curriculum
+from training.config.parse import from_preset
+from training.evaluation.convergence import convergence
+from training.evaluation.evaluate import error_curves, evaluation_prompts
+from training.loop.trainer import train
+from training.tasks.function_classes import function_class
 
 CLASSES = ["linear", "quadratic", "cubic"]
 

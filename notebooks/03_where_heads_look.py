@@ -30,9 +30,9 @@ from interp import ablate, load, parse_heads, patterns, score
 from interp.display.figures import row_of_axes
 from interp.scores.kinds import SCORES
 from interp.scores.score import Measure, score_all
-from training.checkpoint import snapshot_steps, zoo_path
-from training.evaluate import evaluation_prompts, predictions
-from training.state import new_state
+from training.checkpoints.checkpoint import snapshot_steps, zoo_path
+from training.evaluation.evaluate import evaluation_prompts, predictions
+from training.loop.state import new_state
 
 CLASSES = ["linear", "quadratic", "cubic"]
 checkpoint = load("zoo:mixed-0")

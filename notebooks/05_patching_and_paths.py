@@ -33,7 +33,7 @@ from interp.display.figures import row_of_axes
 from interp.model.heads import EMBED
 from interp.patching.path_receivers import parse_receivers
 from interp.patching.prompt_pairs import CORRUPTIONS
-from training.evaluate import predictions
+from training.evaluation.evaluate import predictions
 
 N = 256  # prompts of every measurement
 checkpoint = load("zoo:mixed-0")

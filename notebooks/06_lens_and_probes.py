@@ -30,8 +30,8 @@ from interp.readouts.probes import Protocol
 from interp.readouts.stream import stages
 from interp.scores.kinds import SCORES
 from interp.scores.score import Measure, score_all
-from training.baselines.plain import gradient_descent, least_squares, ridge
-from training.evaluate import evaluation_prompts
+from training.evaluation.evaluate import evaluation_prompts
+from training.tasks.baselines.plain import gradient_descent, least_squares, ridge
 
 checkpoint = load("zoo:mixed-0")
 (head,) = parse_heads("0.1", 3, 8)

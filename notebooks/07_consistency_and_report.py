@@ -39,7 +39,7 @@ from interp import load, patterns, score
 from interp.display.figures import row_of_axes
 from interp.statistics.agreement import spearman
 from interp.statistics.seeds import independent_seeds
-from training.frames import where
+from training.common.table_rows import where
 
 CLASSES = ["linear", "quadratic", "cubic"]
 NAMES = ["mixed-0", "mixed-1", "mixed-2", "sequential-0", "sequential-1", "sequential-2", "inherited"]

@@ -35,9 +35,9 @@ from interp import ablate, hooked, load, parse_heads, patch, patterns, prompt_pa
 from interp.display.figures import row_of_axes
 from interp.model.engine import read_sites
 from interp.patching.composition import composition
-from training.checkpoint import WEIGHTS, write_config, write_weights
-from training.evaluate import evaluation_prompts, predictions
-from training.transformer import Transformer, site_names
+from training.checkpoints.checkpoint import WEIGHTS, write_config, write_weights
+from training.evaluation.evaluate import evaluation_prompts, predictions
+from training.model.transformer import Transformer, site_names
 
 checkpoint = load("zoo:mixed-0")
 model = hooked(checkpoint)

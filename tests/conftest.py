@@ -14,12 +14,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: threads of what th
 import torch
 
 from interp.cli import main
-from training import recorder
-from training.checkpoint import Checkpoint
-from training.config import RunConfig
-from training.settings import from_preset
-from training.trainer import train
-from training.transformer import Transformer
+from training.checkpoints.checkpoint import Checkpoint
+from training.config.config import RunConfig
+from training.config.parse import from_preset
+from training.loop import recorder
+from training.loop.trainer import train
+from training.model.transformer import Transformer
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from jaxtyping import TypeCheckError
 from torch import zeros
 
 from interp.scores.score import weigh
-from training.checkpoint import read_config, read_history, zoo_names, zoo_path, zoo_root
+from training.checkpoints.checkpoint import read_config, read_history, zoo_names, zoo_path, zoo_root
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("training", "interp", "analyses")
@@ -49,14 +49,14 @@ def test_importing_interp_imports_no_torch():
 def test_the_command_line_and_training_never_import_transformer_lens():
     code = (
         "import sys, interp.commands, interp.ablation.ablate, interp.scores.score, interp.display.figures, analyses.retrospective\n"
-        "import training.trainer; assert 'transformer_lens' not in sys.modules"
+        "import training.loop.trainer; assert 'transformer_lens' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_training_imports_little_at_run_time():
     """So that it runs wherever there is torch: a cluster node, a borrowed GPU."""
-    code = "import sys, training.trainer; print(*{m.split('.')[0] for m in sys.modules})"
+    code = "import sys, training.loop.trainer; print(*{m.split('.')[0] for m in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     imported = set(done.stdout.split())
     assert not imported & {"pandas", "matplotlib", "seaborn", "typer", "rich", "transformer_lens", "scipy", "pydantic"}

@@ -14,11 +14,11 @@ import pytest
 from analyses.commands import STUDIES
 from interp.names import SCORE_DEFINITIONS, WEIGHTING_DEFINITIONS
 from interp.scores.score import score
-from training.baselines import BASELINES
-from training.checkpoint import load, zoo_names, zoo_path
-from training.flops import step_flops
+from training.checkpoints.checkpoint import load, zoo_names, zoo_path
+from training.common.output import records
+from training.model.flops import step_flops
 from training.names import BASELINE_NAMES, CLASS_NAMES, INPUT_NAMES, SHIFT_NAMES
-from training.output import records
+from training.tasks.baselines import BASELINES
 
 COMMANDS = [["train"], ["eval"], ["score"], ["ablate"], ["zoo", "list"], ["zoo", "path"], ["study", "retrospective"]]
 COMMANDS += [["study", "published"], ["patch"], ["path"], ["lens"], ["probe"], ["report"]]
@@ -628,7 +628,7 @@ def test_a_damaged_config_is_refused(broken, edit, message, refused):
 def test_weights_that_are_not_finite_are_refused(broken, refused):
     import torch
 
-    from training.checkpoint import write_weights
+    from training.checkpoints.checkpoint import write_weights
 
     checkpoint = load(broken)
     checkpoint.model.unembed.b_U.fill_(torch.nan)
@@ -694,7 +694,7 @@ def test_ctrl_c_ends_with_130_and_the_run_resumes(tmp_path, quick_settings):
 
 def test_a_failed_self_check_is_exit_1(broken, outcome):
     """A head whose z is already zero cannot be shown to have been removed."""
-    from training.checkpoint import write_weights
+    from training.checkpoints.checkpoint import write_weights
 
     checkpoint = load(broken)
     attention = checkpoint.model.layers[0].attn

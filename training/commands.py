@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from training import options
-from training.errors import UserError
+from training.common.errors import UserError
 from training.names import CLASS_NAMES, INPUT_NAMES
 
 if TYPE_CHECKING:
-    from training.config import RunConfig
-    from training.many import Job
-    from training.processes import Processes
+    from training.config.config import RunConfig
+    from training.processes.processes import Processes
+    from training.processes.run_sets import Job
 
 
 def train(
@@ -54,7 +54,7 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the run that is already there.")] = False,
     device: options.Device = "cpu",
 ) -> None:
-    from training.settings import from_preset
+    from training.config.parse import from_preset
 
     device = check_device(device)
     curricula = [name.strip() for name in curriculum.split(",")]
@@ -62,7 +62,7 @@ def train(
         config = from_preset(preset, curriculum, seed, settings or [], recipe)
         train_one(config, out, device, resume=resume, force=force)
         return
-    from training.many import Job, parse_seeds, run_name, workers_here
+    from training.processes.run_sets import Job, parse_seeds, run_name, workers_here
 
     flags = [word for word, given in (("--resume", resume), ("--force", force)) if given]
     flags += ["--recipe", recipe] if recipe else []
@@ -100,10 +100,10 @@ train.__doc__ = f"""Train one model, or a set of them, under a curriculum of fun
 
 def train_one(config: "RunConfig", out: Path, device: str, *, resume: bool, force: bool) -> None:
     """One run, in this process."""
-    from training import rundir
-    from training.checkpoint import delete_run
-    from training.output import prepare_directory
-    from training.trainer import train as train_run
+    from training.checkpoints import run_directory as rundir
+    from training.checkpoints.checkpoint import delete_run
+    from training.common.output import prepare_directory
+    from training.loop.trainer import train as train_run
 
     rundir.check(config, out, resume=resume, force=force)
     if resume and rundir.is_finished(config, out):
@@ -124,10 +124,10 @@ def train_set(runs: "list[Job]", workers: "Processes", *, resume: bool, force: b
     Raises:
         CheckError: some of them failed.
     """
-    from training import rundir
-    from training.errors import CheckError
-    from training.many import train_many
-    from training.output import prepare_directory
+    from training.checkpoints import run_directory as rundir
+    from training.common.errors import CheckError
+    from training.common.output import prepare_directory
+    from training.processes.run_sets import train_many
 
     for run in runs:
         rundir.check(run.config, run.directory, resume=resume, force=force)
@@ -156,10 +156,10 @@ def history(
     """
     import pandas as pd
 
-    from training import output
-    from training.checkpoint import locate
-    from training.convergence import HELD, convergence
-    from training.patterns import expand
+    from training.checkpoints.checkpoint import locate
+    from training.checkpoints.name_patterns import expand
+    from training.common import output
+    from training.evaluation.convergence import HELD, convergence
 
     if not 0 < fraction < 1:
         raise UserError(f"--fraction {fraction}: must be between 0 and 1")
@@ -200,11 +200,11 @@ def classes(json: options.Json = False) -> None:
     Example:
       interp classes
     """
-    from training import output
-    from training.function_classes import FAMILIES
-    from training.inputs import INPUTS
-    from training.registry import describe
-    from training.shifts import SHIFTS
+    from training.common import output
+    from training.tasks.function_classes import FAMILIES
+    from training.tasks.inputs import INPUTS
+    from training.tasks.registry import describe
+    from training.tasks.shifts import SHIFTS
 
     kinds = {"function class": FAMILIES, "input distribution": INPUTS, "shift": SHIFTS}
     entries = [
@@ -228,7 +228,7 @@ def upgrade(
     Example:
       interp upgrade --ckpt runs/mixed-0
     """
-    from training.upgrade import upgrade_run
+    from training.checkpoints.upgrade import upgrade_run
 
     before, after = upgrade_run(ckpt)
     typer.echo(f"{ckpt}: format version {before} is now {after}", err=True)
@@ -245,8 +245,8 @@ def zoo_list(json: options.Json = False) -> None:
     Example:
       interp zoo list
     """
-    from training import output
-    from training.checkpoint import read_config, read_history, zoo_names, zoo_path
+    from training.checkpoints.checkpoint import read_config, read_history, zoo_names, zoo_path
+    from training.common import output
 
     entries = []
     for name in zoo_names():
@@ -278,7 +278,7 @@ def zoo_where(name: Annotated[str, typer.Argument(help="As in `interp zoo list`,
     Example:
       interp zoo path mixed-0
     """
-    from training.checkpoint import zoo_path
+    from training.checkpoints.checkpoint import zoo_path
 
     typer.echo(zoo_path(name))
 
@@ -289,7 +289,7 @@ def check_classes(classes: str | None, default: tuple[str, ...]) -> list[str]:
     Raises:
         UserError: unknown or repeated class.
     """
-    from training.function_classes import function_class
+    from training.tasks.function_classes import function_class
 
     names = list(default) if classes is None else [name.strip() for name in classes.split(",")]
     if len(set(names)) < len(names):

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from training.digits import whole
-from training.errors import UserError
+from training.common.digits import whole
+from training.common.errors import UserError
 
 DEFAULT_PROMPTS = 1024
 DEFAULT_CONTROLS = 200

@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from training.config import RunConfig
-from training.errors import UserError
-from training.function_classes import function_class
-from training.function_classes.base import Weights
-from training.inputs import input_distribution
-from training.prompts import Prompts, one_hot_instruction
-from training.shifts import check_shift
+from training.common.errors import UserError
+from training.config.config import RunConfig
+from training.tasks.function_classes import function_class
+from training.tasks.function_classes.base import Weights
+from training.tasks.inputs import input_distribution
+from training.tasks.prompts import Prompts, one_hot_instruction
+from training.tasks.shifts import check_shift
 
 
 class Draw(NamedTuple):
@@ -61,7 +61,7 @@ def sample_prompts(
         generator: draws everything.
         n_prompts: batch.
         inputs: input distribution; None is the run's first.
-        shift: a change of the whole prompt (`training.shifts`); query shifts go through `shifted_queries`.
+        shift: a change of the whole prompt (`training.tasks.shifts`); query shifts go through `shifted_queries`.
         n_points: pairs; None is the run's number.
         n_dims: coordinates that are not 0; None is all.
 

@@ -20,9 +20,9 @@ from analyses.consistency.matching import WITHIN, blocks, compare, likeness
 from analyses.consistency.within import Model, Row
 from interp.statistics.agreement import coincidence_p
 from interp.statistics.seed_intervals import NOTHING, Estimate, jackknife
-from training.config import stream_seed
-from training.frames import where
-from training.output import records
+from training.common.output import records
+from training.common.table_rows import where
+from training.config.config import stream_seed
 
 COLUMNS = ("by_index", "matched", "chance", "p_index", "p_matched")
 EVERYONE, FOUND = "all", "above one half"

@@ -14,11 +14,11 @@ from interp.model.parallel import side_by_side
 from interp.scores.kinds import SCORES
 from interp.scores.score import weigh, weighted_attention
 from interp.scores.weightings import WEIGHTINGS
-from training.checkpoint import Checkpoint
-from training.config import RunConfig
-from training.evaluate import evaluation_prompts
-from training.prompts import Prompts
-from training.transformer import Transformer
+from training.checkpoints.checkpoint import Checkpoint
+from training.config.config import RunConfig
+from training.evaluation.evaluate import evaluation_prompts
+from training.model.transformer import Transformer
+from training.tasks.prompts import Prompts
 
 FLOATS = 2**20  # of attention held at a time by each core: what its cache holds, twice as fast as 2**22
 

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 
 from interp.scores.kinds import uniform_attention
-from training.prompts import Layout
+from training.tasks.prompts import Layout
 
 Within = Literal["layer", "model"]
 WITHIN: tuple[Within, ...] = ("layer", "model")

@@ -12,8 +12,8 @@ from matplotlib.patches import Rectangle
 from analyses.consistency.shown import NAMES
 from analyses.consistency.within import TOP, Model, by_seed, seed_interval
 from interp.display.figures import GREY, INTACT, NULL, figure_of, legend_beside, row_of_axes
-from training.frames import where
-from training.output import records
+from training.common.output import records
+from training.common.table_rows import where
 
 COLOURS = ("#1b6ca8", "#c8553d", "#3f7d58", "#7a5195", "#e0a458", "#00838f")
 

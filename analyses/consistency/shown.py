@@ -7,8 +7,8 @@ import pandas as pd
 from analyses.consistency.between import EVERYONE
 from analyses.consistency.within import SUMMARIES, TOP, Model, Row
 from interp.model.heads import show
-from training.frames import where
-from training.output import number, records
+from training.common.output import number, records
+from training.common.table_rows import where
 
 NAMES = {
     "spearman": "Spearman",

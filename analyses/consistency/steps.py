@@ -20,11 +20,11 @@ from interp.ablation.verdict import ATTENDS
 from interp.display.text import counted
 from interp.statistics.agreement import mean_over_pairs, pearson, spearman, top_overlap
 from interp.statistics.seeds import t_interval
-from training.checkpoint import load
-from training.evaluate import evaluation_prompts
-from training.frames import where
-from training.output import records
-from training.progress import progress_bar
+from training.checkpoints.checkpoint import load
+from training.common.output import records
+from training.common.progress import progress_bar
+from training.common.table_rows import where
+from training.evaluation.evaluate import evaluation_prompts
 
 N_PROMPTS, N_STEPS = 128, 16
 SETTLED = 0.9

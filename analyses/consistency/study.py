@@ -21,9 +21,9 @@ from analyses.consistency.within import TOP, Model, contrasts_table, curricula_t
 from analyses.findings import Findings
 from interp.ablation.verdict import ATTENDS
 from interp.statistics.seeds import independent_seeds
-from training.checkpoint import Checkpoint
-from training.errors import UserError
-from training.progress import progress_bar
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.errors import UserError
+from training.common.progress import progress_bar
 
 QUESTION = "Are the same heads retrospective on every function class, and in every model?"
 N_CHOOSING = 256  # prompts that choose a matching: a mean pattern needs few

@@ -22,8 +22,8 @@ from interp.ablation.verdict import ATTENDS
 from interp.display.text import counted, listed
 from interp.statistics.agreement import mean_over_pairs, pearson
 from interp.statistics.effects import SIGNIFICANT
-from training.frames import where
-from training.output import records
+from training.common.output import records
+from training.common.table_rows import where
 
 HIGH = 0.8
 COMPARED = ("spearman", "pearson", f"top{TOP}")

@@ -35,11 +35,11 @@ from interp.statistics.agreement import (
 from interp.statistics.effects import holm, interval_of
 from interp.statistics.seed_intervals import NOTHING, welch
 from interp.statistics.seeds import t_interval
-from training.checkpoint import Checkpoint
-from training.config import stream_seed
-from training.frames import where
-from training.intervals import bootstrap_weights
-from training.output import records
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.bootstrap import bootstrap_weights
+from training.common.output import records
+from training.common.table_rows import where
+from training.config.config import stream_seed
 
 TOP = 3
 MIXED = "mixed"

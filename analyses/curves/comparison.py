@@ -21,8 +21,8 @@ from analyses.curves.seed_plots import plot_curves, plot_training
 from analyses.findings import Findings
 from analyses.groups import Groups, single
 from interp.display.text import listed
-from training.convergence import FRACTION
-from training.output import interval, number, records
+from training.common.output import interval, number, records
+from training.evaluation.convergence import FRACTION
 
 SEVERAL = ("mixed", "random", "sequential")
 OUTCOMES = ("learned", "in part", "not learned", "open")

@@ -13,7 +13,7 @@ from analyses.curves.histories import histories
 from analyses.curves.same_prompts import measure
 from analyses.findings import Findings
 from analyses.groups import group
-from training.checkpoint import Checkpoint
+from training.checkpoints.checkpoint import Checkpoint
 
 QUESTION = "Which curricula learn which function classes, and which forget?"
 PAPER_NO_CONTEXT = {"linear": 1.12, "quadratic": 14.7, "cubic": 619.0}

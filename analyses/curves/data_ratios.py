@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 from jaxtyping import Float
 
-from training.intervals import COVERAGE, N_RESAMPLES
+from training.common.bootstrap import COVERAGE, N_RESAMPLES
 
 Pairs = Float[np.ndarray, "ours theirs"]
 

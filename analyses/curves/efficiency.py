@@ -28,11 +28,11 @@ from analyses.findings import Findings
 from analyses.groups import Groups, group, single
 from interp.display.text import listed
 from interp.statistics.seed_intervals import welch
-from training.checkpoint import Checkpoint
-from training.config import stream_seed
-from training.convergence import HELD
-from training.errors import UserError
-from training.output import records
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.errors import UserError
+from training.common.output import records
+from training.config.config import stream_seed
+from training.evaluation.convergence import HELD
 
 QUESTION = "Does a mixed curriculum need a ninth of the data?"
 SEVERAL = ("mixed", "random")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from training.output import count, interval, number, records
+from training.common.output import count, interval, number, records
 
 NINTH = 1 / 9
 TIE = 1e-9  # rounding is no difference

@@ -16,8 +16,8 @@ import pandas as pd
 from analyses.curves.histories import end_level, held_level, of_class
 from interp.display.text import listed
 from interp.statistics.seeds import t_interval
-from training.convergence import FRACTION
-from training.output import interval, records
+from training.common.output import interval, records
+from training.evaluation.convergence import FRACTION
 
 LOST, PART = 0.5, 0.1
 """The shares of the in-context gain from which a loss is called forgetting, and from which it is worth a word."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from training.checkpoint import Checkpoint, history_until
-from training.convergence import HELD, first_held
-from training.frames import where
+from training.checkpoints.checkpoint import Checkpoint, history_until
+from training.common.table_rows import where
+from training.evaluation.convergence import HELD, first_held
 
 NEEDED = ("nmse_tail", "no_context_tail", "prompts_total", "flops")
 MEASURES = {"prompts_seen": "prompts of the class", "prompts_total": "prompts in all", "flops": "operations"}

@@ -20,10 +20,10 @@ from interp.ablation.verdict import ATTENDS
 from interp.display.text import counted
 from interp.model.heads import heads_above, show
 from interp.scores.score import score
-from training.checkpoint import Checkpoint
-from training.frames import distinct, where
-from training.output import number, records
-from training.progress import progress_bar
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.output import number, records
+from training.common.progress import progress_bar
+from training.common.table_rows import distinct, where
 
 QUESTION = "Does a curriculum over input distributions work as one over function classes does?"
 CALLED = {"function_class": "inputs"}

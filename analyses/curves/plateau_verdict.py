@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from interp.statistics.effects import SIGNIFICANT
-from training.convergence import FRACTION
-from training.output import count, interval, records
+from training.common.output import count, interval, records
+from training.evaluation.convergence import FRACTION
 
 
 def verdict(

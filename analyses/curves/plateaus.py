@@ -22,10 +22,10 @@ from analyses.findings import Findings
 from analyses.groups import Groups, group, single
 from interp.display.text import listed
 from interp.statistics.effects import holm
-from training.checkpoint import Checkpoint
-from training.convergence import FRACTION, HELD, first_held
-from training.intervals import COVERAGE
-from training.output import records
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.bootstrap import COVERAGE
+from training.common.output import records
+from training.evaluation.convergence import FRACTION, HELD, first_held
 
 QUESTION = "How many seeds leave the plateau, and is the plateau the no-context optimum?"
 MARGIN = 0.1

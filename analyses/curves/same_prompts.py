@@ -1,6 +1,6 @@
 """Errors of many models on the same prompts, so that whatever compares two of them is paired.
 
-`training.evaluate.error_curves` gives the same numbers with baselines beside them, fitted anew for every model.
+`training.evaluation.evaluate.error_curves` gives the same numbers with baselines beside them, fitted anew for every model.
 """
 
 import math
@@ -15,12 +15,12 @@ from jaxtyping import Float
 
 from interp.statistics.seed_intervals import welch
 from interp.statistics.seeds import t_interval
-from training.checkpoint import Checkpoint
-from training.config import stream_seed
-from training.evaluate import evaluation_prompts, no_context_error, predictions
-from training.intervals import bootstrap_weights, percentile_interval
-from training.progress import progress_bar
-from training.prompts import last_quarter
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.bootstrap import bootstrap_weights, percentile_interval
+from training.common.progress import progress_bar
+from training.config.config import stream_seed
+from training.evaluation.evaluate import evaluation_prompts, no_context_error, predictions
+from training.tasks.prompts import last_quarter
 
 Errors = Float[np.ndarray, "prompt point"]
 

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
 from interp.display.figures import GREY, grid_of_axes, legend_beside, row_of_axes
-from training.frames import where
-from training.output import records
+from training.common.output import records
+from training.common.table_rows import where
 
 COLOURS = {
     "mixed": "#1b6ca8",

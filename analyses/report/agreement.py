@@ -12,7 +12,7 @@ from jaxtyping import Float
 from analyses.report.evidence import ModelEvidence
 from interp.ablation.verdict import ATTENDS
 from interp.statistics.agreement import spearman
-from training.frames import where
+from training.common.table_rows import where
 
 Map = Float[np.ndarray, "layer head"]
 MEASURES = ("score_spearman", "effect_spearman", "overlap")

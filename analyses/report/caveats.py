@@ -10,10 +10,10 @@ from interp.display.text import counted
 from interp.model.heads import show
 from interp.statistics.effects import SIGNIFICANT
 from interp.statistics.seeds import independent_seeds
-from training.convergence import FRACTION
-from training.frames import where
+from training.common.output import records
+from training.common.table_rows import where
+from training.evaluation.convergence import FRACTION
 from training.options import DEFAULT_PROMPTS
-from training.output import records
 
 FEW_SEEDS = 3
 

@@ -18,8 +18,8 @@ from interp.display.text import counted
 from interp.model.heads import heads_above
 from interp.statistics.effects import SIGNIFICANT
 from interp.statistics.seeds import independent_seeds
-from training.convergence import FRACTION
-from training.output import records
+from training.common.output import records
+from training.evaluation.convergence import FRACTION
 
 Verdict = Literal["holds", "in part", "fails", "open"]
 

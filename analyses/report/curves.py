@@ -23,7 +23,7 @@ from interp.display.svg import (
     text,
     ticks,
 )
-from training.output import number
+from training.common.output import number
 
 WIDTH, HEIGHT = 332, 220
 LEFT, RIGHT, TOP, BOTTOM = 46, 16, 26, 40

@@ -23,7 +23,7 @@ from interp.display.svg import (
     ticks,
     told,
 )
-from training.output import interval, number
+from training.common.output import interval, number
 
 WIDTH, LEFT, RIGHT = 332, 66, 14
 ROW, SWARM = 74, 26

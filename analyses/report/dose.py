@@ -9,8 +9,8 @@ import pandas as pd
 from analyses.report.agreement import effects_of, rank_correlation
 from analyses.report.evidence import ModelEvidence
 from interp.ablation.verdict import ATTENDS, HALF
-from training.frames import where
-from training.output import records
+from training.common.output import records
+from training.common.table_rows import where
 
 
 def dose_response(models: Sequence[ModelEvidence]) -> pd.DataFrame:

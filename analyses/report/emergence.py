@@ -13,9 +13,9 @@ from analyses.snapshots import earlier_steps, from_then_on, spread
 from interp.ablation.verdict import ATTENDS
 from interp.model.heads import HeadSet, all_heads
 from interp.scores.score import score
-from training.checkpoint import Checkpoint, load
-from training.convergence import FRACTION
-from training.progress import progress_bar
+from training.checkpoints.checkpoint import Checkpoint, load
+from training.common.progress import progress_bar
+from training.evaluation.convergence import FRACTION
 
 AT_MOST_PROMPTS, AT_MOST_STEPS = 256, 24
 BEST_OTHER = "best other"
@@ -70,7 +70,7 @@ def onsets(table: pd.DataFrame) -> pd.DataFrame:
     """One row per function class and found head.
 
     Columns: `function_class`, `head`, `attends_at` (first snapshot from which the score stays above
-    `interp.ablation.verdict.ATTENDS`) and `learns_at` (first from which the error stays below `training.convergence.FRACTION` of
+    `interp.ablation.verdict.ATTENDS`) and `learns_at` (first from which the error stays below `training.evaluation.convergence.FRACTION` of
     the no-context optimum), NaN where it never does.
 
     Args:

@@ -20,8 +20,8 @@ from interp.patching.path_receivers import parse_receivers
 from interp.patching.paths import path_effects
 from interp.scores.score import HeadScores, score_all, selection_scores
 from interp.statistics.seeds import pooled
-from training.checkpoint import Checkpoint
-from training.progress import progress_bar
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.progress import progress_bar
 
 PATH_PROMPTS = 256
 """At most: a path's share is a ratio of large effects, and there are hundreds of paths."""

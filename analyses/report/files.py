@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from analyses.report.tables import NAMES
-from training.errors import UserError
-from training.output import plain, prepare_directory, write_table, write_text
+from training.common.errors import UserError
+from training.common.output import plain, prepare_directory, write_table, write_text
 
 PAGE, DOCUMENT = "report.html", "report.json"
 

@@ -20,7 +20,7 @@ from interp.display.svg import (
     text,
     told,
 )
-from training.output import number
+from training.common.output import number
 
 NOTHING = colour(math.nan, 0, 1)
 """Of the diagonal, which says nothing."""

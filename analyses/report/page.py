@@ -21,8 +21,8 @@ from analyses.report.protocol import Protocol
 from analyses.report.tables import tables
 from interp.ablation.verdict import ATTENDS, pooled_verdict, verdict
 from interp.model.heads import highest_head
-from training.frames import where
-from training.output import records
+from training.common.output import records
+from training.common.table_rows import where
 
 QUESTION = "Which heads make these models learn in context, and do they really cause it?"
 FEW = 3

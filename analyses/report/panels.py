@@ -14,8 +14,8 @@ from analyses.report.matrices import matrix
 from interp.display.heat_maps import head_map
 from interp.display.svg import MODES, SOFT
 from interp.model.heads import show
-from training.frames import where
-from training.output import records
+from training.common.output import records
+from training.common.table_rows import where
 
 Labels = Mapping[str, str]
 MEASURES = {

@@ -14,8 +14,8 @@ from interp.ablation.control_sets import MATCHES as MEANINGS
 from interp.ablation.modes import DEFAULT_MODES
 from interp.ablation.verdict import ATTENDS, HALF, HARMLESS
 from interp.statistics.seeds import independent_seeds
-from training.checkpoint import environment, weights_path
-from training.convergence import FRACTION
+from training.checkpoints.checkpoint import environment, weights_path
+from training.evaluation.convergence import FRACTION
 from training.options import DEFAULT_NULL_PROMPTS
 
 

@@ -12,8 +12,8 @@ from analyses.report.evidence import Evidence, Settings, gather
 from analyses.report.protocol import Protocol, as_json, protocol_of
 from analyses.report.tables import tables
 from interp.display.html import result_html
-from training.checkpoint import Checkpoint
-from training.output import Table
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.output import Table
 
 DEFAULT = Settings()
 
@@ -89,7 +89,7 @@ def report(
 def equivalent(checkpoints: Sequence[Checkpoint], settings: Settings) -> list[str]:
     """The arguments of `interp` that give the same numbers.
 
-    >>> from training.checkpoint import load
+    >>> from training.checkpoints.checkpoint import load
     >>> " ".join(equivalent([load("zoo:mixed-0")], Settings(classes=("linear",), paths=False)))
     'report --ckpt zoo:mixed-0 --classes linear --prompts 1024 --controls 200 --seed 0 --no-paths --out report.html'
     """

@@ -14,8 +14,8 @@ from analyses.report.evidence import LEAD, Evidence, ModelEvidence
 from analyses.report.tables import model_rows
 from interp.model.heads import Head, show
 from interp.patching.paths import ALL
-from training.frames import where
-from training.output import count, interval, number, records
+from training.common.output import count, interval, number, records
+from training.common.table_rows import where
 
 
 class Cell(NamedTuple):

@@ -8,8 +8,8 @@ from analyses.report.agreement import between_classes, between_models
 from analyses.report.dose import dose_correlations, dose_response
 from analyses.report.evidence import LEAD, Evidence, ModelEvidence
 from interp.model.heads import show
-from training.frames import where
-from training.output import records
+from training.common.output import records
+from training.common.table_rows import where
 
 NAMES = (
     "models",

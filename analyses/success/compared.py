@@ -18,8 +18,8 @@ from analyses.success.measured import DEPTH, PUBLISHED
 from interp.statistics.effects import holm
 from interp.statistics.seed_intervals import NOTHING, welch
 from interp.statistics.seeds import t_interval
-from training.frames import distinct, where
-from training.output import records
+from training.common.output import records
+from training.common.table_rows import distinct, where
 
 EVERYONE, ON = "all models", "on "
 Row = dict[str, Any]

@@ -24,13 +24,13 @@ from interp.readouts.targets import TARGETS
 from interp.scores.kinds import SCORES
 from interp.scores.score import HeadScores, Measure, score_all
 from interp.statistics.seeds import independent_seeds
-from training.checkpoint import Checkpoint
-from training.evaluate import evaluation_prompts, no_context_error
-from training.frames import where
-from training.function_classes import function_class
-from training.output import records
-from training.progress import progress_bar
-from training.prompts import last_quarter
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.output import records
+from training.common.progress import progress_bar
+from training.common.table_rows import where
+from training.evaluation.evaluate import evaluation_prompts, no_context_error
+from training.tasks.function_classes import function_class
+from training.tasks.prompts import last_quarter
 
 ATTENTION, PROBE, DEPTH = "attention", "probe", "depth"
 PUBLISHED = "paper"

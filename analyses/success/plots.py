@@ -8,8 +8,8 @@ from matplotlib.lines import Line2D
 from analyses.curves.seed_plots import colours, spread
 from analyses.success.measured import DEPTH, MEASURES, PROBE
 from interp.display.figures import GREY, figure_of, panels, row_of_axes
-from training.frames import distinct, where
-from training.output import records
+from training.common.output import records
+from training.common.table_rows import distinct, where
 
 SIDES = {True: "successful", False: "failed"}
 N_COLUMNS = 4

@@ -20,9 +20,9 @@ from analyses.success import plots, verdict
 from analyses.success.compared import compared_table
 from analyses.success.measured import DEPTH, class_table, over_classes
 from interp.readouts.lens import check_enough
-from training.checkpoint import Checkpoint
-from training.errors import UserError
-from training.frames import where
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.errors import UserError
+from training.common.table_rows import where
 
 QUESTION = "What sets models that learned in context apart from those that stayed on the plateau?"
 

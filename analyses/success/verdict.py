@@ -21,8 +21,8 @@ from analyses.success.compared import EVERYONE, ON
 from analyses.success.measured import COPY, DEPTH, PUBLISHED
 from interp.display.text import counted, listed
 from interp.statistics.effects import SIGNIFICANT
-from training.frames import distinct, where
-from training.output import interval, number, records
+from training.common.output import interval, number, records
+from training.common.table_rows import distinct, where
 
 FAINT = 0.1
 """R² above controls up to which nothing is held: untrained models reach 0.05 on average (x at y), at the best stage."""

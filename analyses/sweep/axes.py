@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
-from training.errors import UserError
+from training.common.errors import UserError
 
 
 class Axis(NamedTuple):

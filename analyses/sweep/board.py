@@ -9,7 +9,7 @@ from statistics import mean
 from analyses.sweep import record
 from analyses.sweep.cell import BUSY, holder
 from analyses.sweep.plan import Cell
-from training.processes import LOST, Queue, Task
+from training.processes.processes import LOST, Queue, Task
 
 MOST_LOST = 10  # as often a cell may lose its machine: more, and it is the cell that takes machines down
 

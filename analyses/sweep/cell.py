@@ -19,7 +19,7 @@ from analyses.sweep import record
 from analyses.sweep.plan import Place
 from interp.__main__ import main as interp
 from interp.cli import fail
-from training.errors import UserError
+from training.common.errors import UserError
 
 BUSY = 75  # the exit code where another process has the cell (a temporary failure, in sysexits.h)
 

@@ -24,9 +24,9 @@ import typer
 
 from analyses.sweep.nodes import Need, Node, about_node, check_node, check_sizes, needed, node_of
 from analyses.sweep.plan import Place
-from training.errors import UserError
-from training.output import prepare_directory
-from training.processes import LOST, POLL, Task, Workers, close, import_path
+from training.common.errors import UserError
+from training.common.output import prepare_directory
+from training.processes.processes import LOST, POLL, Task, Workers, close, import_path
 
 PATIENCE = 120  # seconds in which every node has to answer, a first import of this package included
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from training import options
-from training.errors import CheckError, UserError
+from training.common.errors import CheckError, UserError
 
 if TYPE_CHECKING:
     from analyses.sweep.board import Board
     from analyses.sweep.plan import Cell
-    from training.processes import Workers
+    from training.processes.processes import Workers
 
 
 def sweep(
@@ -66,7 +66,7 @@ def sweep(
     """
     from analyses.sweep import table
     from analyses.sweep.board import Board, State
-    from training import output
+    from training.common import output
 
     if cluster is not None and jobs is not None:
         raise UserError("--jobs and --cluster exclude each other: a cluster runs as many cells as it has CPUs")
@@ -108,7 +108,7 @@ def planned(file: Path) -> "tuple[str, list[Cell]]":
 
 def check_runs(cells: "list[Cell]") -> None:
     """Refuse, before anything starts, a directory that holds another run than the one that is to go there."""
-    from training import rundir
+    from training.checkpoints import run_directory as rundir
 
     for cell in cells:
         if cell.config:
@@ -122,7 +122,7 @@ def workers_for(cells: "list[Cell]", jobs: int | None, cluster: str | None) -> "
         UserError: the device of a cell is not there, or a GPU is named on a cluster, which gives each cell one.
     """
     from training.commands import check_device
-    from training.many import workers_here
+    from training.processes.run_sets import workers_here
 
     devices = {cell.device for cell in cells}
     if cluster is not None:
@@ -138,7 +138,7 @@ def workers_for(cells: "list[Cell]", jobs: int | None, cluster: str | None) -> "
 def run(board: "Board", workers: "Workers") -> None:
     """Do what is to be done, and show how it goes."""
     from analyses.sweep.table import Watch
-    from training.processes import carry_out
+    from training.processes.processes import carry_out
 
     with Watch(board, workers) as watch:
         carry_out(board, workers, watch.look)
@@ -154,7 +154,7 @@ def finish(board: "Board", out: str, *, json: bool) -> None:
     from analyses.sweep import table
     from analyses.sweep.board import State
     from analyses.sweep.gather import gather
-    from training import output
+    from training.common import output
 
     done = [cell for cell in board.of(State.DONE) if cell.name.startswith("analyses/")]
     if done:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from analyses.sweep.plan import Cell
-from training.checkpoint import write_atomically
+from training.checkpoints.checkpoint import write_atomically
 
 
 def gather(cells: Sequence[Cell], directory: Path) -> list[Path]:

@@ -10,8 +10,8 @@ from typing import Any
 from analyses.sweep.plan import Place
 from analyses.sweep.record import PACKAGES
 from interp.ablation.store import source_hash
-from training.errors import UserError
-from training.processes import Task
+from training.common.errors import UserError
+from training.processes.processes import Task
 
 Need = tuple[int, int]  # CPUs and GPUs
 

@@ -8,7 +8,7 @@ from typer.exceptions import TyperException
 from typer.main import get_command
 
 from interp.cli import build
-from training.errors import UserError, one_of
+from training.common.errors import UserError, one_of
 
 
 @cache

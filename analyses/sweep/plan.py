@@ -11,14 +11,14 @@ from pathlib import Path
 from analyses.sweep.axes import Axis, Point, file_name, points
 from analyses.sweep.options import check_command
 from analyses.sweep.settings import Asked, Grid, Sweep
-from training.checkpoint import locate, snapshot_steps, weights_path
-from training.config import RunConfig
-from training.errors import UserError, one_of
-from training.many import log_of
-from training.patterns import expand
-from training.processes import Task
-from training.recorder import log_spaced_steps
-from training.settings import from_preset
+from training.checkpoints.checkpoint import locate, snapshot_steps, weights_path
+from training.checkpoints.name_patterns import expand
+from training.common.errors import UserError, one_of
+from training.config.config import RunConfig
+from training.config.parse import from_preset
+from training.loop.recorder import log_spaced_steps
+from training.processes.processes import Task
+from training.processes.run_sets import log_of
 
 
 @dataclass(frozen=True)

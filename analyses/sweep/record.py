@@ -14,9 +14,9 @@ from typing import Any
 
 from analyses.sweep.plan import Cell, Place, pairs
 from interp.ablation.store import source_hash
-from training.checkpoint import locate, read_document, weights_path, write_atomically
-from training.errors import UserError
-from training.rundir import is_finished
+from training.checkpoints.checkpoint import locate, read_document, weights_path, write_atomically
+from training.checkpoints.run_directory import is_finished
+from training.common.errors import UserError
 
 FILE = ".cell.json"
 PACKAGES = ("training", "interp", "analyses")

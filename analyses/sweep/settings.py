@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from analyses.sweep.axes import Axis, axis, file_name, flat
-from training.errors import UserError, one_of
-from training.many import parse_seeds
-from training.settings import settable_keys
+from training.common.errors import UserError, one_of
+from training.config.parse import settable_keys
+from training.processes.run_sets import parse_seeds
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from rich.live import Live
 
 from analyses.sweep.board import Board, State
 from analyses.sweep.plan import Cell
-from training.many import steps_done
-from training.output import Table, drawn
-from training.processes import LOST, Workers, last_words
+from training.common.output import Table, drawn
+from training.processes.processes import LOST, Workers, last_words
+from training.processes.run_sets import steps_done
 
 SHOWN = 12  # running cells in the live table
 LINES = 5  # of a failed cell's log

@@ -15,9 +15,9 @@ from interp.statistics.agreement import spearman
 from interp.statistics.effects import holm, permutation_p
 from interp.statistics.seed_intervals import welch
 from interp.statistics.seeds import seed_mean
-from training.frames import where
-from training.output import records
-from training.settings import to_dict
+from training.common.output import records
+from training.common.table_rows import where
+from training.config.parse import to_dict
 
 ENOUGH = 5
 """Models below which a rank correlation can reach no p below 1/12."""

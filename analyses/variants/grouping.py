@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analyses.groups import Groups, Kind, group
-from training.checkpoint import Checkpoint
-from training.config import RunConfig
-from training.settings import differences, to_dict
+from training.checkpoints.checkpoint import Checkpoint
+from training.config.config import RunConfig
+from training.config.parse import differences, to_dict
 
 REFERENCE = "reference"
 BESIDE = ("seeds", "record", "recipe.threads", "model.n_ctx")

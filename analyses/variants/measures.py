@@ -13,10 +13,10 @@ from interp.ablation.ablate import Ablation, ablate
 from interp.ablation.verdict import ATTENDS
 from interp.model.heads import HeadSet, all_heads, heads_above, show
 from interp.scores.score import selection_scores
-from training.checkpoint import Checkpoint
-from training.frames import where
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.output import records
+from training.common.table_rows import where
 from training.options import DEFAULT_CONTROLS
-from training.output import records
 
 MEASURES: Mapping[str, str] = {
     "ratio": "error / no-context optimum",

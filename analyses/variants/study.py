@@ -24,11 +24,11 @@ from analyses.variants.verdict import cell, verdict
 from interp.ablation.verdict import ATTENDS
 from interp.display.figures import INTACT, NULL, panels
 from interp.statistics.seeds import pooled
-from training.checkpoint import Checkpoint
-from training.frames import distinct, where
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.output import interval, records
+from training.common.progress import progress_bar
+from training.common.table_rows import distinct, where
 from training.options import DEFAULT_CONTROLS
-from training.output import interval, records
-from training.progress import progress_bar
 
 QUESTION = "What changes with size, prompt length, function class or instruction, and what stays?"
 

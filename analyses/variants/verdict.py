@@ -12,8 +12,8 @@ from analyses.variants.measures import MEASURES
 from interp.ablation.verdict import ATTENDS, HALF
 from interp.display.text import counted, listed
 from interp.statistics.effects import SIGNIFICANT
-from training.frames import where
-from training.output import interval, records
+from training.common.output import interval, records
+from training.common.table_rows import where
 
 PAPER = {
     "one_hot": "brings minimal improvement",

@@ -36,16 +36,16 @@ from interp.statistics.effects import (
     holm,
     permutation_p,
 )
-from training.checkpoint import Checkpoint
-from training.config import stream_seed
-from training.errors import UserError, one_of
-from training.evaluate import evaluation_prompts
-from training.frames import distinct
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.errors import UserError, one_of
+from training.common.output import Table, write_table
+from training.common.progress import progress_bar
+from training.common.table_rows import distinct
+from training.config.config import stream_seed
+from training.evaluation.evaluate import evaluation_prompts
+from training.model.transformer import Transformer
 from training.options import DEFAULT_NULL_PROMPTS
-from training.output import Table, write_table
-from training.progress import progress_bar
-from training.prompts import last_quarter
-from training.transformer import Transformer
+from training.tasks.prompts import last_quarter
 
 Design = Literal["remove", "keep"]
 DESIGNS: Mapping[Design, str] = {"remove": "remove the set", "keep": "remove every head but the set"}

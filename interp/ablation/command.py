@@ -21,12 +21,13 @@ from interp.display.result import Drawn
 from interp.model.heads import MLP, Head, HeadSet, head_set, parse_heads, show
 from interp.scores.score import selection_scores
 from interp.statistics.seeds import independent_seeds, pooled
-from training import options, output
-from training.checkpoint import Checkpoint
+from training import options
+from training.checkpoints.checkpoint import Checkpoint
+from training.checkpoints.name_patterns import load_all
 from training.commands import check_classes
-from training.config import RunConfig
-from training.errors import UserError
-from training.patterns import load_all
+from training.common import output
+from training.common.errors import UserError
+from training.config.config import RunConfig
 
 ORDERS = 20
 

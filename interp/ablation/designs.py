@@ -18,10 +18,10 @@ from interp.ablation.store import Store
 from interp.display.result import Drawn, Shown
 from interp.model.heads import Head, HeadSet, head_set, show
 from interp.statistics.effects import holm, interval_of, permutation_p
-from training.checkpoint import Checkpoint
-from training.config import stream_seed
-from training.errors import UserError
-from training.output import Table, write_table
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.errors import UserError
+from training.common.output import Table, write_table
+from training.config.config import stream_seed
 
 Rows = list[dict[str, Any]]
 

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from interp.model.heads import HeadSet
 from interp.model.positions import show_points
 from interp.statistics.effects import UNDEFINED, Effect, effect_resamples, paired_effects
-from training.config import stream_seed
-from training.intervals import bootstrap_weights
+from training.common.bootstrap import bootstrap_weights
+from training.config.config import stream_seed
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from training.errors import one_of
-from training.prompts import Layout
+from training.common.errors import one_of
+from training.tasks.prompts import Layout
 
 Partner = Literal["other", "function", "class", "inputs", "noise"]
 

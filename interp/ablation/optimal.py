@@ -14,8 +14,8 @@ from torch import Tensor
 from interp.ablation.reference_activations import Moments
 from interp.model.engine import Site, Substitutes, predict_without, removal, trace
 from interp.model.heads import HeadSet
-from training.prompts import Prompts
-from training.transformer import Transformer
+from training.model.transformer import Transformer
+from training.tasks.prompts import Prompts
 
 STEPS, RATE = 60, 0.1  # in units of each activation's standard deviation
 FITTED = 512  # prompts

@@ -10,12 +10,12 @@ from torch import Tensor
 from interp.ablation.modes import Mode, Partner, Reference
 from interp.model.engine import Site, Substitutes
 from interp.model.parallel import side_by_side
-from training.config import RunConfig, stream_seed
-from training.errors import UserError
-from training.evaluate import evaluation_generator, evaluation_prompts
-from training.prompts import Prompts
+from training.common.errors import UserError
+from training.config.config import RunConfig, stream_seed
+from training.evaluation.evaluate import evaluation_generator, evaluation_prompts
+from training.model.transformer import Edit, Sites, Transformer
 from training.sampling import crossed_prompts
-from training.transformer import Edit, Sites, Transformer
+from training.tasks.prompts import Prompts
 
 HOOKS: Mapping[Site, str] = {"z": "attn.hook_z", "pattern": "attn.hook_z", "value": "attn.hook_v"}
 

@@ -46,13 +46,13 @@ from interp.model.engine import (
 from interp.model.heads import MLP, HeadSet, head_set, show
 from interp.model.parallel import side_by_side
 from interp.model.self_checks import CHECKED, check_removal, spot_check
-from training.checkpoint import Checkpoint
-from training.config import ModelConfig, RunConfig
-from training.evaluate import evaluation_prompts, no_context_error
-from training.function_classes import function_class
-from training.inputs import input_distribution
-from training.progress import progress_bar
-from training.transformer import EVERY
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.progress import progress_bar
+from training.config.config import ModelConfig, RunConfig
+from training.evaluation.evaluate import evaluation_prompts, no_context_error
+from training.model.transformer import EVERY
+from training.tasks.function_classes import function_class
+from training.tasks.inputs import input_distribution
 
 CHUNK = 128  # prompts
 PASS = 8 * 2**20  # bytes of the widest activation of a pass: larger ones fall out of the caches, smaller ones pay calls

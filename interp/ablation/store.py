@@ -19,11 +19,11 @@ import numpy as np
 
 from interp.ablation.errors import SetErrors
 from interp.model.heads import HeadSet, show
-from training.errors import UserError
-from training.settings import to_dict
+from training.common.errors import UserError
+from training.config.parse import to_dict
 
 if TYPE_CHECKING:
-    from training.checkpoint import Checkpoint
+    from training.checkpoints.checkpoint import Checkpoint
 
 FILE = "sweep.sqlite"
 PACKAGES = ("training", "interp")

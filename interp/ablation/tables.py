@@ -7,8 +7,8 @@ from interp.ablation.ablate import Ablation
 from interp.ablation.designs import CumulativeAblation, PairAblation
 from interp.display.heat_maps import head_map
 from interp.model.heads import head_grid
-from training.frames import distinct, where
-from training.output import Table, interval, number, records
+from training.common.output import Table, interval, number, records
+from training.common.table_rows import distinct, where
 
 
 def effect_maps(result: Ablation) -> list[str]:

@@ -18,7 +18,7 @@ import pandas as pd
 
 from interp.display.text import counted
 from interp.statistics.effects import SIGNIFICANT
-from training.output import records
+from training.common.output import records
 
 VERDICTS = 3  # sets; beyond that a table is easier to read than sentences
 HARMLESS = 0.05

@@ -26,12 +26,12 @@ from interp.patching.effects import effect_resamples, gap_exists
 from interp.patching.maps import place_name
 from interp.patching.runner import Question, check_direction, chunks
 from interp.patching.sites import check_site
-from training.checkpoint import Checkpoint
-from training.config import stream_seed
-from training.errors import UserError
-from training.intervals import bootstrap_weights, percentile_interval
-from training.output import Table, write_table
-from training.progress import progress_bar
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.bootstrap import bootstrap_weights, percentile_interval
+from training.common.errors import UserError
+from training.common.output import Table, write_table
+from training.common.progress import progress_bar
+from training.config.config import stream_seed
 
 MEMORY = 2**28  # bytes of activations and gradients that a worker holds
 CHUNK = 64  # prompts: more of them fall out of the caches

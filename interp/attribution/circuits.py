@@ -32,13 +32,13 @@ from interp.patching.effects import effect_of, gap_exists
 from interp.patching.prompt_pairs import PromptPairs
 from interp.patching.runner import Question, check_direction, chunks, predictions_at_query
 from interp.statistics.effects import Effect, permutation_p
-from training.checkpoint import Checkpoint
-from training.config import stream_seed
-from training.errors import CheckError, UserError
-from training.intervals import bootstrap_weights
-from training.output import Table, records, write_table
-from training.progress import progress_bar
-from training.transformer import Transformer
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.bootstrap import bootstrap_weights
+from training.common.errors import CheckError, UserError
+from training.common.output import Table, records, write_table
+from training.common.progress import progress_bar
+from training.config.config import stream_seed
+from training.model.transformer import Transformer
 
 SIZES = (5, 10, 20, 50, 100, 200, 400)
 SAME = 1e-4

@@ -8,8 +8,8 @@ from interp.names import EDGE_METHOD_NAMES, NODE_METHOD_NAMES
 from interp.patching.command import Corrupt, Direction, Examples, SiteName
 from training import options
 from training.commands import check_classes, check_device
-from training.digits import whole
-from training.errors import UserError
+from training.common.digits import whole
+from training.common.errors import UserError
 
 if TYPE_CHECKING:
     pass
@@ -79,8 +79,8 @@ def attribute(
     from interp.attribution.attribute import attribute_edges as of_edges
     from interp.attribution.attribute import plan_edges, plan_nodes
     from interp.patching.runner import Question, check_direction
-    from training import output
-    from training.checkpoint import load
+    from training.checkpoints.checkpoint import load
+    from training.common import output
 
     checkpoint = load(ckpt, check_device(device))
     names = check_classes(classes, checkpoint.config.evaluated_classes)
@@ -162,8 +162,8 @@ def circuit(
     from interp.attribution.attribute import plan_edges
     from interp.attribution.circuits import check_asked, circuits
     from interp.patching.runner import Question, check_direction
-    from training import output
-    from training.checkpoint import load
+    from training.checkpoints.checkpoint import load
+    from training.common import output
 
     checkpoint = load(ckpt, check_device(device))
     names = check_classes(classes, checkpoint.config.evaluated_classes)

@@ -31,7 +31,7 @@ from interp.attribution.gradients import (
 from interp.attribution.graph import CHANNELS, Graph
 from interp.attribution.nodes import Ends
 from interp.model.engine import read_sites
-from training.transformer import Transformer
+from training.model.transformer import Transformer
 
 METHODS: Mapping[str, str] = {
     "eap": "edge attribution patching: the gradient in the run that is patched",

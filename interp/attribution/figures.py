@@ -14,8 +14,8 @@ from interp.attribution.attribute import Attribution
 from interp.attribution.circuits import Circuits
 from interp.attribution.graph import OUT
 from interp.display.figures import DPI, GREY, INTACT, NULL, figure_of, grid_of_axes, legend_beside, row_of_axes
-from training.frames import where
-from training.output import records
+from training.common.output import records
+from training.common.table_rows import where
 
 CHANNEL_COLOURS = {"q": "#1b6ca8", "k": "#e0a458", "v": "#3f7d58", "": "#7a5195"}
 CHANNEL_LABELS = {"q": "into queries", "k": "into keys", "v": "into values", "": "into MLPs and the read-out"}

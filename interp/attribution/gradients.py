@@ -12,7 +12,7 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from training.transformer import Edit, Edits, Transformer
+from training.model.transformer import Edit, Edits, Transformer
 
 READ_IN = "hook_embed"
 

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from interp.model.heads import EMBED, MLP, Head
-from training.config import ModelConfig
-from training.errors import UserError
+from training.common.errors import UserError
+from training.config.config import ModelConfig
 
 CHANNELS = ("q", "k", "v")
 OUT = "out"

@@ -26,8 +26,8 @@ from torch import Tensor
 from interp.attribution.gradients import graded, halfway_points, interpolated, replaced_by
 from interp.model.engine import read_sites
 from interp.patching.sites import SITES, hook_of
-from training.errors import one_of
-from training.transformer import Transformer
+from training.common.errors import one_of
+from training.model.transformer import Transformer
 
 METHODS: Mapping[str, str] = {
     "gradient": "the gradient in the run that is patched (attribution patching)",

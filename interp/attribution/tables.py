@@ -2,7 +2,7 @@
 
 from interp.attribution.attribute import Attribution
 from interp.attribution.circuits import Circuits
-from training.output import Table, interval, number, records
+from training.common.output import Table, interval, number, records
 
 
 def attribution_table(found: Attribution, top: int) -> Table:

@@ -20,8 +20,8 @@ from interp.patching.path_receivers import all_receivers
 from interp.patching.paths import parse_senders, path_effects
 from interp.patching.runner import Question
 from interp.patching.sites import check_site
-from training.checkpoint import Checkpoint
-from training.transformer import Transformer
+from training.checkpoints.checkpoint import Checkpoint
+from training.model.transformer import Transformer
 
 EXACT = "exact"
 

@@ -21,9 +21,9 @@ from interp.model.heads import head_grid
 from interp.model.positions import show_points
 from interp.scores.patterns import Patterns
 from interp.scores.score import HeadScores
-from training.files import write_atomically
-from training.frames import where
-from training.output import records
+from training.common.atomic_files import write_atomically
+from training.common.output import records
+from training.common.table_rows import where
 
 BASELINE_STYLES = {"no_context": ("#666666", ":"), "least_squares": ("#c8553d", "--"), "ridge": ("#e0a458", "--")}
 OTHER_BASELINES = ("#3f7d58", "#7a5195", "#8d6e63", "#00838f", "#ad1457")

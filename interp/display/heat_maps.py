@@ -19,7 +19,7 @@ from interp.display.svg import (
     told,
 )
 from interp.model.heads import Head, HeadSet
-from training.output import number
+from training.common.output import number
 
 NUMBERED = 48
 """Cells, beyond which numbers do not fit (as in `interp.display.figures`)."""

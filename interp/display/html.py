@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from training.output import Table
+from training.common.output import Table
 
 STYLE = """
 .interp-result { background: #fff; color: #1d2530; padding: 8px 10px; overflow-x: auto;

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from training.output import Table, print_table
+from training.common.output import Table, print_table
 
 Drawn = list[Any]
 """Matplotlib axes, which are not imported until something is drawn."""

@@ -27,8 +27,8 @@ def doctor(json: options.Json = False) -> None:
     from rich.console import Console
 
     from interp.doctor.installation import examine_installation
-    from training.errors import CheckError
-    from training.output import print_json, print_table
+    from training.common.errors import CheckError
+    from training.common.output import print_json, print_table
 
     with Console(stderr=True).status("importing torch and TransformerLens"):
         findings = [*examine_installation(Path.cwd()), *try_out()]

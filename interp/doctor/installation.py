@@ -10,8 +10,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from interp.doctor.package_origin import DISTRIBUTION, PACKAGES, misplaced, origin, strangers
-from training.errors import UserError
-from training.output import prepare_directory
+from training.common.errors import UserError
+from training.common.output import prepare_directory
 
 
 class Finding(NamedTuple):

@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.doctor.installation import Finding
-from training.checkpoint import Checkpoint, load, zoo_names
-from training.evaluate import Setting, squared_errors
-from training.prompts import last_quarter
-from training.transformer import Transformer
+from training.checkpoints.checkpoint import Checkpoint, load, zoo_names
+from training.evaluation.evaluate import Setting, squared_errors
+from training.model.transformer import Transformer
+from training.tasks.prompts import last_quarter
 
 MODEL = "zoo:mixed-0"
 LEARNED = 0.5

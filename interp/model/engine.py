@@ -21,9 +21,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.model.heads import MLP, HeadSet
-from training.errors import one_of
-from training.prompts import Positions
-from training.transformer import EVERY, LN_EPS, Block, Edit, Sites, Transformer
+from training.common.errors import one_of
+from training.model.transformer import EVERY, LN_EPS, Block, Edit, Sites, Transformer
+from training.tasks.prompts import Positions
 
 Site = Literal["z", "pattern", "value"]
 SITES: Mapping[Site, str] = {

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.digits import whole
-from training.errors import UserError
+from training.common.digits import whole
+from training.common.errors import UserError
 
 SYNTAX = "LAYER.HEAD such as 0.3, LAYER.mlp, a list 0.3,1.2, top:K, above:SCORE, layer:L, all, each, layers, mlps"
 MLP, READ_IN = -1, -2

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
-from training.checkpoint import Checkpoint, load
-from training.config import ModelConfig
-from training.transformer import LN_EPS, Transformer
+from training.checkpoints.checkpoint import Checkpoint, load
+from training.config.config import ModelConfig
+from training.model.transformer import LN_EPS, Transformer
 
 
 class HookedPromptTransformer(HookedTransformer):

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from training.digits import whole
-from training.errors import UserError
-from training.prompts import Layout
+from training.common.digits import whole
+from training.common.errors import UserError
+from training.tasks.prompts import Layout
 
 TOKENS = "all, x, y, or A-B, x:A-B, y:A-B for pairs A to B"
 

@@ -20,8 +20,8 @@ from interp.model.engine import (
     uniform,
 )
 from interp.model.heads import MLP, HeadSet, all_heads
-from training.errors import CheckError
-from training.transformer import Edit, Transformer
+from training.common.errors import CheckError
+from training.model.transformer import Edit, Transformer
 
 CHECKED = 32  # prompts
 TOLERANCE = 1e-5  # relative: the engine against the model's own forward pass

@@ -7,7 +7,7 @@ import typer
 from interp.names import CORRUPTION_NAMES, METRIC_NAMES, SITE_NAMES
 from training import options
 from training.commands import check_classes, check_device
-from training.errors import one_of
+from training.common.errors import one_of
 
 SiteName = Annotated[str, typer.Option("--site", metavar="NAME", help=f"What is patched: {', '.join(SITE_NAMES)}.")]
 Corrupt = Annotated[
@@ -80,8 +80,8 @@ def patch(
     from interp.patching.maps import patch as run
     from interp.patching.maps import plan, sets_of
     from interp.patching.runner import Question, check_direction
-    from training import output
-    from training.checkpoint import load
+    from training.checkpoints.checkpoint import load
+    from training.common import output
 
     if metric not in METRIC_NAMES:
         raise one_of("--metric", metric, METRIC_NAMES)
@@ -160,8 +160,8 @@ def path(
     from interp.patching.path_receivers import parse_receivers
     from interp.patching.paths import bundles_of, parse_senders, path_effects
     from interp.patching.runner import Question, check_direction
-    from training import output
-    from training.checkpoint import load
+    from training.checkpoints.checkpoint import load
+    from training.common import output
 
     checkpoint = load(ckpt, check_device(device))
     names = check_classes(classes, checkpoint.config.evaluated_classes)

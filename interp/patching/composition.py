@@ -21,9 +21,9 @@ from torch import Tensor
 
 from interp.model.heads import Head, HeadSet, all_heads
 from interp.statistics.effects import permutation_p
-from training.checkpoint import Checkpoint
-from training.config import stream_seed
-from training.transformer import Block, Transformer
+from training.checkpoints.checkpoint import Checkpoint
+from training.config.config import stream_seed
+from training.model.transformer import Block, Transformer
 
 KINDS = ("q", "k", "v")
 

@@ -60,7 +60,7 @@ def effect_of(
         patched: predictions under every patch.
         base: predictions of the run that was patched.
         source: predictions of the run that activations came from.
-        weights: bootstrap resamples of prompts (`training.intervals.bootstrap_weights`).
+        weights: bootstrap resamples of prompts (`training.common.bootstrap.bootstrap_weights`).
 
     >>> base, source = np.zeros(4), np.array([1.0, -1.0, 2.0, 1.0])
     >>> [round(one.value, 3) for one in effect_of(np.stack([base, source / 2]), base, source, np.eye(4))]

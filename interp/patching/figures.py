@@ -8,8 +8,8 @@ from interp.display.figures import GREY, INTACT, figure_of, grid_of_axes, row_of
 from interp.patching.maps import PatchMap, end_of
 from interp.patching.paths import PathEffects
 from interp.patching.tables import grid_of
-from training.frames import where
-from training.output import records
+from training.common.output import records
+from training.common.table_rows import where
 
 MOST_PATHS = 16
 LOW = {"effect": "ci_low", "nmse": "nmse_low", "distance": "distance_low", "excess": "excess_low"}

@@ -24,15 +24,15 @@ from interp.patching.effects import METRICS, Outcomes, effect_of, error_metrics
 from interp.patching.engine import recorded
 from interp.patching.runner import Prepare, Question, Sweep, check_direction, patch_sweep
 from interp.patching.sites import SITES, Given, Patch, Variant, check_site, head_patches
-from training.checkpoint import Checkpoint
-from training.config import RunConfig, stream_seed
-from training.errors import UserError, one_of
-from training.frames import distinct
-from training.intervals import bootstrap_weights, percentile_interval
-from training.output import Table, records, write_table
-from training.progress import progress_bar
-from training.prompts import Layout
-from training.transformer import Transformer
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.bootstrap import bootstrap_weights, percentile_interval
+from training.common.errors import UserError, one_of
+from training.common.output import Table, records, write_table
+from training.common.progress import progress_bar
+from training.common.table_rows import distinct
+from training.config.config import RunConfig, stream_seed
+from training.model.transformer import Transformer
+from training.tasks.prompts import Layout
 
 ALIKE = 0.5
 """NMSE: two runs that both err by less answer alike."""

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from interp.model.heads import MLP, Head, HeadSet, all_heads
 from interp.patching.sites import Patch
-from training.errors import UserError
+from training.common.errors import UserError
 
 INPUTS = ("q", "k", "v")
 SYNTAX = "LAYER.HEAD.q, .k or .v, LAYER.HEAD for all three, LAYER.mlp, out, a list, or each"

@@ -28,13 +28,13 @@ from interp.patching.path_receivers import INPUTS, Receiver
 from interp.patching.runner import Prepare, Question, check_direction, patch_sweep
 from interp.patching.sites import Given, Patch, Variant, patches_of
 from interp.statistics.effects import TIE, UNDEFINED, interval_of
-from training.checkpoint import Checkpoint
-from training.config import stream_seed
-from training.errors import UserError
-from training.intervals import bootstrap_weights
-from training.output import Table, write_table
-from training.progress import progress_bar
-from training.transformer import EVERY, Sites, Transformer, project
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.bootstrap import bootstrap_weights
+from training.common.errors import UserError
+from training.common.output import Table, write_table
+from training.common.progress import progress_bar
+from training.config.config import stream_seed
+from training.model.transformer import EVERY, Sites, Transformer, project
 
 ALL = "all"
 """The receiver of the senders' whole effect: everything that reads them."""

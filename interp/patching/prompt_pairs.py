@@ -13,13 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.ablation.reference_activations import partner_prompts
-from training.config import RunConfig, stream_seed
-from training.digits import whole
-from training.errors import UserError, one_of
-from training.evaluate import evaluation_prompts
-from training.function_classes import function_class
-from training.function_classes.base import FunctionOfX
-from training.prompts import Prompts
+from training.common.digits import whole
+from training.common.errors import UserError, one_of
+from training.config.config import RunConfig, stream_seed
+from training.evaluation.evaluate import evaluation_prompts
+from training.tasks.function_classes import function_class
+from training.tasks.function_classes.base import FunctionOfX
+from training.tasks.prompts import Prompts
 
 KEEP_QUERY = "permuted, pair:J, noise"
 """Corruptions that leave the query as it is whatever the class."""

@@ -17,12 +17,12 @@ from interp.patching.prompt_pairs import PromptPairs, prompt_pairs
 from interp.patching.self_checks import CHECKED, PLAIN, check_patches, require_difference
 from interp.patching.sites import Given, Variant, patches_of
 from interp.scores.score import selection_scores
-from training.checkpoint import Checkpoint
-from training.config import ModelConfig
-from training.errors import one_of
-from training.function_classes import function_class
-from training.prompts import Prompts
-from training.transformer import Transformer
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.errors import one_of
+from training.config.config import ModelConfig
+from training.model.transformer import Transformer
+from training.tasks.function_classes import function_class
+from training.tasks.prompts import Prompts
 
 Direction = Literal["denoise", "noise"]
 DIRECTIONS: Mapping[Direction, str] = {

@@ -10,8 +10,8 @@ from torch import Tensor
 from interp.model.self_checks import require_equal
 from interp.patching.engine import Run, predict_patched, recorded, run_on
 from interp.patching.sites import Given, Patch, Patches, Variant, patches_of
-from training.errors import CheckError
-from training.transformer import EVERY, Edit, Transformer
+from training.common.errors import CheckError
+from training.model.transformer import EVERY, Edit, Transformer
 
 CHECKED = 16  # prompts
 PLAIN = 12  # variants that are run on their own and through the plain forward pass too

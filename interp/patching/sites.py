@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.model.heads import HeadSet
-from training.errors import one_of
-from training.prompts import Positions
-from training.transformer import EVERY, Edit
+from training.common.errors import one_of
+from training.model.transformer import EVERY, Edit
+from training.tasks.prompts import Positions
 
 
 class Site(NamedTuple):

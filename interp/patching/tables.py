@@ -10,8 +10,8 @@ from interp.model.heads import head_grid
 from interp.patching.maps import PatchMap, place_name, strongest
 from interp.patching.paths import PathEffects
 from interp.patching.runner import Question
-from training.frames import distinct, where
-from training.output import Table, interval, number, records
+from training.common.output import Table, interval, number, records
+from training.common.table_rows import distinct, where
 
 
 def effect_maps(found: PatchMap) -> list[str]:

@@ -7,8 +7,8 @@ import typer
 
 from training import options
 from training.commands import check_classes, check_device
-from training.digits import whole
-from training.errors import UserError, one_of
+from training.common.digits import whole
+from training.common.errors import UserError, one_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from interp.readouts.probes import Probes, Protocol
     from interp.readouts.stream import Token
     from interp.readouts.subspace_patching import Swaps
-    from training.checkpoint import Checkpoint
+    from training.checkpoints.checkpoint import Checkpoint
 
 TARGETS = "w, w_ls (least squares), xty (X'y), t (w·x), class, x (x_i at y_i, and what every head writes of it)"
 
@@ -65,8 +65,8 @@ def lens(
       interp lens --ckpt zoo:mixed-0 --token y
     """
     from interp.readouts.lens import lens as measure
-    from training import output
-    from training.checkpoint import load
+    from training.checkpoints.checkpoint import load
+    from training.common import output
 
     numbers = whole_numbers("--steps", steps)
     where = check_token(token)
@@ -139,8 +139,8 @@ def probe(
       interp probe --ckpt zoo:mixed-0 --target x --without above:0.5
     """
     from interp.readouts.probes import Protocol
-    from training import output
-    from training.checkpoint import load
+    from training.checkpoints.checkpoint import load
+    from training.common import output
 
     targets = None if target is None else options.split_names("--target", target)
     tokens: tuple[Token, ...] = tuple(check_token(one) for one in options.split_names("--token", token))
@@ -229,7 +229,7 @@ def document(results: "list[Probes | HeadDecoding | Swaps]", protocol: "Protocol
     from interp.model.heads import show as show_heads
     from interp.readouts.head_decoding import HeadDecoding
     from interp.readouts.probes import Probes
-    from training import output
+    from training.common import output
 
     about: dict[str, Any] = {
         "checkpoint": results[0].checkpoint,
@@ -254,7 +254,7 @@ def document(results: "list[Probes | HeadDecoding | Swaps]", protocol: "Protocol
 
 def show(results: "list[Probes | HeadDecoding | Swaps]") -> None:
     """Tables and sentences on stdout."""
-    from training.output import print_table
+    from training.common.output import print_table
 
     for one in results:
         for table in one.tables():

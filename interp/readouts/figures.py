@@ -11,8 +11,8 @@ from interp.readouts.lens import Lens
 from interp.readouts.probes import Probes
 from interp.readouts.subspace_patching import Swaps
 from interp.readouts.tables import short
-from training.frames import distinct, where
-from training.output import records
+from training.common.output import records
+from training.common.table_rows import distinct, where
 
 CONDITION_COLOURS = (INTACT, "#c8553d")
 SUBSPACE_STYLES = {"pattern": ("#c8553d", "o"), "weights": ("#e0a458", "s")}

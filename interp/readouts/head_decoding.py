@@ -25,14 +25,14 @@ from interp.readouts.probes import DEFAULT, Protocol, Trial, tabulate, untrained
 from interp.readouts.ridge import Errors, errors_of, fit_ridges
 from interp.readouts.stream import activations, token_positions
 from interp.scores.score import score
-from training.checkpoint import Checkpoint
-from training.config import stream_seed
-from training.evaluate import evaluation_prompts
-from training.intervals import bootstrap_weights
-from training.output import Table, write_table
-from training.progress import progress_bar
-from training.prompts import Prompts
-from training.transformer import Attention, Transformer
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.bootstrap import bootstrap_weights
+from training.common.output import Table, write_table
+from training.common.progress import progress_bar
+from training.config.config import stream_seed
+from training.evaluation.evaluate import evaluation_prompts
+from training.model.transformer import Attention, Transformer
+from training.tasks.prompts import Prompts
 
 N_PERMUTATIONS = 9999
 

@@ -30,17 +30,17 @@ from interp.display.result import Drawn, Shown
 from interp.model.positions import show_points
 from interp.readouts.ridge import Ridge, fit_ridges
 from interp.readouts.stream import Stage, Token, read_stream, stages, token_positions
-from training.baselines.plain import best_ridge, gradient_descent, least_squares
-from training.checkpoint import Checkpoint
-from training.config import RunConfig, stream_seed
-from training.errors import UserError
-from training.evaluate import evaluation_prompts, predictions
-from training.function_classes import function_class
-from training.intervals import bootstrap_weights, percentile_interval
-from training.output import Table, write_table
-from training.progress import progress_bar
-from training.prompts import Prompts, last_quarter
-from training.transformer import LN_EPS, Transformer
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.bootstrap import bootstrap_weights, percentile_interval
+from training.common.errors import UserError
+from training.common.output import Table, write_table
+from training.common.progress import progress_bar
+from training.config.config import RunConfig, stream_seed
+from training.evaluation.evaluate import evaluation_prompts, predictions
+from training.model.transformer import LN_EPS, Transformer
+from training.tasks.baselines.plain import best_ridge, gradient_descent, least_squares
+from training.tasks.function_classes import function_class
+from training.tasks.prompts import Prompts, last_quarter
 
 KINDS = ("plain", "tuned")
 STEPS = (1, 2, 4, 8, 16)

@@ -29,17 +29,17 @@ from interp.readouts.lens import check_enough
 from interp.readouts.ridge import Errors, Ridge, errors_of, fit_ridges, r2_resamples
 from interp.readouts.stream import TOKENS, Stage, Token, position_after, read_stream, stages
 from interp.readouts.targets import CLASS, check_targets, one_hot, values
-from training.checkpoint import Checkpoint
-from training.config import RunConfig, stream_seed
-from training.errors import UserError, one_of
-from training.evaluate import CHUNK, evaluation_functions
-from training.frames import distinct
-from training.intervals import bootstrap_weights, percentile_interval
-from training.output import Table, write_table
-from training.progress import progress_bar
-from training.prompts import Prompts
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.bootstrap import bootstrap_weights, percentile_interval
+from training.common.errors import UserError, one_of
+from training.common.output import Table, write_table
+from training.common.progress import progress_bar
+from training.common.table_rows import distinct
+from training.config.config import RunConfig, stream_seed
+from training.evaluation.evaluate import CHUNK, evaluation_functions
+from training.model.transformer import Edit, Transformer
 from training.sampling import Sampled
-from training.transformer import Edit, Transformer
+from training.tasks.prompts import Prompts
 
 DEFAULT_FIT_PROMPTS = 2048
 

@@ -103,5 +103,5 @@ def r2_resamples(
     total: Float[np.ndarray, "row prompt"],
     weights: Float[np.ndarray, "resample prompt"],
 ) -> Float[np.ndarray, "resample row"]:
-    """R² in bootstrap resamples of prompts (`training.intervals.bootstrap_weights`)."""
+    """R² in bootstrap resamples of prompts (`training.common.bootstrap.bootstrap_weights`)."""
     return 1 - (weights @ residual.T) / (weights @ total.T)

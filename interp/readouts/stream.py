@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from training.evaluate import CHUNK
-from training.prompts import Layout, Prompts
-from training.transformer import Edit, Past, Transformer
+from training.evaluation.evaluate import CHUNK
+from training.model.transformer import Edit, Past, Transformer
+from training.tasks.prompts import Layout, Prompts
 
 Token = Literal["x", "y"]
 TOKENS: tuple[Token, ...] = ("x", "y")

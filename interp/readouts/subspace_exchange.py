@@ -11,9 +11,9 @@ from torch import Tensor
 from interp.model.self_checks import require_equal
 from interp.patching.prompt_pairs import PromptPairs
 from interp.readouts.stream import Stage, activations, finish_from, finish_query, read_stream
-from training.errors import CheckError
-from training.evaluate import CHUNK
-from training.transformer import Past, Transformer
+from training.common.errors import CheckError
+from training.evaluation.evaluate import CHUNK
+from training.model.transformer import Past, Transformer
 
 
 @dataclass(frozen=True)

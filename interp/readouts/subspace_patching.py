@@ -42,14 +42,14 @@ from interp.readouts.stream import (
 from interp.readouts.subspace_exchange import Exchange, check_swap, make_exchange
 from interp.readouts.targets import CLASS, TARGETS, check_targets, one_hot, values
 from interp.statistics.effects import holm, permutation_p
-from training.checkpoint import Checkpoint
-from training.config import stream_seed
-from training.errors import UserError
-from training.evaluate import evaluation_functions, predictions
-from training.intervals import bootstrap_weights
-from training.output import Table, write_table
-from training.progress import progress_bar
-from training.transformer import Transformer
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.bootstrap import bootstrap_weights
+from training.common.errors import UserError
+from training.common.output import Table, write_table
+from training.common.progress import progress_bar
+from training.config.config import stream_seed
+from training.evaluation.evaluate import evaluation_functions, predictions
+from training.model.transformer import Transformer
 
 RANK_TOLERANCE = 1e-6
 """Directions that are this much smaller than the largest are rounding."""

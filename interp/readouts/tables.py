@@ -10,8 +10,8 @@ from interp.readouts.lens import Lens
 from interp.readouts.probes import Probes
 from interp.readouts.subspace_patching import Swaps
 from interp.statistics.effects import SIGNIFICANT
-from training.frames import distinct, where
-from training.output import Table, interval, number, records
+from training.common.output import Table, interval, number, records
+from training.common.table_rows import distinct, where
 
 APPEARS, COMPLETE = 0.5, 0.9
 """Shares of the model's in-context gain from which on the answer counts as there, and as complete."""

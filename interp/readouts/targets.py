@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.readouts.stream import Token
-from training.errors import UserError, one_of
-from training.function_classes import FunctionClass, function_class
-from training.function_classes.base import SingleIndex
-from training.function_classes.quadratic import CoordinatewiseQuadratic
+from training.common.errors import UserError, one_of
 from training.sampling import Sampled
+from training.tasks.function_classes import FunctionClass, function_class
+from training.tasks.function_classes.base import SingleIndex
+from training.tasks.function_classes.quadratic import CoordinatewiseQuadratic
 
 
 class Target(NamedTuple):

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from interp.model.positions import check_points, show_points
 from interp.names import SCORE_DEFINITIONS
-from training.errors import UserError, one_of
-from training.prompts import PLAIN, Layout
+from training.common.errors import UserError, one_of
+from training.tasks.prompts import PLAIN, Layout
 
 
 class Tokens(NamedTuple):

@@ -14,12 +14,12 @@ from interp.model.heads import MLP, HeadSet, parse_heads
 from interp.model.positions import parse_points, token_names
 from interp.scores.kinds import SCORES, chance
 from interp.scores.score import selection_scores, weigh
-from training.checkpoint import Checkpoint
-from training.errors import UserError
-from training.evaluate import CHUNK, evaluation_prompts
-from training.output import Table, number
-from training.prompts import Prompts
-from training.transformer import Transformer
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.errors import UserError
+from training.common.output import Table, number
+from training.evaluation.evaluate import CHUNK, evaluation_prompts
+from training.model.transformer import Transformer
+from training.tasks.prompts import Prompts
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,7 +107,7 @@ def patterns(
         n_prompts: 1 for a single prompt, more for their mean.
         seed: of the prompts; another one shows another prompt.
         inputs: input distribution; None is the run's first.
-        shift: a change of the prompts (`training.shifts`).
+        shift: a change of the prompts (`training.tasks.shifts`).
 
     Raises:
         UserError: unknown heads, class, inputs or shift, or an MLP, which has no attention.

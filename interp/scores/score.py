@@ -23,17 +23,17 @@ from interp.model.parallel import side_by_side
 from interp.model.positions import show_points
 from interp.scores.kinds import SCORES, ScoreKind, chance, points_in, score_kind
 from interp.scores.weightings import Weighting, open_layer, weighting
-from training.checkpoint import Checkpoint
-from training.config import RunConfig, stream_seed
-from training.errors import UserError
-from training.evaluate import CHUNK, evaluation_prompts
-from training.intervals import mean_interval
-from training.output import Table
-from training.progress import progress_bar
-from training.prompts import Prompts
-from training.shifts import SHIFTS
-from training.shifts import shift as shift_called
-from training.transformer import Transformer
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.bootstrap import mean_interval
+from training.common.errors import UserError
+from training.common.output import Table
+from training.common.progress import progress_bar
+from training.config.config import RunConfig, stream_seed
+from training.evaluation.evaluate import CHUNK, evaluation_prompts
+from training.model.transformer import Transformer
+from training.tasks.prompts import Prompts
+from training.tasks.shifts import SHIFTS
+from training.tasks.shifts import shift as shift_called
 
 FLOATS = 2**22  # of attention held at a time by each core: 256 prompts of the tiny preset, 11 of the paper's
 
@@ -162,7 +162,7 @@ def score(
         kind: a name in `interp.names.SCORE_DEFINITIONS`, or a definition of your own.
         by: a name in `interp.names.WEIGHTING_DEFINITIONS`.
         inputs: input distribution; None is the run's first.
-        shift: a change of the whole prompt (`training.shifts`).
+        shift: a change of the whole prompt (`training.tasks.shifts`).
         points: the pairs, counted from 0, whose tokens are queries; None takes all.
         n_prompts: per class.
         seed: of the prompts.

@@ -10,7 +10,7 @@ from interp.model.heads import Head, HeadSet, all_heads
 from interp.model.positions import show_points
 from interp.names import WEIGHTING_DEFINITIONS
 from interp.scores.score import HeadScores
-from training.output import Table, interval, number
+from training.common.output import Table, interval, number
 
 TOP = 8
 

@@ -20,8 +20,8 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from training.errors import one_of
-from training.transformer import LN_EPS, Block, Edit, Sites
+from training.common.errors import one_of
+from training.model.transformer import LN_EPS, Block, Edit, Sites
 
 
 class OpenLayer(NamedTuple):

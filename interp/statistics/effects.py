@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from training.intervals import percentile_interval
+from training.common.bootstrap import percentile_interval
 
 TIE = 1e-5  # the engine's tolerance
 SIGNIFICANT = 0.05
@@ -108,7 +108,7 @@ def paired_effects(
         ablated: error of each prompt without each set.
         intact: error of the same prompts with all heads.
         no_context: error of the no-context optimum on them.
-        weights: the resamples (`training.intervals.bootstrap_weights`).
+        weights: the resamples (`training.common.bootstrap.bootstrap_weights`).
     """
     resamples = effect_resamples(ablated, intact, no_context, weights)
     if resamples is None:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import stdtr, stdtrit
 
-from training.intervals import COVERAGE
+from training.common.bootstrap import COVERAGE
 
 
 class Estimate(NamedTuple):

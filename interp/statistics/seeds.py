@@ -17,9 +17,9 @@ from interp.ablation.ablate import Ablation, removed_by
 from interp.ablation.errors import Cell, cells
 from interp.model.heads import HeadSet, show
 from interp.statistics.effects import holm, interval_of, permutation_p
-from training.checkpoint import Checkpoint
-from training.config import stream_seed
-from training.intervals import COVERAGE
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.bootstrap import COVERAGE
+from training.config.config import stream_seed
 
 N_COMBINATIONS = 10_000
 

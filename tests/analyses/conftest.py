@@ -15,11 +15,11 @@ from analyses.report import files, page
 from analyses.report.evidence import Evidence, Settings, gather
 from analyses.report.protocol import protocol_of
 from analyses.report.report import Report
-from training.checkpoint import Checkpoint, load
-from training.evaluate import evaluation_prompts, no_context_error
-from training.history import append_rows
-from training.settings import from_preset
-from training.transformer import Transformer
+from training.checkpoints.checkpoint import Checkpoint, load
+from training.checkpoints.history import append_rows
+from training.config.parse import from_preset
+from training.evaluation.evaluate import evaluation_prompts, no_context_error
+from training.model.transformer import Transformer
 
 BATCH = 64
 FLOPS = 1000

@@ -17,12 +17,12 @@ from analyses.consistency.within import contrasts_table, curricula_table, within
 from analyses.findings import document, write
 from interp.model.heads import Head
 from interp.scores.score import score
-from training.checkpoint import Checkpoint, load
-from training.config import Seeds
-from training.errors import UserError
-from training.settings import from_preset
-from training.trainer import train
-from training.transformer import Transformer
+from training.checkpoints.checkpoint import Checkpoint, load
+from training.common.errors import UserError
+from training.config.config import Seeds
+from training.config.parse import from_preset
+from training.loop.trainer import train
+from training.model.transformer import Transformer
 
 CLASSES = ["linear", "quadratic", "cubic"]
 

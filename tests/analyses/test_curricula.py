@@ -11,11 +11,11 @@ from analyses.curves.forgetting import by_curriculum, losses
 from analyses.curves.histories import end_level, held_level
 from analyses.curves.same_prompts import measure
 from analyses.groups import group
-from training.checkpoint import load, read_history
-from training.errors import UserError
-from training.evaluate import error_curves
-from training.prompts import last_quarter
-from training.settings import from_preset
+from training.checkpoints.checkpoint import load, read_history
+from training.common.errors import UserError
+from training.config.parse import from_preset
+from training.evaluation.evaluate import error_curves
+from training.tasks.prompts import last_quarter
 
 CLASSES = ("linear", "quadratic", "cubic")
 LEARNED = [1.0, 0.9, 0.5, 0.2, 0.2, 0.2, 0.2, 0.2]

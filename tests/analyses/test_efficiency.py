@@ -7,8 +7,8 @@ import pytest
 
 from analyses.curves.data_ratios import Need, data_ratio, middle, rank_place, u_counts
 from analyses.curves.efficiency import study
-from training.checkpoint import load
-from training.errors import UserError
+from training.checkpoints.checkpoint import load
+from training.common.errors import UserError
 
 FALLING = [1.0, 0.8, 0.6, 0.4, 0.3, 0.2, 0.1, 0.05, 0.05, 0.05]
 FLAT = [1.0] * len(FALLING)

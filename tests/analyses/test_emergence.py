@@ -12,14 +12,14 @@ from analyses import emergence
 from analyses.emergence import Course, arrival, arrivals_of, order, pooled_order, study
 from interp.model.heads import Head, parse_heads
 from interp.scores.score import score
-from training.checkpoint import Checkpoint, load
-from training.config import Seeds
-from training.errors import UserError
-from training.evaluate import error_curves
-from training.output import records
-from training.settings import from_preset
-from training.trainer import train
-from training.transformer import Transformer
+from training.checkpoints.checkpoint import Checkpoint, load
+from training.common.errors import UserError
+from training.common.output import records
+from training.config.config import Seeds
+from training.config.parse import from_preset
+from training.evaluation.evaluate import error_curves
+from training.loop.trainer import train
+from training.model.transformer import Transformer
 
 STEPS = [0, 10, 20, 40, 80, 160]
 

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from analyses.findings import Findings, document, show, write
-from training.checkpoint import zoo_path
-from training.errors import UserError
-from training.patterns import expand, load_all
+from training.checkpoints.checkpoint import zoo_path
+from training.checkpoints.name_patterns import expand, load_all
+from training.common.errors import UserError
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ import pytest
 from analyses.curves import inputs
 from analyses.curves.inputs import head_sentence, of_inputs, study
 from analyses.groups import INPUTS, group
-from training.checkpoint import Checkpoint, load, read_history
-from training.config import ScheduleConfig, Seeds
-from training.errors import UserError
-from training.evaluate import error_curves
-from training.frames import where
-from training.history import append_rows
-from training.output import records
-from training.prompts import last_quarter
+from training.checkpoints.checkpoint import Checkpoint, load, read_history
+from training.checkpoints.history import append_rows
+from training.common.errors import UserError
+from training.common.output import records
+from training.common.table_rows import where
+from training.config.config import ScheduleConfig, Seeds
+from training.evaluation.evaluate import error_curves
+from training.tasks.prompts import last_quarter
 
 ALL = ("gaussian", "skewed", "student_t:4")
 

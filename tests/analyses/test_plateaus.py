@@ -8,7 +8,7 @@ import pytest
 from analyses.curves import plateaus
 from analyses.curves.plateaus import AT, BELOW, LEFT, MARGIN, exact_interval, fisher, state, study
 from analyses.curves.same_prompts import ClassErrors, Interval
-from training.checkpoint import load, read_history
+from training.checkpoints.checkpoint import load, read_history
 
 LEAVES = [1.0, 1.0, 0.85, 0.5, 0.4, 0.3, 0.3]
 STAYS = [1.0] * 7

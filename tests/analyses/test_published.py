@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from analyses.published import CLASSES, ModelMaps, compare, likenesses, published_maps, statistics, study
-from training.checkpoint import load
+from training.checkpoints.checkpoint import load
 
 
 @pytest.fixture(scope="module")

@@ -24,10 +24,10 @@ from interp.ablation.ablate import ablate
 from interp.display import svg
 from interp.model.heads import Head, show
 from interp.scores.score import score, selection_scores
-from training.checkpoint import load, snapshot_steps
-from training.errors import UserError
-from training.output import plain
-from training.trainer import train
+from training.checkpoints.checkpoint import load, snapshot_steps
+from training.common.errors import UserError
+from training.common.output import plain
+from training.loop.trainer import train
 
 ODD = '<script>alert("heads & tails")</script>'
 

@@ -19,12 +19,12 @@ from analyses.success.compared import compare, compared_table, rank_p
 from analyses.success.measured import DEPTH, MEASURES, PROBES, PUBLISHED, probe_rows
 from analyses.success.study import study
 from analyses.success.verdict import FAINT, sentences, shown
-from training.checkpoint import Checkpoint, load
-from training.config import Seeds
-from training.errors import UserError
-from training.frames import where
-from training.output import records
-from training.transformer import Transformer
+from training.checkpoints.checkpoint import Checkpoint, load
+from training.common.errors import UserError
+from training.common.output import records
+from training.common.table_rows import where
+from training.config.config import Seeds
+from training.model.transformer import Transformer
 
 STAGES = ("embed", "0.mid", "0.post")
 

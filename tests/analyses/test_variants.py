@@ -10,10 +10,10 @@ from analyses.variants.compare import compare, rank_correlation, trends, varied_
 from analyses.variants.grouping import changes, variants
 from analyses.variants.measures import MEASURES
 from analyses.variants.verdict import agreement, instruction_sentences
-from training.checkpoint import Checkpoint
-from training.frames import where
-from training.output import records
-from training.settings import from_preset
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.output import records
+from training.common.table_rows import where
+from training.config.parse import from_preset
 
 COURSE = {"linear": [1.0, 0.2]}
 

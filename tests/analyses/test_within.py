@@ -17,7 +17,7 @@ from analyses.consistency.within import (
     seed_interval,
     size_of,
 )
-from training.frames import where
+from training.common.table_rows import where
 
 
 def row(value, seed, curriculum="mixed", statistic="spearman", state="trained", **more) -> dict[str, object]:

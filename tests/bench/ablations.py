@@ -33,11 +33,12 @@ from measure import (
 from sweepers import SWEEPERS, Loop, Task, sweep_flops
 from tqdm import tqdm
 
-from training import options, output
-from training.checkpoint import Checkpoint
+from training import options
+from training.checkpoints.checkpoint import Checkpoint
 from training.commands import check_device
-from training.settings import from_preset
-from training.transformer import Transformer
+from training.common import output
+from training.config.parse import from_preset
+from training.model.transformer import Transformer
 
 OURS = "ours"
 AHEAD = 3  # times the plain loop, on CPU: what this project promises

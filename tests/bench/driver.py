@@ -20,9 +20,10 @@ from measure import Out, command, deliver
 
 from analyses.sweep.board import Board
 from analyses.sweep.commands import planned
-from training import options, output
-from training.many import MOST_RUNS
-from training.processes import Task, Workers, carry_out
+from training import options
+from training.common import output
+from training.processes.processes import Task, Workers, carry_out
+from training.processes.run_sets import MOST_RUNS
 
 
 class Waiters(Workers):

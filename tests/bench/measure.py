@@ -12,8 +12,9 @@ import torch
 import typer
 from tqdm import tqdm
 
-from training import options, output
-from training.errors import UserError
+from training import options
+from training.common import output
+from training.common.errors import UserError
 
 Presets = Annotated[str, typer.Option("--presets", metavar="NAME,NAME", help="Whose shapes to measure.")]
 Repetitions = Annotated[

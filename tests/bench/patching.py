@@ -44,9 +44,10 @@ from interp.model.hooked_transformer import hooked
 from interp.patching.effects import effect_of
 from interp.patching.maps import places_of, source_run
 from interp.patching.runner import Question, patch_sweep
-from training import options, output
-from training.checkpoint import Checkpoint
+from training import options
+from training.checkpoints.checkpoint import Checkpoint
 from training.commands import check_device
+from training.common import output
 
 OURS, THEIRS = "ours", "transformer_lens.patching"
 NAME, SITE = "linear", "resid_pre"

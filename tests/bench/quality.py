@@ -24,12 +24,13 @@ from step import OURS, block_size, step_flops, warm_up
 from tqdm import tqdm
 from trainers import TRAINERS
 
-from training import options, output
-from training.checkpoint import history_until, load
-from training.config import RunConfig
-from training.convergence import first_held
-from training.errors import UserError
-from training.trainer import arithmetic
+from training import options
+from training.checkpoints.checkpoint import history_until, load
+from training.common import output
+from training.common.errors import UserError
+from training.config.config import RunConfig
+from training.evaluation.convergence import first_held
+from training.loop.trainer import arithmetic
 
 SIZES = ("n_layers", "n_heads", "d_model", "n_dims")
 ALL = "all"

@@ -25,9 +25,10 @@ import typer
 from measure import Out, Repetitions, command, deliver, timed
 from tqdm import tqdm
 
-from training import options, output
-from training.errors import one_of
-from training.frames import where
+from training import options
+from training.common import output
+from training.common.errors import one_of
+from training.common.table_rows import where
 
 NAME = "linear"
 BASE = {"n_layers": 3, "n_heads": 8, "d_model": 64, "n_points": 16, "n_prompts": 256}
@@ -69,8 +70,8 @@ def work_of(name: str, sizes: Mapping[str, int]) -> Callable[[], object]:
     from interp import attribute, patch
     from interp.attribution.nodes import METHODS
     from interp.scores.score import score_all
-    from training.state import new_state
-    from training.trainer import step_batch, training_predict, training_step
+    from training.loop.state import new_state
+    from training.loop.trainer import step_batch, training_predict, training_step
 
     checkpoint, n_prompts = checkpoint_of(sizes), sizes["n_prompts"]
     if name == "train":

@@ -25,8 +25,9 @@ import typer
 from measure import Out, Repetitions, command, deliver, interval, spread
 from tqdm import tqdm
 
-from training import options, output
-from training.errors import UserError, one_of
+from training import options
+from training.common import output
+from training.common.errors import UserError, one_of
 
 ENGINES = ("local", "ray")
 WORKERS = (1, 2)

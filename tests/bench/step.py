@@ -32,11 +32,13 @@ from measure import (
 from tqdm import tqdm
 from trainers import TRAINERS, Trainer
 
-from training import flops, options, output
+from training import options
 from training.commands import check_device
-from training.config import RunConfig
-from training.settings import from_preset
-from training.trainer import arithmetic
+from training.common import output
+from training.config.config import RunConfig
+from training.config.parse import from_preset
+from training.loop.trainer import arithmetic
+from training.model import flops
 
 OURS = "ours"
 BLOCK_SECONDS = 1.0  # our share of a repetition lasts about this long

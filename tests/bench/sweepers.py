@@ -27,7 +27,7 @@ from interp.ablation.runner import Protocol, Sweep
 from interp.model.heads import Head, all_heads, head_set
 from interp.model.hooked_transformer import hooked
 from interp.model.parallel import side_by_side
-from training.checkpoint import Checkpoint
+from training.checkpoints.checkpoint import Checkpoint
 
 NAME = "linear"  # the function class: all take the same arithmetic
 BATCHES = (8, 32, 128, 512)  # prompts

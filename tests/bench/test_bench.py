@@ -15,12 +15,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from trainers import TRAINERS, Ours, PromptGPT2, PromptHooked, Reference, gpt2_layout
 from typer.testing import CliRunner
 
-from training.curriculum import Arm
+from training.config.curriculum import Arm
+from training.config.parse import from_preset
+from training.loop.state import new_state
+from training.loop.trainer import training_step
+from training.model.transformer import LANES, Transformer
 from training.sampling import sample_prompts
-from training.settings import from_preset
-from training.state import new_state
-from training.trainer import training_step
-from training.transformer import LANES, Transformer
 
 MODULES = {
     "gpt2 twice": lambda model: PromptGPT2(model, with_maps=True),

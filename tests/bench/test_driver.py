@@ -3,7 +3,7 @@
 import driver
 import pytest
 
-from training import processes
+from training.processes import processes
 
 
 @pytest.mark.parametrize(("poll", "low", "high"), [(0.001, 0.6, 1.0), (0.5, 0.0, 0.3)])

@@ -10,10 +10,10 @@ import quality
 from tqdm import tqdm
 from typer.testing import CliRunner
 
-from training.errors import UserError
-from training.history import read_history
-from training.settings import from_preset
-from training.trainer import train
+from training.checkpoints.history import read_history
+from training.common.errors import UserError
+from training.config.parse import from_preset
+from training.loop.trainer import train
 
 
 def course(errors, **more):

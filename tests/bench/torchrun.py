@@ -28,12 +28,13 @@ import typer
 from measure import Out, Presets, Repetitions, Settings, command, deliver, interval, rotated, spread
 from tqdm import tqdm
 
-from training import options, output
-from training.errors import UserError
-from training.settings import from_preset
-from training.state import new_state
-from training.trainer import arithmetic, step_batch, training_predict, training_step
-from training.transformer import Transformer
+from training import options
+from training.common import output
+from training.common.errors import UserError
+from training.config.parse import from_preset
+from training.loop.state import new_state
+from training.loop.trainer import arithmetic, step_batch, training_predict, training_step
+from training.model.transformer import Transformer
 
 CAPTION = "prompts per second over those of `alone` in the same repetition; median [lowest, highest]"
 

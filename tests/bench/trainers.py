@@ -4,7 +4,7 @@ All start from the same weights, see the same prompts, take the same loss and up
 rate, decay, clipping, fused kernel). The references compute every token at every layer and read the predictions at the
 x tokens; `Transformer.predict` leaves out what no prediction reads.
 
-    ours         training.trainer.training_step, as the loop calls it
+    ours         training.loop.trainer.training_step, as the loop calls it
     gpt2 twice   transformers.GPT2Model as in the authors' code (paper.md, section 3): the backbone runs a second time
                  for attention maps that nobody uses. Recent versions return maps under eager attention only, so the
                  second run is eager; both record a graph, only the first is differentiated
@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
 from interp.model.hooked_transformer import hooked
-from training.config import RecipeConfig, RunConfig
-from training.optim import learning_rate
-from training.recorder import PULSE
-from training.state import TrainingState, look_at_losses, new_state
-from training.trainer import Predict, step_batch, training_predict, training_step
-from training.transformer import LN_EPS, Transformer
+from training.config.config import RecipeConfig, RunConfig
+from training.loop.optim import learning_rate
+from training.loop.recorder import PULSE
+from training.loop.state import TrainingState, look_at_losses, new_state
+from training.loop.trainer import Predict, step_batch, training_predict, training_step
+from training.model.transformer import LN_EPS, Transformer
 
 
 class Trainer(Protocol):
@@ -192,7 +192,7 @@ def reference(make: Callable[[Transformer], nn.Module]) -> Callable[[RunConfig, 
 
 
 def optimizer_of(model: nn.Module, recipe: RecipeConfig) -> torch.optim.Optimizer:
-    """What `training.optim.make_optimizer` makes, for any module."""
+    """What `training.loop.optim.make_optimizer` makes, for any module."""
     cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
     return cls(
         model.parameters(), lr=recipe.lr, betas=(0.9, recipe.beta2), weight_decay=recipe.weight_decay, fused=True

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from training import recorder
-from training.checkpoint import load
-from training.config import RunConfig
-from training.settings import from_preset
-from training.trainer import train
+from training.checkpoints.checkpoint import load
+from training.config.config import RunConfig
+from training.config.parse import from_preset
+from training.loop import recorder
+from training.loop.trainer import train
 
 
 @pytest.fixture(scope="session")

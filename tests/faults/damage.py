@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from training.tensor_files import Tensors, read_tensors, serialised, write_tensors
+from training.checkpoints.tensor_files import Tensors, read_tensors, serialised, write_tensors
 
 CONFIG, WEIGHTS, HISTORY = "config.json", "model.safetensors", "history.jsonl"
 SNAPSHOT, RESUME = "snapshots/step-000014.safetensors", "resume/state.safetensors"

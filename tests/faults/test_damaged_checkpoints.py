@@ -25,10 +25,10 @@ from damage import (
     write_mutated,
 )
 
-from training.checkpoint import Checkpoint, load, zoo_path
-from training.convergence import convergence
-from training.errors import UserError
-from training.trainer import train
+from training.checkpoints.checkpoint import Checkpoint, load, zoo_path
+from training.common.errors import UserError
+from training.evaluation.convergence import convergence
+from training.loop.trainer import train
 
 COMMANDS = {
     "eval": ("eval", *FEW),

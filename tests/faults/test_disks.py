@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from damage import CALM, FEW, WEIGHTS
 
-from training import files
-from training.checkpoint import load, read_resume
-from training.files import write_atomically
-from training.trainer import train
+from training.checkpoints.checkpoint import load, read_resume
+from training.common import atomic_files as files
+from training.common.atomic_files import write_atomically
+from training.loop.trainer import train
 
 CKPT = ("--ckpt", "zoo:mixed-0")
 WRITERS = {

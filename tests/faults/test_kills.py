@@ -15,9 +15,9 @@ import pytest
 from damage import CALM, FEW, WEIGHTS
 
 from interp.cli import main
-from training.checkpoint import load
-from training.convergence import convergence
-from training.trainer import train
+from training.checkpoints.checkpoint import load
+from training.evaluation.convergence import convergence
+from training.loop.trainer import train
 
 CONTEXT = multiprocessing.get_context("fork")  # children that need not import anything
 CKPT = ("--ckpt", "zoo:mixed-0")

@@ -17,11 +17,11 @@ import pytest
 import torch
 from damage import CONFIG, HISTORY, RESUME, SNAPSHOT, WEIGHTS
 
-from training.checkpoint import load, read_config, read_history, saved_step, snapshot_steps
-from training.convergence import convergence
-from training.errors import UserError
-from training.state import restore
-from training.trainer import train
+from training.checkpoints.checkpoint import load, read_config, read_history, saved_step, snapshot_steps
+from training.common.errors import UserError
+from training.evaluation.convergence import convergence
+from training.loop.state import restore
+from training.loop.trainer import train
 
 Damage = Callable[[Path, random.Random], object]
 ODD = [None, True, False, 0, 1, -1, 2, 60, 0.5, 1e300, float("nan"), 10**30, "", "linear", "60", [], [1], {}, {"a": 1}]

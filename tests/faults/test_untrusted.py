@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from damage import CALM, CONFIG, FEW, HISTORY, RESUME, SNAPSHOT, WEIGHTS, edit_config, edit_header, unsealed
 
-from training.checkpoint import load
-from training.convergence import convergence
-from training.errors import UserError
-from training.trainer import train
+from training.checkpoints.checkpoint import load
+from training.common.errors import UserError
+from training.evaluation.convergence import convergence
+from training.loop.trainer import train
 
 ROOM = 2**28  # bytes of address space beyond what the process has
 
@@ -40,15 +40,15 @@ seen, watching = [], False
 BAD = {"pickle.find_class", "os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "marshal.loads", "compile"}
 sys.addaudithook(lambda event, _: seen.append(event) if watching and event in BAD else None)
 from pathlib import Path
-import training.convergence, training.state, training.settings
-from training.checkpoint import load, read_config
-from training.errors import UserError
+import training.evaluation.convergence, training.loop.state, training.config.parse
+from training.checkpoints.checkpoint import load, read_config
+from training.common.errors import UserError
 runs = Path(sys.argv[1])
-load(runs / "whole"), training.convergence.convergence(runs / "whole")  # whatever is imported late
+load(runs / "whole"), training.evaluation.convergence.convergence(runs / "whole")  # whatever is imported late
 for name in runs.iterdir():
     attempts = [
-        lambda: load(name), lambda: load(f"{name}@14"), lambda: training.convergence.convergence(name),
-        lambda: training.state.restore(read_config(name), name, "cpu"),
+        lambda: load(name), lambda: load(f"{name}@14"), lambda: training.evaluation.convergence.convergence(name),
+        lambda: training.loop.state.restore(read_config(name), name, "cpu"),
     ]
     watching = True
     for attempt in attempts:

@@ -27,10 +27,10 @@ import torch
 from scipy.linalg import hadamard
 
 from interp.model.heads import Head
-from training.checkpoint import Checkpoint
-from training.prompts import last_quarter
-from training.settings import from_preset
-from training.transformer import MLP, UNTOUCHED, Attention, Sites, Transformer
+from training.checkpoints.checkpoint import Checkpoint
+from training.config.parse import from_preset
+from training.model.transformer import MLP, UNTOUCHED, Attention, Sites, Transformer
+from training.tasks.prompts import last_quarter
 
 N_POINTS = 16
 EXAMPLES = np.arange(N_POINTS)[last_quarter(N_POINTS)]

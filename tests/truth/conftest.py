@@ -1,7 +1,7 @@
 import circuits
 import pytest
 
-from training.checkpoint import Checkpoint
+from training.checkpoints.checkpoint import Checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,9 @@ from interp.model.heads import EMBED, MLP, Head
 from interp.model.hooked_transformer import HookedPromptTransformer
 from interp.patching.path_receivers import Receiver
 from interp.patching.sites import Variant
-from training.config import ModelConfig
-from training.prompts import PLAIN, Layout
-from training.transformer import Transformer
+from training.config.config import ModelConfig
+from training.model.transformer import Transformer
+from training.tasks.prompts import PLAIN, Layout
 
 HOOKS = {
     "resid_pre": "hook_resid_pre",

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.transformer import LN_EPS, Transformer
+from training.model.transformer import LN_EPS, Transformer
 
 Look = Callable[[str, Tensor, dict[str, Tensor]], Tensor]
 

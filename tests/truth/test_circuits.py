@@ -27,10 +27,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.model.heads import Head, HeadSet
-from training.checkpoint import Checkpoint
-from training.evaluate import evaluation_prompts
-from training.prompts import Prompts, last_quarter
-from training.transformer import Edit, Edits, site_names
+from training.checkpoints.checkpoint import Checkpoint
+from training.evaluation.evaluate import evaluation_prompts
+from training.model.transformer import Edit, Edits, site_names
+from training.tasks.prompts import Prompts, last_quarter
 
 MODES = ("zero", "mean", "resample")
 TAIL = last_quarter(16)

@@ -9,8 +9,8 @@ from interp.ablation.ablate import ablate
 from interp.ablation.verdict import verdict
 from interp.model.heads import Head
 from interp.scores.score import score, score_all
-from training.evaluate import evaluation_prompts, predictions
-from training.prompts import last_quarter
+from training.evaluation.evaluate import evaluation_prompts, predictions
+from training.tasks.prompts import last_quarter
 
 REAL, DECOY, READER = (Head(0, 1),), (Head(0, 3),), (Head(1, 2),)
 EXAMPLES = np.arange(16)[last_quarter(16)]

@@ -31,7 +31,7 @@ from interp.patching.maps import patch
 from interp.patching.path_receivers import Receiver, all_receivers, parse_receivers
 from interp.patching.paths import path_effects
 from interp.patching.prompt_pairs import prompt_pairs
-from training.output import records
+from training.common.output import records
 
 N = 128
 K = 5  # examples

@@ -8,7 +8,7 @@ from interp.readouts.lens import lens
 from interp.readouts.probes import Protocol, probe
 from interp.readouts.subspace_patching import swap
 from interp.readouts.tables import heads_verdict, lens_verdict, of, swap_verdict
-from training.frames import where
+from training.common.table_rows import where
 
 FEW = Protocol(examples=(12,), n_prompts=128, n_fit=512)
 EXAMPLES = np.arange(16)

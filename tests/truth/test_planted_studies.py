@@ -7,9 +7,9 @@ import pytest
 from analyses import cause, trace
 from interp.ablation.ablate import ablate
 from interp.model.heads import Head
-from training.checkpoint import load
-from training.frames import where
-from training.output import records
+from training.checkpoints.checkpoint import load
+from training.common.output import records
+from training.common.table_rows import where
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import circuits
 import pytest
 
 from analyses.variants.study import study
-from training.checkpoint import Checkpoint
-from training.config import Seeds
-from training.frames import where
-from training.output import records
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.output import records
+from training.common.table_rows import where
+from training.config.config import Seeds
 
 numbers = count(1)
 

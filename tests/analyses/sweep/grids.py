@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from training.settings import from_preset
-from training.trainer import train
+from training.config.parse import from_preset
+from training.loop.trainer import train
 
 
 class Grid:

@@ -15,11 +15,11 @@ import pytest
 
 from analyses.sweep.cell import holder
 from analyses.sweep.commands import sweep
-from training.checkpoint import load, read_resume
-from training.errors import CheckError
-from training.many import steps_done
-from training.settings import from_preset
-from training.trainer import train
+from training.checkpoints.checkpoint import load, read_resume
+from training.common.errors import CheckError
+from training.config.parse import from_preset
+from training.loop.trainer import train
+from training.processes.run_sets import steps_done
 
 ANALYSE = '[[analyse]]\ncommand = "score --prompts 16"\nname = "score"\n'
 STUDY = '[[study]]\ncommand = "history"\n'

@@ -17,8 +17,8 @@ from analyses.sweep.cell import BUSY, holder, locked
 from analyses.sweep.plan import Cell, Place, plan
 from analyses.sweep.settings import parsed
 from analyses.sweep.table import caption, failures, live_table
-from training.checkpoint import read_config, write_config, zoo_path
-from training.processes import LOST, Task, Workers, carry_out
+from training.checkpoints.checkpoint import read_config, write_config, zoo_path
+from training.processes.processes import LOST, Task, Workers, carry_out
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_every_cell_ends_and_none_begins_before_what_it_needs(grid, seed, retrie
             in_time.append(all(board.status[need].state is State.DONE for need in board.cells[task.name].needs))
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("training.processes.POLL", 0)
+        patched.setattr("training.processes.processes.POLL", 0)
         carry_out(board, workers, look)
     assert all(in_time)
     for name, status in board.status.items():

@@ -13,9 +13,9 @@ from analyses.sweep.cell import holder
 from analyses.sweep.cluster import Cluster, check_address
 from analyses.sweep.nodes import Node, about_node, check_node, check_sizes
 from analyses.sweep.plan import Place
-from training.checkpoint import load, read_resume
-from training.errors import UserError
-from training.many import steps_done
+from training.checkpoints.checkpoint import load, read_resume
+from training.common.errors import UserError
+from training.processes.run_sets import steps_done
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra `cluster` is not installed")
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from analyses.sweep.commands import planned
 from analyses.sweep.plan import Cell, plan
 from analyses.sweep.settings import parsed, read
-from training.errors import UserError
-from training.settings import from_preset, settable_keys
+from training.common.errors import UserError
+from training.config.parse import from_preset, settable_keys
 
 fuzz = settings(derandomize=True, deadline=None, max_examples=150)
 
@@ -197,7 +197,7 @@ def test_what_would_end_in_a_traceback_or_never_is_refused(tmp_path, content, me
 
 def test_a_checkpoint_above_the_file_has_a_directory_of_its_own(tmp_path, random_checkpoint):
     """`..` is a checkpoint like any other; its results do not go to where its name, as a path, would lead."""
-    from training.checkpoint import WEIGHTS, write_config, write_weights
+    from training.checkpoints.checkpoint import WEIGHTS, write_config, write_weights
 
     write_config(tmp_path, random_checkpoint.config)
     write_weights(tmp_path / WEIGHTS, random_checkpoint.model, 0, random_checkpoint.config)

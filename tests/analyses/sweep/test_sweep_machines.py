@@ -10,7 +10,7 @@ import pytest
 from grids import Grid, wait_until
 from machines import HEAD, LOCAL, Machine, can_be_made, two_machines
 
-from training.checkpoint import read_resume
+from training.checkpoints.checkpoint import read_resume
 
 pytestmark = [
     pytest.mark.slow,

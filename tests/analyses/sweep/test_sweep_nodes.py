@@ -11,8 +11,8 @@ from analyses.sweep import cluster
 from analyses.sweep.cluster import Cluster
 from analyses.sweep.nodes import about_node
 from analyses.sweep.plan import Place
-from training.errors import UserError
-from training.processes import LOST, Task
+from training.common.errors import UserError
+from training.processes.processes import LOST, Task
 
 
 class Ray:

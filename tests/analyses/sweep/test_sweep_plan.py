@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from analyses.sweep.commands import planned
 from analyses.sweep.plan import Cell, plan
 from analyses.sweep.settings import parsed
-from training.checkpoint import snapshot_steps, zoo_path
-from training.errors import UserError
-from training.settings import from_preset
-from training.transformer import Transformer
+from training.checkpoints.checkpoint import snapshot_steps, zoo_path
+from training.common.errors import UserError
+from training.config.parse import from_preset
+from training.model.transformer import Transformer
 
 
 def cells_of(document, root=Path("somewhere")):
@@ -255,7 +255,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 
 
 def test_a_directory_with_another_run_is_refused(tmp_path, quick_config):
-    from training.checkpoint import WEIGHTS, write_config, write_weights
+    from training.checkpoints.checkpoint import WEIGHTS, write_config, write_weights
 
     run, file = tmp_path / "grid" / "runs" / "mixed-0", tmp_path / "sweep.toml"
     write_config(run, quick_config)

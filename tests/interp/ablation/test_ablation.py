@@ -17,19 +17,19 @@ from interp.model.engine import SITES
 from interp.model.heads import MLP, Head, all_heads, head_set, show
 from interp.names import MODE_NAMES
 from interp.statistics.effects import Effect
-from training.checkpoint import Checkpoint
-from training.errors import CheckError, UserError
-from training.evaluate import evaluation_prompts, no_context_error, predictions
-from training.output import records
-from training.settings import from_preset
-from training.transformer import Transformer
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.errors import CheckError, UserError
+from training.common.output import records
+from training.config.parse import from_preset
+from training.evaluation.evaluate import evaluation_prompts, no_context_error, predictions
+from training.model.transformer import Transformer
 
 SETS = [(Head(0, 1), Head(1, 2)), (Head(2, 3),)]
 
 
 @pytest.fixture(scope="module")
 def trained():
-    from training.checkpoint import load
+    from training.checkpoints.checkpoint import load
 
     return load("zoo:mixed-0")
 

@@ -4,9 +4,9 @@ import pytest
 from interp.ablation.ablate import ablate
 from interp.ablation.designs import bootstrap_p, cumulative, pairs
 from interp.model.heads import Head
-from training.checkpoint import load
-from training.errors import UserError
-from training.output import records
+from training.checkpoints.checkpoint import load
+from training.common.errors import UserError
+from training.common.output import records
 
 ORDER = [Head(1, 3), Head(0, 1), Head(2, 5)]
 COMMON = {"modes": ["mean"], "n_prompts": 128}

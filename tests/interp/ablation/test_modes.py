@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from interp.ablation.modes import MODES, Mode, Reference, mode
-from training.errors import UserError
-from training.prompts import PLAIN, Layout
+from training.common.errors import UserError
+from training.tasks.prompts import PLAIN, Layout
 
 MEAN = torch.tensor([1.0, 10, 3, 30, 5])[None, :, None]  # x y x y x
 STD = torch.tensor([1.0, 2, 3, 4, 5])[None, :, None]

@@ -7,10 +7,10 @@ from interp.ablation.modes import Mode
 from interp.ablation.runner import Sweep
 from interp.ablation.store import FILE, Store
 from interp.model.heads import Head
-from training.checkpoint import load
-from training.errors import UserError
-from training.function_classes import FAMILIES
-from training.function_classes.hermite import Hermite
+from training.checkpoints.checkpoint import load
+from training.common.errors import UserError
+from training.tasks.function_classes import FAMILIES
+from training.tasks.function_classes.hermite import Hermite
 
 SETS = [(Head(0, 1),), (Head(1, 2),)]
 

@@ -10,11 +10,11 @@ from interp.attribution.circuits import Runs, circuits
 from interp.attribution.graph import Graph, pruned
 from interp.model.hooked_transformer import hooked
 from interp.patching.runner import Question
-from training.checkpoint import Checkpoint
-from training.config import ModelConfig
-from training.errors import CheckError, UserError
-from training.settings import from_preset
-from training.transformer import Transformer
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.errors import CheckError, UserError
+from training.config.config import ModelConfig
+from training.config.parse import from_preset
+from training.model.transformer import Transformer
 
 
 def random_model() -> Transformer:

@@ -14,10 +14,10 @@ from interp.attribution.graph import Graph
 from interp.attribution.nodes import Ends, node_moves
 from interp.attribution.targets import AllEdges
 from interp.patching.runner import Question
-from training.checkpoint import Checkpoint
-from training.config import ModelConfig
-from training.settings import from_preset
-from training.transformer import Transformer
+from training.checkpoints.checkpoint import Checkpoint
+from training.config.config import ModelConfig
+from training.config.parse import from_preset
+from training.model.transformer import Transformer
 
 
 def random_model(n_layers=2, n_heads=2, d_model=16, init_std=0.3) -> Transformer:

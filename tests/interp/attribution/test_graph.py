@@ -9,7 +9,7 @@ import torch
 from interp.attribution.circuits import Cut, random_graphs
 from interp.attribution.graph import Graph, edges_called, pruned
 from interp.patching.path_receivers import all_receivers
-from training.errors import UserError
+from training.common.errors import UserError
 
 GRAPH = Graph(n_layers=2, n_heads=3)
 

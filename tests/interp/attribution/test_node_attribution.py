@@ -8,8 +8,8 @@ from interp.attribution.nodes import Ends, dropping, linear_moves, n_drops, node
 from interp.model.engine import read_sites
 from interp.model.hooked_transformer import hooked
 from interp.patching.sites import SITES, hook_of
-from training.config import ModelConfig
-from training.transformer import Transformer
+from training.config.config import ModelConfig
+from training.model.transformer import Transformer
 
 N_TOKENS = 9
 

@@ -22,9 +22,9 @@ from interp.display.result import Shown
 from interp.model.hooked_transformer import hooked
 from interp.patching.path_receivers import parse_receivers
 from interp.readouts.probes import Protocol
-from training import progress
-from training.errors import UserError
-from training.evaluate import evaluation_prompts
+from training.common import progress
+from training.common.errors import UserError
+from training.evaluation.evaluate import evaluation_prompts
 
 FEW = 32  # prompts
 

@@ -13,7 +13,7 @@ from interp import hooked
 from interp.doctor import smoke_tests as trial
 from interp.doctor.command import doctor
 from interp.doctor.installation import check_directory, check_package, examine_installation
-from training.errors import CheckError
+from training.common.errors import CheckError
 
 ROOT = Path(__file__).parents[3]
 
@@ -125,7 +125,7 @@ def test_it_speaks_where_torch_numpy_and_pandas_are_broken(tmp_path):
         (tmp_path / f"{name}.py").write_text("raise OSError('libcudart.so.12: no such file')")
     done = python("-c", "from interp.doctor.command import doctor; doctor()", cwd=tmp_path)
     assert "devices: OSError: libcudart.so.12: no such file: mend what stands above, or make" in done.stdout
-    assert done.stderr.endswith("training.errors.CheckError: problems: 1\n")
+    assert done.stderr.endswith("training.common.errors.CheckError: problems: 1\n")
 
 
 def test_a_model_that_does_not_do_what_it_learned_is_a_problem(random_checkpoint, monkeypatch):

@@ -33,9 +33,9 @@ from interp.model.engine import (
 )
 from interp.model.heads import MLP, Head, all_heads
 from interp.scores.score import score
-from training.checkpoint import Checkpoint, load
-from training.progress import progress_bar
-from training.transformer import Transformer
+from training.checkpoints.checkpoint import Checkpoint, load
+from training.common.progress import progress_bar
+from training.model.transformer import Transformer
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 N_LAYERS, N_HEADS, N_POINTS = 3, 4, 6

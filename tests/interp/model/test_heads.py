@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp.model.heads import MLP, Head, all_heads, head_set, parse_heads, show
-from training.errors import UserError
+from training.common.errors import UserError
 
 SCORES = np.arange(24).reshape(3, 8) / 24
 

@@ -4,7 +4,7 @@ import sys
 import torch
 
 from interp import hooked
-from training.checkpoint import load
+from training.checkpoints.checkpoint import load
 
 
 def test_a_zoo_name_gives_a_hooked_transformer_that_takes_prompts():

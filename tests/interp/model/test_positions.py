@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from interp.model.positions import check_points, parse_points, parse_tokens, show_points
-from training.errors import UserError
-from training.prompts import Layout
+from training.common.errors import UserError
+from training.tasks.prompts import Layout
 
 
 def test_ranges_of_pairs():

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from interp.model.engine import read_sites
-from training.checkpoint import load, zoo_path
-from training.evaluate import evaluation_prompts
+from training.checkpoints.checkpoint import load, zoo_path
+from training.evaluation.evaluate import evaluation_prompts
 
 ROOT = Path(__file__).parents[3]
 CONSTRAINTS, NOTEBOOK = ROOT / "constraints.txt", ROOT / "notebooks" / "08_with_transformer_lens.py"

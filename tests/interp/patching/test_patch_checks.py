@@ -15,9 +15,9 @@ from interp.patching.path_receivers import Receiver
 from interp.patching.paths import path_effects
 from interp.patching.self_checks import differing
 from interp.patching.sites import SITES, Patch, patches_of
-from training.checkpoint import load
-from training.errors import CheckError
-from training.transformer import Past
+from training.checkpoints.checkpoint import load
+from training.common.errors import CheckError
+from training.model.transformer import Past
 
 COMMON: dict[str, Any] = {"examples": 4, "n_prompts": 16}
 

@@ -8,10 +8,10 @@ import torch
 
 from interp.model.heads import Head
 from interp.patching.composition import composition, rotations
-from training.checkpoint import Checkpoint
-from training.config import ModelConfig
-from training.settings import from_preset
-from training.transformer import Transformer
+from training.checkpoints.checkpoint import Checkpoint
+from training.config.config import ModelConfig
+from training.config.parse import from_preset
+from training.model.transformer import Transformer
 
 CONFIG = from_preset("tiny", "mixed", 0)
 FIRST = (Head(0, 0),)

@@ -7,7 +7,7 @@ import pytest
 
 from interp.names import METRIC_NAMES
 from interp.patching.effects import METRICS, Outcomes, effect_of, effect_resamples, error_metrics, gap_exists
-from training.intervals import bootstrap_weights
+from training.common.bootstrap import bootstrap_weights
 
 N = 200
 

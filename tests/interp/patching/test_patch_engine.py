@@ -11,9 +11,9 @@ from interp.model.heads import Head
 from interp.model.hooked_transformer import hooked
 from interp.patching.engine import predict_patched, recorded, run_on
 from interp.patching.sites import SITES, Patch, Variant, head_patches, patches_of
-from training.checkpoint import load
-from training.prompts import Layout
-from training.transformer import EVERY, Past, Sites
+from training.checkpoints.checkpoint import load
+from training.model.transformer import EVERY, Past, Sites
+from training.tasks.prompts import Layout
 
 SUBJECTS = {
     "one layer": ((1, 1, 8, 3, 3), Layout()),

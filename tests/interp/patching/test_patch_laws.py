@@ -17,7 +17,7 @@ from torch import Tensor
 
 from interp.patching.engine import Run, predict_patched, recorded, run_on
 from interp.patching.sites import SITES, Patch, Variant, patches_of
-from training.transformer import Past, Transformer
+from training.model.transformer import Past, Transformer
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 N_LAYERS, N_HEADS, N_POINTS = 3, 4, 5

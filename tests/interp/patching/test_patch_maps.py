@@ -14,11 +14,11 @@ from interp.patching import runner as sweep
 from interp.patching.maps import patch, sentence, token_sets
 from interp.patching.prompt_pairs import prompt_pairs
 from interp.patching.runner import stackable
-from training.checkpoint import load
-from training.errors import UserError
-from training.evaluate import no_context_error
-from training.output import records
-from training.prompts import Layout
+from training.checkpoints.checkpoint import load
+from training.common.errors import UserError
+from training.common.output import records
+from training.evaluation.evaluate import no_context_error
+from training.tasks.prompts import Layout
 
 PROMPTS = 24
 EXAMPLES = 3  # x0 y0 x1 y1 x2 y2 x3: seven tokens, more than the four dims

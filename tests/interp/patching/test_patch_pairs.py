@@ -5,10 +5,10 @@ import torch
 
 from interp.names import CORRUPTION_NAMES
 from interp.patching.prompt_pairs import CORRUPTIONS, parse_corruption, prompt_pairs
-from training.checkpoint import load
-from training.errors import UserError
-from training.evaluate import evaluation_prompts
-from training.settings import from_preset
+from training.checkpoints.checkpoint import load
+from training.common.errors import UserError
+from training.config.parse import from_preset
+from training.evaluation.evaluate import evaluation_prompts
 
 N = 40
 EVERY = ["function", "inputs", "prompt", "class", "permuted", "pair", "pair:0", "noise"]

@@ -11,10 +11,10 @@ from interp.patching.engine import predict_patched, run_on
 from interp.patching.path_receivers import Receiver, all_receivers, later, parse_receivers
 from interp.patching.paths import Bundle, all_read, bundles_of, changed_inputs, parse_senders, path_effects
 from interp.patching.sites import patches_of
-from training.checkpoint import load
-from training.errors import UserError
-from training.output import records
-from training.prompts import Layout
+from training.checkpoints.checkpoint import load
+from training.common.errors import UserError
+from training.common.output import records
+from training.tasks.prompts import Layout
 
 SUBJECTS = {
     "few tokens": ((2, 2, 16, 3, 5), Layout()),

@@ -10,8 +10,8 @@ from interp.patching.figures import grid_of, plot_map, plot_paths
 from interp.patching.maps import patch
 from interp.patching.path_receivers import Receiver
 from interp.patching.paths import path_effects
-from training.checkpoint import load
-from training.output import records
+from training.checkpoints.checkpoint import load
+from training.common.output import records
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,14 +8,14 @@ from interp.model.hooked_transformer import hooked
 from interp.readouts.lens import implied_predictions, lens, tuned_readouts
 from interp.readouts.stream import TOKENS, Stage, finish_from, finish_query, read_stream, stages
 from interp.readouts.tables import lens_verdict
-from training.checkpoint import Checkpoint, load
-from training.errors import UserError
-from training.evaluate import error_curves, evaluation_prompts
-from training.frames import where
-from training.output import records
-from training.prompts import Layout
-from training.settings import from_preset
-from training.transformer import Past, Transformer
+from training.checkpoints.checkpoint import Checkpoint, load
+from training.common.errors import UserError
+from training.common.output import records
+from training.common.table_rows import where
+from training.config.parse import from_preset
+from training.evaluation.evaluate import error_curves, evaluation_prompts
+from training.model.transformer import Past, Transformer
+from training.tasks.prompts import Layout
 
 INSTRUCTIONS = [[], ["instruction.kind=vector", "instruction.at=3", "model.n_ctx=33"]]
 

@@ -11,11 +11,11 @@ from interp.readouts.probes import Protocol, mean_edits, probe, untrained_twin
 from interp.readouts.stream import read_stream, stages
 from interp.readouts.tables import probe_verdict
 from interp.readouts.targets import check_targets, values
-from training.checkpoint import load
-from training.errors import UserError
-from training.evaluate import evaluation_functions, evaluation_prompts
-from training.frames import where
-from training.function_classes import function_class
+from training.checkpoints.checkpoint import load
+from training.common.errors import UserError
+from training.common.table_rows import where
+from training.evaluation.evaluate import evaluation_functions, evaluation_prompts
+from training.tasks.function_classes import function_class
 
 LAYER = tuple(head for head in all_heads(3, 8) if head.layer == 0)
 

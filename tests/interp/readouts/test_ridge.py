@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import Ridge as Reference
 
 from interp.readouts.ridge import errors_of, fit_ridges, r2_resamples
-from training.intervals import bootstrap_weights, percentile_interval
+from training.common.bootstrap import bootstrap_weights, percentile_interval
 
 
 def test_it_is_ridge_regression_with_an_intercept_for_every_point(rng):

@@ -22,10 +22,10 @@ from interp.readouts.subspace_patching import (
 )
 from interp.readouts.tables import swap_verdict
 from interp.statistics.effects import permutation_p
-from training.checkpoint import load
-from training.errors import CheckError, UserError
-from training.evaluate import predictions
-from training.frames import where
+from training.checkpoints.checkpoint import load
+from training.common.errors import CheckError, UserError
+from training.common.table_rows import where
+from training.evaluation.evaluate import predictions
 
 
 def exchange_of(checkpoint, token, stage, n_prompts=24):

@@ -6,12 +6,12 @@ from interp.names import SCORE_NAMES, WEIGHTING_NAMES
 from interp.scores.kinds import SCORES, ScoreKind, tokens_of, uniform_attention
 from interp.scores.score import Measure, check_scores, measures_of, prompt_scores, score, score_all, weigh
 from interp.scores.weightings import WEIGHTINGS, weighting
-from training.checkpoint import Checkpoint
-from training.errors import UserError
-from training.evaluate import evaluation_prompts
-from training.prompts import Layout
-from training.settings import from_preset
-from training.transformer import Transformer
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.errors import UserError
+from training.config.parse import from_preset
+from training.evaluation.evaluate import evaluation_prompts
+from training.model.transformer import Transformer
+from training.tasks.prompts import Layout
 
 
 @pytest.fixture

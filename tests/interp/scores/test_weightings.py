@@ -4,8 +4,8 @@ from einops import einsum, rearrange
 from torch.autograd.functional import jacobian
 
 from interp.scores.weightings import WEIGHTINGS, by_derivative, by_value, derivative_norms, open_layer
-from training.evaluate import evaluation_prompts
-from training.transformer import Block
+from training.evaluation.evaluate import evaluation_prompts
+from training.model.transformer import Block
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from interp.statistics.agreement import (
     top_overlap,
 )
 from interp.statistics.seed_intervals import jackknife, welch
-from training.prompts import PLAIN, Layout
+from training.tasks.prompts import PLAIN, Layout
 
 
 def test_correlations_equal_scipys_for_any_number_of_maps(rng):

@@ -20,7 +20,7 @@ from interp.ablation.designs import bootstrap_p
 from interp.statistics.effects import critical_effect, effect_resamples, holm, permutation_p
 from interp.statistics.seed_intervals import welch
 from interp.statistics.seeds import null_means, t_interval
-from training.intervals import bootstrap_weights, percentile_interval
+from training.common.bootstrap import bootstrap_weights, percentile_interval
 
 FALSE_ALARM = 1e-4
 exhaustive = settings(derandomize=True, deadline=None, max_examples=60)

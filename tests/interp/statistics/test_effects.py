@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from interp.statistics.effects import TIE, critical_effect, detectable_effect, holm, paired_effects, permutation_p
-from training.intervals import bootstrap_weights, mean_interval, percentile_interval
+from training.common.bootstrap import bootstrap_weights, mean_interval, percentile_interval
 
 
 def test_permutation_p_is_uniform_under_the_null(rng):

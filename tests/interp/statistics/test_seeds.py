@@ -14,7 +14,7 @@ from interp.statistics.seeds import (
     seed_mean,
     t_interval,
 )
-from training.checkpoint import load
+from training.checkpoints.checkpoint import load
 
 SETS = [(Head(0, 1),), (Head(0, 1),), (Head(0, 1),)]
 NAMES = ["zoo:mixed-0", "zoo:random-0", "zoo:linear-0"]

@@ -1,0 +1,72 @@
+"""May this run write into this directory? Nothing is ever overwritten without being asked to."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from training.checkpoints.checkpoint import CONFIG, WEIGHTS, read_config, read_resume, read_weights
+from training.common.atomic_files import check_name
+from training.common.errors import UserError
+from training.config.config import RunConfig
+from training.config.parse import differences, to_dict
+
+
+def check(config: RunConfig, directory: Path, *, resume: bool, force: bool) -> None:
+    """Refuse a directory that holds something else than this run is about to make.
+
+    Raises:
+        UserError: it holds another run, or a run while neither `resume` nor `force` was asked for, or other files; or
+            its name is no text.
+    """
+    check_name(directory)
+    if directory.is_file():
+        raise UserError(f"--out {directory} is a file; a directory is needed")
+    if not directory.exists() or all(path.name.startswith(".") for path in directory.iterdir()):
+        return  # at most the temporary file of a run that was killed before it began
+    if not (directory / CONFIG).exists():
+        raise UserError(f"--out {directory} holds files that are not a run; choose an empty or new directory")
+    if resume and force:
+        raise UserError("--resume and --force exclude each other: one keeps the run, the other overwrites it")
+    if force:
+        return
+    if not resume:
+        raise UserError(f"--out {directory} already holds a run: go on with --resume or overwrite it with --force")
+    differing = differences(to_dict(read_config(directory)), to_dict(config))
+    if differing:
+        raise UserError(
+            f"--out {directory} holds a run with another {', '.join(differing)}: it cannot be resumed as this"
+        )
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold the directory, which is made if need be, against every other process that would train in it.
+
+    The lock is the kernel's (flock on the directory): it leaves no file and ends with the process, however that ends.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"--out {directory} is in use: another process trains in it") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def is_finished(config: RunConfig, directory: Path) -> bool:
+    """Whether the directory holds the last step's weights of this run.
+
+    Raises:
+        UserError: what it holds is damaged.
+    """
+    weights = directory / WEIGHTS
+    unfinished = not weights.exists() or read_resume(directory) is not None
+    return not unfinished and read_weights(weights, config)[1] == config.recipe.steps

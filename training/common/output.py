@@ -1,0 +1,143 @@
+"""What commands print and write: tables for people, one JSON document for programs, CSV files for later."""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import rich.table
+from rich.console import Console
+
+from training.common.atomic_files import write_atomically
+from training.common.errors import UserError
+
+if TYPE_CHECKING:  # `interp doctor` prints with what is here, and must be able to say that pandas is missing
+    import pandas as pd
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """One JSON document on stdout; NaN, which JSON has no word for, becomes null."""
+    print(json.dumps(plain(document)))
+
+
+def plain(value: Any) -> Any:
+    """The value in JSON's own types."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):  # numpy's numbers and arrays
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def records(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    return [{str(key): item for key, item in row.items()} for row in table.to_dict("records")]
+
+
+class Table(NamedTuple):
+    """A table for people, cells as text: what `print_table` prints and a notebook shows.
+
+    Attributes:
+        title: above it.
+        header: names of the columns; the first one names the rows.
+        rows: as wide as the header.
+        caption: below it.
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
+def print_table(
+    title: str,
+    header: Iterable[str],
+    rows: Iterable[Iterable[str]],
+    caption: str = "",
+    align: Literal["left", "right"] = "right",
+) -> None:
+    """A table on stdout between its title and its caption; the first column is text, the others align to the right."""
+    width = None if Console().is_terminal else 120
+    console = Console(width=width, markup=False, highlight=False)  # no markup: E[y²] is not a style
+    for part in (title, drawn(header, rows, align), caption):
+        console.print(part)
+
+
+def drawn(
+    header: Iterable[str], rows: Iterable[Iterable[str]], align: Literal["left", "right"] = "right"
+) -> rich.table.Table:
+    """The lines and cells of a table."""
+    table = rich.table.Table()
+    for place, column in enumerate(header):
+        table.add_column(column, justify=align if place else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for people: three digits after the point unless it is tiny or huge; a dash when there is none."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:.{digits}f}" if abs(value) < 1e4 else f"{value:.3g}"
+
+
+def count(value: float | int | None) -> str:
+    """A number of things, whole while that is readable; a dash when there is none.
+
+    >>> count(3000), count(2.5e15), count(None)
+    ('3000', '2.5e+15', '-')
+    """
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:.0f}" if value < 1e9 else f"{value:.3g}"
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """A number with its interval; a dash when there is none."""
+    return number(value) if not math.isfinite(value) else f"{number(value)} [{number(low)}, {number(high)}]"
+
+
+def prepare_directory(directory: Path) -> Path:
+    """Create the directory and make sure that it can be written to.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write to '{directory}': {error.strerror}") from None
+    return directory
+
+
+def file_names(names: Iterable[str]) -> list[str]:
+    """What can be called like these names on disk: without / and :, not too long, and all different.
+
+    >>> file_names(["zoo:mixed-0", "runs/a", "runs-a", ".."])
+    ['zoo-mixed-0', 'runs-a', 'runs-a_', '-']
+    """
+    found: list[str] = []
+    for name in names:
+        short = name if len(name.encode(errors="replace")) <= 200 else name[-50:]
+        plain = re.sub(r"^[.]+|[/:]", "-", short)
+        while plain in found:
+            plain += "_"
+        found.append(plain)
+    return found
+
+
+def write_table(table: "pd.DataFrame", path: Path) -> None:
+    write_text(table.to_csv(index=False, float_format="%.8g"), path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text, whole or not at all; of a name that is not UTF-8 the odd bytes are shown as such."""
+    write_atomically(path, text.encode(errors="backslashreplace"))

@@ -1,0 +1,355 @@
+"""A run's configuration: frozen dataclasses, one per concern, read from TOML presets and saved as JSON.
+
+A preset file has one table per dataclass below (`training.config.parse` reads it).
+"""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Literal
+
+from training.common.errors import UserError
+from training.config.curriculum import Curriculum, Schedule, parse_curriculum
+from training.tasks.function_classes import WeightKind, function_class
+from training.tasks.inputs import input_distribution
+from training.tasks.prompts import Layout
+from training.tasks.second_moments import Scale, no_context_moment, second_moment
+
+MOST_PARAMETERS = 10**9
+"""Weights and what training keeps of each take 16 bytes."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and initialisation of the transformer."""
+
+    n_layers: int
+    n_heads: int
+    d_model: int
+    n_dims: int
+    n_ctx: int
+    init_std: float = 0.02
+    read_init: Literal["normal", "linear"] = "normal"
+
+    def __post_init__(self) -> None:
+        require_positive(self, "n_layers", "n_heads", "d_model", "n_dims", "n_ctx", "init_std")
+        if self.n_parameters > MOST_PARAMETERS:
+            raise UserError(f"model: {self.n_parameters} weights; at most {MOST_PARAMETERS} are possible")
+        if self.d_model % self.n_heads:
+            raise UserError(f"model.d_model={self.d_model} is not a multiple of model.n_heads={self.n_heads}")
+
+    @property
+    def d_head(self) -> int:
+        return self.d_model // self.n_heads
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights, without the instruction vectors that a layout may add.
+
+        >>> ModelConfig(n_layers=3, n_heads=8, d_model=64, n_dims=4, n_ctx=32).n_parameters
+        152449
+        """
+        width = self.d_model
+        per_layer = 12 * width**2 + 13 * width  # four matrices of attention, eight of the MLP; biases and LayerNorms
+        return self.n_layers * per_layer + width * (self.n_dims + self.n_ctx + 3) + 1
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What the prompts are made of.
+
+    Attributes:
+        classes: the function classes, in the order in which a curriculum introduces them.
+        inputs: the input distributions, in the order in which their curriculum introduces them.
+        rotation: seed of the rotation of skewed inputs: the same number is the same distribution.
+        n_points: (x, y) pairs per prompt.
+        weights: `standard` draws w ~ N(0, I) as the paper does, `unit` divides it by its norm, so that E[y²] = 1.
+    """
+
+    classes: tuple[str, ...] = ("linear", "quadratic", "cubic")
+    inputs: tuple[str, ...] = ("gaussian",)
+    rotation: int = 0
+    n_points: int = 100
+    weights: WeightKind = "standard"
+
+    def __post_init__(self) -> None:
+        require_positive(self, "n_points")
+        require_not_negative(self, "rotation")
+        require_names("data.classes", self.classes)
+        require_names("data.inputs", self.inputs)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How steps choose among function classes and input distributions, beyond the curriculum's name.
+
+    Attributes:
+        inputs: the curriculum over `data.inputs`.
+        inputs_within: it runs once over the whole `run`, or once within every `block` of function classes.
+        edges: last step of every block of function classes but the last; empty divides the run equally.
+        probabilities: for the curriculum `custom`: by block, the chance of every class.
+        batch: a step's prompts are all of `one` class and input distribution, or each draws its own (`mixed`).
+    """
+
+    inputs: Literal["mixed", "sequential", "random"] = "random"
+    inputs_within: Literal["run", "block"] = "run"
+    edges: tuple[int, ...] = ()
+    probabilities: tuple[tuple[float, ...], ...] = ()
+    batch: Literal["one", "mixed"] = "one"
+
+
+@dataclass(frozen=True)
+class GrowthConfig:
+    """Prompts that start short and narrow (Garg et al. 2022); a start of 0 has them full from the first step.
+
+    Attributes:
+        points: pairs at the start, `points_by` more every `points_every` steps.
+        dims: coordinates that are not 0 at the start, `dims_by` more every `dims_every` steps.
+    """
+
+    points: int = 0
+    points_by: int = 1
+    points_every: int = 1000
+    dims: int = 0
+    dims_by: int = 1
+    dims_every: int = 1000
+
+    def __post_init__(self) -> None:
+        require_not_negative(self, "points", "dims")
+        require_positive(self, "points_by", "points_every", "dims_by", "dims_every")
+
+    def points_at(self, step: int, n_points: int) -> int:
+        """
+        >>> GrowthConfig(points=5, points_by=2, points_every=10).points_at(25, 16)
+        9
+        """
+        return grown(self.points, self.points_by, self.points_every, step, n_points)
+
+    def dims_at(self, step: int, n_dims: int) -> int:
+        return grown(self.dims, self.dims_by, self.dims_every, step, n_dims)
+
+
+def grown(start: int, by: int, every: int, step: int, full: int) -> int:
+    return min(full, start + by * (step // every)) if start else full
+
+
+@dataclass(frozen=True)
+class InstructionConfig:
+    """Tokens that tell the model what the prompt is about (paper.md, section 10.2).
+
+    Attributes:
+        kind: `one_hot` tokens in input space, or a fixed random `vector` of the embedding space.
+        tokens: how many of them.
+        at: the token of the plain prompt in front of which they stand.
+        tells: the `class`, the distribution of the `inputs`, or `nothing` (always the same token).
+    """
+
+    kind: Literal["none", "one_hot", "vector"] = "none"
+    tokens: int = 1
+    at: int = 0
+    tells: Literal["class", "inputs", "nothing"] = "class"
+
+    def __post_init__(self) -> None:
+        require_positive(self, "tokens")
+        require_not_negative(self, "at")
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """How the weights are found.
+
+    Attributes:
+        schedule: `constant`, or `linear` or `cosine` from lr down to 0; all after `warmup_steps` of linear rise.
+        grad_clip: largest gradient norm; 0 does not clip.
+        lr: of Adam, AdamW, or Muon.
+        lr_beside: rate of AdamW on what is no matrix of a block, with `muon`.
+        momentum: of Muon.
+        beta2: decay of Adam's second moments.
+        loss: `raw` squared error as in the paper, `normalised` by E[y²] of the class, or by its `no_context` optimum.
+        precision: of matrix products in training: `float32`, `tf32`, or `bf16`; the weights are always float32.
+        compile: whether torch.compile makes the step (worth it on a GPU; needs a C++ compiler on a CPU).
+        threads: CPU threads; sums are split by thread, so weights repeat bit for bit only at the same number.
+    """
+
+    steps: int
+    batch_size: int = 64
+    optimizer: Literal["adam", "adamw", "muon"] = "adam"
+    lr: float = 1e-4
+    lr_beside: float = 3e-3
+    momentum: float = 0.95
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    beta2: float = 0.999
+    grad_clip: float = 0.0
+    loss: Literal["raw", "normalised", "no_context"] = "raw"
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    compile: bool = False
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        require_positive(self, "steps", "batch_size", "lr", "lr_beside", "beta2", "momentum", "threads")
+        require_at_most(self, 1024, "threads")
+        require_not_negative(self, "warmup_steps", "weight_decay", "grad_clip")
+        for name in ("beta2", "momentum"):
+            if getattr(self, name) >= 1:
+                raise UserError(f"recipe.{name}={getattr(self, name)}: must be below 1")
+
+
+@dataclass(frozen=True)
+class RecordConfig:
+    """What a run leaves on disk while it trains: evaluations, resume states and `snapshots` log-spaced weights."""
+
+    eval_every: int = 1000
+    eval_prompts: int = 256
+    save_every: int = 1000
+    snapshots: int = 20
+
+    def __post_init__(self) -> None:
+        require_positive(self, "eval_every", "eval_prompts", "save_every")
+        require_not_negative(self, "snapshots")
+        require_at_most(self, 10_000, "snapshots")
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """One seed per stream, since runs that share a stream share their heads (paper.md, section 4.3)."""
+
+    init: int
+    data: int
+    task: int
+
+    @classmethod
+    def derive(cls, seed: int, curriculum: str) -> "Seeds":
+        """Independent seeds for every (seed, curriculum): `mixed` and `random` at seed 0 share nothing."""
+        streams = {name: stream_seed(seed, curriculum, name) for name in ("init", "data", "task")}
+        return cls(**streams)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that determines a run's weights, and how often it writes."""
+
+    curriculum: str
+    seeds: Seeds
+    model: ModelConfig
+    recipe: RecipeConfig
+    data: DataConfig = field(default_factory=DataConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    growth: GrowthConfig = field(default_factory=GrowthConfig)
+    instruction: InstructionConfig = field(default_factory=InstructionConfig)
+    record: RecordConfig = field(default_factory=RecordConfig)
+
+    def __post_init__(self) -> None:
+        needed = self.layout.n_tokens(self.data.n_points)
+        if needed > self.model.n_ctx:
+            raise UserError(
+                f"data.n_points={self.data.n_points} needs model.n_ctx >= {needed} (given: {self.model.n_ctx})"
+            )
+        for name in self.evaluated_classes:
+            if function_class(name).least_dims > self.model.n_dims:
+                raise UserError(
+                    f"{name} needs model.n_dims >= {function_class(name).least_dims} (given: {self.model.n_dims})"
+                )
+        for name in self.data.inputs:
+            input_distribution(name)
+        self.check_instruction()
+
+    def check_instruction(self) -> None:
+        if self.instruction.kind == "one_hot" and len(self.told_apart) > self.model.n_dims:
+            raise UserError(
+                f"instruction.kind=one_hot tells {len(self.told_apart)} things apart, one coordinate each: it needs "
+                f"model.n_dims >= {len(self.told_apart)} (given: {self.model.n_dims}); or use vector"
+            )
+        first_points = self.growth.points_at(0, self.data.n_points)
+        if self.instruction.kind != "none" and self.instruction.at >= 2 * first_points:
+            raise UserError(f"instruction.at={self.instruction.at}: prompts have only {2 * first_points} tokens")
+
+    @property
+    def told_apart(self) -> tuple[str, ...]:
+        """What the instruction tells apart, one coordinate or vector each."""
+        return {"class": self.evaluated_classes, "inputs": self.data.inputs, "nothing": ("",)}[self.instruction.tells]
+
+    @property
+    def layout(self) -> Layout:
+        """Where things stand in this run's prompts."""
+        if self.instruction.kind == "none":
+            return Layout()
+        n_vectors = len(self.told_apart) if self.instruction.kind == "vector" else 0
+        return Layout(self.instruction.tokens, self.instruction.at, n_vectors)
+
+    def parsed_curriculum(self) -> Curriculum:
+        """The rule by which steps choose function classes."""
+        return parse_curriculum(
+            self.curriculum, self.data.classes, self.recipe.steps, self.schedule.edges, self.schedule.probabilities
+        )
+
+    def parsed_schedule(self) -> Schedule:
+        """The rule by which steps choose function classes and input distributions."""
+        return Schedule(
+            self.parsed_curriculum(), self.schedule.inputs, self.data.inputs, self.schedule.inputs_within == "block"
+        )
+
+    def scale(self, name: str, inputs: str | None = None) -> Scale:
+        """E[y²] of a function class as this run draws it, on an input distribution (default: its first)."""
+        return second_moment(*self.population(name, inputs))
+
+    def no_context_scale(self, name: str, inputs: str | None = None) -> Scale:
+        """The error of the no-context optimum on it."""
+        return no_context_moment(*self.population(name, inputs))
+
+    def population(self, name: str, inputs: str | None) -> tuple[str, str, int, WeightKind, int]:
+        return name, inputs or self.data.inputs[0], self.model.n_dims, self.data.weights, self.data.rotation
+
+    def second_moment(self, name: str, inputs: str | None = None) -> float:
+        """E[y²]: the error of predicting zero, and the unit of NMSE."""
+        return self.scale(name, inputs).value
+
+    @property
+    def trained_classes(self) -> tuple[str, ...]:
+        """The function classes that the run trains on, in order."""
+        return self.parsed_curriculum().reached
+
+    @property
+    def evaluated_classes(self) -> tuple[str, ...]:
+        """The function classes on which the run is looked at unless others are named."""
+        return tuple(dict.fromkeys((*self.data.classes, *self.trained_classes)))
+
+
+def stream_seed(*names: object) -> int:
+    """A 32-bit seed for the stream with these names; different names give unrelated seeds.
+
+    >>> stream_seed(0, "mixed", "data") == stream_seed(0, "mixed", "data") != stream_seed(0, "mixed", "init")
+    True
+    """
+    text = "/".join(str(name) for name in names)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+def require_positive(config: object, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise UserError(f"{section_of(config)}.{name}={getattr(config, name)}: must be above 0")
+
+
+def require_not_negative(config: object, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) >= 0:
+            raise UserError(f"{section_of(config)}.{name}={getattr(config, name)}: must not be negative")
+
+
+def require_at_most(config: object, most: int, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) > most:
+            raise UserError(f"{section_of(config)}.{name}={getattr(config, name)}: must be at most {most}")
+
+
+def require_names(key: str, names: tuple[str, ...]) -> None:
+    if not names:
+        raise UserError(f"{key} is empty: name at least one")
+    if len(set(names)) < len(names):
+        raise UserError(f"{key}={','.join(names)}: {Counter(names).most_common(1)[0][0]} is named twice")
+
+
+def section_of(config: object) -> str:
+    return type(config).__name__.removesuffix("Config").lower()

@@ -1,0 +1,190 @@
+"""From what a user wrote to a configuration: TOML presets, `--set section.key=value`, and saved config.json.
+
+Names, types and ranges are checked, and an unknown name is an error.
+"""
+
+import dataclasses
+import json
+import math
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any, Literal, TypeVar
+
+from training.common.errors import UserError, one_of
+from training.config.config import RunConfig, Seeds
+
+Config = TypeVar("Config")
+
+
+def names_in(folder: str) -> list[str]:
+    files = resources.files("training").joinpath(folder).iterdir()
+    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+
+
+def preset_names() -> list[str]:
+    return names_in("presets")
+
+
+def recipe_names() -> list[str]:
+    return names_in("recipes")
+
+
+def read_toml(folder: str, name: str) -> dict[str, Any]:
+    return tomllib.loads(resources.files("training").joinpath(folder, f"{name}.toml").read_text())
+
+
+def from_preset(
+    preset: str, curriculum: str, seed: int, settings: Sequence[str] = (), recipe: str | None = None
+) -> RunConfig:
+    """The configuration of a run: a preset, a curriculum, a seed, and `section.key=value` replacements.
+
+    A preset may name a recipe (`uses`), whose values hold where the preset has none. A recipe named here holds
+    throughout, and leaves to the preset what it does not say (sizes, data, steps) and what the preset says about this
+    recipe at its size (a table `at_this_size.RECIPE`).
+
+    Raises:
+        UserError: unknown preset, recipe or key, malformed or invalid value.
+
+    >>> from_preset("tiny", "mixed", 0, ["recipe.lr=1e-4"]).recipe.lr
+    0.0001
+    """
+    if preset not in preset_names():
+        raise one_of("preset", preset, preset_names())
+    if recipe is not None and recipe not in recipe_names():
+        raise one_of("recipe", recipe, recipe_names())
+    values = read_toml("presets", preset)
+    used, at_this_size = values.pop("uses", None), values.pop("at_this_size", {})
+    if used:
+        values = merged(read_toml("recipes", used), values)
+    if recipe:
+        values = merged(merged(values, read_toml("recipes", recipe)), at_this_size.get(recipe, {}))
+    values |= {"curriculum": curriculum, "seeds": dataclasses.asdict(Seeds.derive(seed, curriculum))}
+    for setting in settings:
+        replace_setting(values, setting)
+    return from_dict(RunConfig, values)
+
+
+def merged(values: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of both; where both have a key, that of `over`."""
+    return {key: {**values.get(key, {}), **over.get(key, {})} for key in {**values, **over}}
+
+
+def replace_setting(values: dict[str, Any], setting: str) -> None:
+    key, equals, text = setting.partition("=")
+    section, dot, name = key.partition(".")
+    if not equals or not dot or not text:
+        raise UserError(f"--set {setting}: not of the form section.key=value (for example recipe.lr=1e-3)")
+    valid = settable_keys()
+    if key not in valid:
+        raise one_of("--set key", key, valid)
+    values.setdefault(section, {})[name] = parsed_value(text)
+
+
+def parsed_value(text: str) -> Any:
+    """The text as a TOML value, or as the bare word that it is (`data.weights=unit`)."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):  # no TOML; or numbers too long and lists too deep for any setting
+        return text
+    return parsed["value"] if len(parsed) == 1 else text  # a line break may have begun a second key
+
+
+def settable_keys() -> list[str]:
+    """Every `section.key` that a preset or `--set` can name."""
+    sections = {f.name: f.type for f in dataclasses.fields(RunConfig) if dataclasses.is_dataclass(f.type)}
+    return [f"{name}.{f.name}" for name, section in sections.items() for f in dataclasses.fields(section)]
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """The configuration in JSON's own types."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def without_defaults(config: Any) -> dict[str, Any]:
+    """What a configuration says that its defaults do not: the same in a version that knows more keys.
+
+    >>> from training.config.config import RecipeConfig
+    >>> without_defaults(RecipeConfig(steps=10, lr=1e-4, batch_size=32))
+    {'steps': 10, 'batch_size': 32}
+    """
+    said = {}
+    for one in dataclasses.fields(config):
+        value = getattr(config, one.name)
+        if dataclasses.is_dataclass(value):
+            said[one.name] = without_defaults(value)
+        elif value != one.default:
+            said[one.name] = value
+    return {key: value for key, value in said.items() if value != {}}
+
+
+def from_dict(cls: type[Config], values: Mapping[str, Any], where: str = "") -> Config:
+    """The dataclass with these values, strictly: every key known, every required key there, every type right.
+
+    Raises:
+        UserError: names the key (`recipe.lr`), the value and what is valid.
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in fields:
+            raise one_of("configuration key", where + key, [where + name for name in fields])
+    for name, f in fields.items():
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise UserError(f"configuration key {where + name} is missing")
+    checked = {key: checked_value(fields[key].type, value, where + key) for key, value in values.items()}
+    return cls(**checked)
+
+
+def checked_value(kind: Any, value: Any, key: str) -> Any:
+    """The value as `kind`, which is a dataclass, a Literal, a tuple, int, float, bool or str."""
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{key}={value!r}: a table of settings is needed")
+        return from_dict(kind, value, key + ".")
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        if value not in typing.get_args(kind):
+            raise one_of(key, str(value), typing.get_args(kind))
+        return value
+    if origin is tuple:
+        of_item = typing.get_args(kind)[0]
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list | tuple):
+            raise UserError(f"{key}={value!r}: a list is needed")
+        if isinstance(value, str) and of_item is not str:
+            items = [parsed_value(item) for item in items]
+        return tuple(checked_value(of_item, item, key) for item in items)
+    return checked_number(kind, value, key)
+
+
+def checked_number(kind: Any, value: Any, key: str) -> Any:
+    accepted = (int, float) if kind is float else (kind,)
+    if isinstance(value, bool) != (kind is bool) or not isinstance(value, accepted) or out_of_range(value):
+        wanted = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}[kind]
+        raise UserError(f"{key}={value!r}: {wanted} is needed")
+    return kind(value)
+
+
+def out_of_range(value: int | float | str) -> bool:
+    """Whether it is a number that cannot be computed with: not finite, or a whole one of more than 64 bits."""
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], where: str = "") -> list[str]:
+    """The keys at which two configurations differ.
+
+    >>> differences({"recipe": {"lr": 1}, "seed": 0}, {"recipe": {"lr": 2}, "seed": 0})
+    ['recipe.lr']
+    """
+    keys = []
+    for key in sorted(set(old) | set(new)):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            keys += differences(before, after, f"{where}{key}.")
+        elif before != after:
+            keys.append(where + key)
+    return keys

@@ -1,0 +1,72 @@
+"""When a run left its plateau: from history.jsonl, with the data and the compute that it took."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from training.checkpoints.checkpoint import history_until, read_config, read_weights, weights_path
+from training.common.errors import UserError
+
+FRACTION = 0.5
+HELD = 3
+ALWAYS_KEPT = ("function_class", "nmse", "prompts_seen", "seconds")
+NOT_ALWAYS_KEPT = {
+    "inputs": "gaussian",
+    "nmse_tail": math.nan,
+    "no_context_tail": math.nan,
+    "prompts_total": None,
+    "flops": None,
+}
+"""What format version 1 did not record."""
+
+
+def first_held(errors: Sequence[float], limit: float, held: int = HELD) -> int | None:
+    """Index of the first of `held` consecutive values at or below the limit (or of as many as remain at the end).
+
+    >>> first_held([1.0, 0.4, 0.9, 0.4, 0.3, 0.2, 0.9], 0.5), first_held([1.0, 0.9, 0.4], 0.5), first_held([1.0], 0.5)
+    (3, 2, None)
+    """
+    below = [error <= limit for error in errors]
+    return next((i for i in range(len(below)) if below[i] and all(below[i : i + held])), None)
+
+
+def convergence(directory: Path, fraction: float = FRACTION, held: int = HELD, step: int | None = None) -> pd.DataFrame:
+    """One row per function class and input distribution of a run, up to a step.
+
+    Columns: `function_class`, `inputs`; `nmse` (mean over points), `nmse_tail` and `no_context_tail` (the model and the
+    no-context optimum over the last quarter of the points) at the end; and where the run converged - the first
+    evaluation whose `nmse_tail` is at most `fraction` of `no_context_tail` and stays there for `held` evaluations -
+    `step`, `prompts_seen` (of the class), `prompts_total`, `flops` and `seconds`, all missing if it never did.
+
+    Args:
+        directory: a run's.
+        fraction: of the no-context optimum on the same held-out prompts.
+        held: consecutive evaluations.
+        step: of its weights; None takes the latest.
+
+    Raises:
+        UserError: it is no run, its weights or its history are damaged, or there are none.
+    """
+    config = read_config(directory)
+    rows = history_until(directory, config, read_weights(weights_path(directory, step), config)[1])
+    lost = [column for column in ALWAYS_KEPT if any(row.get(column) is None for row in rows)]
+    if not rows or lost:
+        raise UserError(f"{directory} has no history of its {lost[0] if lost else 'training'}")
+    history = pd.DataFrame(rows)
+    for column, value in NOT_ALWAYS_KEPT.items():
+        if column not in history:
+            history[column] = value
+    errors = ["nmse", "nmse_tail", "no_context_tail"]
+    history[errors] = history[errors].astype(float)
+    rows = []
+    for (name, inputs), arm in history.groupby(["function_class", "inputs"], sort=False):  # pyright: ignore
+        last = arm.iloc[-1]
+        ratios = list(arm["nmse_tail"] / arm["no_context_tail"])
+        at = first_held(ratios, fraction, held)
+        account = ["step", "prompts_seen", "prompts_total", "flops", "seconds"]
+        reached = dict.fromkeys(account) if at is None else arm.iloc[at][account].to_dict()
+        ends = {key: float(last[key]) for key in errors}
+        rows.append({"function_class": name, "inputs": inputs, **ends, **reached})
+    return pd.DataFrame(rows)

@@ -1,0 +1,179 @@
+"""Error by number of in-context examples, for a model and for the predictors that give it meaning."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.bootstrap import mean_interval
+from training.common.progress import progress_bar
+from training.config.config import RunConfig, stream_seed
+from training.model.transformer import Transformer
+from training.sampling import Sampled, sample_functions, sample_prompts, shifted_queries
+from training.tasks.baselines import Predictor, baseline
+from training.tasks.function_classes import function_class
+from training.tasks.prompts import Prompts
+from training.tasks.shifts import shift as shift_called
+
+Units = Literal["nmse", "paper"]
+
+CHUNK = 256  # prompts per forward pass: enough to keep the cores busy, small enough for any preset
+DEFAULT_BASELINES = ("least_squares", "ridge")
+
+
+def evaluation_prompts(
+    config: RunConfig,
+    name: str,
+    *,
+    n_prompts: int,
+    seed: int,
+    stream: str = "test",
+    inputs: str | None = None,
+    shift: str = "none",
+) -> Prompts:
+    """Prompts as in training, from a seed of their own.
+
+    Args:
+        config: the run whose inputs, weights, lengths and instructions to follow.
+        name: function class.
+        n_prompts: how many.
+        seed: determines them together with `stream`.
+        stream: `selection`, `reference` and `test` share nothing; linear, quadratic, cubic and quartic share w and x,
+            so that they can be compared pair by pair.
+        inputs: input distribution; None is the run's first.
+        shift: a change of the whole prompt (`training.tasks.shifts`).
+    """
+    return sample_prompts(config, name, evaluation_generator(stream, seed), n_prompts, inputs=inputs, shift=shift)
+
+
+def evaluation_functions(config: RunConfig, name: str, *, n_prompts: int, seed: int, stream: str = "test") -> Sampled:
+    """The prompts of `evaluation_prompts`, with the functions behind them."""
+    return sample_functions(config, name, evaluation_generator(stream, seed), n_prompts)
+
+
+def evaluation_generator(stream: str, seed: int) -> torch.Generator:
+    """What draws the prompts of a stream."""
+    return torch.Generator().manual_seed(stream_seed("evaluation", stream, seed))
+
+
+@torch.no_grad()
+def predictions(model: Transformer, prompts: Prompts) -> Float[Tensor, "batch point"]:
+    """The model's prediction of every y, on the CPU."""
+    chunks = [model.predict(tokens.to(model.device)).cpu() for tokens in prompts.tokens.split(CHUNK)]
+    return torch.cat(chunks)
+
+
+def no_context_error(config: RunConfig, name: str, prompts: Prompts) -> Float[Tensor, "batch point"]:
+    """Squared error of E[y given x], the no-context optimum, on these prompts."""
+    return (function_class(name).no_context(prompts.xs, config.data.weights) - prompts.ys).square()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a curve is measured on, beyond the function class.
+
+    Attributes:
+        inputs: input distribution; None is the run's first.
+        shift: a change of the data (`training.tasks.shifts`).
+        n_prompts: how many.
+        seed: of the prompts and the resampling.
+    """
+
+    inputs: str | None = None
+    shift: str = "none"
+    n_prompts: int = 1024
+    seed: int = 0
+
+
+def error_curves(
+    checkpoint: Checkpoint,
+    classes: Sequence[str],
+    *,
+    n_prompts: int,
+    seed: int,
+    units: Units = "nmse",
+    inputs: Sequence[str] | None = None,
+    shift: str = "none",
+    baselines: Sequence[str] = DEFAULT_BASELINES,
+    own: bool = True,
+) -> pd.DataFrame:
+    """One row per function class, input distribution, predictor and number of in-context examples.
+
+    Columns: `checkpoint`, `step`, `function_class`, `inputs`, `shift`, `predictor` (see `predictors`), `examples` (k
+    pairs before the prediction), `error` with its 95 % interval `ci_low`, `ci_high` over prompts, and `units`: `nmse` =
+    MSE / E[y²] of the class without the shift, or `paper` = MSE / n_dims, in which only linear has the zero predictor
+    at 1.
+
+    Args:
+        checkpoint: a loaded run.
+        classes: function classes.
+        n_prompts: per class.
+        seed: of the prompts.
+        units: of the errors.
+        inputs: input distributions; None takes the run's.
+        shift: a change of the data (`training.tasks.shifts`).
+        baselines: predictors beside the model (`training.tasks.baselines.BASELINES`).
+        own: whether the class's own baseline is wanted, too: that of a quadratic or cubic class takes most of a minute.
+
+    Raises:
+        UserError: unknown class, input distribution, shift or baseline, or a shift that the class does not have.
+    """
+    arms = [(name, source) for name in classes for source in inputs or checkpoint.config.data.inputs]
+    tables = []
+    for name, source in progress_bar(arms, desc="evaluate", unit="class"):
+        setting = Setting(source, shift, n_prompts, seed)
+        unit = checkpoint.config.second_moment(name, source) if units == "nmse" else checkpoint.config.model.n_dims
+        rng = np.random.default_rng(stream_seed("bootstrap", seed, name))
+        for predictor, errors in squared_errors(checkpoint, name, setting, baselines, own).items():
+            scaled = torch.stack(list(errors.values()), dim=1).double().numpy() / unit
+            low, high = mean_interval(scaled, rng)
+            curve = {"examples": list(errors), "error": scaled.mean(0), "ci_low": low, "ci_high": high}
+            about = {"function_class": name, "inputs": source, "shift": shift, "predictor": predictor}
+            tables.append(pd.DataFrame(about | curve))
+    table = pd.concat(tables, ignore_index=True).assign(units=units)
+    table.insert(0, "checkpoint", checkpoint.name)
+    table.insert(1, "step", checkpoint.step)
+    return table
+
+
+def squared_errors(
+    checkpoint: Checkpoint, name: str, setting: Setting, baselines: Sequence[str] = DEFAULT_BASELINES, own: bool = True
+) -> dict[str, dict[int, Float[Tensor, " batch"]]]:
+    """By predictor and number of examples, the squared error on every prompt; all predictors see the same prompts."""
+    config, chosen = checkpoint.config, predictors(checkpoint, name, baselines, own)
+    if not shift_called(setting.shift).query_only:
+        prompts = evaluation_prompts(
+            config, name, n_prompts=setting.n_prompts, seed=setting.seed, inputs=setting.inputs, shift=setting.shift
+        )
+        return {
+            key: dict(enumerate((predict(prompts) - prompts.ys).square().unbind(1))) for key, predict in chosen.items()
+        }
+    generator = evaluation_generator("test", setting.seed)
+    asked = shifted_queries(config, name, generator, setting.n_prompts, shift=setting.shift, inputs=setting.inputs)
+    return {
+        key: {k: (predict(prompts) - prompts.ys).square()[:, -1] for k, prompts in asked.items()}
+        for key, predict in chosen.items()
+    }
+
+
+def predictors(checkpoint: Checkpoint, name: str, baselines: Sequence[str], own: bool = True) -> dict[str, Predictor]:
+    """The model, the class's own baseline if it is wanted, those asked for, and two that see no examples.
+
+    `no_context` is E[y given x], the best that can be done without them; `zero` predicts 0.
+    """
+    drawn, kind = function_class(name), checkpoint.config.data.weights
+    informed = drawn.baseline(kind)
+    return {
+        "model": partial(predictions, checkpoint.model),
+        **({informed.name: informed.predict} if own else {}),
+        **{key: baseline(key) for key in baselines},
+        "no_context": lambda prompts: drawn.no_context(prompts.xs, kind),
+        "zero": lambda prompts: torch.zeros_like(prompts.ys),
+    }

@@ -1,0 +1,1 @@
+"""The training loop: steps, optimisers, evaluations on the way, saving and resuming."""

@@ -1,0 +1,1 @@
+"""The compact transformer, with HookedTransformer's names."""
