@@ -12,7 +12,7 @@ from training.commands import check_classes, check_device
 from training.common.errors import UserError
 
 if TYPE_CHECKING:
-    from analyses.published import PublishedStudy
+    from analyses.studies.published import PublishedStudy
 
 
 class Study(NamedTuple):
@@ -25,22 +25,22 @@ class Study(NamedTuple):
 
 STUDIES: Mapping[str, Study] = {
     "curricula": Study(
-        "curves.curricula",
+        "curricula",
         "Which curricula learn which function classes, and which forget?",
         "--ckpt 'zoo:*-*' --out results",
     ),
     "inputs": Study(
-        "curves.inputs",
+        "inputs",
         "Does a curriculum over input distributions work as one over function classes does?",
         "--ckpt 'runs/inputs/*/*' --out results",
     ),
     "plateaus": Study(
-        "curves.plateaus",
+        "plateaus.study",
         "How many seeds leave the plateau, and is it the no-context optimum?",
         "--ckpt 'zoo:*-*' --out results",
     ),
     "efficiency": Study(
-        "curves.efficiency", "Does a mixed curriculum need a ninth of the data?", "--ckpt 'zoo:*-*' --out results"
+        "efficiency.study", "Does a mixed curriculum need a ninth of the data?", "--ckpt 'zoo:*-*' --out results"
     ),
     "consistency": Study(
         "consistency.study",
@@ -97,7 +97,7 @@ def add_study(name: str, asked: Study) -> None:
             output.prepare_directory(out)
         from analyses import findings
 
-        found = import_module(f"analyses.{asked.module}").study(checkpoints, n_prompts=prompts, seed=seed)
+        found = import_module(f"analyses.studies.{asked.module}").study(checkpoints, n_prompts=prompts, seed=seed)
         if out:
             findings.write(found, out)
         if json:
@@ -131,7 +131,7 @@ def retrospective(
     Example:
       interp study retrospective --ckpt zoo:mixed-0 --out demo
     """
-    from analyses import retrospective as question
+    from analyses.studies import retrospective as question
     from interp.commands import print_curves
     from interp.model.heads import show
     from training.checkpoints.checkpoint import load
@@ -186,7 +186,7 @@ def published(
     Example:
       interp study published --ckpt zoo:mixed-0 --ckpt zoo:linear-0 --out results
     """
-    from analyses import published as question
+    from analyses.studies import published as question
     from training.checkpoints.name_patterns import load_all
     from training.common import output
 

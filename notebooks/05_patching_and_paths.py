@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from analyses.trace import groups_of_readers
+from analyses.studies.trace import groups_of_readers
 from interp import attribute, load, parse_heads, patch, path_effects, prompt_pairs, score
 from interp.display.figures import row_of_axes
 from interp.model.heads import EMBED

@@ -29,12 +29,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from analyses.consistency.looks import initial_model, look
-from analyses.consistency.matching import best_match, blocks, likeness
-from analyses.consistency.study import study
-from analyses.consistency.within import contrasts_table
 from analyses.report.evidence import Settings
 from analyses.report.report import report
+from analyses.studies.consistency.matching import best_match, blocks, likeness
+from analyses.studies.consistency.measures import initial_model, look
+from analyses.studies.consistency.study import study
+from analyses.studies.consistency.within import contrasts_table
 from interp import load, patterns, score
 from interp.display.figures import row_of_axes
 from interp.statistics.agreement import spearman

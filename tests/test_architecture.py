@@ -48,7 +48,7 @@ def test_importing_interp_imports_no_torch():
 
 def test_the_command_line_and_training_never_import_transformer_lens():
     code = (
-        "import sys, interp.commands, interp.ablation.ablate, interp.scores.score, interp.display.figures, analyses.retrospective\n"
+        "import sys, interp.commands, interp.ablation.ablate, interp.scores.score, interp.display.figures, analyses.studies.retrospective\n"
         "import training.loop.trainer; assert 'transformer_lens' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

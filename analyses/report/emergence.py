@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from analyses.curves.same_prompts import errors_on
-from analyses.snapshots import earlier_steps, from_then_on, spread
+from analyses.comparison.paired_errors import errors_on
+from analyses.comparison.snapshots import earlier_steps, from_then_on, spread
 from interp.ablation.verdict import ATTENDS
 from interp.model.heads import HeadSet, all_heads
 from interp.scores.score import score

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from analyses.groups import with_all
+from analyses.comparison.groups import with_all
 from analyses.report.emergence import emergence
 from interp.ablation.ablate import Ablation, ablate
 from interp.ablation.control_sets import Match

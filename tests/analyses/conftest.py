@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from analyses.curves.same_prompts import ClassErrors
+from analyses.comparison.paired_errors import ClassErrors
 from analyses.report import files, page
 from analyses.report.evidence import Evidence, Settings, gather
 from analyses.report.protocol import protocol_of

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from analyses.retrospective import study
+from analyses.studies.retrospective import study
 from interp.ablation.ablate import ablate
 from interp.ablation.verdict import verdict
 from interp.model.heads import Head

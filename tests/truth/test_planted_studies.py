@@ -4,7 +4,7 @@ import circuits
 import matplotlib.pyplot as plt
 import pytest
 
-from analyses import cause, trace
+from analyses.studies import cause, trace
 from interp.ablation.ablate import ablate
 from interp.model.heads import Head
 from training.checkpoints.checkpoint import load

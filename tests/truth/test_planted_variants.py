@@ -7,7 +7,7 @@ from itertools import count
 import circuits
 import pytest
 
-from analyses.variants.study import study
+from analyses.studies.variants.study import study
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.output import records
 from training.common.table_rows import where

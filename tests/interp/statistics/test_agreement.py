@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analyses.consistency.matching import N_DRAWS, Pattern, best_match, blocks, compare, descriptions, halves, likeness
+from analyses.studies.consistency.matching import (
+    N_DRAWS,
+    Pattern,
+    best_match,
+    blocks,
+    compare,
+    descriptions,
+    halves,
+    likeness,
+)
 from interp.statistics.agreement import (
     coincidence_p,
     kendall_w,

@@ -1,0 +1,1 @@
+"""What several studies share: groups of runs, histories, errors on the same prompts."""

@@ -1,0 +1,1 @@
+"""The studies of `interp study NAME`, a file or a folder each."""

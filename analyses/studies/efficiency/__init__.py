@@ -1,0 +1,1 @@
+"""How much data each curriculum needs. The study and its parts."""

@@ -1,0 +1,1 @@
+"""Which runs leave their plateaus, and when. The study and its parts."""
