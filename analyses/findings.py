@@ -9,7 +9,7 @@ import pandas as pd
 import typer
 from matplotlib.axes import Axes
 
-from interp.display.figures import save_figure
+from interp.display.axes import save_figure
 from interp.display.html import result_html
 from training.common.errors import UserError, one_of
 from training.common.output import Table, print_table, records, write_table, write_text

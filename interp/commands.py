@@ -93,7 +93,8 @@ def evaluate(
     ]
     curves = pd.concat(tables, ignore_index=True)
     if out:
-        from interp.display.figures import plot_error_curves, save_figure
+        from interp.display.axes import save_figure
+        from interp.display.error_curves import plot_error_curves
 
         output.write_table(curves, out / "error_curves.csv")
         save_figure(plot_error_curves(curves), out / "error_curves.png")
@@ -241,7 +242,8 @@ def write_scores(results: "list[HeadScores]", out: "Path") -> None:
     """All rows and one figure."""
     import pandas as pd
 
-    from interp.display.figures import plot_scores, save_figure
+    from interp.display.axes import save_figure
+    from interp.scores.figures import plot_scores
     from training.common import output
 
     output.write_table(pd.concat([one.table for one in results], ignore_index=True), out / "scores.csv")

@@ -21,7 +21,7 @@
 
 # %%
 from interp import ablate, hooked, load, parse_heads, patterns, score
-from interp.display.figures import plot_error_curves
+from interp.display.error_curves import plot_error_curves
 from training.evaluation.evaluate import error_curves, evaluation_prompts
 
 checkpoint = load("zoo:mixed-0")

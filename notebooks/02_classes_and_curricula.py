@@ -30,7 +30,7 @@ import torch
 from scipy.stats import fisher_exact
 
 from interp import load, score
-from interp.display.figures import plot_error_curves
+from interp.display.error_curves import plot_error_curves
 from training.checkpoints.checkpoint import read_history, zoo_path
 from training.config.curriculum import curriculum
 from training.config.parse import from_preset

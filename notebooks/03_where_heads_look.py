@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from interp import ablate, load, parse_heads, patterns, score
-from interp.display.figures import row_of_axes
+from interp.display.axes import row_of_axes
 from interp.scores.kinds import SCORES
 from interp.scores.score import Measure, score_all
 from training.checkpoints.checkpoint import snapshot_steps, zoo_path

@@ -26,7 +26,7 @@ import math
 import pandas as pd
 
 from interp import ablate, load, parse_heads, pooled, score
-from interp.display.figures import MODES, row_of_axes
+from interp.display.axes import MODES, row_of_axes
 from interp.model.heads import show
 from interp.statistics.seeds import independent_seeds
 

@@ -29,7 +29,7 @@ import torch
 
 from analyses.studies.trace import groups_of_readers
 from interp import attribute, load, parse_heads, patch, path_effects, prompt_pairs, score
-from interp.display.figures import row_of_axes
+from interp.display.axes import row_of_axes
 from interp.model.heads import EMBED
 from interp.patching.path_receivers import parse_receivers
 from interp.patching.prompt_pairs import CORRUPTIONS

@@ -36,7 +36,7 @@ from analyses.studies.consistency.measures import initial_model, look
 from analyses.studies.consistency.study import study
 from analyses.studies.consistency.within import contrasts_table
 from interp import load, patterns, score
-from interp.display.figures import row_of_axes
+from interp.display.axes import row_of_axes
 from interp.statistics.agreement import spearman
 from interp.statistics.seeds import independent_seeds
 from training.common.table_rows import where

@@ -32,7 +32,7 @@ import torch
 from transformer_lens import HookedTransformer, patching
 
 from interp import ablate, hooked, load, parse_heads, patch, patterns, prompt_pairs, score
-from interp.display.figures import row_of_axes
+from interp.display.axes import row_of_axes
 from interp.model.engine import read_sites
 from interp.patching.composition import composition
 from training.checkpoints.checkpoint import WEIGHTS, write_config, write_weights

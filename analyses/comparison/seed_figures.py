@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from interp.display.figures import GREY, grid_of_axes, legend_beside, row_of_axes
+from interp.display.axes import GREY, grid_of_axes, legend_beside, row_of_axes
 from training.common.output import records
 from training.common.table_rows import where
 

@@ -24,7 +24,7 @@ from analyses.comparison.snapshots import earlier_steps, from_then_on
 from analyses.findings import Findings
 from interp.ablation.ablate import ablate
 from interp.ablation.verdict import ATTENDS, HALF
-from interp.display.figures import GREY, INTACT, MODES, NULL, figure_of, grid_of_axes, legend_beside
+from interp.display.axes import GREY, INTACT, MODES, NULL, figure_of, grid_of_axes, legend_beside
 from interp.display.text import counted
 from interp.model.heads import HeadSet, heads_above, highest_head, show
 from interp.scores.score import score, selection_scores

@@ -27,7 +27,7 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
-from interp.display.figures import GREY, NULL, row_of_axes, save_figure
+from interp.display.axes import GREY, NULL, row_of_axes, save_figure
 from interp.scores.kinds import SCORES
 from interp.scores.score import score
 from training.checkpoints.checkpoint import Checkpoint

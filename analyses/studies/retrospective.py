@@ -13,9 +13,12 @@ import pandas as pd
 
 from interp.ablation.ablate import Ablation, ablate
 from interp.ablation.control_sets import MATCHES, Match
+from interp.ablation.figures import plot_ablation, plot_ablation_curves
 from interp.ablation.verdict import ATTENDS, verdict
-from interp.display.figures import plot_ablation, plot_ablation_curves, plot_error_curves, plot_scores, save_figure
+from interp.display.axes import save_figure
+from interp.display.error_curves import plot_error_curves
 from interp.model.heads import HeadSet, heads_above, highest_head, show
+from interp.scores.figures import plot_scores
 from interp.scores.score import HeadScores, score, selection_scores
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.output import write_table, write_text

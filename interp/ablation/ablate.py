@@ -130,7 +130,7 @@ class Ablation(Shown):
         Raises:
             UserError: there is no such set.
         """
-        from interp.display.figures import plot_ablation, plot_effects
+        from interp.ablation.figures import plot_ablation, plot_effects
 
         sets = distinct(self.table, "heads")
         if heads is None and len(sets) > 1:
@@ -146,7 +146,7 @@ class Ablation(Shown):
         Raises:
             UserError: there is no such set.
         """
-        from interp.display.figures import plot_ablation_curves
+        from interp.ablation.figures import plot_ablation_curves
 
         return plot_ablation_curves(self, self.one_of_sets(heads))
 

@@ -188,7 +188,7 @@ def write(
     out: Path,
 ) -> None:
     """Tables and figures of each checkpoint in its place, and those of all together."""
-    from interp.display.figures import save_figure
+    from interp.display.axes import save_figure
 
     for one, result, directory in zip(subjects, results, places, strict=True):
         result.write(directory)

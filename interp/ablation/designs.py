@@ -63,7 +63,7 @@ class CumulativeAblation(Shown):
 
     def plot(self) -> Drawn:
         """Effect by number of removed heads, and the range of random orders."""
-        from interp.display.figures import plot_cumulative
+        from interp.ablation.figures import plot_cumulative
 
         return plot_cumulative(self)
 
@@ -193,7 +193,7 @@ class PairAblation(Shown):
 
     def plot(self) -> Drawn:
         """Interactions as a heat map [head x head]."""
-        from interp.display.figures import plot_pairs
+        from interp.ablation.figures import plot_pairs
 
         return plot_pairs(self)
 

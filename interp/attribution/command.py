@@ -106,7 +106,7 @@ def attribute(
     }
     found = of_edges(checkpoint, names, **common) if edges else of_nodes(checkpoint, names, site=site, at=at, **common)
     if out:
-        from interp.display.figures import save_figure
+        from interp.display.axes import save_figure
 
         found.write(out)
         save_figure(found.plot(), out / "attribution.png")
@@ -188,7 +188,7 @@ def circuit(
         faithful=faithful,
     )
     if out:
-        from interp.display.figures import save_figure
+        from interp.display.axes import save_figure
 
         found.write(out)
         save_figure(found.plot(), out / "circuit.png")

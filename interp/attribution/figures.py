@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter
 from interp.attribution.attribute import Attribution
 from interp.attribution.circuits import Circuits
 from interp.attribution.graph import OUT
-from interp.display.figures import DPI, GREY, INTACT, NULL, figure_of, grid_of_axes, legend_beside, row_of_axes
+from interp.display.axes import DPI, GREY, INTACT, NULL, figure_of, grid_of_axes, legend_beside, row_of_axes
 from training.common.output import records
 from training.common.table_rows import where
 

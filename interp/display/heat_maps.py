@@ -22,7 +22,7 @@ from interp.model.heads import Head, HeadSet
 from training.common.output import number
 
 NUMBERED = 48
-"""Cells, beyond which numbers do not fit (as in `interp.display.figures`)."""
+"""Cells, beyond which numbers do not fit (as in `interp.display.axes`)."""
 CELL, SMALL = 31, 17
 
 

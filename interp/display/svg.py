@@ -8,7 +8,7 @@ from typing import NamedTuple
 INK, SOFT, RULE = "#1d2530", "#5b6673", "#dfe3e8"
 INTACT, NULL, GREY = "#1b6ca8", "#b9c0c7", "#666666"
 MODES = {"zero": "#c8553d", "mean": "#3f7d58", "resample": "#7a5195"}
-"""As in `interp.display.figures`, which a report does not import: it would wait for matplotlib."""
+"""As in `interp.display.axes`, which a report does not import: it would wait for matplotlib."""
 Number = float | int
 
 SEQUENTIAL = (

@@ -105,7 +105,7 @@ def patch(
         seed=seed,
     )
     if out:
-        from interp.display.figures import save_figure
+        from interp.display.axes import save_figure
 
         found.write(out)
         save_figure(found.plot(metric), out / "patching.png")
@@ -187,7 +187,7 @@ def path(
     heads = tuple(head for one in starts for head in one if head.number >= 0)
     weights = composition(checkpoint, heads, seed=seed) if heads else None
     if out:
-        from interp.display.figures import save_figure
+        from interp.display.axes import save_figure
 
         found.write(out)
         if weights is not None:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from interp.display.figures import GREY, INTACT, figure_of, grid_of_axes, row_of_axes
+from interp.display.axes import GREY, INTACT, figure_of, grid_of_axes, row_of_axes
 from interp.patching.maps import PatchMap, end_of
 from interp.patching.paths import PathEffects
 from interp.patching.tables import grid_of

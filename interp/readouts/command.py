@@ -76,7 +76,7 @@ def lens(
         output.prepare_directory(out)
     result = measure(checkpoint, names, steps=numbers, token=where, n_prompts=prompts, seed=seed)
     if out:
-        from interp.display.figures import save_figure
+        from interp.display.axes import save_figure
 
         result.write(out)
         save_figure(result.plot(), out / "lens.png")
@@ -211,7 +211,7 @@ def readouts(
 
 def write(results: "list[Probes | HeadDecoding | Swaps]", out: "Path") -> None:
     """Tables and figures."""
-    from interp.display.figures import save_figure
+    from interp.display.axes import save_figure
     from interp.readouts.head_decoding import HeadDecoding
     from interp.readouts.probes import Probes
 

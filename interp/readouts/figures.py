@@ -5,7 +5,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from interp.display.figures import GREY, INTACT, NULL, figure_of, grid_of_axes, legend_beside, row_of_axes
+from interp.display.axes import GREY, INTACT, NULL, figure_of, grid_of_axes, legend_beside, row_of_axes
 from interp.readouts.head_decoding import HeadDecoding
 from interp.readouts.lens import Lens
 from interp.readouts.probes import Probes

@@ -59,7 +59,7 @@ class Patterns(Shown):
         return [Table(title, header, rows, f"scores over {over}, seed {self.seed}")]
 
     def maps(self) -> list[str]:
-        from interp.display.figures import image
+        from interp.display.axes import image
 
         return [image(self.plot(), f"attention of {', '.join(map(str, self.heads))}")]
 
@@ -72,7 +72,7 @@ class Patterns(Shown):
         Raises:
             UserError: these prompts do not have them, or it is not one range.
         """
-        from interp.display.figures import plot_patterns
+        from interp.scores.figures import plot_patterns
 
         return plot_patterns(self, self.span(points))
 

@@ -109,7 +109,7 @@ class HeadScores(Shown):
         Args:
             others: scores to draw below it, a row each.
         """
-        from interp.display.figures import plot_scores
+        from interp.scores.figures import plot_scores
 
         return plot_scores(self, *others)
 

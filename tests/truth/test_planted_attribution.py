@@ -15,7 +15,7 @@ import pytest
 from interp.attribution.attribute import attribute, attribute_edges
 from interp.attribution.circuits import circuits
 from interp.attribution.figures import plot_attribution, plot_circuit, plot_circuit_curves, plot_receipts
-from interp.display.figures import save_figure
+from interp.display.axes import save_figure
 from training.common.output import records
 
 ANSWER = {"0.mlp->1.2.v": 1.0, "1.2->1.mlp": 1.0, "1.mlp->out": 1.0}

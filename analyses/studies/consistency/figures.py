@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from analyses.studies.consistency.tables import NAMES
 from analyses.studies.consistency.within import TOP, Model, by_seed, seed_interval
-from interp.display.figures import GREY, INTACT, NULL, figure_of, legend_beside, row_of_axes
+from interp.display.axes import GREY, INTACT, NULL, figure_of, legend_beside, row_of_axes
 from training.common.output import records
 from training.common.table_rows import where
 

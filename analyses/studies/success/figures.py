@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 
 from analyses.comparison.seed_figures import colours, spread
 from analyses.studies.success.measures import DEPTH, MEASURES, PROBE
-from interp.display.figures import GREY, figure_of, panels, row_of_axes
+from interp.display.axes import GREY, figure_of, panels, row_of_axes
 from training.common.output import records
 from training.common.table_rows import distinct, where
 

@@ -22,7 +22,7 @@ from analyses.studies.variants.grouping import REFERENCE, variants
 from analyses.studies.variants.measures import MEASURES, Measured, measure, model_row
 from analyses.studies.variants.verdict import cell, verdict
 from interp.ablation.verdict import ATTENDS
-from interp.display.figures import INTACT, NULL, panels
+from interp.display.axes import INTACT, NULL, panels
 from interp.statistics.seeds import pooled
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.output import interval, records

@@ -1,0 +1,92 @@
+"""Axes, figures and colours that every figure shares; nothing here knows a result."""
+
+from base64 import b64encode
+from html import escape
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from training.common.atomic_files import write_atomically
+
+MODES = {
+    "zero": "#c8553d",
+    "mean": "#3f7d58",
+    "mean:global": "#7fb28f",
+    "mean:parity": "#a5c9a1",
+    "resample": "#7a5195",
+    "resample:function": "#a05195",
+    "resample:class": "#bc6ba8",
+    "resample:inputs": "#5a4fa0",
+    "noise": "#e0a458",
+    "optimal": "#00838f",
+    "uniform": "#8d6e63",
+}
+DPI = 120
+INTACT, NULL, GREY = "#1b6ca8", "#b9c0c7", "#666666"
+
+
+def row_of_axes(n: int, *, width: float, height: float) -> list[Axes]:
+    """Panels side by side on a figure of its own."""
+    return grid_of_axes(1, n, width=width, height=height)[0]
+
+
+def panels(n: int, n_columns: int, *, width: float, height: float) -> list[Axes]:
+    """So many panels in rows of `n_columns`; what is left of the last row stays blank."""
+    grid = grid_of_axes(-(-n // n_columns), min(n_columns, n), width=width, height=height)
+    axes = [ax for row in grid for ax in row]
+    for ax in axes[n:]:
+        ax.set_axis_off()
+    return axes[:n]
+
+
+def grid_of_axes(n_rows: int, n_columns: int, *, width: float, height: float) -> list[list[Axes]]:
+    """Rows of panels on a figure of its own."""
+    size = (width * n_columns + 0.9, height * n_rows)
+    _, grid = plt.subplots(n_rows, n_columns, figsize=size, layout="constrained", dpi=DPI, squeeze=False)
+    for ax in grid.flat:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.title.set_fontsize(10)
+    return [list(row) for row in grid]
+
+
+def legend_beside(axes: list[Axes]) -> None:
+    """One legend for all panels, to their right."""
+    entries = [entry for ax in axes for entry in zip(*ax.get_legend_handles_labels(), strict=True)]
+    by_label = {label: handle for handle, label in reversed(entries)}
+    labels = list(dict.fromkeys(label for _, label in entries))
+    handles = [by_label[label] for label in labels]
+    figure_of(axes).legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
+
+
+def figure_of(axes: list[Axes]) -> Figure:
+    figure = axes[0].get_figure(root=True)
+    assert figure is not None
+    return figure
+
+
+def image(axes: list[Axes], said: str) -> str:
+    """The figure of these axes as an HTML image that holds its own data; closes it.
+
+    Args:
+        axes: of one figure.
+        said: for those who do not see it.
+    """
+    width = 0.8 * figure_of(axes).get_figwidth() * DPI
+    data = b64encode(png(axes)).decode()
+    return f'<img alt="{escape(said)}" width="{width:.0f}" src="data:image/png;base64,{data}">'
+
+
+def save_figure(axes: list[Axes], path: Path) -> None:
+    """Write the figure of these axes as PNG and close it."""
+    write_atomically(path, png(axes))
+
+
+def png(axes: list[Axes]) -> bytes:
+    """The figure of these axes as a file's content; closes it."""
+    written, figure = BytesIO(), figure_of(axes)
+    figure.savefig(written, format="png")
+    plt.close(figure)
+    return written.getvalue()

@@ -1,0 +1,55 @@
+"""Error by number of in-context examples, drawn."""
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+
+from interp.display.axes import GREY, INTACT, legend_beside, row_of_axes
+from training.common.table_rows import where
+
+BASELINE_STYLES = {"no_context": ("#666666", ":"), "least_squares": ("#c8553d", "--"), "ridge": ("#e0a458", "--")}
+OTHER_BASELINES = ("#3f7d58", "#7a5195", "#8d6e63", "#00838f", "#ad1457")
+LABELS = {"no_context": "no-context optimum", "ridge": "ridge, best penalty"}
+
+
+def plot_error_curves(curves: pd.DataFrame) -> list[Axes]:
+    """Error by number of in-context examples, one panel per class and input distribution.
+
+    Every checkpoint's model has a line with its 95 % band; the reference predictors are those of the first checkpoint.
+    """
+    panels = list(dict.fromkeys(zip(curves["function_class"], curves["inputs"], strict=True)))
+    axes = row_of_axes(len(panels), width=2.9, height=2.7)
+    for ax, (name, inputs) in zip(axes, panels, strict=True):
+        of_panel = where(curves, function_class=name, inputs=inputs)
+        models = where(of_panel, predictor="model").groupby("checkpoint", sort=False)
+        colours = sns.color_palette("crest", len(models)) if len(models) > 1 else [INTACT]
+        for colour, (checkpoint, curve) in zip(colours, models, strict=True):
+            label = str(checkpoint) if len(models) > 1 else "model"
+            ax.plot(curve["examples"], curve["error"], color=colour, label=label, lw=2)
+            ax.fill_between(curve["examples"], curve["ci_low"], curve["ci_high"], color=colour, alpha=0.2, lw=0)
+        first = where(of_panel, checkpoint=of_panel["checkpoint"].iloc[0])
+        draw_baselines(ax, first)
+        ax.set(
+            title=name if len({*curves["inputs"]}) == 1 else f"{name}, {inputs}",
+            xlabel="in-context examples",
+            ylim=(0, 1.6 * where(first, predictor="zero")["error"].mean()),
+        )
+    shift = curves["shift"].iloc[0]
+    units = {"nmse": "MSE / E[y²]", "paper": "MSE / n_dims"}[curves["units"].iloc[0]]
+    axes[0].set_ylabel(units if shift == "none" else f"{units}, {shift}")
+    legend_beside(axes)
+    return axes
+
+
+def draw_baselines(ax: Axes, curves: pd.DataFrame) -> None:
+    """The reference predictors of one panel as thin lines."""
+    names = [name for name in curves["predictor"].unique() if name not in ("model", "zero")]
+    others = dict(zip((name for name in names if name not in BASELINE_STYLES), OTHER_BASELINES, strict=False))
+    for name in names:
+        colour, style = BASELINE_STYLES.get(name, (others.get(name, GREY), "-."))
+        curve = where(curves, predictor=name)
+        ax.plot(curve["examples"], curve["error"], style, color=colour, label=LABELS.get(name, words(name)), lw=1.2)
+
+
+def words(name: str) -> str:
+    return name.replace("_", " ")
