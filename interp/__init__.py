@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from interp.ablation.ablate import ablate
-    from interp.ablation.designs import cumulative, pairs
+    from interp.ablation.cumulative import cumulative
+    from interp.ablation.pairs import pairs
+    from interp.ablation.pooled import pooled
     from interp.attribution.attribute import attribute, attribute_edges
     from interp.attribution.circuits import circuits
     from interp.model.heads import Head, parse_heads
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from interp.readouts.subspace_patching import swap
     from interp.scores.patterns import patterns
     from interp.scores.score import score
-    from interp.statistics.seeds import pooled
     from training.checkpoints.checkpoint import load
 
 # Resolved on first use, so that `import interp` and `interp --help` import no torch.
@@ -44,17 +45,17 @@ _HOMES = {
     "attribute": "interp.attribution.attribute",
     "attribute_edges": "interp.attribution.attribute",
     "circuits": "interp.attribution.circuits",
-    "cumulative": "interp.ablation.designs",
+    "cumulative": "interp.ablation.cumulative",
     "decode_heads": "interp.readouts.head_decoding",
     "hooked": "interp.model.hooked_transformer",
     "lens": "interp.readouts.lens",
     "load": "training.checkpoints.checkpoint",
-    "pairs": "interp.ablation.designs",
+    "pairs": "interp.ablation.pairs",
     "parse_heads": "interp.model.heads",
     "patch": "interp.patching.maps",
     "path_effects": "interp.patching.paths",
     "patterns": "interp.scores.patterns",
-    "pooled": "interp.statistics.seeds",
+    "pooled": "interp.ablation.pooled",
     "probe": "interp.readouts.probes",
     "prompt_pairs": "interp.patching.prompt_pairs",
     "score": "interp.scores.score",

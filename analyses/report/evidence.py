@@ -14,12 +14,12 @@ from analyses.comparison.groups import with_all
 from analyses.report.emergence import emergence
 from interp.ablation.ablate import Ablation, ablate
 from interp.ablation.control_sets import Match
+from interp.ablation.pooled import pooled
 from interp.ablation.verdict import ATTENDS
 from interp.model.heads import HeadSet, all_heads, heads_above, show
 from interp.patching.path_receivers import parse_receivers
 from interp.patching.paths import path_effects
 from interp.scores.score import HeadScores, score_all, selection_scores
-from interp.statistics.seeds import pooled
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.progress import progress_bar
 

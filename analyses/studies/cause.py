@@ -22,6 +22,7 @@ from analyses.comparison.groups import with_all
 from analyses.findings import Findings
 from interp.ablation.ablate import Ablation, ablate
 from interp.ablation.modes import DEFAULT_MODES
+from interp.ablation.pooled import pooled
 from interp.ablation.verdict import ATTENDS, HALF, pooled_verdict
 from interp.display.axes import GREY, MODES, NULL, figure_of, grid_of_axes, legend_beside, row_of_axes
 from interp.display.text import counted, listed
@@ -29,7 +30,7 @@ from interp.model.heads import HeadSet, all_heads, heads_above, show
 from interp.scores.score import score, selection_scores
 from interp.statistics.agreement import spearman
 from interp.statistics.effects import SIGNIFICANT
-from interp.statistics.seeds import independent_seeds, pooled, seed_mean
+from interp.statistics.seeds import independent_seeds, seed_mean
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.output import interval, number, records
 from training.common.progress import progress_bar
@@ -143,7 +144,7 @@ def curriculum_of(one: Subject) -> str:
 
 
 def pool(subjects: Sequence[Subject], *, kept: bool) -> pd.DataFrame:
-    """Effects over independent seeds, by curriculum (`interp.statistics.seeds.pooled`)."""
+    """Effects over independent seeds, by curriculum (`interp.ablation.pooled.pooled`)."""
     what = "the set of all other heads" if kept else "the set of retrospective heads"
     parts = []
     for name, group in with_all(subjects, curriculum_of):

@@ -7,7 +7,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from interp.ablation.ablate import Ablation
-from interp.ablation.designs import CumulativeAblation, PairAblation
+from interp.ablation.cumulative import CumulativeAblation
+from interp.ablation.pairs import PairAblation
 from interp.display.axes import DPI, GREY, INTACT, MODES, NULL, figure_of, legend_beside, row_of_axes
 from interp.model.heads import head_grid
 from training.common.output import records

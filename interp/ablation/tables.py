@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 
 from interp.ablation.ablate import Ablation
-from interp.ablation.designs import CumulativeAblation, PairAblation
+from interp.ablation.cumulative import CumulativeAblation
+from interp.ablation.pairs import PairAblation
 from interp.display.heat_maps import head_map
 from interp.model.heads import head_grid
 from training.common.output import Table, interval, number, records

@@ -150,7 +150,7 @@ def pooled_verdict(table: pd.DataFrame) -> str:
     """One paragraph on several models.
 
     Args:
-        table: of `interp.statistics.seeds.pooled`.
+        table: of `interp.ablation.pooled.pooled`.
     """
     rows = [row for row in records(table) if row["mode"] == "mean"] or records(table)
     sentences = []

@@ -6,7 +6,8 @@ import pytest
 from circuits import COPIES, ERASER, N_HEADS, WRITER, redundant_effect, self_repairing_effect
 
 from interp.ablation.ablate import ablate
-from interp.ablation.designs import cumulative, pairs
+from interp.ablation.cumulative import cumulative
+from interp.ablation.pairs import pairs
 from interp.ablation.verdict import verdict
 from interp.model.heads import Head, all_heads, head_set, parse_heads, show
 

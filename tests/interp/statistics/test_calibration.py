@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from analyses.studies.plateaus.study import exact_interval, fisher
-from interp.ablation.designs import bootstrap_p
+from interp.ablation.pairs import bootstrap_p
 from interp.statistics.effects import critical_effect, effect_resamples, holm, permutation_p
 from interp.statistics.seed_intervals import welch
 from interp.statistics.seeds import null_means, t_interval

@@ -4,16 +4,9 @@ import numpy as np
 import pytest
 
 from interp.ablation.ablate import ablate
+from interp.ablation.pooled import pooled
 from interp.model.heads import Head
-from interp.statistics.seeds import (
-    N_COMBINATIONS,
-    drawn_together,
-    independent_seeds,
-    null_means,
-    pooled,
-    seed_mean,
-    t_interval,
-)
+from interp.statistics.seeds import N_COMBINATIONS, drawn_together, independent_seeds, null_means, seed_mean, t_interval
 from training.checkpoints.checkpoint import load
 
 SETS = [(Head(0, 1),), (Head(0, 1),), (Head(0, 1),)]

@@ -1,10 +1,8 @@
-"""Designs in which sets are judged together: cumulative removal in an order, and pairs of heads."""
+"""Cumulative ablation: heads removed one after another in an order, against random orders."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,27 +11,15 @@ from jaxtyping import Float
 from interp.ablation.ablate import measure, plan
 from interp.ablation.errors import Cell, cells
 from interp.ablation.modes import DEFAULT_MODES, Mode
+from interp.ablation.pairs import Rows, check_several
 from interp.ablation.runner import MEMORY, Protocol
 from interp.ablation.store import Store
 from interp.display.result import Drawn, Shown
-from interp.model.heads import Head, HeadSet, head_set, show
-from interp.statistics.effects import holm, interval_of, permutation_p
+from interp.model.heads import Head, head_set, show
+from interp.statistics.effects import interval_of, permutation_p
 from training.checkpoints.checkpoint import Checkpoint
-from training.common.errors import UserError
 from training.common.output import Table, write_table
 from training.config.config import stream_seed
-
-Rows = list[dict[str, Any]]
-
-
-def check_several(design: str, heads: Sequence[Head]) -> None:
-    """Refuse fewer than two heads.
-
-    Raises:
-        UserError: there are fewer.
-    """
-    if len(heads) < 2:
-        raise UserError(f"--design {design} needs at least two heads (given: {show(tuple(heads))})")
 
 
 @dataclass(frozen=True, repr=False)
@@ -167,120 +153,3 @@ def ladder_rows(
             }
         )
     return rows
-
-
-@dataclass(frozen=True, repr=False)
-class PairAblation(Shown):
-    """Heads removed two by two.
-
-    Attributes:
-        checkpoint: the model's name.
-        step: of its training.
-        table: one row per pair, class, mode and range: effects of each head alone and of both, and `interaction` = both
-            minus the sum, with its 95 % interval, the bootstrap `p_value` of no interaction, and `p_holm` over pairs.
-        protocol: prompts, site and positions.
-    """
-
-    checkpoint: str
-    step: int
-    table: pd.DataFrame
-    protocol: Protocol
-
-    def tables(self) -> list[Table]:
-        from interp.ablation.tables import pair_table
-
-        return [pair_table(self)]
-
-    def plot(self) -> Drawn:
-        """Interactions as a heat map [head x head]."""
-        from interp.ablation.figures import plot_pairs
-
-        return plot_pairs(self)
-
-    def write(self, directory: Path) -> None:
-        """The table as a CSV file."""
-        write_table(self.table, directory / "pairs.csv")
-
-
-def pairs(
-    checkpoint: Checkpoint,
-    heads: HeadSet,
-    classes: Sequence[str] | None = None,
-    *,
-    modes: Sequence[str | Mode] = DEFAULT_MODES,
-    site: str = "z",
-    at: str = "all",
-    points: str | None = None,
-    n_prompts: int = 1024,
-    seed: int = 0,
-    memory: int = MEMORY,
-    store: Store | None = None,
-) -> PairAblation:
-    """Is removing two heads worse than the sum of removing each? Above 0: they stand in for one another.
-
-    Args:
-        checkpoint: a loaded run.
-        heads: all pairs of these are tried.
-        classes: function classes; None takes those of the run.
-        modes: what removed heads give.
-        site: of heads.
-        at: the tokens at which they are removed.
-        points: ranges of pairs over which the effect is measured.
-        n_prompts: per class.
-        seed: of prompts and resampling.
-        memory: bytes that activations may take.
-        store: keeps finished pieces.
-
-    Raises:
-        CheckError: a removal did not act.
-        UserError: fewer than two heads, or an unknown name.
-    """
-    check_several("pairs", heads)
-    names = list(classes or checkpoint.config.evaluated_classes)
-    chosen, protocol = plan(checkpoint, modes, site, at, points, n_prompts, seed, memory, store)
-    both = [head_set(pair) for pair in combinations(heads, 2)]
-    errors = measure(checkpoint, names, [heads], [*((head,) for head in heads), *both], chosen, protocol)
-    rows = []
-    for cell in cells(errors, protocol.ranges, seed):
-        new_rows = [pair_row(cell, *pair) for pair in both]
-        for row, p_value in zip(new_rows, holm([row["p_value"] for row in new_rows]), strict=True):
-            row["p_holm"] = p_value
-        rows += new_rows
-    return PairAblation(checkpoint.name, checkpoint.step, pd.DataFrame(rows), protocol)
-
-
-def pair_row(cell: Cell, first: Head, second: Head) -> dict[str, Any]:
-    """One pair in one cell."""
-    sets = [(first,), (second,), (first, second)]
-    alone, other, joint = cell.mean_effects(sets)
-    resamples = cell.resamples(sets)
-    if resamples is None:
-        alone = other = joint = np.nan
-        resamples = np.full((2, 3), np.nan)
-    differences = resamples[:, 2] - resamples[:, 0] - resamples[:, 1]
-    interaction = interval_of(joint - alone - other, differences)
-    return (
-        {"heads": show((first, second))}
-        | cell.about
-        | {
-            "effect_first": float(alone),
-            "effect_second": float(other),
-            "effect": float(joint),
-            "interaction": interaction.value,
-            "ci_low": interaction.ci_low,
-            "ci_high": interaction.ci_high,
-            "p_value": bootstrap_p(differences),
-        }
-    )
-
-
-def bootstrap_p(differences: Float[np.ndarray, " resample"]) -> float:
-    """Two-sided p-value of no difference, from resamples of one; at least 2/(n+1).
-
-    >>> bootstrap_p(np.arange(1.0, 1000.0))
-    0.002
-    """
-    if np.isnan(differences).any():
-        return float("nan")
-    n = len(differences)
-    return float(min(1.0, 2 * (min((differences <= 0).sum(), (differences >= 0).sum()) + 1) / (n + 1)))

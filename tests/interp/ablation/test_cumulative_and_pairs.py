@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from interp.ablation.ablate import ablate
-from interp.ablation.designs import bootstrap_p, cumulative, pairs
+from interp.ablation.cumulative import cumulative
+from interp.ablation.pairs import bootstrap_p, pairs
 from interp.model.heads import Head
 from training.checkpoints.checkpoint import load
 from training.common.errors import UserError
