@@ -63,7 +63,7 @@ class HeadDecoding(Shown):
         return head_tables(self)
 
     def sentences(self) -> list[str]:
-        from interp.readouts.tables import heads_verdict
+        from interp.readouts.verdict import heads_verdict
 
         return heads_verdict(self)
 

@@ -80,7 +80,7 @@ class Lens(Shown):
         return lens_tables(self)
 
     def sentences(self) -> list[str]:
-        from interp.readouts.tables import lens_verdict
+        from interp.readouts.verdict import lens_verdict
 
         return lens_verdict(self)
 

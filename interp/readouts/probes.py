@@ -112,7 +112,7 @@ class Probes(Shown):
         return probe_tables(self)
 
     def sentences(self) -> list[str]:
-        from interp.readouts.tables import probe_verdict
+        from interp.readouts.verdict import probe_verdict
 
         return probe_verdict(self)
 

@@ -86,7 +86,7 @@ class Swaps(Shown):
         return swap_tables(self)
 
     def sentences(self) -> list[str]:
-        from interp.readouts.tables import swap_verdict
+        from interp.readouts.verdict import swap_verdict
 
         return swap_verdict(self)
 

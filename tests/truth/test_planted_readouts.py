@@ -7,7 +7,8 @@ from interp.readouts.head_decoding import decode_heads
 from interp.readouts.lens import lens
 from interp.readouts.probes import Protocol, probe
 from interp.readouts.subspace_patching import swap
-from interp.readouts.tables import heads_verdict, lens_verdict, of, swap_verdict
+from interp.readouts.tables import of
+from interp.readouts.verdict import heads_verdict, lens_verdict, swap_verdict
 from training.common.table_rows import where
 
 FEW = Protocol(examples=(12,), n_prompts=128, n_fit=512)

@@ -7,7 +7,7 @@ import torch
 from interp.model.hooked_transformer import hooked
 from interp.readouts.lens import implied_predictions, lens, tuned_readouts
 from interp.readouts.stream import TOKENS, Stage, finish_from, finish_query, read_stream, stages
-from interp.readouts.tables import lens_verdict
+from interp.readouts.verdict import lens_verdict
 from training.checkpoints.checkpoint import Checkpoint, load
 from training.common.errors import UserError
 from training.common.output import records

@@ -9,8 +9,8 @@ from interp.model.hooked_transformer import hooked
 from interp.readouts.head_decoding import written
 from interp.readouts.probes import Protocol, mean_edits, probe, untrained_twin
 from interp.readouts.stream import read_stream, stages
-from interp.readouts.tables import probe_verdict
 from interp.readouts.targets import check_targets, values
+from interp.readouts.verdict import probe_verdict
 from training.checkpoints.checkpoint import load
 from training.common.errors import UserError
 from training.common.table_rows import where

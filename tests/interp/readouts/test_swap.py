@@ -20,7 +20,7 @@ from interp.readouts.subspace_patching import (
     span_of,
     swap,
 )
-from interp.readouts.tables import swap_verdict
+from interp.readouts.verdict import swap_verdict
 from interp.statistics.effects import permutation_p
 from training.checkpoints.checkpoint import load
 from training.common.errors import CheckError, UserError
