@@ -10,6 +10,7 @@ import typer
 from training import options
 from training.commands import check_classes, check_device
 from training.common.errors import UserError
+from training.common.terminal import echo
 
 if TYPE_CHECKING:
     from analyses.studies.published import PublishedStudy
@@ -105,7 +106,7 @@ def add_study(name: str, asked: Study) -> None:
             return
         findings.show(found)
         if out:
-            typer.echo(f"\ntables, figures and summary.md: {out}/")
+            echo(f"\ntables, figures and summary.md: {out}/")
 
     command.__doc__ = f"{asked.question}\n\n\b\nExample:\n  interp study {name} {asked.example}\n"
     study.command(name)(command)
@@ -164,11 +165,11 @@ def retrospective(
     for one in (result.scores, result.ablation):
         for table in one.tables() if one else ():
             output.print_table(*table)
-    typer.echo(f"\n{question.QUESTION}\n")
+    echo(f"\n{question.QUESTION}\n")
     for sentence in result.sentences:
-        typer.echo(f"- {sentence}")
+        echo(f"- {sentence}")
     if out:
-        typer.echo(f"\ntables, figures and summary.md: {out}/")
+        echo(f"\ntables, figures and summary.md: {out}/")
 
 
 @study.command()
@@ -202,11 +203,11 @@ def published(
         output.print_json(about | {"results": output.records(result.table)})
         return
     print_published(result, f"{prompts} prompts, seed {seed}; published maps: one prompt, digitised within 0.01")
-    typer.echo(f"\n{question.QUESTION}\n")
+    echo(f"\n{question.QUESTION}\n")
     for sentence in result.sentences:
-        typer.echo(f"- {sentence}")
+        echo(f"- {sentence}")
     if out:
-        typer.echo(f"\ntables and figure: {out}/")
+        echo(f"\ntables and figure: {out}/")
 
 
 def print_published(result: "PublishedStudy", caption: str) -> None:
@@ -283,5 +284,5 @@ def report(
         output.print_json(made.document)
         return
     for claim in made.account.claims:
-        typer.echo(f"- {claim.statement} {claim.verdict.upper()}: {claim.because}")
-    typer.echo(f"\n{len(made.account.caveats)} warnings; page: {target}, its numbers: {files.data_directory(target)}/")  # type: ignore[arg-type]
+        echo(f"- {claim.statement} {claim.verdict.upper()}: {claim.because}")
+    echo(f"\n{len(made.account.caveats)} warnings; page: {target}, its numbers: {files.data_directory(target)}/")  # type: ignore[arg-type]

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import typer
 from matplotlib.axes import Axes
 
 from interp.display.axes import save_figure
 from interp.display.html import result_html
 from training.common.errors import UserError, one_of
 from training.common.output import Table, print_table, records, write_table, write_text
+from training.common.terminal import echo
 
 Figure = Callable[[], list[Axes]]
 
@@ -104,9 +104,9 @@ def show(found: Findings) -> None:
     """The small tables and the verdict on stdout."""
     for table in laid_out(found):
         print_table(*table)
-    typer.echo(f"\n{found.question}\n")
+    echo(f"\n{found.question}\n")
     for sentence in found.sentences:
-        typer.echo(f"- {sentence}")
+        echo(f"- {sentence}")
 
 
 def document(found: Findings) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import typer
 
 from training import options
 from training.common.errors import UserError
+from training.common.terminal import echo
 from training.names import CLASS_NAMES, INPUT_NAMES
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def train_one(config: "RunConfig", out: Path, device: str, *, resume: bool, forc
 
     rundir.check(config, out, resume=resume, force=force)
     if resume and rundir.is_finished(config, out):
-        typer.echo(f"{out} is finished: {config.recipe.steps} steps", err=True)
+        echo(f"{out} is finished: {config.recipe.steps} steps", err=True)
         return
     prepare_directory(out)
     if force and not resume:
@@ -115,7 +116,7 @@ def train_one(config: "RunConfig", out: Path, device: str, *, resume: bool, forc
             delete_run(out)
     started_at = train_run(config, out, device=device, resume=resume)
     resumed = f", resumed at step {started_at}" if started_at else ""
-    typer.echo(f"trained {config.curriculum} for {config.recipe.steps} steps{resumed}: {out}", err=True)
+    echo(f"trained {config.curriculum} for {config.recipe.steps} steps{resumed}: {out}", err=True)
 
 
 def train_set(runs: "list[Job]", workers: "Processes", *, resume: bool, force: bool) -> None:
@@ -136,7 +137,7 @@ def train_set(runs: "list[Job]", workers: "Processes", *, resume: bool, force: b
     if failed:
         words = "; ".join(f"{name}: {message}" for name, message in failed.items())
         raise CheckError(f"{len(failed)} of {len(runs)} runs failed: {words}")
-    typer.echo(f"trained {len(runs)} runs, {workers.n_at_once} at a time: {runs[0].directory.parent}", err=True)
+    echo(f"trained {len(runs)} runs, {workers.n_at_once} at a time: {runs[0].directory.parent}", err=True)
 
 
 def history(
@@ -231,7 +232,7 @@ def upgrade(
     from training.checkpoints.upgrade import upgrade_run
 
     before, after = upgrade_run(ckpt)
-    typer.echo(f"{ckpt}: format version {before} is now {after}", err=True)
+    echo(f"{ckpt}: format version {before} is now {after}", err=True)
 
 
 zoo = typer.Typer(help="The trained checkpoints that ship with the package.", no_args_is_help=True)
@@ -280,7 +281,7 @@ def zoo_where(name: Annotated[str, typer.Argument(help="As in `interp zoo list`,
     """
     from training.checkpoints.checkpoint import zoo_path
 
-    typer.echo(zoo_path(name))
+    echo(zoo_path(name))
 
 
 def check_classes(classes: str | None, default: tuple[str, ...]) -> list[str]:

@@ -19,33 +19,37 @@ from analyses.sweep import record
 from analyses.sweep.plan import Place
 from interp.__main__ import main as interp
 from interp.cli import fail
+from training.common.atomic_files import open_own
 from training.common.errors import UserError
 
 BUSY = 75  # the exit code where another process has the cell (a temporary failure, in sysexits.h)
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """Try to hold a cell's lock; says whether it is held. It ends with the process, however that ends.
+def locked(path: Path) -> Iterator[int | None]:
+    """Try to hold a cell's lock; gives a handle of its file, or None where another process holds it.
 
-    A file that is open for writing is what Linux can lock between the machines that share an NFS directory.
+    It ends with the process, however that ends. A file that is open for writing is what Linux can lock between the
+    machines that share an NFS directory.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    handle = open_own(path)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield None
+    else:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def holder(path: Path) -> str | None:
     """The process that holds the lock, in words; None if none does."""
     if not path.exists():
         return None
-    with locked(path) as is_free:
-        return None if is_free else path.read_text() or "another process"
+    with locked(path) as handle:
+        return None if handle is not None else path.read_text(errors="replace") or "another process"
 
 
 def stop_with_parent() -> None:
@@ -61,10 +65,11 @@ def stop_with_parent() -> None:
 
 def run(lock: Path, directory: Path | None, arguments: list[str]) -> int:
     """Do one cell, or find that another process does it or has just done it; returns the exit code."""
-    with locked(lock) as is_free:
-        if not is_free:
+    with locked(lock) as handle:
+        if handle is None:
             return BUSY
-        lock.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
         stop_with_parent()
         if directory is None:
             return exit_code(arguments)

@@ -10,9 +10,9 @@ connection to them just stays silent, for as long as TCP waits.
 """
 
 import logging
+import os
 import socket
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -20,12 +20,12 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
-import typer
-
 from analyses.sweep.nodes import Need, Node, about_node, check_node, check_sizes, needed, node_of
 from analyses.sweep.plan import Place
+from training.common.atomic_files import temporary_file
 from training.common.errors import UserError
 from training.common.output import prepare_directory
+from training.common.terminal import echo
 from training.processes.processes import LOST, POLL, Task, Workers, close, import_path
 
 PATIENCE = 120  # seconds in which every node has to answer, a first import of this package included
@@ -78,7 +78,7 @@ class Cluster(Workers):
             faults = self.faults(new)
             self.accepted |= {node: node not in faults for node in new}
             for fault in faults.values():
-                typer.echo(f"{fault}; it gets no cells", err=True)
+                echo(f"{fault}; it gets no cells", err=True)
         return [node for node in living if self.accepted[node]]
 
     def faults(self, nodes: Sequence[Node]) -> dict[Node, UserError]:
@@ -97,14 +97,15 @@ class Cluster(Workers):
     @contextmanager
     def probe(self) -> Iterator[Path]:
         """A file that every machine has to see. What is refused leaves no directory behind."""
-        file = prepare_directory(self.place.directory) / f".probe-{uuid.uuid4().hex}"
-        file.write_text(file.name)
-        try:
-            yield file
-        finally:
-            file.unlink()
-            with suppress(OSError):  # only an empty directory goes
-                self.place.directory.rmdir()
+        with temporary_file(prepare_directory(self.place.directory) / "probe") as (file, handle):
+            os.write(handle, file.name.encode())
+            os.fsync(handle)
+            try:
+                yield file
+            finally:
+                file.unlink()
+                with suppress(OSError):  # only an empty directory goes
+                    self.place.directory.rmdir()
 
     def told(self, node: Node, reference: Any) -> dict[str, str]:
         try:

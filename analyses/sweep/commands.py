@@ -9,6 +9,7 @@ import typer
 
 from training import options
 from training.common.errors import CheckError, UserError
+from training.common.terminal import echo
 
 if TYPE_CHECKING:
     from analyses.sweep.board import Board
@@ -77,8 +78,8 @@ def sweep(
             output.print_json(table.document(board, out))
             return
         for line in table.listing(board):
-            typer.echo(line)
-        typer.echo(f"{len(board.of(State.DONE))} of {len(cells)} cells are done")
+            echo(line)
+        echo(f"{len(board.of(State.DONE))} of {len(cells)} cells are done")
         return
     with redirect_stdout(sys.stderr):  # what Ray has to say of its nodes is no part of the output
         workers = workers_for(cells, jobs, cluster)
@@ -164,7 +165,7 @@ def finish(board: "Board", out: str, *, json: bool) -> None:
     else:
         output.print_table(f"sweep {out}", *table.summary(board)[1:])
     for line in table.failures(board):
-        typer.echo(line, err=True)
+        echo(line, err=True)
     failed, skipped = board.of(State.FAILED), board.of(State.SKIPPED)
     if failed:
         beside = f", {len(skipped)} skipped ({table.names(skipped)})" if skipped else ""

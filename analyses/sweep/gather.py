@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from analyses.sweep.plan import Cell
-from training.checkpoints.checkpoint import write_atomically
+from training.common.output import write_table
 
 
 def gather(cells: Sequence[Cell], directory: Path) -> list[Path]:
@@ -21,7 +21,7 @@ def gather(cells: Sequence[Cell], directory: Path) -> list[Path]:
         of_group = [cell for cell in cells if cell.group == group]
         for name in sorted({path.name for cell in of_group for path in cell.directory.glob("*.csv")}):
             path = directory / group / name
-            write_atomically(path, joined(of_group, name).to_csv(index=False).encode())
+            write_table(joined(of_group, name), path)
             written.append(path)
     return written
 

@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from glob import escape
 from itertools import pairwise
 from pathlib import Path
 
@@ -162,8 +161,7 @@ def trained(cell: Cell) -> Subject:
 
 def given(names: Sequence[str], place: Place) -> list[str]:
     """The checkpoints that names and patterns of the file stand for, relative to it."""
-    found = expand([name if name.startswith("zoo:") else f"{escape(str(place.root))}/{name}" for name in names])
-    return [name.removeprefix(f"{place.root}/") for name in found]
+    return expand(names, place.root)
 
 
 def existing(name: str, place: Place) -> Subject:

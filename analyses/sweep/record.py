@@ -6,6 +6,7 @@ whether it is finished, and a newer version of this package does not train it an
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from functools import cache
@@ -16,9 +17,11 @@ from analyses.sweep.plan import Cell, Place, pairs
 from interp.ablation.store import source_hash
 from training.checkpoints.checkpoint import locate, read_document, weights_path, write_atomically
 from training.checkpoints.run_directory import is_finished
+from training.common.atomic_files import open_plain, parse_json, read_parsed
 from training.common.errors import UserError
 
 FILE = ".cell.json"
+LARGEST = 2**24  # bytes; a study of thousands of checkpoints names them all
 PACKAGES = ("training", "interp", "analyses")
 
 Record = dict[str, Any]
@@ -41,18 +44,22 @@ def content(ckpt: str) -> str:
     """A hash of a checkpoint's configuration and weights."""
     directory, step = locate(ckpt)
     path = weights_path(directory, step)
+    run = json.dumps(read_document(directory)["run"], sort_keys=True)
     try:
         about = path.stat()
+        weights = file_hash(path, about.st_mtime_ns, about.st_size)
     except OSError:
         raise UserError(f"no weights at {path}: training has not saved any yet") from None
-    run = json.dumps(read_document(directory)["run"], sort_keys=True)
-    return hashlib.sha256(f"{run}|{file_hash(path, about.st_mtime_ns, about.st_size)}".encode()).hexdigest()
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    return hashlib.sha256(f"{run}|{weights}".encode()).hexdigest()
 
 
 @cache
 def file_hash(path: Path, *_: int) -> str:
     """Of a file's bytes; time and size are there to see that it has changed since it was last read."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with open_plain(path) as handle, os.fdopen(handle, "rb", closefd=False) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_done(cell: Cell) -> bool:
@@ -70,7 +77,7 @@ def is_left(directory: Path, now: Record) -> bool:
 def read(directory: Path) -> Record | None:
     """The record in a directory; None where there is none that can be read."""
     try:
-        return json.loads((directory / FILE).read_text())
+        return read_parsed(directory / FILE, LARGEST, parse_json, "JSON")
     except (OSError, ValueError):
         return None
 

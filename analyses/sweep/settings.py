@@ -24,9 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from analyses.sweep.axes import Axis, axis, file_name, flat
+from training.common.atomic_files import read_parsed
 from training.common.errors import UserError, one_of
 from training.config.parse import settable_keys
 from training.processes.run_sets import parse_seeds
+
+LARGEST = 2**18  # bytes; a file written by hand has a few thousand
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def read(path: Path) -> Sweep:
 
 def document_in(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return read_parsed(path, LARGEST, tomllib.loads, "TOML")
     except FileNotFoundError:
         raise UserError(f"there is no file '{path}'") from None
     except (OSError, ValueError) as error:  # what is no TOML or no text is a ValueError

@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-import typer
 from jaxtyping import Float
 
 from interp.ablation.ablate import Ablation, Design, ablate, plan, removed_by
@@ -29,6 +28,7 @@ from training.checkpoints.name_patterns import load_all
 from training.commands import check_classes
 from training.common import output
 from training.common.errors import UserError
+from training.common.terminal import echo
 from training.config.config import RunConfig
 
 ORDERS = 20
@@ -99,7 +99,7 @@ def run(request: Request, *, json: bool, out: Path | None) -> None:
     several = None
     if len(subjects) > 1 and all(isinstance(one, Ablation) for one in results):
         if any(len(one.sets) != 1 for one in subjects):
-            typer.echo("interp: effects are pooled over checkpoints for single sets only", err=True)
+            echo("interp: effects are pooled over checkpoints for single sets only", err=True)
         else:
             ablations = cast(list[Ablation], results)
             several = pooled(checkpoints, ablations, [one.sets[0] for one in subjects], request.heads)
@@ -112,7 +112,7 @@ def run(request: Request, *, json: bool, out: Path | None) -> None:
         show_result(one, result)
     if several is not None:
         output.print_table(*pooled_table(several, f"{request.heads} in {len(subjects)} models"))
-        typer.echo(pooled_verdict(several))
+        echo(pooled_verdict(several))
 
 
 def subject(request: Request, checkpoint: Checkpoint) -> Subject:
@@ -256,4 +256,4 @@ def show_result(one: Subject, result: Result) -> None:
     for table in result.tables():
         output.print_table(*table)
     for line in result.sentences(one.lowest) if isinstance(result, Ablation) else []:
-        typer.echo(line)
+        echo(line)

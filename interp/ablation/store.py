@@ -7,6 +7,7 @@ What a notebook defines (a mode, a function class) can change under its name, so
 
 import hashlib
 import io
+import os
 import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -19,6 +20,7 @@ import numpy as np
 
 from interp.ablation.errors import SetErrors
 from interp.model.heads import HeadSet, show
+from training.common.atomic_files import open_own
 from training.common.errors import UserError
 from training.config.parse import to_dict
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 FILE = "sweep.sqlite"
 PACKAGES = ("training", "interp")
 FIELDS = ("total", "direct", "frozen", "curve")
-UNUSABLE = (sqlite3.Error, UnicodeError)  # a damaged file may hold text that is none
+UNUSABLE = (sqlite3.Error, UnicodeError, OSError)  # a damaged file may hold text that is none
 
 
 class Store:
@@ -42,6 +44,7 @@ class Store:
         self.path = directory / FILE
         self.lock = Lock()  # chunks run in threads
         try:
+            os.close(open_own(self.path))  # SQLite would follow a symbolic link
             self.connection = sqlite3.connect(self.path, timeout=60, check_same_thread=False)
             with self.connection:
                 self.connection.execute("CREATE TABLE IF NOT EXISTS pieces (key TEXT PRIMARY KEY, errors BLOB)")

@@ -7,9 +7,8 @@ it is asked, and computing waits for no plotting library.
 from abc import ABC, abstractmethod
 from typing import Any
 
-import typer
-
 from training.common.output import Table, print_table
+from training.common.terminal import echo
 
 Drawn = list[Any]
 """Matplotlib axes, which are not imported until something is drawn."""
@@ -47,7 +46,7 @@ class Shown(ABC):
         for table in self.tables():
             print_table(*table)
         for sentence in self.sentences():
-            typer.echo(sentence)
+            echo(sentence)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.title}: show() prints it, plot() draws it>"

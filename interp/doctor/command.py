@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training import options
+from training.common.terminal import echo
 
 if TYPE_CHECKING:
     from interp.doctor.installation import Finding
@@ -23,7 +24,6 @@ def doctor(json: options.Json = False) -> None:
     Example:
       interp doctor
     """
-    import typer
     from rich.console import Console
 
     from interp.doctor.installation import examine_installation
@@ -38,7 +38,7 @@ def doctor(json: options.Json = False) -> None:
     else:
         rows = [[check, found, "problem" if problem else "ok"] for check, found, problem in findings]
         print_table("this installation", ["check", "found", ""], rows, align="left")
-        typer.echo("\n".join(problems) or "no problems")
+        echo("\n".join(problems) or "no problems")
     if problems:
         raise CheckError(f"problems: {len(problems)}")
 

@@ -9,6 +9,7 @@ from training import options
 from training.commands import check_classes, check_device
 from training.common.digits import whole
 from training.common.errors import UserError, one_of
+from training.common.terminal import echo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -159,7 +160,7 @@ def probe(
         return
     show(results)
     if not swap:
-        typer.echo("Decodable is not yet used: --swap tests that.")
+        echo("Decodable is not yet used: --swap tests that.")
 
 
 def check_token(text: str) -> "Token":
@@ -261,4 +262,4 @@ def show(results: "list[Probes | HeadDecoding | Swaps]") -> None:
             print_table(*table)
     for one in results:
         for sentence in one.sentences():
-            typer.echo(sentence)
+            echo(sentence)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from training import options
 from training.common import output
 from training.common.errors import UserError
+from training.common.terminal import echo
 
 Presets = Annotated[str, typer.Option("--presets", metavar="NAME,NAME", help="Whose shapes to measure.")]
 Repetitions = Annotated[
@@ -97,7 +98,7 @@ def deliver(
         output.write_table(pd.DataFrame(report["results"]), directory / "bench.csv")
     output.print_json(report) if json else print_tables(report)
     if failure:
-        typer.echo(f"bench: {failure}", err=True)
+        echo(f"bench: {failure}", err=True)
         raise typer.Exit(1)
 
 

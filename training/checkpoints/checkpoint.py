@@ -17,7 +17,6 @@ import importlib.metadata
 import json
 import platform
 import re
-import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,8 +27,8 @@ from typing import Any
 from torch import Tensor
 
 from training.checkpoints.history import HISTORY, RUN, Arm, Row, append_rows, arm_of, history_text, read_history
-from training.checkpoints.tensor_files import first_line, read_metadata, read_tensors, write_tensors
-from training.common.atomic_files import check_plain, parse_json, write_atomically
+from training.checkpoints.tensor_files import LARGEST_HEADER, first_line, read_metadata, read_tensors, write_tensors
+from training.common.atomic_files import parse_json, read_parsed, remove_written, write_atomically
 from training.common.digits import whole
 from training.common.errors import UserError, one_of
 from training.config.config import ModelConfig, RunConfig
@@ -38,7 +37,8 @@ from training.model.transformer import Transformer
 
 FORMAT_VERSION = 2
 CONFIG, WEIGHTS, SNAPSHOTS, RESUME = "config.json", "model.safetensors", "snapshots", "resume/state.safetensors"
-LARGEST_CONFIG, LARGEST_HEADER = 2**20, 2**24  # bytes
+LARGEST_CONFIG = 2**20  # bytes
+SNAPSHOT = r"step-\d+\.safetensors"
 STEP, COUNTERS = "step", "counters"
 SHORT = 16  # signs of a run's hash that a row of its history keeps
 START_AGAIN = "(start again with --force)"
@@ -90,8 +90,7 @@ def locate(name: str) -> tuple[Path, int | None]:
     """The directory and the snapshot step (None for the final weights) that a checkpoint's name stands for."""
     if is_directory(name):
         return Path(name), None
-    with_step = re.fullmatch(r"(.+)@([^/]*)", name)
-    base, digits = with_step.groups() if with_step else (name, None)
+    base, digits = split_step(name)
     step = None if digits is None else whole(digits)
     if step is None and digits is not None:
         raise UserError(f"--ckpt {name}: '{digits}' is not a step (for example {base}@200)")
@@ -99,6 +98,16 @@ def locate(name: str) -> tuple[Path, int | None]:
     if not is_directory(directory):
         raise UserError(f"no checkpoint directory '{base}' (shipped as zoo:NAME: {', '.join(zoo_summary())})")
     return directory, step
+
+
+def split_step(name: str) -> tuple[str, str | None]:
+    """The name of a run, and what follows the `@` of its snapshot; an `@` in the name of a directory is none.
+
+    >>> split_step("runs@home/a@200"), split_step("runs@home/a")
+    (('runs@home/a', '200'), ('runs@home/a', None))
+    """
+    base, at, step = name.rpartition("@")
+    return (base, step) if at and base and "/" not in step else (name, None)
 
 
 def is_directory(path: str | Path) -> bool:
@@ -194,8 +203,7 @@ def read_document(directory: Path) -> dict[str, Any]:
     """
     path = directory / CONFIG
     try:
-        check_plain(path, LARGEST_CONFIG)
-        document = parse_json(path.read_text(encoding="utf-8"))
+        document = read_parsed(path, LARGEST_CONFIG, parse_json, "JSON")
     except FileNotFoundError:
         raise UserError(f"{directory} is not a checkpoint: it has no {CONFIG}") from None
     except (OSError, ValueError) as error:
@@ -355,13 +363,13 @@ def history_until(directory: Path, config: RunConfig, step: int) -> list[Row]:
 
 
 def delete_resume(directory: Path) -> None:
-    shutil.rmtree((directory / RESUME).parent, ignore_errors=True)
+    remove_written((directory / RESUME).parent, lambda name: name == Path(RESUME).name)
 
 
 def delete_run(directory: Path) -> None:
     """Remove a run's files, and nothing else that lies beside them; what makes it a run goes last."""
     delete_resume(directory)
-    shutil.rmtree(directory / SNAPSHOTS, ignore_errors=True)
+    remove_written(directory / SNAPSHOTS, lambda name: re.fullmatch(SNAPSHOT, name) is not None)
     for name in (WEIGHTS, HISTORY, CONFIG):
         (directory / name).unlink(missing_ok=True)
 

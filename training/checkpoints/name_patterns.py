@@ -1,11 +1,15 @@
-"""Several checkpoints by name: `zoo:mixed-*` and `runs/*` stand for all that are called so."""
+"""Several checkpoints by name: `zoo:mixed-*` and `runs/*` stand for all that are called so.
 
-from collections.abc import Sequence
-from fnmatch import filter as fnmatched
-from glob import glob
+`*`, `?` and `[abc]` stand for letters of one name, not for a `/`. A bracket stands for itself wherever anything is
+called so: in `grid[1]/*`, for a directory `grid[1]`.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from training.checkpoints.checkpoint import CONFIG, Checkpoint, load, zoo_names, zoo_summary
+from training.checkpoints.checkpoint import CONFIG, Checkpoint, is_directory, load, split_step, zoo_names, zoo_summary
 from training.common.errors import UserError
 
 SIGNS = "*?["
@@ -16,8 +20,12 @@ def load_all(names: Sequence[str], device: str = "cpu") -> list[Checkpoint]:
     return [load(name, device) for name in expand(names)]
 
 
-def expand(names: Sequence[str]) -> list[str]:
+def expand(names: Sequence[str], root: Path | None = None) -> list[str]:
     """The names of the checkpoints that these names and patterns stand for.
+
+    Args:
+        names: names and patterns.
+        root: the directory to which paths are relative; None for the current one.
 
     Raises:
         UserError: a pattern stands for none, or a checkpoint is named twice.
@@ -25,24 +33,62 @@ def expand(names: Sequence[str]) -> list[str]:
     >>> expand(["zoo:linear-0", "zoo:mixed-[0]"])
     ['zoo:linear-0', 'zoo:mixed-0']
     """
-    found = [one for name in names for one in (matches(name) if is_pattern(name) else [name])]
-    if len(set(found)) < len(found):
-        raise UserError(f"--ckpt {max(found, key=found.count)} is named twice")
-    return found
+    start = Path() if root is None else root
+    expanded = [match for name in names for match in (matches(name, start) if is_pattern(name, start) else [name])]
+    if len(set(expanded)) < len(expanded):
+        raise UserError(f"--ckpt {max(expanded, key=expanded.count)} is named twice")
+    return expanded
 
 
-def is_pattern(name: str) -> bool:
+def is_pattern(name: str, root: Path) -> bool:
     """Whether a name has `*`, `?` or `[` and is not itself a directory that is called so."""
-    return any(sign in name for sign in SIGNS) and not Path(name).is_dir()
+    return any(sign in name for sign in SIGNS) and not is_directory(root / name)
 
 
-def matches(pattern: str) -> list[str]:
+def matches(pattern: str, root: Path) -> list[str]:
     """The shipped checkpoints or run directories that a pattern stands for; `@STEP` holds for each."""
-    base, at, step = pattern.partition("@")
-    if base.startswith("zoo:"):
-        found = [f"zoo:{name}" for name in fnmatched(zoo_names(), base.removeprefix("zoo:"))]
-    else:
-        found = sorted(path for path in glob(base) if (Path(path) / CONFIG).exists())  # noqa: PTH207 - patterns may be absolute
-    if not found:
+    if whole := matching_runs(pattern, root):
+        return whole
+    base, step = split_step(pattern)
+    with_step = [] if step is None else [f"{name}@{step}" for name in matching_runs(base, root)]
+    if not with_step:
         raise UserError(f"--ckpt {pattern}: there is no such checkpoint (shipped ones: {', '.join(zoo_summary())})")
-    return [name + at + step for name in found]
+    return with_step
+
+
+def matching_runs(pattern: str, root: Path) -> list[str]:
+    if pattern.startswith("zoo:"):
+        return [f"zoo:{name}" for name in alike(zoo_names(), pattern.removeprefix("zoo:"))]
+    start = "/" if pattern.startswith("/") else ""
+    paths = [start]
+    for part in pattern.split("/"):
+        if part:
+            paths = [below for path in paths for below in matching_entries(path, part, root)]
+    return sorted(path for path in paths if (root / path / CONFIG).exists())
+
+
+def matching_entries(path: str, part: str, root: Path) -> list[str]:
+    """The entries of a directory that a part of a pattern stands for, each below the directory's path."""
+    if any(sign in part for sign in SIGNS):
+        names = [name for name in alike(entries(root / path), part) if part.startswith(".") or not name.startswith(".")]
+    else:
+        names = [part] if is_directory(root / path / part) else []
+    return [os.path.join(path, name) for name in names]  # noqa: PTH118 - `./runs` stays as it was written
+
+
+def alike(names: Iterable[str], pattern: str) -> list[str]:
+    """The names that a pattern stands for, with its brackets as they are if there are any such.
+
+    >>> alike(["a[1]", "a1"], "a[1]*"), alike(["a1", "a2"], "a[1]")
+    (['a[1]'], ['a1'])
+    """
+    known = list(names)
+    literal = [name for name in known if fnmatchcase(name, pattern.replace("[", "[[]"))]
+    return literal or [name for name in known if fnmatchcase(name, pattern)]
+
+
+def entries(directory: Path) -> list[str]:
+    try:
+        return [path.name for path in directory.iterdir()]
+    except OSError:
+        return []

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from training.checkpoints.checkpoint import CONFIG, WEIGHTS, read_config, read_resume, read_weights
-from training.common.atomic_files import check_name
 from training.common.errors import UserError
 from training.config.config import RunConfig
 from training.config.parse import differences, to_dict
@@ -17,10 +16,8 @@ def check(config: RunConfig, directory: Path, *, resume: bool, force: bool) -> N
     """Refuse a directory that holds something else than this run is about to make.
 
     Raises:
-        UserError: it holds another run, or a run while neither `resume` nor `force` was asked for, or other files; or
-            its name is no text.
+        UserError: it holds another run, or a run while neither `resume` nor `force` was asked for, or other files.
     """
-    check_name(directory)
     if directory.is_file():
         raise UserError(f"--out {directory} is a file; a directory is needed")
     if not directory.exists() or all(path.name.startswith(".") for path in directory.iterdir()):

@@ -5,6 +5,7 @@ Files of programs that kept no hash yet are read as they are.
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from training.common.atomic_files import check_name, check_plain, write_atomically
+from training.common.atomic_files import kind_of_file, open_plain, write_atomically
 from training.common.errors import UserError
+from training.common.file_kinds import SAFETENSORS
 
 SEAL = "sha256"
+LARGEST_HEADER = 2**22  # bytes; a run of 12 layers has a few ten thousand, and each takes some twenty bytes of memory
 
 Tensors = dict[str, Tensor]
 Metadata = dict[str, str]
@@ -63,16 +66,35 @@ def read_metadata(path: Path) -> Metadata:
 
 
 def read(path: Path, *, tensors: bool = True) -> tuple[Tensors, Metadata]:
-    check_name(path)
     try:
-        check_plain(path)
-        with safe_open(path, "pt") as file:  # checks that the tensors which its header announces are there
-            names = file.keys() if tensors else ()
-            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+        with open_plain(path) as handle:
+            check_header(handle)
+            with safe_open(readable_name(path, handle), "pt") as file:  # checks that what its header announces is there
+                names = file.keys() if tensors else ()
+                return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
     except FileNotFoundError:
         raise
     except (OSError, SafetensorError, ValueError, MemoryError) as error:
-        raise UserError(f"{path} is damaged: {first_line(error)}") from None
+        kind = kind_of_file(path)
+        reason = first_line(error) if kind in (None, SAFETENSORS) else f"it is {kind}, not safetensors"
+        raise UserError(f"{path} is damaged: {reason}") from None
+
+
+def check_header(handle: int) -> None:
+    """Refuse a header that takes many times its size in memory when it is read.
+
+    Raises:
+        ValueError: it is larger than any of ours.
+    """
+    n_bytes = int.from_bytes(os.pread(handle, 8, 0), "little")
+    if n_bytes > LARGEST_HEADER:
+        raise ValueError(f"its header announces {n_bytes} bytes, and none of ours has more than {LARGEST_HEADER}")
+
+
+def readable_name(path: Path, handle: int) -> str:
+    """A name by which safetensors can open a file: it takes UTF-8 only, so that of the handle where the path is not."""
+    is_text = not any("\ud800" <= letter <= "\udfff" for letter in str(path))
+    return str(path) if is_text else f"/dev/fd/{handle}"
 
 
 def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 
+from training.common.terminal import one_line
+
 
 class UserError(ValueError):
     """The input is wrong: the message is one line that names what was given and what is valid (exit 2)."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))  # what was given may hold line breaks
+        super().__init__(one_line(message))
 
 
 class CheckError(RuntimeError):

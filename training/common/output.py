@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import rich.table
 from rich.console import Console
 
-from training.common.atomic_files import write_atomically
+from training.common.atomic_files import check_writable, write_text
 from training.common.errors import UserError
+from training.common.spreadsheets import without_formulae
+from training.common.terminal import printable
 
 if TYPE_CHECKING:  # `interp doctor` prints with what is here, and must be able to say that pandas is missing
     import pandas as pd
@@ -63,7 +65,7 @@ def print_table(
     """A table on stdout between its title and its caption; the first column is text, the others align to the right."""
     width = None if Console().is_terminal else 120
     console = Console(width=width, markup=False, highlight=False)  # no markup: E[y²] is not a style
-    for part in (title, drawn(header, rows, align), caption):
+    for part in (printable(title), drawn(header, rows, align), printable(caption)):
         console.print(part)
 
 
@@ -73,9 +75,9 @@ def drawn(
     """The lines and cells of a table."""
     table = rich.table.Table()
     for place, column in enumerate(header):
-        table.add_column(column, justify=align if place else "left")
+        table.add_column(printable(column), justify=align if place else "left")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     return table
 
 
@@ -110,9 +112,7 @@ def prepare_directory(directory: Path) -> Path:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / ".writable"
-        probe.touch()
-        probe.unlink()
+        check_writable(directory)
     except OSError as error:
         raise UserError(f"cannot write to '{directory}': {error.strerror}") from None
     return directory
@@ -135,9 +135,5 @@ def file_names(names: Iterable[str]) -> list[str]:
 
 
 def write_table(table: "pd.DataFrame", path: Path) -> None:
-    write_text(table.to_csv(index=False, float_format="%.8g"), path)
-
-
-def write_text(text: str, path: Path) -> None:
-    """Write a text, whole or not at all; of a name that is not UTF-8 the odd bytes are shown as such."""
-    write_atomically(path, text.encode(errors="backslashreplace"))
+    """Write a table as CSV, in which no cell is a formula of a spreadsheet."""
+    write_text(without_formulae(table).to_csv(index=False, float_format="%.8g"), path)

@@ -8,6 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from training.common.terminal import printable
+
 
 def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> "tqdm[Any]":
     """tqdm with the bar that fits: text on a terminal, a widget in a notebook (text without ipywidgets), or none.
@@ -16,11 +18,12 @@ def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> "tqdm
 
     Args:
         iterable: what to go through; None for a bar that is advanced by hand.
-        options: of `tqdm.tqdm`.
+        options: of `tqdm.tqdm`; texts without control characters.
 
     >>> list(progress_bar(range(2), desc="quiet where nobody watches"))
     [0, 1]
     """
+    options = {key: printable(value) if isinstance(value, str) else value for key, value in options.items()}
     if not in_notebook():
         return tqdm(iterable, **{"disable": None, **options})
     silenced = bool(options.pop("disable", None) or os.environ.get("TQDM_DISABLE"))  # widgets do not ask the variable

@@ -15,9 +15,11 @@ from itertools import takewhile
 from pathlib import Path
 from subprocess import Popen
 
+from training.common.atomic_files import open_own, open_plain
 from training.common.interruption import Interruption
 
 POLL = 0.2  # seconds
+LONGEST = 2**16  # bytes at the end of a log in which its last words are
 LOST = -1000  # the exit code of a task whose machine is gone
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 THREAD_POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -51,7 +53,7 @@ class Task:
         It has a process group of its own: an interruption at the keyboard reaches this process, which passes it on
         once, and not the other one as well, whose second signal would be the order to stop at once.
         """
-        with self.log.open("ab") as log:
+        with os.fdopen(open_own(self.log, os.O_WRONLY | os.O_APPEND), "ab") as log:
             log.write(f"$ {self.shown}\n".encode())
             log.flush()
             return Popen(
@@ -77,9 +79,18 @@ def import_path() -> str:
 
 def last_words(log: Path, count: int) -> list[str]:
     """The last lines that a process has left in its log, without empty ones."""
-    text = log.read_text(errors="replace") if log.exists() else ""
-    lines = takewhile(lambda line: not line.startswith("$ "), reversed(text.splitlines()))
+    lines = takewhile(lambda line: not line.startswith("$ "), reversed(end_of(log).splitlines()))
     return [line for line in lines if line.strip()][:count][::-1]
+
+
+def end_of(log: Path) -> str:
+    """The last `LONGEST` bytes of a log, as text; none where there is no plain file."""
+    try:
+        with open_plain(log) as handle:
+            size = os.fstat(handle).st_size
+            return os.pread(handle, LONGEST, max(0, size - LONGEST)).decode(errors="replace")
+    except (FileNotFoundError, ValueError):
+        return ""
 
 
 class Queue(ABC):
