@@ -10,14 +10,17 @@ import sys
 from contextlib import suppress
 from importlib.metadata import entry_points
 from io import TextIOWrapper
+from pathlib import Path
 from typing import NoReturn
 
 import typer
 from typer.exceptions import TyperException
 
 from training.common.errors import CheckError, UserError
+from training.common.terminal import one_line
 
 GROUP = "interp.commands"
+BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it of a program whose reader has gone
 PANELS = {"training": "Make models", "interp": "Open models", "analyses": "Ask questions"}
 
 
@@ -39,13 +42,19 @@ def build() -> typer.Typer:
 
 
 def main() -> NoReturn:
-    """Run the command line. Exit codes: 0 done, 1 a self-check failed, 2 the input is wrong, 130 interrupted."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal may lack ², and a path may be no text
+    """Run the command line.
+
+    Exit codes: 0 done, 1 a self-check failed, 2 the input is wrong, 130 interrupted, 141 the reader of the output has
+    gone.
+    """
+    prepare_streams()
     try:
-        code = build()(standalone_mode=False)
+        check_current_directory()
+        code = run()
         print(end="", flush=True)
+    except BrokenPipeError:
+        discard_output()
+        sys.exit(BROKEN_PIPE)
     except CheckError as error:
         fail(error, 1)
     except UserError as error:
@@ -60,6 +69,54 @@ def main() -> NoReturn:
             raise
         fail(UserError(said), 2)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def prepare_streams() -> None:
+    """Give the process all three standard streams, each of which can print everything.
+
+    A closed one becomes the null device: the next file that is opened would take its place, and what is printed on
+    stderr would go to stdout.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    while null <= 2:  # the lowest number that is free
+        null = os.open(os.devnull, os.O_RDWR)
+    os.close(null)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - open as long as the process
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may lack ², and a path may be no text
+
+
+def check_current_directory() -> None:
+    """Refuse to run in a directory that has been deleted, where libraries crash when they are imported.
+
+    Raises:
+        UserError: it has.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UserError("the current directory has been deleted: change to one that exists") from None
+
+
+def run() -> object:
+    """Build the application and run one command; what the command returns.
+
+    Raises:
+        BrokenPipeError: nobody reads the output any more; typer makes it an exit with code 1.
+    """
+    try:
+        return build()(standalone_mode=False)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):
+            raise stop.__context__ from None
+        raise
+
+
+def discard_output() -> None:
+    """Send what is left of the output nowhere; Python would complain about it once more when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def what_the_system_refused(error: Exception) -> str | None:
@@ -78,9 +135,9 @@ def what_the_system_refused(error: Exception) -> str | None:
 def fail(error: Exception, code: int) -> NoReturn:
     message = error.format_message() if isinstance(error, TyperException) else str(error)
     with suppress(OSError):  # nobody may be left to read it
-        print(f"interp: {' '.join(message.split())}", file=sys.stderr)
+        print(f"interp: {one_line(message)}", file=sys.stderr)
     try:
         print(end="", flush=True)
-    except OSError:  # what is left of the output has nowhere to go, and Python would say so once more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError:
+        discard_output()
     sys.exit(code)

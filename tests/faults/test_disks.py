@@ -118,10 +118,10 @@ def test_a_file_may_be_called_as_long_as_the_disk_allows(tmp_path, length):
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
 
-def interp(*arguments: str, stdout: int, **more) -> "subprocess.CompletedProcess[str]":
+def interp(*arguments: str, stdout: int, stderr: int = subprocess.PIPE, **more) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **more}
     command = [sys.executable, "-m", "interp", *arguments]
-    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    return subprocess.run(command, stdout=stdout, stderr=stderr, text=True, env=environment, check=False)
 
 
 def test_an_output_that_is_full_is_exit_2():
@@ -137,7 +137,36 @@ def test_an_output_that_nobody_reads_is_no_traceback():
     done = interp("zoo", "list", stdout=writer)
     os.close(writer)
     assert done.stderr == ""
-    assert done.returncode == 1
+    assert done.returncode == 141
+
+
+def test_an_error_keeps_its_exit_code_where_nobody_reads_it():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = interp("zoo", "path", "nothing", stdout=writer, stderr=writer)
+    os.close(writer)
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_stream_gives_nothing_to_the_other_one(closed):
+    """`2>&-`: the message does not go to stdout, nor does a table go to stderr."""
+    words = {1: "zoo list --json", 2: "zoo path nothing"}[closed]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = ["sh", "-c", f'exec "$0" -m interp {words} {closed}>&-', sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (done.stdout, done.stderr) == ("", "")
+    assert done.returncode == {1: 0, 2: 2}[closed]
+
+
+def test_a_directory_that_has_been_deleted_is_one_line(tmp_path):
+    (tmp_path / "gone").mkdir()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = ["sh", "-c", 'cd "$1" && rmdir "$1" && exec "$0" -m interp score --ckpt x', sys.executable]
+    command = [*command, str(tmp_path / "gone")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.stderr == "interp: the current directory has been deleted: change to one that exists\n"
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 def test_an_output_that_knows_only_ascii_is_no_traceback():
