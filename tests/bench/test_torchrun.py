@@ -1,6 +1,7 @@
 """The bench of data-parallel steps shares gradients where it says so, and nowhere else."""
 
 import json
+import subprocess
 
 import pytest
 import torchrun
@@ -13,6 +14,18 @@ def test_processes_of_one_run_end_with_the_same_weights_and_runs_of_their_own_do
     assert found["rate"] > 0
     first, second = found["weights"]
     assert (first == second) is is_same
+
+
+def test_only_a_whole_document_is_a_result_however_the_processes_ended(monkeypatch):
+    def end_with(stdout):
+        ended = subprocess.CompletedProcess([], 1, stdout, "terminate called without an active exception")
+        monkeypatch.setattr(torchrun.subprocess, "run", lambda *_, **__: ended)
+        return torchrun.measure_apart("tiny", "shared", 2, 0.2, [])
+
+    assert end_with('{"rate": 1.5, "weights": [1, 1]}\n') == {"rate": 1.5, "weights": [1, 1]}
+    for cut in ("", '{"rate": 1.5, "wei'):
+        with pytest.raises(SystemExit, match="terminate called"):
+            end_with(cut)
 
 
 def test_cores_that_cannot_share_a_batch_are_refused_before_anything_starts(monkeypatch):

@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -92,11 +92,23 @@ def measure_here(preset: str, way: Way, n_cores: int, seconds: float, settings: 
             training_step(state, config, step_batch(config, schedule, state), predict)
             steps += 1
         took = time.perf_counter() - began
-    rate, weights = steps * batch_size / took, sum(float(each.double().sum()) for each in state.model.parameters())
+    rate = steps * batch_size / took
+    weights = sum(float(parameter.detach().double().sum()) for parameter in state.model.parameters())
     found: list[Any] = [None] * n_processes
     dist.all_gather_object(found, (rate, weights))
     dist.destroy_process_group()
     return {"rate": sum(rate for rate, _ in found), "weights": [weights for _, weights in found]}
+
+
+def end_worker() -> NoReturn:
+    """End this process without Python's finalisation.
+
+    DistributedDataParallel keeps the process group, and with it gloo's threads, beyond `destroy_process_group`. Where one
+    of them asks for the interpreter while it is finalised, as happens on a busy machine, the process aborts.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def goes_on(began: float, seconds: float, way: Way) -> bool:
@@ -114,9 +126,10 @@ def measure_apart(preset: str, name: str, n_cores: int, seconds: float, settings
     start += [str(WAYS[name].processes(n_cores)), __file__, "--one", asked]
     environment = {**os.environ, "OMP_NUM_THREADS": str(n_cores)}
     done = subprocess.run(start, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
+    try:
+        return json_format.loads(done.stdout)  # whole, it is the result, however the processes ended after it
+    except ValueError:
         sys.exit(done.stderr)
-    return json_format.loads(done.stdout)
 
 
 def compare(
@@ -164,7 +177,7 @@ def bench(
         found = measure_here(preset, WAYS[name], n_cores, *rest)
         if os.environ["RANK"] == "0":
             output.print_json(found)
-        return
+        end_worker()
     n_cores, names = os.cpu_count() or 1, options.split_names("--presets", presets)
     for name in names:
         batch_size = from_preset(name, "mixed", 0, settings or []).recipe.batch_size
