@@ -8,6 +8,9 @@
 
 The general path for any site is `model(prompt, edits)`; all must agree with each other and with HookedTransformer's
 hooks (tests/interp/model/test_engine.py).
+
+Equal bits are promised for the same computation only. Predictions that are computed in other shapes (more variants in a
+pass, another first layer, fewer pairs) differ by rounding, at most 1e-6 of the largest (concepts/limits.md).
 """
 
 from collections.abc import Mapping, Sequence
@@ -296,8 +299,10 @@ def layer_edits(
 
 
 def replaced(mask: Bool[Tensor, "variant ..."], substitute: Float[Tensor, "..."], n_variants: int) -> Edit:
+    """Contiguous, because the layout chooses the product behind it: one, or one per prompt, rounded otherwise."""
+
     def edit(activation: Float[Tensor, "variant_batch ..."]) -> Float[Tensor, "variant_batch ..."]:
-        return torch.where(mask, substitute, activation.unflatten(0, (n_variants, -1))).flatten(0, 1)
+        return torch.where(mask, substitute, activation.unflatten(0, (n_variants, -1))).flatten(0, 1).contiguous()
 
     return edit
 

@@ -136,7 +136,8 @@ def test_without_any_head_a_prediction_knows_its_own_token_only(mode):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("site", SITES)
-def test_the_empty_set_changes_nothing_bit_for_bit(device, site):
+def test_the_empty_set_changes_nothing(device, site):
+    """Bit for bit where nothing is computed again; the direct effect reads all variants out in one larger product."""
     model, test, other = subject(device)
     run, given, nothing = trace(model, test), given_by(model, other, site=site), removal(model, [(), ()], site)
     for points in (slice(None), slice(2, 4)):
@@ -144,7 +145,7 @@ def test_the_empty_set_changes_nothing_bit_for_bit(device, site):
         for freeze_ln in (False, True):
             found = predict_without(model, run, nothing, given, points=points, freeze_ln=freeze_ln)
             assert torch.equal(found, intact)
-    assert torch.equal(direct_without(model, run, nothing, given), predictions_of(model, run).expand(2, -1, -1))
+    assert_same(direct_without(model, run, nothing, given), predictions_of(model, run).expand(2, -1, -1), 1e-6)
 
 
 @given(components=some, seed=st.integers(0, 99))
