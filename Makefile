@@ -6,7 +6,7 @@ ZOO := $(foreach seed,0 1 2 3 4,$(CURRICULA:%=%-$(seed)))
 OF_mixed := --set record.snapshots=48
 OF_random := $(OF_mixed)
 
-.PHONY: install demo test test-slow coverage mutants bench lint notebooks docs figures zoo $(ZOO:%=zoo-%) zoo-inherited study-runs lock clean
+.PHONY: install demo test test-slow test-machines coverage mutants bench lint notebooks docs figures zoo $(ZOO:%=zoo-%) zoo-inherited study-runs lock clean
 
 # Modules are compiled once, when they are first imported, and not all of them at installation: most never are. So
 # compiled ones have to be kept, and `install` imports those that take seconds.
@@ -36,13 +36,16 @@ test: lint
 test-slow: install
 	$(BIN)/python -m pytest -m slow -n auto
 
-# Which lines and branches of the packages the tests reach, the emptiest files first. Without two tests that coverage
-# itself upsets: it writes a file where a command may not, and takes the time of a fast one.
+# The numerical tests, and the digits that commands print, as other processors, thread counts and loads give them.
+test-machines: install
+	$(BIN)/python tests/machines/run.py
+
+# Which lines and branches of the packages the tests reach, the emptiest files first. Without a test that coverage
+# itself upsets: it writes a file where a command may not.
 coverage: install
 	rm -rf build/coverage
 	$(BIN)/coverage run -m pytest -m "not slow" -n auto \
-		--deselect tests/training/loop/test_robustness.py::test_a_file_that_cannot_grow_is_one_line_and_costs_nothing \
-		--deselect tests/test_cli.py::test_help_is_fast_and_imports_nothing_heavy
+		--deselect tests/training/loop/test_robustness.py::test_a_file_that_cannot_grow_is_one_line_and_costs_nothing
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

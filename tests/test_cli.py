@@ -26,23 +26,18 @@ COMMANDS += [["history"], ["classes"], ["upgrade"], ["doctor"]]
 COMMANDS += [["study", name] for name in STUDIES]
 
 
-def test_help_is_fast_and_imports_nothing_heavy():
+def test_help_imports_little_and_nothing_heavy():
+    """That is what makes it fast, on any machine: 380 modules, most of them of rich, where torch has 1,100."""
     code = (
-        "import sys, time; start = time.perf_counter(); sys.argv = ['interp', '--help']\n"
+        "import sys; sys.argv = ['interp', '--help']\n"
         "from interp.cli import main\n"
         "try: main()\n"
         "except SystemExit as stop: assert not stop.code\n"
-        "heavy = set('torch transformer_lens matplotlib pandas numpy scipy'.split()) & set(sys.modules)\n"
-        "assert not heavy, heavy"
+        "heavy = set('torch transformer_lens matplotlib pandas numpy scipy sklearn'.split()) & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "assert len(sys.modules) < 500, len(sys.modules)"
     )
-    best = min(timed([sys.executable, "-c", code]) for _ in range(3))
-    assert best < 0.5
-
-
-def timed(command: list[str]) -> float:
-    start = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
-    return time.perf_counter() - start
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
