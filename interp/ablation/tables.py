@@ -1,5 +1,7 @@
 """What `interp ablate` prints of every design, as tables for people."""
 
+import math
+
 import numpy as np
 import pandas as pd
 
@@ -49,9 +51,18 @@ def ablation_table(result: Ablation) -> Table:
         f"effect of {done}: share of the way from the intact model to the no-context optimum, pairs {points}; direct: "
         "without reactions; LN frozen: with the LayerNorm scales of the intact run; null: mean effect of layer-matched "
         f"sets without these heads, on the first {result.protocol.n_compared} of {result.n_prompts} prompts, "
-        f"seed {result.seed}; float64 differs by {result.spot_check:.0e}"
+        f"seed {result.seed}; float64 differs by less than {power_of_ten_above(result.spot_check):.0e}"
     )
     return Table(result.title, header, rows, caption)
+
+
+def power_of_ten_above(difference: float) -> float:
+    """A bound of a rounding error, whose digits are another machine's next time.
+
+    >>> power_of_ten_above(7e-7), power_of_ten_above(0.0)
+    (1e-06, 1e-16)
+    """
+    return 10.0 ** math.ceil(math.log10(max(difference, 1e-16)))
 
 
 def cumulative_table(result: CumulativeAblation) -> Table:
