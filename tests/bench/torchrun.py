@@ -103,8 +103,8 @@ def measure_here(preset: str, way: Way, n_cores: int, seconds: float, settings: 
 def end_worker() -> NoReturn:
     """End this process without Python's finalisation.
 
-    DistributedDataParallel keeps the process group, and with it gloo's threads, beyond `destroy_process_group`. Where one
-    of them asks for the interpreter while it is finalised, as happens on a busy machine, the process aborts.
+    DistributedDataParallel keeps the process group, and with it gloo's threads, beyond `destroy_process_group`. Where
+    one of them asks for the interpreter while it is finalised, as happens on a busy machine, the process aborts.
     """
     sys.stdout.flush()
     sys.stderr.flush()
