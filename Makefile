@@ -6,7 +6,7 @@ ZOO := $(foreach seed,0 1 2 3 4,$(CURRICULA:%=%-$(seed)))
 OF_mixed := --set record.snapshots=48
 OF_random := $(OF_mixed)
 
-.PHONY: install demo test test-slow test-machines coverage mutants bench lint notebooks docs figures zoo $(ZOO:%=zoo-%) zoo-inherited study-runs lock clean
+.PHONY: install demo test test-quick test-slow test-machines coverage mutants bench lint notebooks docs figures zoo $(ZOO:%=zoo-%) zoo-inherited study-runs lock clean
 
 # Modules are compiled once, when they are first imported, and not all of them at installation: most never are. So
 # compiled ones have to be kept, and `install` imports those that take seconds.
@@ -30,8 +30,18 @@ lint: install
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
+# Workers take contiguous halves of the suite, so that a file's fixtures are made by one of them.
 test: lint
-	$(BIN)/python -m pytest -m "not slow" -n auto
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
+
+# For the loop while editing: formulae, sentences, configuration, prompts and the model, without trained runs, commands
+# or TransformerLens.
+test-quick: install
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -q -m "not slow" -n auto --dist worksteal training interp analyses \
+		$(addprefix tests/interp/test_,$(addsuffix .py,heads interventions nulls positions seeds stats verdict)) \
+		$(addprefix tests/training/test_,$(addsuffix .py,config curriculum prompts transformer)) \
+		$(addprefix tests/analyses/test_,$(addsuffix .py,agreement within))
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow -n auto

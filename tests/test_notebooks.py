@@ -9,6 +9,10 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 SOURCES = sorted(FOLDER.glob("*.py"))
+IN_CI = ("01_quickstart", "08_with_transformer_lens")
+"""Executed by every `make test`: the first that is opened, and the only one whose other library may change. All eight
+take five minutes of a core, and what the others call is tested elsewhere."""
+EACH = [pytest.param(path, id=path.stem, marks=() if path.stem in IN_CI else pytest.mark.slow) for path in SOURCES]
 
 
 def test_there_are_notebooks_and_every_one_is_a_pair():
@@ -29,7 +33,7 @@ def test_the_executed_notebook_is_its_source_with_outputs(source):
     assert "widgets" not in executed.metadata  # progress bars: TQDM_DISABLE=1, as in `make notebooks`
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", EACH)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the kernel's plumbing
 def test_the_notebook_runs_and_its_assertions_hold(source):
     NotebookClient(jupytext.read(source), timeout=300, kernel_name="python3").execute(cwd=FOLDER)

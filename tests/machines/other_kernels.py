@@ -1,10 +1,11 @@
-"""A pytest plugin that makes this machine compute like another: matrix products that add up in another order.
+"""A pytest plugin that makes this machine compute like another: some matrix products add up in another order.
 
     python -m pytest -p other_kernels ...
 
-Kernels are chosen by processor, shape and layout, and each adds up in an order of its own. Here the order is a
-permutation of the inner dimension, drawn from the shapes and strides of the factors: the same computation gives the
-same bits, and computations of different shapes or layouts differ as they do between kernels, on any machine.
+A processor has several kernels, chosen by shape and layout, and each adds up in an order of its own. Here there are
+two: one is the machine's own, the other permutes the inner dimension, and the shapes and strides of the factors choose
+between them. So the same computation gives the same bits, and computations of different shapes or layouts may differ,
+on any machine.
 """
 
 import warnings
@@ -22,8 +23,9 @@ library = torch.library.Library("aten", "IMPL")
 
 @cache
 def summation_order(n: int, key: tuple[Any, ...]) -> Tensor:
-    seed = hash(key) % 2**31  # of integers only, which hash alike in every process
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    if hash(key) % 2:  # hashes of integers are the same in every process
+        return torch.arange(n)
+    return torch.randperm(n, generator=torch.Generator().manual_seed(n))
 
 
 def permute_inner_dimension(operator: str) -> None:
