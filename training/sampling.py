@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from training.common.errors import UserError
+from training.common.library_defaults import library_defaults
 from training.config.config import RunConfig
 from training.tasks.function_classes import function_class
 from training.tasks.function_classes.base import Weights
@@ -73,6 +74,7 @@ def sample_prompts(
     ).prompts
 
 
+@library_defaults()
 def sample_functions(
     config: RunConfig,
     name: str,
@@ -99,6 +101,7 @@ def sample_functions(
     return Sampled(prompts, weights)
 
 
+@library_defaults()
 def crossed_prompts(
     config: RunConfig, name: str, functions: torch.Generator, inputs: torch.Generator, n_prompts: int
 ) -> Prompts:
@@ -121,6 +124,7 @@ def draw(
     return Draw(source.sample(generator, n_prompts, n_points, n_dims, config.data.rotation), weights)
 
 
+@library_defaults()
 def shifted_queries(
     config: RunConfig,
     name: str,

@@ -38,6 +38,7 @@ from interp.statistics.effects import (
 )
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError, one_of
+from training.common.library_defaults import library_defaults
 from training.common.output import Table, write_table
 from training.common.progress import progress_bar
 from training.common.table_rows import distinct
@@ -162,6 +163,7 @@ class Ablation(Shown):
             write_table(table, directory / f"ablation{name}.csv")
 
 
+@library_defaults()
 def ablate(
     checkpoint: Checkpoint,
     sets: Sequence[HeadSet],

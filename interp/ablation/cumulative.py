@@ -18,6 +18,7 @@ from interp.display.result import Drawn, Shown
 from interp.model.heads import Head, head_set, show
 from interp.statistics.effects import interval_of, permutation_p
 from training.checkpoints.checkpoint import Checkpoint
+from training.common.library_defaults import library_defaults
 from training.common.output import Table, write_table
 from training.config.config import stream_seed
 
@@ -59,6 +60,7 @@ class CumulativeAblation(Shown):
         write_table(self.area, directory / "cumulative_area.csv")
 
 
+@library_defaults()
 def cumulative(
     checkpoint: Checkpoint,
     order: Sequence[Head],

@@ -20,6 +20,7 @@ from interp.model.heads import Head, HeadSet, head_set, show
 from interp.statistics.effects import holm, interval_of
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
+from training.common.library_defaults import library_defaults
 from training.common.output import Table, write_table
 
 Rows = list[dict[str, Any]]
@@ -68,6 +69,7 @@ class PairAblation(Shown):
         write_table(self.table, directory / "pairs.csv")
 
 
+@library_defaults()
 def pairs(
     checkpoint: Checkpoint,
     heads: HeadSet,

@@ -13,9 +13,11 @@ from interp.model.heads import HeadSet, show
 from interp.statistics.effects import holm, interval_of, permutation_p
 from interp.statistics.seeds import independent_seeds, null_means, t_interval
 from training.checkpoints.checkpoint import Checkpoint
+from training.common.library_defaults import library_defaults
 from training.config.config import stream_seed
 
 
+@library_defaults()
 def pooled(
     checkpoints: Sequence[Checkpoint],
     ablations: Sequence[Ablation],

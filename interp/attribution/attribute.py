@@ -29,6 +29,7 @@ from interp.patching.sites import check_site
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights, percentile_interval
 from training.common.errors import UserError
+from training.common.library_defaults import library_defaults
 from training.common.output import Table, write_table
 from training.common.progress import progress_bar
 from training.config.config import stream_seed
@@ -103,6 +104,7 @@ class Attribution(Shown):
             write_table(self.compared, directory / "receipt_pairs.csv")
 
 
+@library_defaults()
 def attribute(
     checkpoint: Checkpoint,
     classes: Sequence[str] | None = None,
@@ -149,6 +151,7 @@ def attribute(
     return measured(checkpoint, names, target, methods, question, n_receipt, site)
 
 
+@library_defaults()
 def attribute_edges(
     checkpoint: Checkpoint,
     classes: Sequence[str] | None = None,

@@ -35,6 +35,7 @@ from interp.statistics.effects import Effect, permutation_p
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights
 from training.common.errors import CheckError, UserError
+from training.common.library_defaults import library_defaults
 from training.common.output import Table, records, write_table
 from training.common.progress import progress_bar
 from training.config.config import stream_seed
@@ -144,6 +145,7 @@ class Circuits(Shown):
         write_table(self.edges, directory / "circuit_edges.csv")
 
 
+@library_defaults()
 def circuits(
     checkpoint: Checkpoint,
     classes: Sequence[str] | None = None,

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from training.checkpoints.checkpoint import Checkpoint, load
+from training.common.library_defaults import library_defaults
 from training.config.config import ModelConfig
 from training.model.transformer import LN_EPS, Transformer
 
@@ -24,6 +25,7 @@ class HookedPromptTransformer(HookedTransformer):
         return embed + pos_embed, None, None, None
 
 
+@library_defaults()
 def hooked(source: str | Path | Checkpoint | Transformer, device: str = "cpu") -> HookedPromptTransformer:
     """A checkpoint (or a model in memory) as a HookedTransformer that takes prompts.
 

@@ -27,6 +27,7 @@ from interp.patching.sites import SITES, Given, Patch, Variant, check_site, head
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights, percentile_interval
 from training.common.errors import UserError, one_of
+from training.common.library_defaults import library_defaults
 from training.common.output import Table, records, write_table
 from training.common.progress import progress_bar
 from training.common.table_rows import distinct
@@ -116,6 +117,7 @@ class PatchMap(Shown):
         write_table(self.ends, directory / "patching_ends.csv")
 
 
+@library_defaults()
 def patch(
     checkpoint: Checkpoint,
     classes: Sequence[str] | None = None,

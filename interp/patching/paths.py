@@ -31,6 +31,7 @@ from interp.statistics.effects import TIE, UNDEFINED, interval_of
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights
 from training.common.errors import UserError
+from training.common.library_defaults import library_defaults
 from training.common.output import Table, write_table
 from training.common.progress import progress_bar
 from training.config.config import stream_seed
@@ -79,6 +80,7 @@ class PathEffects(Shown):
         write_table(self.ends, directory / "paths_ends.csv")
 
 
+@library_defaults()
 def path_effects(
     checkpoint: Checkpoint,
     senders: Sequence[HeadSet],

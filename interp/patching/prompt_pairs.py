@@ -15,6 +15,7 @@ from torch import Tensor
 from interp.ablation.reference_activations import partner_prompts
 from training.common.digits import whole
 from training.common.errors import UserError, one_of
+from training.common.library_defaults import library_defaults
 from training.config.config import RunConfig, stream_seed
 from training.evaluation.evaluate import evaluation_prompts
 from training.tasks.function_classes import function_class
@@ -171,6 +172,7 @@ def parse_corruption(text: str) -> tuple[Corruption, int | None]:
     return CORRUPTIONS[name], number
 
 
+@library_defaults()
 def prompt_pairs(
     config: RunConfig, name: str, corruption: str, *, n_prompts: int, seed: int, examples: int | None = None
 ) -> PromptPairs:

@@ -27,6 +27,7 @@ from interp.readouts.stream import activations, token_positions
 from interp.scores.score import score
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights
+from training.common.library_defaults import library_defaults
 from training.common.output import Table, write_table
 from training.common.progress import progress_bar
 from training.config.config import stream_seed
@@ -79,6 +80,7 @@ class HeadDecoding(Shown):
         write_table(self.agreement, directory / "heads_agreement.csv")
 
 
+@library_defaults()
 def decode_heads(
     checkpoint: Checkpoint,
     classes: Sequence[str] | None = None,

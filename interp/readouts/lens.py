@@ -33,6 +33,7 @@ from interp.readouts.stream import Stage, Token, read_stream, stages, token_posi
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights, percentile_interval
 from training.common.errors import UserError
+from training.common.library_defaults import library_defaults
 from training.common.output import Table, write_table
 from training.common.progress import progress_bar
 from training.config.config import RunConfig, stream_seed
@@ -96,6 +97,7 @@ class Lens(Shown):
         return plot_lens(self)
 
 
+@library_defaults()
 def lens(
     checkpoint: Checkpoint,
     classes: Sequence[str] | None = None,

@@ -32,6 +32,7 @@ from interp.readouts.targets import CLASS, check_targets, one_hot, values
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights, percentile_interval
 from training.common.errors import UserError, one_of
+from training.common.library_defaults import library_defaults
 from training.common.output import Table, write_table
 from training.common.progress import progress_bar
 from training.common.table_rows import distinct
@@ -143,6 +144,7 @@ class Probes(Shown):
         write_table(self.table, directory / "probes.csv")
 
 
+@library_defaults()
 def probe(
     checkpoint: Checkpoint,
     classes: Sequence[str] | None = None,

@@ -45,6 +45,7 @@ from interp.statistics.effects import holm, permutation_p
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights
 from training.common.errors import UserError
+from training.common.library_defaults import library_defaults
 from training.common.output import Table, write_table
 from training.common.progress import progress_bar
 from training.config.config import stream_seed
@@ -102,6 +103,7 @@ class Swaps(Shown):
         write_table(self.null, directory / "swaps_null.csv")
 
 
+@library_defaults()
 def swap(
     checkpoint: Checkpoint,
     classes: Sequence[str] | None = None,

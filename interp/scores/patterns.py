@@ -16,6 +16,7 @@ from interp.scores.kinds import SCORES, chance
 from interp.scores.score import selection_scores, weigh
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
+from training.common.library_defaults import library_defaults
 from training.common.output import Table, number
 from training.evaluation.evaluate import CHUNK, evaluation_prompts
 from training.model.transformer import Transformer
@@ -88,6 +89,7 @@ class Patterns(Shown):
         return slice(first, last + 1)
 
 
+@library_defaults()
 def patterns(
     checkpoint: Checkpoint,
     heads: str | HeadSet = "top:1",

@@ -26,6 +26,7 @@ from interp.scores.weightings import Weighting, open_layer, weighting
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import mean_interval
 from training.common.errors import UserError
+from training.common.library_defaults import library_defaults
 from training.common.output import Table
 from training.common.progress import progress_bar
 from training.config.config import RunConfig, stream_seed
@@ -192,6 +193,7 @@ def score(
     return result
 
 
+@library_defaults()
 def score_all(
     checkpoint: Checkpoint,
     classes: Sequence[str] | None = None,
@@ -260,6 +262,7 @@ def score_all(
     ]
 
 
+@library_defaults()
 def selection_scores(checkpoint: Checkpoint, n_prompts: int = 1024, seed: int = 0) -> Float[np.ndarray, "layer head"]:
     """The retrospective scores by which heads are chosen: mean over the trained classes, on prompts of their own.
 

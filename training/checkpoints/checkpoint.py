@@ -31,6 +31,7 @@ from training.checkpoints.tensor_files import LARGEST_HEADER, first_line, read_m
 from training.common.atomic_files import parse_json, read_parsed, remove_written, write_atomically
 from training.common.digits import whole
 from training.common.errors import UserError, one_of
+from training.common.library_defaults import library_defaults
 from training.config.config import ModelConfig, RunConfig
 from training.config.parse import differences, from_dict, to_dict, without_defaults
 from training.model.transformer import Transformer
@@ -69,6 +70,7 @@ class Checkpoint:
         return f"<Checkpoint {self.name}: step {self.step}, {config.curriculum} over {classes}; {size}>"
 
 
+@library_defaults()
 def load(name: str | Path, device: str = "cpu") -> Checkpoint:
     """Load `DIR`, `DIR@STEP`, `zoo:NAME` or `zoo:NAME@STEP`.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import mean_interval
+from training.common.library_defaults import library_defaults
 from training.common.progress import progress_bar
 from training.config.config import RunConfig, stream_seed
 from training.model.transformer import Transformer
@@ -92,6 +93,7 @@ class Setting:
     seed: int = 0
 
 
+@library_defaults()
 def error_curves(
     checkpoint: Checkpoint,
     classes: Sequence[str],

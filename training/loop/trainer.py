@@ -24,6 +24,7 @@ from training.checkpoints import checkpoint
 from training.checkpoints import run_directory as rundir
 from training.common.errors import UserError
 from training.common.interruption import Interruption
+from training.common.library_defaults import library_defaults
 from training.common.progress import progress_bar
 from training.config.config import RecipeConfig, RunConfig
 from training.config.curriculum import Arm, Schedule
@@ -39,6 +40,7 @@ Batch = list[tuple[Arm, Prompts]]
 Predict = Callable[[Float[Tensor, "batch pos dim"]], Float[Tensor, "batch point"]]
 
 
+@library_defaults()
 def train(
     config: RunConfig, directory: Path, *, device: str = "cpu", resume: bool = False, progress: bool = True
 ) -> int:

@@ -21,6 +21,7 @@ from einops import einsum, rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from training.common.library_defaults import library_defaults
 from training.config.config import ModelConfig
 from training.tasks.prompts import PLAIN, Layout, Positions
 
@@ -283,6 +284,7 @@ class Transformer(nn.Module):
     (torch.Size([5, 6]), torch.Size([5, 3]))
     """
 
+    @library_defaults()
     def __init__(self, config: ModelConfig, generator: torch.Generator | None = None, layout: Layout = PLAIN) -> None:
         super().__init__()
         self.config = config
