@@ -130,8 +130,10 @@ def effect_resamples(
 
 
 def interval_of(value: float, resamples: Float[np.ndarray, " resample"]) -> Effect:
+    """The value with the central 95 % of its resamples, widened to the value where it lies outside of them."""
     low, high = percentile_interval(resamples[:, None])
-    return Effect(float(value), float(low[0]), float(high[0]), float(resamples.std()))
+    ends = float(np.minimum(low[0], value)), float(np.maximum(high[0], value))
+    return Effect(float(value), *ends, float(resamples.std()))
 
 
 def fraction_lost(means: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "row set"]:

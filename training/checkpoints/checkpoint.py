@@ -24,13 +24,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from training.checkpoints.history import HISTORY, RUN, Arm, Row, append_rows, arm_of, history_text, read_history
 from training.checkpoints.tensor_files import LARGEST_HEADER, first_line, read_metadata, read_tensors, write_tensors
 from training.common.atomic_files import parse_json, read_parsed, remove_written, write_atomically
 from training.common.digits import whole
-from training.common.errors import UserError, one_of
+from training.common.errors import CheckError, UserError, one_of
 from training.common.library_defaults import library_defaults
 from training.config.config import ModelConfig, RunConfig
 from training.config.parse import differences, from_dict, to_dict, without_defaults
@@ -76,6 +77,7 @@ def load(name: str | Path, device: str = "cpu") -> Checkpoint:
 
     Raises:
         UserError: there is no such checkpoint, or its files are damaged or do not fit each other.
+        CheckError: its weights are finite, but its predictions are not.
     """
     directory, step = locate(str(name))
     config = read_config(directory)
@@ -85,6 +87,7 @@ def load(name: str | Path, device: str = "cpu") -> Checkpoint:
         raise UserError(f"{path} is not what its name says: it holds the weights of step {found}")
     model = Transformer(config.model, layout=config.layout)
     load_tensors(model, tensors, path)
+    check_predictions(model, path)
     return Checkpoint(str(name), directory, config, found, model.requires_grad_(False).eval().to(device))
 
 
@@ -280,6 +283,19 @@ def load_tensors(model: Transformer, tensors: Mapping[str, Tensor], path: Path) 
     if infinite:
         raise UserError(f"{path} is damaged: {infinite[0]} holds values that are not finite")
     model.load_state_dict(dict(tensors))
+
+
+@torch.no_grad()
+def check_predictions(model: Transformer, path: Path) -> None:
+    """Refuse weights that are finite and nevertheless so large that no error could be measured.
+
+    Raises:
+        CheckError: on a prompt of standard normal numbers a prediction, or its square, is not finite.
+    """
+    shape = model.config.n_ctx, len(model.embed.W_E)
+    squares = model(torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))).square()
+    if not squares.isfinite().all():
+        raise CheckError(f"{path}: the weights are finite, but the predictions or their squares are not (NaN or inf)")
 
 
 def kind_of(tensor: Tensor) -> tuple[object, ...]:

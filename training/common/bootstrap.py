@@ -26,7 +26,15 @@ def percentile_interval(
 def mean_interval(
     values: Float[np.ndarray, "prompt ..."], rng: np.random.Generator
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
-    """95 % interval for the mean over prompts."""
+    """95 % interval for the mean over prompts, which lies in it; NaN for a single prompt.
+
+    >>> mean_interval(np.ones((1, 2)), np.random.default_rng(0))
+    (array([nan, nan]), array([nan, nan]))
+    """
     weights = bootstrap_weights(len(values), rng)
     resamples = weights @ values.reshape(len(values), -1)
-    return percentile_interval(resamples.reshape(-1, *values.shape[1:]))
+    low, high = percentile_interval(resamples.reshape(-1, *values.shape[1:]))
+    if len(values) == 1:
+        return np.full_like(low, np.nan), np.full_like(high, np.nan)
+    mean = values.mean(0)
+    return np.minimum(low, mean), np.maximum(high, mean)

@@ -62,6 +62,8 @@ def train(
     with writing_to(directory), rundir.locked(directory), arithmetic(config.recipe), Interruption() as stop:
         state = (restore(config, directory, device) if resume else None) or new_state(config, device)
         first_step = state.step
+        if first_step == 0:
+            checkpoint.write_config(directory, config)  # first of all files: it makes the directory a run
         checkpoint.forget_after(directory, state.step if state.step else -1)
         bar = progress_bar(
             total=config.recipe.steps,
@@ -86,7 +88,6 @@ def run_steps(
     recorder = Recorder(config, directory, held_out_prompts(config, device), snapshots, bar, started)
     schedule, predict = config.parsed_schedule(), training_predict(state.model, config.recipe)
     if state.step == 0:
-        checkpoint.write_config(directory, config)
         recorder.record(state)
     while state.step < config.recipe.steps:
         training_step(state, config, step_batch(config, schedule, state), predict)
