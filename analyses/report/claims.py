@@ -17,6 +17,7 @@ from interp.ablation.verdict import ATTENDS, HALF, size_of
 from interp.display.text import counted
 from interp.model.heads import heads_above
 from interp.statistics.effects import SIGNIFICANT
+from interp.statistics.p_values import draws_behind, p_number
 from interp.statistics.seeds import independent_seeds
 from training.common.output import records
 from training.evaluation.convergence import FRACTION
@@ -94,9 +95,11 @@ def special(evidence: Evidence) -> Claim:
         possible = [row for row in tests if row["smallest_p"] <= SIGNIFICANT and row["n_controls"]]
     tests = [row for row in tests if not math.isnan(row["p_value"])]
     met = [row for row in tests if row["p_holm"] <= SIGNIFICANT]
-    low, high = spread([row["p_holm"] for row in tests])
     because = f"{what}after Holm p is at most {SIGNIFICANT} in {len(met)} of {counted(len(tests), 'test')}"
-    because += f" ({low:.3g} to {high:.3g})" if tests else ""
+    if tests:
+        ends = (extreme(tests, key=lambda row: row["p_holm"]) for extreme in (min, max))
+        low, high = (p_number(row["p_holm"], draws_behind(row), unadjusted=row["p_value"]) for row in ends)
+        because += f" ({low} to {high})"
     if tests and not possible:
         because += f"; so few sets exist that no p below {min(row['smallest_p'] for row in tests):.3g} is possible"
     return Claim(statement, judged(len(met), len(tests)) if possible else "open", because + ".")

@@ -23,6 +23,7 @@ from interp.display.svg import (
     ticks,
     told,
 )
+from interp.statistics.p_values import draws_behind, p_text
 from training.common.output import interval, number
 
 WIDTH, LEFT, RIGHT = 332, 66, 14
@@ -123,7 +124,7 @@ def effect_mark(row: Row, x: Scale, y: Number) -> list[str]:
     effect, low, high = (float(row.effect[key]) for key in ("effect", "ci_low", "ci_high"))
     said = f"{row.label}, {row.effect['heads']}: {interval(effect, low, high)}"
     if "p_value" in row.effect:
-        said += f"; p {number(row.effect['p_value'])}, after Holm {number(row.effect['p_holm'])}"
+        said += f"; {p_text(row.effect['p_value'], draws_behind(row.effect), holm=row.effect['p_holm'])}"
     place = f"translate({x(effect):.1f} {y:.1f}) rotate(45)"
     diamond = element(
         "rect", told(said), x=-4.5, y=-4.5, width=9, height=9, fill=row.colour, stroke="#ffffff", transform=place

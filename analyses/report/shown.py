@@ -1,9 +1,9 @@
 """Tables for readers: cells as text, each with the value by which its column is sorted."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -14,6 +14,7 @@ from analyses.report.evidence import LEAD, Evidence, ModelEvidence
 from analyses.report.tables import model_rows
 from interp.model.heads import Head, show
 from interp.patching.paths import ALL
+from interp.statistics.p_values import draws_behind, p_number
 from training.common.output import count, interval, number, records
 from training.common.table_rows import where
 
@@ -59,9 +60,13 @@ def steps(x: float) -> Cell:
     return Cell("never" if math.isnan(x) else count(x), float(x))
 
 
-def p_cell(p: float, smallest: float) -> Cell:
-    """p with the smallest that the number of sets allows."""
-    return Cell("–" if math.isnan(p) else f"{p:.3g} (least {smallest:.3g})", float(p))
+def p_cell(row: Mapping[str, Any], null: str = "") -> Cell:
+    """p after Holm with the smallest p that the number of sets allows before it."""
+    p, smallest = row[f"{null}p_holm"], row[f"{null}smallest_p"]
+    if math.isnan(p):
+        return Cell("–", math.nan)
+    text = p_number(p, draws_behind(row, null), unadjusted=row[f"{null}p_value"])
+    return Cell(f"{text} (least {smallest:.3g})", float(p))
 
 
 def t_cell(low: float, high: float) -> Cell:
@@ -86,7 +91,7 @@ def models_table(evidence: Evidence, labels: dict[str, str]) -> Table:
                     value(share, 2),
                     words(scored),
                     with_interval(*(float(row[key]) for key in ("effect", "ci_low", "ci_high"))),  # type: ignore[arg-type]
-                    p_cell(float(row["p_holm"]), float(row["smallest_p"])),  # type: ignore[arg-type]
+                    p_cell(row),
                 )
             )
     columns = (
@@ -111,7 +116,7 @@ def pooled_table(evidence: Evidence) -> Table:
             with_interval(row["effect"], row["ci_low"], row["ci_high"]),
             t_cell(row["t_low"], row["t_high"]),
             value(float(row["n_seeds"]), 0),
-            p_cell(row["p_holm"], row["smallest_p"]),
+            p_cell(row),
         )
         for row in records(evidence.pooled)
     ]
@@ -141,8 +146,8 @@ def effects_table(model: ModelEvidence) -> Table:
             Cell(f"{row['n_controls']}{' (all)' if row['exact'] else ''}", float(row["n_controls"])),
             value(row["control_effect"]),
             value(row["control_max"]),
-            p_cell(row["p_holm"], row["smallest_p"]),
-            p_cell(row["size_p_holm"], row["size_smallest_p"]),
+            p_cell(row),
+            p_cell(row, "size_"),
         )
         for row in records(model.ablation.table)
     ]

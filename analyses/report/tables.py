@@ -65,7 +65,8 @@ def model_rows(model: ModelEvidence) -> list[dict[str, object]]:
     rows = []
     for name in model.classes:
         single = records(where(model.singles.table, function_class=name))[0]
-        lead = {key: float("nan") for key in ("effect", "ci_low", "ci_high", "p_value", "smallest_p", "p_holm")}
+        measured = ("effect", "ci_low", "ci_high", "p_value", "smallest_p", "p_holm", "n_controls", "exact")
+        lead = dict.fromkeys(measured, float("nan"))
         if model.ablation is not None:
             (row,) = records(where(model.ablation.table, heads=found, function_class=name, mode=LEAD))
             lead = {key: row[key] for key in lead}

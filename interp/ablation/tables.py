@@ -1,6 +1,7 @@
 """What `interp ablate` prints of every design, as tables for people."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,8 @@ from interp.ablation.cumulative import CumulativeAblation
 from interp.ablation.pairs import PairAblation
 from interp.display.heat_maps import head_map
 from interp.model.heads import head_grid
+from interp.statistics.p_values import draws_behind, p_number
+from training.common.bootstrap import N_RESAMPLES
 from training.common.output import Table, interval, number, records
 from training.common.table_rows import distinct, where
 
@@ -40,7 +43,7 @@ def ablation_table(result: Ablation) -> Table:
             number(row["frozen_effect"]),
             number(row["control_effect"]),
             f"{row['n_controls']}{' (all)' if row['exact'] else ''}",
-            *(number(row[column]) for column in ("p_value", "p_holm", "size_p_value", "norm_p_value")),
+            *p_cells(row),
         ]
         for row in records(result.table)
     ]
@@ -65,6 +68,12 @@ def power_of_ten_above(difference: float) -> float:
     return 10.0 ** math.ceil(math.log10(max(difference, 1e-16)))
 
 
+def p_cells(row: dict[str, Any]) -> list[str]:
+    """p against layer-matched sets, the same after Holm, and p against the two other nulls."""
+    layer, *others = (p_number(row[f"{null}p_value"], draws_behind(row, null)) for null in ("", "size_", "norm_"))
+    return [layer, p_number(row["p_holm"], draws_behind(row), unadjusted=row["p_value"]), *others]
+
+
 def cumulative_table(result: CumulativeAblation) -> Table:
     """The effect at a few numbers of removed heads, and the area."""
     last = max(row["k"] for row in records(result.table))
@@ -84,7 +93,7 @@ def cumulative_table(result: CumulativeAblation) -> Table:
                 *steps,
                 interval(area["area"], area["ci_low"], area["ci_high"]),
                 number(area["random_area"]),
-                number(area["p_value"]),
+                p_number(area["p_value"], area["n_orders"]),
             ]
         )
     order = list(dict.fromkeys(result.table["added"]))
@@ -106,7 +115,7 @@ def pair_table(result: PairAblation, most: int = 12) -> Table:
             f"{row['heads']} {row['function_class']} {row['mode']}",
             *(number(row[column]) for column in ("effect_first", "effect_second", "effect")),
             interval(row["interaction"], row["ci_low"], row["ci_high"]),
-            number(row["p_holm"]),
+            p_number(row["p_holm"], N_RESAMPLES // 2, unadjusted=row["p_value"]),  # two-sided: at least 2 / (n + 1)
         ]
         for row in ranked
     ]
@@ -126,13 +135,18 @@ def pooled_table(table: pd.DataFrame, title: str) -> Table:
             f"{row['function_class']} {row['mode']} {row['points']}",
             interval(row["effect"], row["ci_low"], row["ci_high"]),
             f"[{number(row['t_low'])}, {number(row['t_high'])}]",
+            f"{row['n_half']} [{row['share_low']:.2f}, {row['share_high']:.2f}]",
             f"{number(row['effect_min'])} to {number(row['effect_max'])}",
             f"{row['n_seeds']} ({row['n_checkpoints']})",
-            number(row["p_value"]),
-            number(row["p_holm"]),
+            p_number(row["p_value"], row["n_draws"]),
+            p_number(row["p_holm"], row["n_draws"], unadjusted=row["p_value"]),
         ]
         for row in records(table)
     ]
-    header = ["class, mode, pairs", "effect", "t over seeds", "range", "seeds (models)", "p", "p Holm"]
-    caption = "the unit of evidence is the independent seed; models that share a stream of random numbers count once"
+    header = ["class, mode, pairs", "effect", "t over seeds", ">= half", "range", "seeds (models)", "p", "p Holm"]
+    caption = (
+        "the unit of evidence is the independent seed; models that share a stream of random numbers count once; "
+        ">= half: seeds that lose at least half of the gain, with the exact 95 % interval of their share "
+        "(Clopper-Pearson); where seeds are of two kinds (all or nothing) their mean has no interval"
+    )
     return Table(title, header, rows, caption)

@@ -32,6 +32,7 @@ from interp.patching.effects import effect_of, gap_exists
 from interp.patching.prompt_pairs import PromptPairs
 from interp.patching.runner import Question, check_direction, chunks, predictions_at_query
 from interp.statistics.effects import Effect, permutation_p
+from interp.statistics.p_values import p_text
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights
 from training.common.errors import CheckError, UserError
@@ -135,7 +136,7 @@ class Circuits(Shown):
         if row["n_random"]:
             text += (
                 f"; {row['n_random']} random graphs as large carry {row['random']:.2f} on average and "
-                f"{row['random_high']:.2f} at most (p = {row['p_value']:.3f})"
+                f"{row['random_high']:.2f} at most ({p_text(row['p_value'], row['n_random'])})"
             )
         return text + "."
 

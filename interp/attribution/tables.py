@@ -2,6 +2,7 @@
 
 from interp.attribution.attribute import Attribution
 from interp.attribution.circuits import Circuits
+from interp.statistics.p_values import p_number
 from training.common.output import Table, interval, number, records
 
 
@@ -63,7 +64,7 @@ def circuit_table(found: Circuits) -> Table:
             interval(row["completeness"], row["completeness_low"], row["completeness_high"]),
             number(row["distance"]),
             interval(row["random"], row["random_low"], row["random_high"]),
-            number(row["p_value"]),
+            p_number(row["p_value"], row["n_random"]),
         ]
         for row in records(found.curve)
     ]

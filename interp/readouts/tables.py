@@ -4,10 +4,11 @@ from typing import Any
 
 import pandas as pd
 
-from interp.readouts.head_decoding import HeadDecoding
+from interp.readouts.head_decoding import N_PERMUTATIONS, HeadDecoding
 from interp.readouts.lens import Lens
 from interp.readouts.probes import Probes
 from interp.readouts.subspace_patching import Swaps
+from interp.statistics.p_values import p_text
 from training.common.output import Table, interval, number, records
 from training.common.table_rows import distinct, where
 
@@ -144,8 +145,8 @@ def head_tables(result: HeadDecoding, top: int = 8) -> list[Table]:
         (agreement,) = of(result.agreement, function_class=name)
         caption = (
             f"held-out R² of x_i from z W_O at y_i; Spearman's correlation with the retrospective score over "
-            f"{agreement['n_heads']} heads {number(agreement['rho'])} (p = {number(agreement['p_value'], 4)}); the "
-            f"{len(rows)} highest"
+            f"{agreement['n_heads']} heads {number(agreement['rho'])} "
+            f"({p_text(agreement['p_value'], N_PERMUTATIONS)}); the {len(rows)} highest"
         )
         header = ["head", "x_i in what it writes", "shuffled", "untrained", "above", "score"]
         found.append(Table(f"{result.title}: heads on {name}", header, rows, caption))

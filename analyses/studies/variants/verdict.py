@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 
 from analyses.comparison.groups import Groups
+from analyses.studies.variants.comparison import N_PERMUTATIONS
 from analyses.studies.variants.grouping import REFERENCE, changes
 from analyses.studies.variants.measures import MEASURES
 from interp.ablation.verdict import ATTENDS, HALF
 from interp.display.text import counted, listed
 from interp.statistics.effects import SIGNIFICANT
+from interp.statistics.p_values import p_number
 from training.common.output import interval, records
 from training.common.table_rows import where
 
@@ -92,7 +94,8 @@ def trend_sentences(trends: pd.DataFrame) -> list[str]:
 
 def trend(row: Mapping[str, Any]) -> str:
     direction = "rises" if row["spearman"] > 0 else "falls"
-    return f"{MEASURES[row['measure']]} {direction} (Spearman {row['spearman']:.2f}, p {row['p_holm']:.2g})"
+    p_holm = p_number(row["p_holm"], N_PERMUTATIONS, unadjusted=row["p_value"])
+    return f"{MEASURES[row['measure']]} {direction} (Spearman {row['spearman']:.2f}, p after Holm {p_holm})"
 
 
 def instruction_sentences(errors: pd.DataFrame, groups: Groups) -> list[str]:
