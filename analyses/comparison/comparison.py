@@ -3,8 +3,10 @@
 For each curriculum and condition the error over the last quarter of the points in units of the no-context optimum: mean
 over independent seeds, with a t-interval widened by the sampling of prompts. A condition is learned if the interval
 lies at or below one half, as `interp history` has it; in part if it lies between one half and 1; not learned if it lies
-higher; open if it holds one half. What a condition costs beside others is the difference to the curriculum that trains
-on it alone, Welch interval likewise. In the tables the condition is the `function_class`.
+higher; open if it holds one half. Where some seeds learned it and others did not (`interp.statistics.seeds.all_or_nothing`), the
+outcome is all or nothing: the count with its exact interval stands in the place of an interval for the mean. What a
+condition costs beside others is the difference to the curriculum that trains on it alone, Welch interval likewise. In
+the tables the condition is the `function_class`.
 """
 
 import math
@@ -21,11 +23,13 @@ from analyses.comparison.paired_errors import ClassErrors
 from analyses.comparison.seed_figures import plot_curves, plot_training
 from analyses.findings import Findings
 from interp.display.text import listed
+from interp.statistics.seeds import exact_interval
 from training.common.output import interval, number, records
 from training.evaluation.convergence import FRACTION
 
 SEVERAL = ("mixed", "random", "sequential")
-OUTCOMES = ("learned", "in part", "not learned", "open")
+SPLIT = "all or nothing"
+OUTCOMES = ("learned", "in part", "not learned", "open", SPLIT)
 PAPER_COLUMNS = ("curriculum", "function_class", "ratio", "low", "high", "n_learned", "n_seeds", "outcome")
 PAPER_COLUMNS += ("published", "agrees")
 Published = Mapping[tuple[str, str], float]
@@ -74,6 +78,7 @@ def compare(
         *(forgetting_sentences(lost, pooled_losses) if len(lost) else []),
         *cost_sentences(costs),
         *paper_sentences(compared),
+        *split_note(pooled),
         *groups.notes(),
     ]
     without = [one.name for one in groups.checkpoints if one.name not in found]
@@ -115,13 +120,15 @@ def end_errors(groups: Groups, errors: Mapping[str, ClassErrors]) -> pd.DataFram
 
 def pooled_errors(groups: Groups, errors: Mapping[str, ClassErrors]) -> pd.DataFrame:
     """One row per curriculum and class: the mean `ratio` over seeds with its interval `low`, `high` over seeds and
-    prompts (prompts alone for one seed), its range, how many seeds are at or below one half, and the `outcome`."""
+    prompts (prompts alone for one seed, none where seeds are all or nothing), its range, how many seeds are at or below
+    one half with the exact interval of their share, `share_low`, `share_high`, and the `outcome`."""
     rows = []
     for curriculum, same in groups.by_curriculum.items():
         for name, of_class in errors.items():
             names = [one.name for one in same]
             ratios = of_class.values(names)
-            mean = of_class.mean_ratio(names)
+            mean, n_learned = of_class.mean_ratio(names), int(np.sum(ratios <= FRACTION))
+            share_low, share_high = exact_interval(n_learned, len(ratios))
             rows.append(
                 {
                     "curriculum": curriculum,
@@ -132,8 +139,10 @@ def pooled_errors(groups: Groups, errors: Mapping[str, ClassErrors]) -> pd.DataF
                     "high": mean.high,
                     "ratio_min": ratios.min(),
                     "ratio_max": ratios.max(),
-                    "n_learned": int(np.sum(ratios <= FRACTION)),
+                    "n_learned": n_learned,
                     "n_seeds": len(ratios),
+                    "share_low": share_low,
+                    "share_high": share_high,
                     "outcome": outcome(mean.low, mean.high),
                 }
             )
@@ -142,9 +151,11 @@ def pooled_errors(groups: Groups, errors: Mapping[str, ClassErrors]) -> pd.DataF
 
 def outcome(low: float, high: float) -> str:
     """
-    >>> [outcome(*limits) for limits in ((0.1, 0.2), (0.4, 0.6), (0.6, 0.8), (0.9, 1.1))]
-    ['learned', 'open', 'in part', 'not learned']
+    >>> [outcome(*limits) for limits in ((0.1, 0.2), (0.4, 0.6), (0.6, 0.8), (0.9, 1.1), (math.nan, math.nan))]
+    ['learned', 'open', 'in part', 'not learned', 'all or nothing']
     """
+    if math.isnan(low):
+        return SPLIT
     if low <= FRACTION:
         return "learned" if high <= FRACTION else "open"
     return "in part" if high < 1 else "not learned"
@@ -187,9 +198,28 @@ def learned_sentences(pooled: pd.DataFrame, classes: Sequence[str]) -> list[str]
 
 
 def cell_text(row: Mapping[str, Any]) -> str:
-    """One class's error in units of the no-context optimum."""
-    seeds = "" if row["n_learned"] in (0, row["n_seeds"]) else f", {row['n_learned']} of {row['n_seeds']} seeds"
-    return f"{row['function_class']} {interval(row['ratio'], row['low'], row['high'])}{seeds}"
+    """One class's error in units of the no-context optimum, and how many seeds learned it."""
+    return f"{row['function_class']} {mean_text(row)}, {share_text(row)}"
+
+
+def split_note(pooled: pd.DataFrame) -> list[str]:
+    """What stands in the place of the t-interval, and where."""
+    split = [f"{row['curriculum']} on {row['function_class']}" for row in records(pooled) if row["outcome"] == SPLIT]
+    text = "Shares of seeds have exact 95 % intervals (Clopper-Pearson)"
+    if not split:
+        return [f"{text}; intervals of means are over seeds of one kind."]
+    return [f"{text}. Seeds are of two kinds, all or nothing, in {listed(split)}: their means have no interval."]
+
+
+def mean_text(row: Mapping[str, Any]) -> str:
+    return (
+        f"mean {number(row['ratio'])}" if row["outcome"] == SPLIT else interval(row["ratio"], row["low"], row["high"])
+    )
+
+
+def share_text(row: Mapping[str, Any]) -> str:
+    """The count of seeds that learned it, with the exact interval of the share."""
+    return f"{row['n_learned']} of {row['n_seeds']} seeds [{row['share_low']:.2f}, {row['share_high']:.2f}]"
 
 
 def cost_sentences(costs: pd.DataFrame) -> list[str]:
@@ -205,7 +235,8 @@ def cost_sentences(costs: pd.DataFrame) -> list[str]:
 
 def cost_verdict(row: Mapping[str, Any]) -> str:
     if math.isnan(row["low"]):
-        return "no interval with one seed"
+        few = min(row["n_seeds"], row["n_single"]) < 2
+        return f"no interval {'with one seed' if few else 'where some seeds learn it and others do not'}"
     if row["low"] > 0:
         return "a cost of training on several classes"
     return "a gain from training on several classes" if row["high"] < 0 else "which these seeds cannot tell from none"
@@ -213,7 +244,7 @@ def cost_verdict(row: Mapping[str, Any]) -> str:
 
 def shown(pooled: pd.DataFrame, costs: pd.DataFrame, lost: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Curricula down, classes across."""
-    title = "error / no-context optimum at the last points, mean over seeds [interval], seeds at or below 0.5"
+    title = "error / no-context optimum at the last points, mean over seeds [interval], seeds at or below 0.5 [exact]"
     tables = {f"{title}; (not trained on)": grid(pooled, error_cell)}
     if len(costs):
         tables["difference to training on the class alone, above 0 = worse [interval over seeds and prompts]"] = grid(
@@ -228,7 +259,7 @@ def shown(pooled: pd.DataFrame, costs: pd.DataFrame, lost: pd.DataFrame) -> dict
 
 
 def error_cell(row: Mapping[str, Any]) -> str:
-    text = f"{interval(row['ratio'], row['low'], row['high'])}, {row['n_learned']} of {row['n_seeds']}"
+    text = f"{mean_text(row)}, {share_text(row)}"
     return text if row["trained"] else f"({number(row['ratio'])})"
 
 
@@ -248,7 +279,7 @@ def against_paper(pooled: pd.DataFrame, published: Published) -> pd.DataFrame:
         if theirs is None:
             continue
         same = (row["outcome"] == "learned") == (theirs <= FRACTION)
-        agrees = "open" if row["outcome"] == "open" else "yes" if same else "no"
+        agrees = "open" if row["outcome"] in ("open", SPLIT) else "yes" if same else "no"
         kept = {key: row[key] for key in PAPER_COLUMNS[:-2]}
         rows.append(kept | {"published": theirs, "agrees": agrees})
     return pd.DataFrame(rows, columns=list(PAPER_COLUMNS))
@@ -266,7 +297,7 @@ def paper_sentences(compared: pd.DataFrame) -> list[str]:
         if by_verdict[what]:
             said = [
                 f"{row['curriculum']} on {row['function_class']} (paper {row['published']:.2f}, here "
-                f"{interval(row['ratio'], row['low'], row['high'])}, {row['n_learned']} of {row['n_seeds']} learned it)"
+                f"{mean_text(row)}, {row['n_learned']} of {row['n_seeds']} learned it)"
                 for row in by_verdict[what]
             ]
             text += f"; {len(said)} {word}: {', '.join(said)}"

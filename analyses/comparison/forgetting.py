@@ -15,7 +15,7 @@ import pandas as pd
 
 from analyses.comparison.histories import end_level, held_level, of_class
 from interp.display.text import listed
-from interp.statistics.seeds import t_interval
+from interp.statistics.seeds import all_or_nothing, exact_interval, t_interval
 from training.common.output import interval, records
 from training.evaluation.convergence import FRACTION
 
@@ -54,11 +54,14 @@ def loss(arm: pd.DataFrame) -> dict[str, Any]:
 
 
 def by_curriculum(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean share lost over the seeds that had learned the class, with its t-interval, and how many forgot it."""
+    """Mean share lost over the seeds that had learned the class, how many forgot it, with the exact interval of their
+    share, and the t-interval of the mean, which is NaN where seeds are all or nothing (`interp.statistics.seeds`)."""
     rows = []
     for (curriculum, name), arm in table.groupby(["curriculum", "function_class"], sort=False):  # pyright: ignore
         lost = arm["lost"].dropna().to_numpy()
-        low, high = t_interval(lost) if len(lost) else (math.nan, math.nan)
+        low, high = t_interval(lost) if len(lost) and not all_or_nothing(lost) else (math.nan, math.nan)
+        n_forgot = int(np.sum(lost >= LOST))
+        share_low, share_high = exact_interval(n_forgot, len(lost)) if len(lost) else (math.nan, math.nan)
         rows.append(
             {
                 "curriculum": curriculum,
@@ -66,7 +69,9 @@ def by_curriculum(table: pd.DataFrame) -> pd.DataFrame:
                 "lost": float(lost.mean()) if len(lost) else math.nan,
                 "t_low": low,
                 "t_high": high,
-                "n_forgot": int(np.sum(lost >= LOST)),
+                "n_forgot": n_forgot,
+                "share_low": share_low,
+                "share_high": share_high,
                 "n_learned": len(lost),
                 "n_seeds": len(arm),
             }
@@ -81,7 +86,8 @@ def forgetting_sentences(table: pd.DataFrame, pooled: pd.DataFrame) -> list[str]
         forgot = [row for row in records(arms) if row["n_forgot"]]
         if forgot:
             said = [
-                f"{row['function_class']} ({row['n_forgot']} of the {row['n_learned']} seeds that had learned it; "
+                f"{row['function_class']} ({row['n_forgot']} of the {row['n_learned']} seeds that had learned it "
+                f"[{row['share_low']:.2f}, {row['share_high']:.2f}]; "
                 f"share of the in-context gain lost {interval(row['lost'], row['t_low'], row['t_high'])})"
                 for row in forgot
             ]

@@ -14,7 +14,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from interp.statistics.seed_intervals import welch
-from interp.statistics.seeds import t_interval
+from interp.statistics.seeds import all_or_nothing, t_interval
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights, percentile_interval
 from training.common.progress import progress_bar
@@ -72,14 +72,18 @@ class ClassErrors:
         return np.array([self.value(name) for name in names])
 
     def mean_ratio(self, names: Sequence[str]) -> Interval:
-        """Mean ratio over independent seeds, never below 0; for one seed the interval is over prompts alone."""
+        """Mean ratio over independent seeds, never below 0; for one seed the interval is over prompts alone, and where
+        some seeds learned and others did not (`interp.statistics.seeds.all_or_nothing`) there is none."""
         values = self.values(names)
+        if all_or_nothing(values):
+            return Interval(float(values.mean()), math.nan, math.nan)
         seeds = Interval(float(values.mean()), *t_interval(values))
         mean = with_prompts(seeds, self.mean_resampled(names))
         return mean._replace(low=max(0.0, mean.low))
 
     def difference(self, ours: Sequence[str], theirs: Sequence[str], of: "ClassErrors | None" = None) -> Interval:
-        """Difference of the mean ratios of two groups of independent seeds; NaN as limits where either has one seed.
+        """Difference of the mean ratios of two groups of independent seeds; NaN as limits where either has one seed, or
+        seeds that learned and seeds that did not (`interp.statistics.seeds.all_or_nothing`).
 
         Args:
             ours: checkpoints here.
@@ -87,9 +91,10 @@ class ClassErrors:
             of: what was measured elsewhere, on as many prompts.
         """
         other = of or self
-        seeds = Interval(*welch(self.values(ours), other.values(theirs))[:3])
-        if math.isnan(seeds.low):
-            return seeds
+        values = self.values(ours), other.values(theirs)
+        seeds = Interval(*welch(*values)[:3])
+        if math.isnan(seeds.low) or any(map(all_or_nothing, values)):
+            return Interval(seeds.value, math.nan, math.nan)
         return with_prompts(seeds, self.mean_resampled(ours) - other.mean_resampled(theirs))
 
     def mean_resampled(self, names: Sequence[str]) -> Float[np.ndarray, " resample"]:

@@ -11,7 +11,15 @@ from interp.ablation.ablate import Ablation, removed_by
 from interp.ablation.errors import Cell, cells
 from interp.model.heads import HeadSet, show
 from interp.statistics.effects import holm, interval_of, permutation_p
-from interp.statistics.seeds import independent_seeds, null_means, t_interval
+from interp.statistics.seeds import (
+    HALF,
+    N_COMBINATIONS,
+    all_or_nothing,
+    exact_interval,
+    independent_seeds,
+    null_means,
+    t_interval,
+)
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.library_defaults import library_defaults
 from training.config.config import stream_seed
@@ -26,10 +34,12 @@ def pooled(
 ) -> pd.DataFrame:
     """One row per class, mode and range: the mean effect over independent seeds.
 
-    Columns: `effect` with the bootstrap interval `ci_low`, `ci_high` and the t-interval `t_low`, `t_high`; `n_seeds`,
-    `n_checkpoints` and `n_undefined` (models that do not use the context, left out); `effect_min`, `effect_max`;
-    `p_value` of the mean effect against one layer-matched set per model, drawn together, with `smallest_p`, and
-    `p_holm` over classes.
+    Columns: `effect` with the bootstrap interval `ci_low`, `ci_high` and the t-interval `t_low`, `t_high`, all four NaN
+    where seeds are `all_or_nothing`; `n_half`, the seeds with an effect of at least one half, and the exact interval of
+    their share, `share_low`, `share_high`; `n_seeds`, `n_checkpoints` and `n_undefined` (models that do not use the
+    context, left out); `effect_min`, `effect_max`; `p_value` of the mean effect against one layer-matched set per
+    model, drawn together, with `smallest_p`, the random draws behind it `n_draws` (0: all combinations were counted),
+    and `p_holm` over classes.
 
     Args:
         checkpoints: the models.
@@ -76,15 +86,19 @@ def pooled_row(
             "effect_max",
             "p_value",
             "smallest_p",
+            "share_low",
+            "share_high",
         )
-        return about | dict.fromkeys(nothing, math.nan) | counts
+        return about | dict.fromkeys(nothing, math.nan) | {"n_half": 0, "all_or_nothing": False, "n_draws": 0} | counts
     values = {place: float(of_key[place].mean_effects([removed[place]])[0]) for place in used}
     by_seed = np.array([np.mean([values[place] for place in group]) for group in groups])
     rng = np.random.default_rng(stream_seed("seeds", ablations[0].seed, *key))
     drawn = np.stack([np.mean([resamples[place][:, 0] for place in group], axis=0) for group in groups])  # type: ignore[index]
     chosen = rng.integers(len(groups), size=drawn.shape)
     effect = interval_of(by_seed.mean(), np.take_along_axis(drawn, chosen, axis=0).mean(0))
-    t_low, t_high = t_interval(by_seed)
+    split = all_or_nothing(by_seed)
+    ends = (math.nan,) * 4 if split else (effect.ci_low, effect.ci_high, *t_interval(by_seed))
+    n_half = int((by_seed >= HALF).sum())
     others = {
         place: matching(ablations[place].null, sets[place], key, match="layer")["effect"].to_numpy() for place in used
     }
@@ -96,14 +110,15 @@ def pooled_row(
         about
         | {
             "effect": effect.value,
-            "ci_low": effect.ci_low,
-            "ci_high": effect.ci_high,
-            "t_low": t_low,
-            "t_high": t_high,
+            **dict(zip(("ci_low", "ci_high", "t_low", "t_high"), ends, strict=True)),
+            "all_or_nothing": split,
+            "n_half": n_half,
+            **dict(zip(("share_low", "share_high"), exact_interval(n_half, len(by_seed)), strict=True)),
             "effect_min": by_seed.min(),
             "effect_max": by_seed.max(),
             "p_value": permutation_p(sign * float(compared), sign * null),
             "smallest_p": 1 / (len(null) + 1) if len(null) else math.nan,
+            "n_draws": len(null) if len(null) == N_COMBINATIONS else 0,  # all combinations are fewer
         }
         | counts
     )

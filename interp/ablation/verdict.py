@@ -18,6 +18,7 @@ import pandas as pd
 
 from interp.display.text import counted
 from interp.statistics.effects import SIGNIFICANT
+from interp.statistics.p_values import p_text
 from training.common.output import records
 
 VERDICTS = 3  # sets; beyond that a table is easier to read than sentences
@@ -146,6 +147,19 @@ def keep_verdict(table: pd.DataFrame) -> list[str]:
     return [" ".join(sentences) for sentences in groups.values()]
 
 
+def pooled_cost(row: Row) -> str:
+    """The mean effect with its intervals, which it has where seeds are of one kind, and a count with its own."""
+    gain = f"of the in-context gain on {row['function_class']} ({row['mode']} ablation; {row['effect_min']:.2f} to "
+    gain += f"{row['effect_max']:.2f}"
+    count = f"at least half of it in {row['n_half']} of {row['n_seeds']} seeds "
+    count += f"[{row['share_low']:.2f}, {row['share_high']:.2f}] (Clopper-Pearson)"
+    if row["all_or_nothing"]:
+        return f"{row['effect']:.2f} {gain}; seeds are of two kinds, so the mean has no interval), {count}"
+    if not math.isnan(row["t_low"]):
+        gain += f"; t-interval over seeds [{row['t_low']:.2f}, {row['t_high']:.2f}]"
+    return f"{cost(row)} {gain}), {count}"
+
+
 def pooled_verdict(table: pd.DataFrame) -> str:
     """One paragraph on several models.
 
@@ -159,11 +173,8 @@ def pooled_verdict(table: pd.DataFrame) -> str:
             sentences.append(f"No model makes use of the context on {row['function_class']}.")
             continue
         text = f"Over {counted(row['n_seeds'], 'independent seed')} ({counted(row['n_checkpoints'], 'model')}) "
-        text += f"{row['heads']} costs {cost(row)} of the in-context gain on "
-        text += f"{row['function_class']} ({row['mode']} ablation; {row['effect_min']:.2f} to {row['effect_max']:.2f}"
-        if not math.isnan(row["t_low"]):
-            text += f"; t-interval over seeds [{row['t_low']:.2f}, {row['t_high']:.2f}]"
-        text += f"); p = {row['p_value']:.3g} against a layer-matched set in every model"
+        p_value = p_text(row["p_value"], row["n_draws"], holm=row["p_holm"])
+        text += f"{row['heads']} costs {pooled_cost(row)}; {p_value} against a layer-matched set in every model"
         if row["n_undefined"]:
             text += f"; {counted(row['n_undefined'], 'model')} without use of the context left out"
         sentences.append(text + ".")

@@ -16,6 +16,8 @@ from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import COVERAGE
 
 N_COMBINATIONS = 10_000
+HALF, GAP = 0.5, 0.25
+"""Of an outcome from 0 to 1: where its two kinds part, and the least distance between them."""
 
 
 def independent_seeds(checkpoints: Sequence[Checkpoint]) -> list[list[int]]:
@@ -89,6 +91,34 @@ def seed_mean(checkpoints: Sequence[Checkpoint], values: Sequence[float]) -> See
 
 
 NO_SEED = SeedMean(math.nan, math.nan, math.nan, 0)
+
+
+def all_or_nothing(by_seed: Float[np.ndarray, " seed"]) -> bool:
+    """Whether outcomes from 0 to 1 (an effect, an error over the no-context optimum's, a share) are of two kinds.
+
+    They are where seeds lie on both sides of `HALF`, the two sides at least `GAP` apart and further than the seeds of
+    either side are from one another.
+
+    >>> [all_or_nothing(np.array(x)) for x in ([0.02, 0.05, 1.0], [0.4, 0.5, 0.7], [0.01, 0.02, 0.02])]
+    [True, False, False]
+    """
+    low, high = by_seed[by_seed < HALF], by_seed[by_seed >= HALF]
+    if not (len(low) and len(high)):
+        return False
+    return bool(high.min() - low.max() >= max(GAP, np.ptp(low), np.ptp(high)))
+
+
+def exact_interval(k: int, n: int) -> tuple[float, float]:
+    """95 % interval for a share of which k of n were seen (Clopper and Pearson 1934).
+
+    >>> [round(x, 4) for x in exact_interval(0, 5)], [round(x, 4) for x in exact_interval(3, 5)]
+    ([0.0, 0.5218], [0.1466, 0.9473])
+    """
+    from scipy.special import betaincinv
+
+    tail = (1 - COVERAGE) / 2
+    low = float(betaincinv(k, n - k + 1, tail)) if k else 0.0
+    return low, float(betaincinv(k + 1, n - k, 1 - tail)) if k < n else 1.0
 
 
 def t_interval(by_seed: Float[np.ndarray, " seed"]) -> tuple[float, float]:

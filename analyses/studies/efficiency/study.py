@@ -28,6 +28,7 @@ from analyses.studies.efficiency.measures import Need, data_ratio
 from analyses.studies.efficiency.verdict import shown, verdict
 from interp.display.text import listed
 from interp.statistics.seed_intervals import welch
+from interp.statistics.seeds import all_or_nothing
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
 from training.common.output import records
@@ -142,7 +143,8 @@ def ratio_table(needs: pd.DataFrame, seed: int) -> pd.DataFrame:
 def matched_table(runs: Runs) -> pd.DataFrame:
     """One row per curriculum of several classes, class with single runs and share of the compute of a whole run: the
     mean error in units of the no-context optimum of both, their `difference` (below 0 = better than the class alone)
-    with its Welch interval over seeds, and the `data_share`: prompts of the class seen by then, over the single run's.
+    with its Welch interval over seeds (none where seeds are all or nothing), and the `data_share`: prompts of the class
+    seen by then, over the single run's.
     """
     everything = [table for same in runs.values() for table in same.values()]
     budget = min(max(table["flops"].tolist()) for table in everything)
@@ -153,6 +155,8 @@ def matched_table(runs: Runs) -> pd.DataFrame:
             for share in BUDGETS:
                 ours, theirs = (points_at(runs[of], name, share * budget) for of in (curriculum, single(name)))
                 value, low, high, _ = welch(ours[:, 0], theirs[:, 0])
+                if any(map(all_or_nothing, (ours[:, 0], theirs[:, 0]))):
+                    low = high = math.nan
                 about = {"curriculum": curriculum, "function_class": name, "compute_share": share}
                 about |= {"flops": share * budget, "ratio": ours[:, 0].mean(), "single": theirs[:, 0].mean()}
                 about |= {"difference": value, "low": low, "high": high}

@@ -22,8 +22,8 @@ from analyses.findings import Findings
 from analyses.studies.plateaus.verdict import shown, verdict
 from interp.display.text import listed
 from interp.statistics.effects import holm
+from interp.statistics.seeds import exact_interval
 from training.checkpoints.checkpoint import Checkpoint
-from training.common.bootstrap import COVERAGE
 from training.common.output import records
 from training.evaluation.convergence import FRACTION, HELD, first_held
 
@@ -140,19 +140,6 @@ def count_table(runs: pd.DataFrame, exits: pd.DataFrame) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
-
-
-def exact_interval(k: int, n: int) -> tuple[float, float]:
-    """95 % interval for a share of which k of n were seen (Clopper and Pearson 1934).
-
-    >>> [round(x, 4) for x in exact_interval(0, 5)], [round(x, 4) for x in exact_interval(3, 5)]
-    ([0.0, 0.5218], [0.1466, 0.9473])
-    """
-    from scipy.special import betaincinv
-
-    tail = (1 - COVERAGE) / 2
-    low = float(betaincinv(k, n - k + 1, tail)) if k else 0.0
-    return low, float(betaincinv(k + 1, n - k, 1 - tail)) if k < n else 1.0
 
 
 def fisher(ours: tuple[int, int], theirs: tuple[int, int]) -> float:

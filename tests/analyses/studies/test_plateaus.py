@@ -7,7 +7,8 @@ import pytest
 
 from analyses.comparison.paired_errors import ClassErrors, Interval
 from analyses.studies.plateaus import study as plateaus
-from analyses.studies.plateaus.study import AT, BELOW, LEFT, MARGIN, exact_interval, fisher, state, study
+from analyses.studies.plateaus.study import AT, BELOW, LEFT, MARGIN, fisher, state, study
+from interp.statistics.seeds import exact_interval
 from training.checkpoints.checkpoint import load, read_history
 
 LEAVES = [1.0, 1.0, 0.85, 0.5, 0.4, 0.3, 0.3]

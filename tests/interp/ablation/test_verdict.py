@@ -195,15 +195,21 @@ POOLED = {
     "effect_max": 1.1,
     "t_low": 0.6,
     "t_high": 1.2,
+    "n_half": 3,
+    "share_low": 0.2924,
+    "share_high": 1.0,
+    "all_or_nothing": False,
+    "n_draws": 0,
     "n_seeds": 3,
     "n_checkpoints": 4,
     "n_undefined": 0,
     "p_value": 0.00195,
+    "p_holm": 0.0039,
 }
 SEVERAL = (
     "Over 3 independent seeds (4 models) above:0.5 costs 0.90 [0.80, 1.00] of the in-context gain on linear "
-    "(mean ablation; 0.70 to 1.10; t-interval over seeds [0.60, 1.20]); p = 0.00195 against a layer-matched set in "
-    "every model"
+    "(mean ablation; 0.70 to 1.10; t-interval over seeds [0.60, 1.20]), at least half of it in 3 of 3 seeds "
+    "[0.29, 1.00] (Clopper-Pearson); p = 0.00195, after Holm 0.0039 against a layer-matched set in every model"
 )
 
 
@@ -219,9 +225,20 @@ def test_several_models_are_told_by_mean_ablation():
     assert pooled(nothing, {}) == f"No model makes use of the context on cubic. {SEVERAL}."
 
 
+def test_seeds_of_two_kinds_are_counted_and_their_mean_has_no_interval():
+    text = pooled({"all_or_nothing": True, "n_half": 2, "share_low": 0.0943, "share_high": 0.9916})
+    assert "costs 0.90 of the in-context gain on linear (mean ablation; 0.70 to 1.10; seeds are of two kinds" in text
+    assert "so the mean has no interval), at least half of it in 2 of 3 seeds [0.09, 0.99] (Clopper-Pearson)" in text
+
+
+def test_a_p_that_no_draw_reached_is_a_bound():
+    text = pooled({"p_value": 1 / 10_001, "p_holm": 3 / 10_001, "n_draws": 10_000})
+    assert "p <= 0.0001, after Holm <= 0.0003 (10,000 draws) against" in text
+
+
 def test_one_seed_is_no_claim_about_a_curriculum():
     said = pooled({"n_seeds": 1, "n_checkpoints": 1, "t_low": math.nan, "t_high": math.nan})
     assert said.startswith("Over 1 independent seed (1 model) ")
-    assert "0.70 to 1.10); p = " in said
+    assert "0.70 to 1.10), at least half" in said
     assert said.endswith(" One seed is one piece of evidence: this is no claim about a curriculum.")
     assert "claim" not in pooled({"n_seeds": 2})

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from analyses.studies.plateaus.study import exact_interval, fisher
+from analyses.studies.plateaus.study import fisher
 from interp.ablation.pairs import bootstrap_p
 from interp.statistics.effects import critical_effect, effect_resamples, holm, permutation_p
 from interp.statistics.seed_intervals import welch
-from interp.statistics.seeds import null_means, t_interval
+from interp.statistics.seeds import exact_interval, null_means, t_interval
 from training.common.bootstrap import bootstrap_weights, percentile_interval
 
 FALSE_ALARM = 1e-4
