@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import hypergeom, rankdata
 
+N_DRAWS = 2000
+"""Of numberings of heads."""
 Agreement = Callable[[Float[np.ndarray, "*batch head"], Float[np.ndarray, "*batch head"]], Float[np.ndarray, "*batch"]]
 
 
@@ -96,7 +98,7 @@ def coincidence_p(
     masks: list[Bool[np.ndarray, "layer head"]],
     pairs: list[tuple[int, int]],
     rng: np.random.Generator,
-    n_draws: int = 2000,
+    n_draws: int = N_DRAWS,
 ) -> tuple[int, float, float]:
     """Do models have the same heads by index? (how many coincide, how many would by chance, p).
 

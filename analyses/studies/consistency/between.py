@@ -3,7 +3,9 @@
 1. By number: heads above one half that have the same layer and number, against numbering heads anew within layers.
 2. By function: heads matched by attention (`analyses.studies.consistency.matching`), judged at other pairs of other prompts,
    against random matchings and against the untrained twins of the same two models.
-3. Models that share a stream of random numbers share their heads by number: such pairs stand apart and are no evidence.
+3. Beyond kinds: the same against models put together from heads of others (`analyses.studies.consistency.kinds`), and without
+   the heads above one half.
+4. Models that share a stream of random numbers share their heads by number: such pairs stand apart and are no evidence.
 
 Intervals over models are jackknifed, a seed at a time (`interp.statistics.seed_intervals`).
 """
@@ -11,11 +13,14 @@ Intervals over models are jackknifed, a seed at a time (`interp.statistics.seed_
 import math
 from collections.abc import Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Float, Int
 
-from analyses.studies.consistency.matching import WITHIN, blocks, compare, likeness
+from analyses.studies.consistency.kinds import likeness_to, matched_with_kinds
+from analyses.studies.consistency.matching import WITHIN, Within, blocks, compare, likeness
 from analyses.studies.consistency.measures import comparable
 from analyses.studies.consistency.within import Model, Row
 from interp.statistics.agreement import coincidence_p
@@ -41,12 +46,13 @@ def pairs_table(models: Sequence[Model], seed: int) -> pd.DataFrame:
     Columns: `same_stream`; `n_found`, `n_found_other`, the heads above one half of the trained models; of `n_possible`
     that could, how many have the same number, `n_coincide`, how many would by chance, `expected`, and how many are
     matched with one another, `n_matched`; `by_index`, `matched`, `chance`, `p_index` and `p_matched`
-    (`analyses.studies.consistency.matching.Matched`).
+    (`analyses.studies.consistency.matching.Matched`); `kinds`, how alike they are to models put together from heads of others
+    (trained models), and `rest_excess`, `matched` less `chance` without the heads above one half.
     """
-    return pd.DataFrame([row for a, b in pairs_of(models) for row in pair_rows(models[a], models[b], seed)])
+    return pd.DataFrame([row for a, b in pairs_of(models) for row in pair_rows(models[a], models[b], models, seed)])
 
 
-def pair_rows(one: Model, other: Model, seed: int) -> list[Row]:
+def pair_rows(one: Model, other: Model, models: Sequence[Model], seed: int) -> list[Row]:
     names = (one.checkpoint.name, other.checkpoint.name)
     n_layers, n_heads = one.trained.scores.shape[2:]
     rng = np.random.default_rng(stream_seed("matching", seed, *names))
@@ -65,15 +71,56 @@ def pair_rows(one: Model, other: Model, seed: int) -> list[Row]:
         "n_coincide": int((ours & theirs).sum()),
         "expected": float((ours.sum(1) * theirs.sum(1)).sum() / n_heads),
     }
-    rows = []
+    rows, kinds = [], matched_kinds(one, other, models, seed)
     for state, a, b in (("trained", one.trained, other.trained), ("untrained", one.untrained, other.untrained)):
         chosen, judged = likeness(a.choosing, b.choosing), likeness(a.judging, b.judging)
         for within in WITHIN:
             found = compare(chosen, judged, blocks(n_layers, n_heads, within), rng)
             n_matched = int((ours.ravel() & theirs.ravel()[found.match]).sum())
             measured = {"n_matched": n_matched} | {name: getattr(found, name) for name in COLUMNS}
+            measured["kinds"] = kinds[within] if state == "trained" else math.nan
+            measured["rest_excess"] = rest_excess(judged, found.match, ours, theirs, blocks(n_layers, n_heads, within))
             rows.append(about | {"state": state, "within": within} | measured)
     return rows
+
+
+def matched_kinds(one: Model, other: Model, models: Sequence[Model], seed: int) -> dict[Within, float]:
+    """How alike either model of a pair is to models put together from heads of others, mean over both.
+
+    Heads are drawn from models that are independent of both, and have heads above one half where the model that they
+    stand for has; NaN without such models.
+    """
+    rng = np.random.default_rng(stream_seed("kinds", seed, one.checkpoint.name, other.checkpoint.name))
+    means = []
+    for kept, replaced in ((one, other), (other, one)):
+        config, seeds = kept.checkpoint.config, (kept.seed, replaced.seed)
+        pool = [
+            model.trained
+            for model in models
+            if model.seed not in seeds
+            and bool(model.found) == bool(replaced.found)
+            and comparable(model.checkpoint.config, config)
+        ]
+        if not pool:
+            return dict.fromkeys(WITHIN, math.nan)
+        n_layers, n_heads = kept.trained.scores.shape[2:]
+        means.append(matched_with_kinds(likeness_to(kept.trained, pool), n_layers, n_heads, rng))
+    return {within: float(np.mean([mean[within] for mean in means])) for within in WITHIN}
+
+
+def rest_excess(
+    judged: Float[np.ndarray, "layer_head layer_head"],
+    match: Int[np.ndarray, " layer_head"],
+    ours: Bool[np.ndarray, "layer head"],
+    theirs: Bool[np.ndarray, "layer head"],
+    among: Sequence[slice],
+) -> float:
+    """How much more alike matched heads are than random ones, of those that are not above one half in either model."""
+    rest, other_rest = ~ours.ravel(), ~theirs.ravel()
+    kept = rest & other_rest[match]
+    parts = [judged[part, part][np.ix_(rest[part], other_rest[part])] for part in among]
+    chance = np.concatenate([np.full(int(kept[part].sum()), p.mean()) for part, p in zip(among, parts, strict=True)])
+    return float(judged[np.arange(len(match)), match][kept].mean() - chance.mean())
 
 
 def found_mask(model: Model) -> np.ndarray:
@@ -84,27 +131,47 @@ def found_mask(model: Model) -> np.ndarray:
     return mask
 
 
-def coincidences(models: Sequence[Model], seed: int) -> tuple[int, float, float, int]:
-    """Heads above one half with the same number, over all independent pairs: (found, by chance, p, pairs)."""
+class Coincidences(NamedTuple):
+    """Heads above one half with the same number in two models, over all independent pairs.
+
+    Attributes:
+        n_heads: such heads.
+        expected: of them, if every model's heads were numbered anew.
+        p_value: that as many coincide by chance.
+        n_pairs: of models that both have heads above one half.
+        n_sharing: of these, pairs with a head that coincides.
+    """
+
+    n_heads: int
+    expected: float
+    p_value: float
+    n_pairs: int
+    n_sharing: int
+
+
+def coincidences(models: Sequence[Model], seed: int) -> Coincidences:
+    """Heads above one half with the same number in independent models."""
     masks = [found_mask(model) for model in models]
     independent = [
         (a, b) for a, b in pairs_of(models) if models[a].seed != models[b].seed and masks[a].any() and masks[b].any()
     ]
     if not independent:
-        return 0, 0.0, np.nan, 0
+        return Coincidences(0, 0.0, np.nan, 0, 0)
     rng = np.random.default_rng(stream_seed("coincidence", seed))
-    return *coincidence_p(masks, independent, rng), len(independent)
+    n_sharing = sum(bool((masks[a] & masks[b]).any()) for a, b in independent)
+    return Coincidences(*coincidence_p(masks, independent, rng), len(independent), n_sharing)
 
 
 MEASURES = ("by_index", "matched", "chance", "by_index_excess", "matched_excess", "untrained_excess", "learned")
+MEASURES += ("kinds", "beyond_kinds", "rest_excess")
 
 
 def between_table(pairs: pd.DataFrame) -> pd.DataFrame:
     """One row per pair of curricula, `within` and measure: the mean over independent pairs, jackknifed over seeds.
 
     Measures: those of `pairs_table`; `by_index_excess` and `matched_excess`, less `chance`; `untrained_excess`, the
-    same of the untrained twins; `learned`, the difference of these two. The curricula `all` stand for every pair, and
-    `above one half` for every pair of models that both have such heads.
+    same of the untrained twins; `learned`, the difference of these two; `beyond_kinds`, `matched` less `kinds`. The
+    curricula `all` stand for every pair, and `above one half` for every pair of models that both have such heads.
     """
     rows = []
     for within in WITHIN if len(pairs) else ():
@@ -123,7 +190,8 @@ def measured(pairs: pd.DataFrame) -> list[Row]:
     for row, twins in zip(*(records(where(pairs, state=state)) for state in ("trained", "untrained")), strict=True):
         excess, untrained = row["matched"] - row["chance"], twins["matched"] - twins["chance"]
         more = {"by_index_excess": row["by_index"] - row["chance"], "matched_excess": excess}
-        rows.append(row | more | {"untrained_excess": untrained, "learned": excess - untrained})
+        more |= {"untrained_excess": untrained, "learned": excess - untrained}
+        rows.append(row | more | {"beyond_kinds": row["matched"] - row["kinds"]})
     return [row for row in rows if not row["same_stream"]]
 
 

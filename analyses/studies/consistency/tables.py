@@ -83,6 +83,8 @@ def by_pair(between: pd.DataFrame) -> pd.DataFrame:
         "matched_excess": "excess",
         "untrained_excess": "excess untrained",
         "learned": "difference",
+        "kinds": "matched with drawn heads",
+        "beyond_kinds": "beyond kinds",
     }
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for row in records(between):
@@ -92,7 +94,9 @@ def by_pair(between: pd.DataFrame) -> pd.DataFrame:
             key = (row["curricula"], row["within"])
             cells = rows.setdefault(key, {"models": name, "pairs": str(row["n_pairs"])})
             short = bracketed(row["value"], row["ci_low"], row["ci_high"])
-            cells[columns[row["measure"]]] = short if row["measure"] == "learned" else number(row["value"], 2)
+            cells[columns[row["measure"]]] = (
+                short if row["measure"] in ("learned", "beyond_kinds") else number(row["value"], 2)
+            )
     return pd.DataFrame(list(rows.values()))
 
 

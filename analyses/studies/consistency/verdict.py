@@ -4,8 +4,9 @@
    seed on either side nothing is said about them.
 2. Agreement between classes is learned if it exceeds that of the untrained twins: the interval of the difference lies
    above 0. It is high if at least `HIGH`, below the lowest of the paper's models that have retrospective heads (0.91).
-3. Heads coincide by number if p < 0.05 against numbering them anew; they are alike by function beyond what untrained
-   models allow if the jackknife interval of the difference lies above 0.
+3. Heads coincide by number if p < 0.05 against numbering them anew. Kinds of heads recur, beyond what untrained models
+   allow, if the jackknife interval of the difference lies above 0; heads of two models correspond beyond that if they
+   are more alike than those of a model and one put together from heads of others (the interval lies above 0).
 """
 
 import math
@@ -14,14 +15,15 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from analyses.studies.consistency.between import EVERYONE, FOUND, contrast_within, grouped, measured
+from analyses.studies.consistency.between import EVERYONE, FOUND, Coincidences, contrast_within, grouped, measured
 from analyses.studies.consistency.tables import NAMES, bracketed
 from analyses.studies.consistency.within import MIXED, TOP, Model, Row
 from analyses.studies.published import CLASSES, NEAR, published_maps
 from interp.ablation.verdict import ATTENDS
 from interp.display.text import counted, listed
-from interp.statistics.agreement import mean_over_pairs, pearson
+from interp.statistics.agreement import N_DRAWS, mean_over_pairs, pearson
 from interp.statistics.effects import SIGNIFICANT
+from interp.statistics.p_values import p_text
 from training.common.output import records
 from training.common.table_rows import where
 
@@ -169,14 +171,14 @@ def found_heads(models: Sequence[Model], found: pd.DataFrame) -> list[str]:
     return [f"{text}{', '.join(texts)} of these."]
 
 
-def numbers(models: Sequence[Model], counted_pairs: tuple[int, float, float, int]) -> list[str]:
+def numbers(models: Sequence[Model], counts: Coincidences) -> list[str]:
     """Rule 3, by number."""
-    found, expected, p_value, n_pairs = counted_pairs
-    if not n_pairs:
+    if not counts.n_pairs:
         return []
-    verb = "coincide MORE often than" if p_value < SIGNIFICANT else "coincide no more often than"
+    verb = "coincide MORE often than" if counts.p_value < SIGNIFICANT else "coincide no more often than"
     text = f"By number, heads above {ATTENDS:g} of independent models {verb} numbering them anew within layers would "
-    text += f"have it: {found} times in {counted(n_pairs, 'pair')}, {expected:.1f} by chance (p = {p_value:.2g})."
+    text += f"have it: {counted(counts.n_heads, 'head')} in {counts.n_sharing} of {counted(counts.n_pairs, 'pair')}, "
+    text += f"{counts.expected:.1f} heads by chance ({p_text(counts.p_value, N_DRAWS)})."
     layers = sorted({head.layer for model in models for head in model.found})
     return [text + f" They lie in {'layer' if len(layers) == 1 else 'layers'} {', '.join(map(str, layers))}."]
 
@@ -234,9 +236,22 @@ def of_matching(cells: dict[tuple[str, str], Row], whose: str) -> str:
     text += f"{model['chance']['value']:.2f} (difference to the twins {estimate(model['learned'])}). "
     if math.isnan(learned["ci_low"]):
         return text + "Fewer than three seeds allow no interval: nothing follows."
-    if learned["ci_low"] > 0:
-        return text + "Independent models do learn heads that are alike by function."
-    return text + "The interval reaches 0: it is not shown that training makes them alike."
+    if learned["ci_low"] <= 0:
+        return text + "The interval reaches 0: it is not shown that training makes them alike."
+    return text + f"Kinds of heads recur in independent models. {beyond_kinds(layer)}"
+
+
+def beyond_kinds(layer: dict[str, Row]) -> str:
+    """Rule 3: whether two models correspond, and whether their likeness is that of the heads above one half."""
+    beyond, rest = layer["beyond_kinds"], layer["rest_excess"]
+    text = f"Without the heads above {ATTENDS:g} the excess is {rest['value']:.2f}. "
+    if math.isnan(beyond["ci_low"]):
+        return text + "Too few models are left to draw heads from: whether two models correspond is not tested."
+    text += f"With heads drawn from the same layers of other models they are {layer['kinds']['value']:.2f} alike "
+    text += f"(difference {estimate(beyond)}): "
+    if beyond["ci_low"] > 0:
+        return text + "two models correspond MORE than recurring kinds explain."
+    return text + "it is not shown that two models correspond beyond recurring kinds."
 
 
 def alike_within(pairs: pd.DataFrame) -> list[str]:

@@ -195,10 +195,10 @@ def test_curricula_that_share_a_seed_are_not_tested_against_each_other(six):
 
 def test_independent_heads_coincide_by_chance_alone(six):
     models = open_models(six[:4], CLASSES, 16, 0)
-    found, expected, _, n_pairs = coincidences(models, 0)
+    counts = coincidences(models, 0)
     heads = [model.found for model in models]
     assert heads == [(Head(0, 1),), (Head(0, 1),), (Head(0, 0),), (Head(0, 1),)]
-    assert (found, expected, n_pairs) == (3, 6 / 8, 6)
+    assert (counts.n_heads, counts.expected, counts.n_pairs, counts.n_sharing) == (3, 6 / 8, 6, 3)
 
 
 def test_pairs_of_one_curriculum_are_set_against_pairs_across(six):

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from analyses.studies.consistency import verdict
+from analyses.studies.consistency.between import Coincidences
 
 YES, NO, LESS = (0.3, 0.1, 0.5, 0.01), (0.3, -0.1, 0.7, 0.4), (-0.3, -0.5, -0.1, 0.01)
 NOT_BY_HOLM = (0.3, 0.1, 0.5, 0.06)
@@ -56,7 +57,12 @@ def test_curricula_without_independent_seeds_are_named_and_nothing_is_said_about
 
 @pytest.mark.parametrize(("p", "verb"), [(0.04, "coincide MORE often than"), (0.05, "coincide no more often than")])
 def test_heads_coincide_by_number_where_p_says_so(p, verb):
-    (sentence,) = verdict.numbers([], (7, 3.2, p, 10))
+    (sentence,) = verdict.numbers([], Coincidences(7, 3.2, p, 10, 6))
     assert verb in sentence
-    assert "7 times in 10 pairs, 3.2 by chance" in sentence
-    assert verdict.numbers([], (0, 0.0, 1.0, 0)) == []
+    assert f"7 heads in 6 of 10 pairs, 3.2 heads by chance (p = {p})" in sentence
+    assert verdict.numbers([], Coincidences(0, 0.0, 1.0, 0, 0)) == []
+
+
+def test_a_count_that_no_numbering_reached_is_a_bound():
+    (sentence,) = verdict.numbers([], Coincidences(9, 1.2, 1 / 2001, 10, 9))
+    assert "(p <= 0.0005 (2,000 draws))" in sentence
