@@ -212,9 +212,10 @@ assert everyone.loc["untrained_excess", "value"] < 0.05 < 0.15 < everyone.loc["l
 
 # %% [markdown]
 # By number, independent models are as alike as random matchings (`by_index` against `chance`). By what they look at
-# they share heads that training has made (`learned`: the excess over random matchings, less that of the untrained
-# twins). It is a statement about attention. Whether matched heads write the same, and to whom, is another question
-# ([results](concepts/results.md): one kind of head, two circuits).
+# kinds of heads recur that training has made (`learned`: the excess over random matchings, less that of the untrained
+# twins). Models put together from heads of others are as alike (`kinds`): nothing is shown beyond recurring kinds
+# (`beyond_kinds`). It is a statement about attention. Whether matched heads write the same, and to whom, is another
+# question ([results](concepts/results.md)).
 #
 # ## A report
 #

@@ -28,7 +28,7 @@ from interp.patching.paths import ALL, path_effects
 from interp.readouts.head_decoding import decode_heads
 from interp.readouts.probes import DEFAULT
 from interp.scores.score import selection_scores
-from interp.statistics.seeds import independent_seeds, seed_mean
+from interp.statistics.seeds import independent_seeds, outcome_columns
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.output import interval, number, records
 from training.common.progress import progress_bar
@@ -158,8 +158,8 @@ def pooled_shares(traced: Sequence[Traced]) -> pd.DataFrame:
         for reader in READERS:
             of_model = [(one.checkpoint, mean_of(where(one.readers, reader=reader), "share")) for one in group]
             used = [(checkpoint, value) for checkpoint, value in of_model if not math.isnan(value)]
-            pooled = seed_mean([checkpoint for checkpoint, _ in used], [value for _, value in used])
-            rows.append({"curriculum": curriculum, "reader": reader} | pooled.named("share"))
+            outcome = outcome_columns([checkpoint for checkpoint, _ in used], [value for _, value in used], "share")
+            rows.append({"curriculum": curriculum, "reader": reader} | outcome)
     return pd.DataFrame(rows)
 
 
@@ -174,8 +174,8 @@ def pooled_written(traced: Sequence[Traced]) -> pd.DataFrame:
             "the same, untrained": [mean_of(rows, "untrained") for rows in own],
         }
         for heads, values in chosen.items():
-            pooled = seed_mean([one.checkpoint for one in group], values)
-            rows.append({"curriculum": curriculum, "heads": heads} | pooled.named("r2"))
+            outcome = outcome_columns([one.checkpoint for one in group], values, "r2")
+            rows.append({"curriculum": curriculum, "heads": heads} | outcome)
     return pd.DataFrame(rows)
 
 
@@ -200,9 +200,12 @@ def carried_sentences(carried: pd.DataFrame) -> list[str]:
 
 
 def over(row: Mapping[str, Any], column: str) -> str:
-    """A value with its t-interval over seeds, if there is one."""
+    """A value with its t-interval over seeds, if there is one; where seeds are of two kinds, how many are of which."""
     if row["n_seeds"] < 2:
         return f"{row[column]:.2f}, one seed"
+    if row["all_or_nothing"]:
+        count = f"{row['n_half']} of {row['n_seeds']} seeds [{row['share_low']:.2f}, {row['share_high']:.2f}]"
+        return f"{row[column]:.2f} (all or nothing: at least half in {count}, Clopper-Pearson)"
     return f"{row[column]:.2f} [{row['t_low']:.2f}, {row['t_high']:.2f}], {row['n_seeds']} seeds"
 
 

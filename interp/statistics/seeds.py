@@ -85,9 +85,34 @@ def seed_mean(checkpoints: Sequence[Checkpoint], values: Sequence[float]) -> See
 
     NaN without models.
     """
-    groups = independent_seeds(checkpoints)
-    by_seed = np.array([np.mean([values[place] for place in group]) for group in groups])
-    return SeedMean(float(by_seed.mean()), *t_interval(by_seed), len(groups)) if groups else NO_SEED
+    by_seed = seed_values(checkpoints, values)
+    return SeedMean(float(by_seed.mean()), *t_interval(by_seed), len(by_seed)) if len(by_seed) else NO_SEED
+
+
+def seed_values(checkpoints: Sequence[Checkpoint], values: Sequence[float]) -> Float[np.ndarray, " seed"]:
+    """One value per independent seed from one per model: the mean of models that share a seed."""
+    return np.array([np.mean([values[place] for place in group]) for group in independent_seeds(checkpoints)])
+
+
+def outcome_columns(
+    checkpoints: Sequence[Checkpoint], values: Sequence[float], name: str
+) -> dict[str, float | int | bool]:
+    """As `seed_mean`, of outcomes from 0 to 1, as a row of a table.
+
+    The t-interval is NaN where seeds are `all_or_nothing`; `n_half` seeds have one half or more, and their share has
+    the exact interval `share_low`, `share_high`.
+
+    Args:
+        checkpoints: the models.
+        values: of each.
+        name: the column of the mean.
+    """
+    by_seed, columns = seed_values(checkpoints, values), seed_mean(checkpoints, values).named(name)
+    split, n_half = all_or_nothing(by_seed), int((by_seed >= HALF).sum())
+    share_low, share_high = exact_interval(n_half, len(by_seed)) if len(by_seed) else (math.nan, math.nan)
+    ends = dict.fromkeys(("t_low", "t_high"), math.nan) if split else {}
+    counts = {"all_or_nothing": split, "n_half": n_half, "share_low": share_low, "share_high": share_high}
+    return columns | ends | counts
 
 
 NO_SEED = SeedMean(math.nan, math.nan, math.nan, 0)

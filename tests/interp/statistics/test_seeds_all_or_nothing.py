@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from interp.statistics.seeds import all_or_nothing, exact_interval, t_interval
+from interp.statistics.seeds import all_or_nothing, exact_interval, outcome_columns, t_interval
+from training.checkpoints.checkpoint import load
 
 FALSE_ALARM, N_CASES = 1e-4, 4000
 CONVERGES = 0.8
@@ -47,6 +48,18 @@ def test_of_seeds_spread_about_one_half_few_lose_their_interval(n_seeds, withhel
     split = [all_or_nothing(row) for row in outcomes]
     near(split, withheld)
     near([within(t_interval(row), 0.5) for row, other in zip(outcomes, split, strict=True) if not other], held)
+
+
+def test_outcomes_of_models_have_an_interval_only_where_seeds_are_of_one_kind():
+    models = [load(f"zoo:mixed-{seed}") for seed in range(3)]
+    split = outcome_columns(models, [0.02, 0.98, 1.0], "share")
+    assert split["share"] == pytest.approx(2 / 3)
+    assert np.isnan([split["t_low"], split["t_high"]]).all()
+    assert (split["all_or_nothing"], split["n_half"], split["n_seeds"]) == (True, 2, 3)
+    assert (split["share_low"], split["share_high"]) == exact_interval(2, 3)
+    alike = outcome_columns(models, [0.9, 0.98, 1.0], "share")
+    assert (alike["t_low"], alike["t_high"]) == t_interval(np.array([0.9, 0.98, 1.0]))
+    assert (alike["all_or_nothing"], alike["n_half"]) == (False, 3)
 
 
 @pytest.mark.parametrize(
