@@ -16,7 +16,7 @@ from interp.ablation.ablate import Ablation, ablate
 from interp.ablation.control_sets import Match
 from interp.ablation.pooled import pooled
 from interp.ablation.verdict import ATTENDS
-from interp.model.heads import HeadSet, all_heads, heads_above, show
+from interp.model.heads import HeadSet, all_heads, heads_above
 from interp.patching.path_receivers import parse_receivers
 from interp.patching.paths import path_effects
 from interp.scores.score import HeadScores, score_all, selection_scores
@@ -97,11 +97,6 @@ class ModelEvidence:
     def retrospective(self) -> HeadScores:
         return self.scores[RETROSPECTIVE]
 
-    @property
-    def lowest(self) -> dict[str, float]:
-        """The lowest score within the found set and within each of its heads, as `interp.ablation.verdict.verdict` wants it."""
-        return {show(one): min(float(self.selection[head]) for head in one) for one in sets_of(self.found)}
-
 
 @dataclass(frozen=True)
 class Evidence:
@@ -152,6 +147,7 @@ def measure(checkpoint: Checkpoint, settings: Settings) -> ModelEvidence:
             n_controls=settings.n_controls,
             matches=MATCHES,
             seed=seed,
+            scores=selection,
         )
     alone: list[HeadSet] = [(head,) for head in all_heads(*selection.shape)]
     singles = ablate(checkpoint, alone, classes, modes=[LEAD], n_controls=0, matches=(), n_prompts=n_prompts, seed=seed)

@@ -19,7 +19,7 @@ from analyses.report.distributions import key_to_null
 from analyses.report.evidence import Evidence, ModelEvidence
 from analyses.report.protocol import Protocol
 from analyses.report.tables import tables
-from interp.ablation.verdict import ATTENDS, pooled_verdict, verdict
+from interp.ablation.verdict import ATTENDS, pooled_verdict
 from interp.model.heads import highest_head
 from training.common.output import records
 from training.common.table_rows import where
@@ -64,7 +64,7 @@ def sentences_of(model: ModelEvidence) -> list[str]:
         return [f"No head has a retrospective score above {ATTENDS} ({highest}): there is nothing to remove."]
     located = ", ".join(f"{head} ({model.selection[head]:.2f})" for head in model.found)
     first = f"Heads with a retrospective score above {ATTENDS} (chance {chance:.3f}): {located}."
-    return [first, *verdict(model.ablation.table, model.lowest)]
+    return [first, *model.ablation.all_sentences()]
 
 
 def document(evidence: Evidence, said: Account, protocol: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def parts(paragraph: str) -> list[str]:
     >>> parts("Removing 0.1 costs 0.9 (p = 0.1). Removing 0.1 costs 1. It attends as one.")
     ['Removing 0.1 costs 0.9 (p = 0.1).', 'Removing 0.1 costs 1.', 'It attends as one.']
     """
-    return re.split(r"(?<=[.]) (?=Removing |The intact |It attends |Over |No model |One seed )", paragraph)
+    return re.split(r"(?<=[.]) (?=Removing |The intact |It attends |They attend |Over |No model |One seed )", paragraph)
 
 
 def asset(name: str) -> str:

@@ -56,7 +56,9 @@ def protocol_of(evidence: Evidence, arguments: Sequence[str]) -> Protocol:
         f"on {n_null} prompts",
         "p-values": "(k+1)/(n+1), the tested set not among its own null; Holm over function classes",
         "intervals": "95 %, paired bootstrap over prompts",
-        "classes of size": f"most: effect of at least {HALF}; none: interval below {HARMLESS}",
+        "classes of size": (
+            f"most: effect of at least {HALF}; none: interval within {HARMLESS} of 0; negative: interval below 0"
+        ),
         "learned": f"error at most {FRACTION} of the no-context optimum, over the last quarter of the pairs",
         "snapshots": f"at most {AT_MOST_STEPS} per run, on {min(AT_MOST_PROMPTS, settings.n_prompts)} prompts",
         "paths": f"on {min(PATH_PROMPTS, settings.n_prompts)} prompts" if settings.paths else "not traced",

@@ -14,7 +14,7 @@ import pandas as pd
 from interp.ablation.ablate import Ablation, ablate
 from interp.ablation.control_sets import MATCHES, Match
 from interp.ablation.figures import plot_ablation, plot_ablation_curves
-from interp.ablation.verdict import ATTENDS, verdict
+from interp.ablation.verdict import ATTENDS
 from interp.display.axes import save_figure
 from interp.display.error_curves import plot_error_curves
 from interp.model.heads import HeadSet, heads_above, highest_head, show
@@ -77,11 +77,19 @@ def study(
         )
         return RetrospectiveStudy(checkpoint, curves, scores, found, None, (nothing,))
     sets = list(dict.fromkeys([found, *((head,) for head in found)]))
-    ablation = ablate(checkpoint, sets, classes, n_prompts=n_prompts, n_controls=n_controls, matches=matches, seed=seed)
-    lowest = {show(heads): min(float(mean[head]) for head in heads) for heads in sets}
+    ablation = ablate(
+        checkpoint,
+        sets,
+        classes,
+        n_prompts=n_prompts,
+        n_controls=n_controls,
+        matches=matches,
+        seed=seed,
+        scores=mean,
+    )
     located = ", ".join(f"{head} ({mean[head]:.2f})" for head in found)
     first = f"Heads with a retrospective score above {ATTENDS} (chance {scores.chance:.3f}): {located}."
-    return RetrospectiveStudy(checkpoint, curves, scores, found, ablation, (first, *verdict(ablation.table, lowest)))
+    return RetrospectiveStudy(checkpoint, curves, scores, found, ablation, (first, *ablation.all_sentences()))
 
 
 def write(result: RetrospectiveStudy, directory: Path) -> None:

@@ -19,12 +19,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.ablation.control_sets import MATCHES, Match, NullSets, matched_sets
-from interp.ablation.errors import Cell, ClassErrors, cells
+from interp.ablation.errors import Cell, ClassErrors, cells, failed_sets
+from interp.ablation.joint import joint_removals
 from interp.ablation.modes import DEFAULT_MODES, UNIFORM, Mode, mode
 from interp.ablation.reference_activations import activations
-from interp.ablation.runner import CHUNK, MEMORY, Protocol, class_errors
+from interp.ablation.runner import CHUNK, MEMORY, Protocol, measure
 from interp.ablation.store import Store
-from interp.ablation.verdict import VERDICTS, keep_verdict, verdict
+from interp.ablation.verdict import ATTENDS, VERDICTS, is_silent, keep_verdict, verdict
 from interp.display.result import Drawn, Shown
 from interp.model.engine import check_site
 from interp.model.heads import MLP, Head, HeadSet, all_heads, show
@@ -35,13 +36,13 @@ from interp.statistics.effects import (
     detectable_effect,
     holm,
     permutation_p,
+    two_sided_p,
 )
 from training.checkpoints.checkpoint import Checkpoint
-from training.common.errors import UserError, one_of
+from training.common.errors import CheckError, UserError, one_of
 from training.common.library_defaults import library_defaults
-from training.common.output import Table, write_table
-from training.common.progress import progress_bar
-from training.common.table_rows import distinct
+from training.common.output import Table, records, write_table
+from training.common.table_rows import distinct, where
 from training.config.config import stream_seed
 from training.evaluation.evaluate import evaluation_prompts
 from training.model.transformer import Transformer
@@ -69,15 +70,22 @@ class Ablation(Shown):
             `direct_effect` (only what the set itself writes into the final residual stream changes), each with its
             95 % interval; `p_value`, `p_holm` (over classes), `n_controls`, `smallest_p`, `exact` (all sets there are)
             against layer-matched sets, from `compared_effect`, the effect on the prompts that those were measured on;
-            `control_effect` (mean) and `control_max` of those that share no component with the set, `n_disjoint` of
-            them; `detectable`, the smallest effect that the test could have found (of a set that is kept, the
-            largest). The same with the prefixes `size_` and `norm_` against the other matchings.
+            `p_two_sided`, twice the smaller of `p_value` (the set costs more than others) and its mirror image (it
+            costs less: removing it helps more), and `p_two_sided_holm`; `control_effect` (mean), `control_min` and
+            `control_max` of the sets that share no component with this one, `n_disjoint` of them; `detectable`, the
+            smallest effect that the test could have found (of a set that is kept, the largest). The same with the
+            prefixes `size_` and `norm_` against the other matchings. `note` says why there is no effect where the
+            set's output is already what the mode puts in its place (pruned or constant heads).
         null: one row per null set, function class, mode, range and matching: the effects behind the p-values.
         curves: `nmse` by number of examples, one row per set, class, mode and number; the modes `intact` and
             `no_context` belong to no set.
         protocol: prompts, site and positions.
         design: whether the sets were removed or kept.
         errors: by function class, everything that was measured.
+        scores: the lowest retrospective score within each set, by its name; empty where scores were not given.
+        joint: of heads that attend but cost nothing alone, their removal together with other heads
+            (`interp.ablation.joint.joint_removals`); empty where there are none or scores were not given.
+        failed: by name, the sets that were left out because a self-check failed for them, with the reason.
     """
 
     checkpoint: str
@@ -88,6 +96,9 @@ class Ablation(Shown):
     protocol: Protocol
     design: Design
     errors: Mapping[str, ClassErrors] = field(repr=False)
+    scores: Mapping[str, float] = field(default_factory=dict)
+    joint: pd.DataFrame = field(default_factory=pd.DataFrame)
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -111,11 +122,17 @@ class Ablation(Shown):
         """The verdict (`interp.ablation.verdict`), for few enough sets to be read.
 
         Args:
-            scores: the lowest retrospective score within each set, by its name, to tell decoys.
+            scores: the lowest retrospective score within each set, by its name; None takes those given to `ablate`.
         """
         if len(distinct(self.table, "heads")) > VERDICTS:
             return []
-        return verdict(self.table, scores) if self.design == "remove" else keep_verdict(self.table)
+        return self.all_sentences(scores)
+
+    def all_sentences(self, scores: Mapping[str, float] | None = None) -> list[str]:
+        """The verdict on every set, however many there are."""
+        if self.design == "keep":
+            return keep_verdict(self.table)
+        return verdict(self.table, self.scores if scores is None else scores, self.joint)
 
     def maps(self) -> list[str]:
         from interp.ablation.tables import effect_maps
@@ -158,9 +175,11 @@ class Ablation(Shown):
         return sets[0] if heads is None else heads
 
     def write(self, directory: Path) -> None:
-        """The three tables as CSV files."""
+        """The tables as CSV files; the one of joint removals where there is any."""
         for name, table in (("", self.table), ("_null", self.null), ("_curves", self.curves)):
             write_table(table, directory / f"ablation{name}.csv")
+        if len(self.joint):
+            write_table(self.joint, directory / "ablation_joint.csv")
 
 
 @library_defaults()
@@ -181,6 +200,7 @@ def ablate(
     seed: int = 0,
     memory: int = MEMORY,
     store: Store | None = None,
+    scores: Float[np.ndarray, "layer head"] | None = None,
 ) -> Ablation:
     """Remove sets of components and judge the damage against random sets.
 
@@ -202,9 +222,12 @@ def ablate(
         seed: of prompts, null sets and resampling.
         memory: bytes that activations may take.
         store: keeps finished pieces, so that an interrupted sweep goes on (`interp.ablation.store.Store`).
+        scores: retrospective scores on selection prompts; heads that attend (above `ATTENDS`) but cost nothing alone
+            are then removed together with other heads, too (`interp.ablation.joint`).
 
     Raises:
-        CheckError: a removal did not act, or acted where it should not.
+        CheckError: for every set, a removal did not act or acted where it should not; a set for which it is so is left
+            out and named in `failed`.
         UserError: unknown class, mode, site, tokens or range.
 
     >>> from interp import load, parse_heads
@@ -227,6 +250,15 @@ def ablate(
     errors = measure(
         checkpoint, classes, [removed[one] for one in sets], [removed[one] for one in every_null], chosen, protocol
     )
+    failures = failed_sets(errors)
+    failed = {show(one): failures[removed[one]] for one in sets if removed[one] in failures}
+    sets = [one for one in sets if removed[one] not in failures]
+    if not sets:
+        raise CheckError(next(iter(failed.values())))
+    nulls = {
+        key: replace(null, sets=tuple(one for one in null.sets if removed[one] not in failures))
+        for key, null in nulls.items()
+    }
     rows, null_rows, curves = [], [], []
     for cell in cells(errors, protocol.ranges, seed):
         new_rows, new_null_rows = judge(cell, sets, nulls, removed, design, n_tests=len(classes))
@@ -239,8 +271,24 @@ def ablate(
     table = pd.DataFrame(rows).sort_values("heads", key=lambda names: names.map(order), kind="stable")
     columns = ["heads", "function_class", "mode", "points", "match", "control", "effect", "disjoint"]
     null = pd.DataFrame(null_rows, columns=columns)
+    table = table.reset_index(drop=True)
+    lowest, joint = {}, pd.DataFrame()
+    if scores is not None and design == "remove":
+        lowest = {show(one): lowest_score(one, scores) for one in sets}
+        joint = joint_removals(checkpoint, classes, candidates(table, sets, lowest), scores, chosen, protocol)
     about = checkpoint.name, checkpoint.step
-    return Ablation(*about, table.reset_index(drop=True), null, pd.DataFrame(curves), protocol, design, errors)
+    return Ablation(*about, table, null, pd.DataFrame(curves), protocol, design, errors, lowest, joint, failed)
+
+
+def lowest_score(heads: HeadSet, scores: Float[np.ndarray, "layer head"]) -> float:
+    """The lowest score within a set; 0 for MLPs, which have none."""
+    return min((float(scores[head]) for head in heads if head.number != MLP), default=0.0)
+
+
+def candidates(table: pd.DataFrame, sets: Sequence[HeadSet], scores: Mapping[str, float]) -> list[HeadSet]:
+    """The single heads that attend and whose removal alone costs nothing (`interp.ablation.verdict.is_silent`)."""
+    silent = [one for one in sets if len(one) == 1 and scores[show(one)] > ATTENDS]
+    return [one for one in silent if is_silent(records(where(table, heads=show(one))))]
 
 
 def plan(
@@ -266,22 +314,6 @@ def plan(
     if len(set(names)) < len(names):
         raise UserError(f"--mode {','.join(names)}: {max(names, key=names.count)} is named twice")
     return chosen, protocol
-
-
-def measure(
-    checkpoint: Checkpoint,
-    classes: Sequence[str],
-    tested: Sequence[HeadSet],
-    nulls: Sequence[HeadSet],
-    modes: Sequence[Mode],
-    protocol: Protocol,
-) -> dict[str, ClassErrors]:
-    """By function class, the errors without every set under every mode; shows progress."""
-    tested = list(dict.fromkeys(tested))
-    nulls = [one for one in dict.fromkeys(nulls) if one not in set(tested)]
-    total = len(classes) * len(modes) * (len(tested) + len(nulls))
-    with progress_bar(total=total, desc="ablate", unit="set") as bar:
-        return {name: class_errors(checkpoint, name, tested, nulls, modes, protocol, bar) for name in classes}
 
 
 def removed_by(heads: HeadSet, design: Design, checkpoint: Checkpoint) -> HeadSet:
@@ -345,6 +377,7 @@ def judge(
             "nmse_before": cell.intact.mean(),
             "nmse_after": cell.without(removed[one]).mean(),
             "nmse_no_context": cell.no_context.mean(),
+            "note": cell.note(removed[one], total),
         }
         for kind, prefix in (("total", ""), ("direct", "direct_"), ("frozen", "frozen_")):
             effect = kinds[kind][place]
@@ -382,12 +415,14 @@ def null_columns(
     least = detectable_effect(total.standard_error, compared.standard_error, sizes, n_tests)
     found = {
         "p_value": permutation_p(start + sign * compared.value, sizes),
+        "p_two_sided": two_sided_p(compared.value, effects),
         "compared_effect": compared.value,
         "n_controls": len(null.sets),
         "smallest_p": null.smallest_p,
         "exact": null.exact,
         "n_disjoint": len(apart),
         "control_effect": apart.mean() if len(apart) else np.nan,
+        "control_min": apart.min() if len(apart) else np.nan,
         "control_max": apart.max() if len(apart) else np.nan,
         "detectable": start + sign * least,
     }
@@ -401,9 +436,10 @@ def add_holm(rows: Rows) -> None:
         families.setdefault((row["heads"], row["mode"], row["points"]), []).append(row)
     for family in families.values():
         for prefix in PREFIXES.values():
-            adjusted = holm([row[f"{prefix}p_value"] for row in family])
-            for row, p_value in zip(family, adjusted, strict=True):
-                row[f"{prefix}p_holm"] = p_value
+            for test, name in (("p_value", "p_holm"), ("p_two_sided", "p_two_sided_holm")):
+                adjusted = holm([row[f"{prefix}{test}"] for row in family])
+                for row, p_value in zip(family, adjusted, strict=True):
+                    row[f"{prefix}{name}"] = p_value
 
 
 def curve_rows(errors: ClassErrors, name: str, sets: Mapping[str, HeadSet]) -> Rows:

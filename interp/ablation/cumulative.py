@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from interp.ablation.ablate import measure, plan
+from interp.ablation.ablate import plan
 from interp.ablation.errors import Cell, cells
 from interp.ablation.modes import DEFAULT_MODES, Mode
 from interp.ablation.pairs import Rows, check_several
-from interp.ablation.runner import MEMORY, Protocol
+from interp.ablation.runner import MEMORY, Protocol, measure
 from interp.ablation.store import Store
 from interp.display.result import Drawn, Shown
 from interp.model.heads import Head, head_set, show

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
 
-from interp.model.heads import HeadSet
+from interp.model.heads import Head, HeadSet, show
 from interp.model.positions import show_points
-from interp.statistics.effects import UNDEFINED, Effect, effect_resamples, paired_effects
+from interp.statistics.effects import TIE, UNDEFINED, Effect, effect_resamples, paired_effects
 from training.common.bootstrap import bootstrap_weights
 from training.config.config import stream_seed
 
@@ -41,12 +41,24 @@ class ClassErrors:
         without: by mode and set of removed components.
         spot_check: largest relative difference between the predictions in float32 and in float64 among the sets that
             cost most.
+        unvarying: by mode, the components whose output is already what the mode puts in its place.
+        failed: the sets for which a self-check failed, with the reason; their errors are not to be used.
     """
 
     intact: Float[np.ndarray, "prompt point"]
     no_context: Float[np.ndarray, "prompt point"]
     without: Mapping[str, Mapping[HeadSet, SetErrors]]
     spot_check: float
+    unvarying: Mapping[str, frozenset[Head]] = field(default_factory=dict)
+    failed: Mapping[HeadSet, str] = field(default_factory=dict)
+
+
+def failed_sets(errors: Mapping[str, ClassErrors]) -> dict[HeadSet, str]:
+    """The sets for which a self-check failed on any class, with the first reason."""
+    failed: dict[HeadSet, str] = {}
+    for of_class in errors.values():
+        failed = {**of_class.failed, **failed}
+    return failed
 
 
 def joined(parts: Sequence[SetErrors]) -> SetErrors:
@@ -92,6 +104,14 @@ class Cell:
 
     def without(self, removed: HeadSet, kind: str = "total") -> Float[np.ndarray, " prompt"]:
         return getattr(self.errors.without[self.mode][removed], kind)[:, self.place]
+
+    def note(self, removed: HeadSet, effect: Effect) -> str:
+        """Which components of a set the mode leaves as they are, if any."""
+        unvarying = tuple(one for one in removed if one in self.errors.unvarying.get(self.mode, ()))
+        if not unvarying or (len(unvarying) == len(removed) and abs(effect.value) > TIE):
+            return ""
+        reason = {"zero": "is zero", "uniform": "is that of uniform attention"}.get(self.mode, "does not vary")
+        return f"the output of {show(unvarying)} {reason}, so {self.mode} ablation leaves it unchanged"
 
     def effects(self, removed: Iterable[HeadSet], kind: str = "total") -> list[Effect]:
         """With intervals."""

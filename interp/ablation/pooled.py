@@ -10,7 +10,7 @@ import pandas as pd
 from interp.ablation.ablate import Ablation, removed_by
 from interp.ablation.errors import Cell, cells
 from interp.model.heads import HeadSet, show
-from interp.statistics.effects import holm, interval_of, permutation_p
+from interp.statistics.effects import holm, interval_of, permutation_p, two_sided_p
 from interp.statistics.seeds import (
     HALF,
     N_COMBINATIONS,
@@ -39,7 +39,7 @@ def pooled(
     their share, `share_low`, `share_high`; `n_seeds`, `n_checkpoints` and `n_undefined` (models that do not use the
     context, left out); `effect_min`, `effect_max`; `p_value` of the mean effect against one layer-matched set per
     model, drawn together, with `smallest_p`, the random draws behind it `n_draws` (0: all combinations were counted),
-    and `p_holm` over classes.
+    and `p_holm` over classes; `p_two_sided` and `p_two_sided_holm` as in `interp.ablation.ablate.Ablation`.
 
     Args:
         checkpoints: the models.
@@ -56,8 +56,9 @@ def pooled(
     for row in rows:
         families.setdefault((row["mode"], row["points"]), []).append(row)
     for family in families.values():
-        for row, p_value in zip(family, holm([row["p_value"] for row in family]), strict=True):
-            row["p_holm"] = p_value
+        for test, name in (("p_value", "p_holm"), ("p_two_sided", "p_two_sided_holm")):
+            for row, p_value in zip(family, holm([row[test] for row in family]), strict=True):
+                row[name] = p_value
     return pd.DataFrame(rows)
 
 
@@ -85,6 +86,7 @@ def pooled_row(
             "effect_min",
             "effect_max",
             "p_value",
+            "p_two_sided",
             "smallest_p",
             "share_low",
             "share_high",
@@ -117,6 +119,7 @@ def pooled_row(
             "effect_min": by_seed.min(),
             "effect_max": by_seed.max(),
             "p_value": permutation_p(sign * float(compared), sign * null),
+            "p_two_sided": two_sided_p(float(compared), null),
             "smallest_p": 1 / (len(null) + 1) if len(null) else math.nan,
             "n_draws": len(null) if len(null) == N_COMBINATIONS else 0,  # all combinations are fewer
         }

@@ -27,7 +27,7 @@ from training.checkpoints.checkpoint import Checkpoint
 from training.checkpoints.name_patterns import load_all
 from training.commands import check_classes
 from training.common import output
-from training.common.errors import UserError
+from training.common.errors import CheckError, UserError
 from training.common.terminal import echo
 from training.config.config import RunConfig
 
@@ -78,12 +78,6 @@ class Subject:
     scores: Float[np.ndarray, "layer head"]
 
     @property
-    def lowest(self) -> dict[str, float]:
-        """The lowest score within each set of heads."""
-        tables = {show(one): [float(self.scores[head]) for head in one if head.number >= 0] for one in self.sets}
-        return {name: min(table, default=0.0) for name, table in tables.items()}
-
-    @property
     def by_score(self) -> list[Head]:
         """The heads of all sets, the highest score first."""
         return sorted({head for one in self.sets for head in one}, key=lambda head: (-self.scores[head], head))
@@ -107,12 +101,29 @@ def run(request: Request, *, json: bool, out: Path | None) -> None:
         write(subjects, results, several, places, out)
     if json:
         output.print_json(document(request, subjects, results, several))
-        return
-    for one, result in zip(subjects, results, strict=True):
-        show_result(one, result)
-    if several is not None:
-        output.print_table(*pooled_table(several, f"{request.heads} in {len(subjects)} models"))
-        echo(pooled_verdict(several))
+    else:
+        for result in results:
+            show_result(result)
+        if several is not None:
+            output.print_table(*pooled_table(several, f"{request.heads} in {len(subjects)} models"))
+            echo(pooled_verdict(several))
+    refuse_failures(results)
+
+
+def refuse_failures(results: Sequence[Result]) -> None:
+    """End with exit code 1 where sets were left out; the results of the others have been shown.
+
+    Raises:
+        CheckError: a self-check failed for some sets.
+    """
+    failed = [
+        f"{result.checkpoint}: {heads} left out, {reason}"
+        for result in results
+        if isinstance(result, Ablation)
+        for heads, reason in result.failed.items()
+    ]
+    if failed:
+        raise CheckError("; ".join(failed))
 
 
 def subject(request: Request, checkpoint: Checkpoint) -> Subject:
@@ -171,7 +182,11 @@ def carry_out(request: Request, one: Subject, store: Store | None) -> Result:
     if request.design == "pairs":
         return pairs(one.checkpoint, everything, one.names, **common)
     design = cast(Design, request.design)
-    own: dict[str, Any] = {"n_controls": request.n_controls, "n_null_prompts": request.null_prompts}
+    own: dict[str, Any] = {
+        "n_controls": request.n_controls,
+        "n_null_prompts": request.null_prompts,
+        "scores": one.scores,
+    }
     return ablate(one.checkpoint, one.sets, one.names, design=design, **own, **common)
 
 
@@ -241,7 +256,16 @@ def document(
         "results": tables,
     }
     if isinstance(results[0], Ablation):
-        about["spot_check"] = max(one.spot_check for one in results if isinstance(one, Ablation))
+        ablations = [one for one in results if isinstance(one, Ablation)]
+        about["spot_check"] = max(one.spot_check for one in ablations)
+        about["joint"] = [
+            {"checkpoint": one.checkpoint} | row for one in ablations for row in output.records(one.joint)
+        ]
+        about["failed"] = [
+            {"checkpoint": one.checkpoint, "heads": heads, "reason": reason}
+            for one in ablations
+            for heads, reason in one.failed.items()
+        ]
     if isinstance(results[0], CumulativeAblation):
         about["area"] = [
             row for one in results if isinstance(one, CumulativeAblation) for row in output.records(one.area)
@@ -251,9 +275,9 @@ def document(
     return about
 
 
-def show_result(one: Subject, result: Result) -> None:
+def show_result(result: Result) -> None:
     """One checkpoint's tables and verdict."""
     for table in result.tables():
         output.print_table(*table)
-    for line in result.sentences(one.lowest) if isinstance(result, Ablation) else []:
+    for line in result.sentences() if isinstance(result, Ablation) else []:
         echo(line)

@@ -7,7 +7,7 @@
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -43,10 +43,11 @@ from interp.model.engine import (
     removal,
     trace,
 )
-from interp.model.heads import MLP, HeadSet, head_set, show
+from interp.model.heads import MLP, Head, HeadSet, head_set, show
 from interp.model.parallel import side_by_side
 from interp.model.self_checks import CHECKED, check_removal, spot_check
 from training.checkpoints.checkpoint import Checkpoint
+from training.common.errors import CheckError
 from training.common.progress import progress_bar
 from training.config.config import ModelConfig, RunConfig
 from training.evaluation.evaluate import evaluation_prompts, no_context_error
@@ -116,13 +117,16 @@ def class_errors(
         protocol: prompts, site, ranges, memory.
         bar: advances by one for every set and mode.
 
+    A set that fails a self-check is left out, with the reason in `failed`.
+
     Raises:
-        CheckError: a removal did not act, or the fast path is not the plain one.
+        CheckError: a self-check failed for every tested set, or for a null set.
         UserError: a mode does not apply to this run.
     """
     mlps = any(component.number == MLP for one in (*tested, *nulls) for component in one)
     sweep = Sweep(checkpoint, name, modes, protocol, mlps=mlps)
-    side_by_side(sweep.check, [tested])
+    ((unvarying, failed),) = side_by_side(sweep.check, [tested])
+    tested = [heads for heads in tested if heads not in failed]
     sweep.fit([*tested, *nulls])
     parts = side_by_side(lambda prompts: sweep.run(prompts, tested, nulls, bar), sweep.chunks())
     intact = [errors for errors, _ in parts]
@@ -130,7 +134,24 @@ def class_errors(
     for mode_name, one in parts[0][1]:
         without[mode_name][one] = joined([pieces[mode_name, one] for _, pieces in parts if (mode_name, one) in pieces])
     no_context = no_context_error(checkpoint.config, name, sweep.test).cpu().double().numpy() / sweep.unit
-    return ClassErrors(np.concatenate(intact), no_context, without, sweep.spot_check(without))
+    difference, inexact = sweep.spot_check(without, tested)
+    return ClassErrors(np.concatenate(intact), no_context, without, difference, unvarying, failed | inexact)
+
+
+def measure(
+    checkpoint: Checkpoint,
+    classes: Sequence[str],
+    tested: Sequence[HeadSet],
+    nulls: Sequence[HeadSet],
+    modes: Sequence[Mode],
+    protocol: Protocol,
+) -> dict[str, ClassErrors]:
+    """By function class, the errors without every set under every mode; shows progress."""
+    tested = list(dict.fromkeys(tested))
+    nulls = [one for one in dict.fromkeys(nulls) if one not in set(tested)]
+    total = len(classes) * len(modes) * (len(tested) + len(nulls))
+    with progress_bar(total=total, desc="ablate", unit="set") as bar:
+        return {name: class_errors(checkpoint, name, tested, nulls, modes, protocol, bar) for name in classes}
 
 
 @dataclass(frozen=True)
@@ -308,16 +329,44 @@ class Sweep:
         heads, mlps = ([list(layer) for layer in zip(*kind, strict=True)] for kind in zip(*chosen, strict=True))
         return Substitutes([torch.cat(layer) for layer in heads], [torch.cat(layer) for layer in mlps])
 
-    def check(self, tested: Sequence[HeadSet]) -> None:
-        """Prove on a few prompts that removing what is tested acts, and acts only where it should."""
-        few = self.chunk(range(min(CHECKED, self.protocol.n_prompts)))
-        given = {mode.name: few.given[mode.name] for mode in self.modes}
-        everything = head_set(component for one in tested for component in one)
-        tokens = self.test.tokens[: len(few.prompts)]
-        check_removal(self.model, tokens, everything, given, self.protocol.site, self.protocol.tokens)
+    def check(self, tested: Sequence[HeadSet]) -> tuple[dict[str, frozenset[Head]], dict[HeadSet, str]]:
+        """Prove on a few prompts that removing what is tested acts, and acts only where it should.
 
-    def spot_check(self, without: Mapping[str, Mapping[HeadSet, SetErrors]]) -> float:
-        """The sets that cost most, once more in float64 through the plain forward pass."""
+        Returns:
+            By mode, the components that it does not change (`interp.model.self_checks.check_removal`); the sets for which a check
+            fails, with the reason.
+
+        Raises:
+            CheckError: a check fails whatever is removed, or for every set.
+        """
+        few = self.chunk(range(min(CHECKED, self.protocol.n_prompts)))
+        tokens = self.test.tokens[: len(few.prompts)]
+
+        def check(components: HeadSet) -> dict[str, frozenset[Head]]:
+            return check_removal(self.model, tokens, components, few.given, self.protocol.site, self.protocol.tokens)
+
+        try:
+            return check(head_set(component for one in tested for component in one)), {}
+        except CheckError:
+            if failure_of(check, ()):
+                raise
+            failed = {heads: str(reason) for heads in tested if (reason := failure_of(check, heads))}
+            passed = [heads for heads in tested if heads not in failed]
+            if not passed or not failed:
+                raise
+            return check(head_set(component for heads in passed for component in heads)), failed
+
+    def spot_check(
+        self, without: Mapping[str, Mapping[HeadSet, SetErrors]], tested: Sequence[HeadSet]
+    ) -> tuple[float, dict[HeadSet, str]]:
+        """The sets that cost most, once more in float64 through the plain forward pass.
+
+        Returns:
+            The largest relative difference; the tested sets that differ by more than rounding, with the reason.
+
+        Raises:
+            CheckError: a null set, or every tested set, differs by more than rounding.
+        """
         ranked = sorted(
             ((errors.total.mean(), mode, one) for mode, by_set in without.items() for one, errors in by_set.items()),
             key=lambda entry: -entry[0],
@@ -326,13 +375,32 @@ class Sweep:
         tokens = self.test.tokens[: len(few.prompts)]
         modes = {mode.name: mode for mode in self.modes}
 
-        def check(entry: tuple[float, str, HeadSet]) -> float:
+        def difference(entry: tuple[float, str, HeadSet]) -> float | CheckError:
             _, mode, one = entry
             given = self.constants([one]) if modes[mode].fitted else few.given[mode]
             what = f"{mode} ablation of {show(one)}"
-            return spot_check(self.model, tokens, one, given, self.protocol.site, self.protocol.tokens, what)
+            try:
+                return spot_check(self.model, tokens, one, given, self.protocol.site, self.protocol.tokens, what)
+            except CheckError as failure:
+                return failure
 
-        return max(side_by_side(check, ranked[:3]), default=0.0)
+        differences = side_by_side(difference, ranked[:3])
+        failed: dict[HeadSet, str] = {}
+        for (_, _, heads), outcome in zip(ranked, differences, strict=False):
+            if isinstance(outcome, CheckError):
+                failed.setdefault(heads, str(outcome))
+                if heads not in tested or len(failed) == len(tested):
+                    raise outcome
+        return max((outcome for outcome in differences if isinstance(outcome, float)), default=0.0), failed
+
+
+def failure_of(check: Callable[[HeadSet], object], heads: HeadSet) -> CheckError | None:
+    """Why a check refuses a set; None where it does not."""
+    try:
+        check(heads)
+    except CheckError as failure:
+        return failure
+    return None
 
 
 def own(given: Float[Tensor, "#variant ..."], place: int) -> Float[Tensor, "1 ..."]:

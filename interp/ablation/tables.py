@@ -49,12 +49,14 @@ def ablation_table(result: Ablation) -> Table:
     ]
     header = ["heads, class, mode", "effect", "direct", "LN frozen", "null", "sets", "p", "p Holm", "p size", "p norm"]
     points = ", ".join(result.table["points"].unique())
+    notes = list(dict.fromkeys(note for note in result.table["note"] if note))
     done = "removing the set" if result.design == "remove" else "removing every head but the set"
     caption = (
         f"effect of {done}: share of the way from the intact model to the no-context optimum, pairs {points}; direct: "
         "without reactions; LN frozen: with the LayerNorm scales of the intact run; null: mean effect of layer-matched "
         f"sets without these heads, on the first {result.protocol.n_compared} of {result.n_prompts} prompts, "
         f"seed {result.seed}; float64 differs by less than {power_of_ten_above(result.spot_check):.0e}"
+        f"{''.join(f'; {note}' for note in notes)}"
     )
     return Table(result.title, header, rows, caption)
 

@@ -1,24 +1,28 @@
-"""Ablation results in words, by rule: every sentence follows from the table and says what the test could not show.
+"""Ablation results in words, by rule: every sentence follows from the tables and says no more than was tested.
 
 One paragraph per set. Where several modes were tried, mean ablation leads: zero pushes a model off its distribution.
 
-1. Size: an effect of at least `HALF` takes most of the in-context gain; one whose interval ends below `HARMLESS` is
-   none; one whose interval lies above 0 is a part; else it is unclear. What exceeds 1 is damage of another kind.
-2. Chance: p against layer-matched sets, after Holm; the smallest p that their number allows, or the smallest effect
-   that they could have found.
+1. Size: an effect of at least `HALF` takes most of the in-context gain; one whose interval lies within `HARMLESS` of 0
+   is none; one whose interval lies above 0 is a part; one whose interval lies below 0 is negative, removing the set
+   helps; else it is unclear. Above 1 the ablated model is worse than one that ignores the context.
+2. Chance: p against layer-matched sets, after Holm; of a set whose removal helps, the two-sided p. The smallest p that
+   the number of sets allows, or the smallest effect that could have been detected.
 3. Agreement: modes agree when rule 1 puts them in the same class.
-4. Path: direct and total effect, where they differ: others react, make up for a loss, or pass it on.
-5. Decoy: a set that attends (score above `ATTENDS`) but whose removal is harmless under every mode.
+4. Path: direct and total effect, where they differ: later components add to it, compensate for it, or carry all of it.
+5. Decoy: a single head that attends (score above `ATTENDS`), whose total and direct effects are none under every mode
+   (`is_silent`), and whose removal together with companions (`interp.ablation.joint`) changes no more either. Without joint
+   removals the sentence names what was not tested.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from interp.display.text import counted
+from interp.display.text import counted, decimals, listed
 from interp.statistics.effects import SIGNIFICANT
-from interp.statistics.p_values import p_text
+from interp.statistics.p_values import draws_behind, p_text
 from training.common.output import records
 
 VERDICTS = 3  # sets; beyond that a table is easier to read than sentences
@@ -29,45 +33,112 @@ ATTENDS = 0.5
 Row = dict[str, Any]
 
 
-def verdict(table: pd.DataFrame, scores: dict[str, float] | None = None) -> list[str]:
+def verdict(
+    table: pd.DataFrame, scores: Mapping[str, float] | None = None, joint: pd.DataFrame | None = None
+) -> list[str]:
     """One paragraph per head set, with a sentence or two per function class and range of pairs.
 
     Args:
         table: of an `interp.ablation.ablate.Ablation` in which sets were removed.
         scores: the lowest retrospective score within each set (keys as in the column `heads`), for rule 5.
+        joint: of the same ablation, for rule 5; None or empty if nothing was removed jointly.
     """
     groups: dict[str, dict[tuple[str, str], list[Row]]] = {}
     for row in records(table):
         cell = (row["function_class"], row["points"])
         groups.setdefault(row["heads"], {}).setdefault(cell, []).append(row)
     several_ranges = len(set(table["points"])) > 1
-    return [paragraph(cells, (scores or {}).get(heads, 0.0), several_ranges) for heads, cells in groups.items()]
+    together: dict[str, list[Row]] = {}
+    for row in [] if joint is None else records(joint):
+        together.setdefault(row["heads"], []).append(row)
+    return [
+        paragraph(cells, (scores or {}).get(heads, 0.0), together.get(heads, []), several_ranges)
+        for heads, cells in groups.items()
+    ]
 
 
-def paragraph(cells: dict[tuple[str, str], list[Row]], score: float, several_ranges: bool) -> str:
-    """What all classes and ranges say of one set."""
+def paragraph(
+    cells: Mapping[tuple[str, str], list[Row]], score: float, together: Sequence[Row], several_ranges: bool
+) -> str:
+    """All classes and ranges of one set."""
     sentences = [sentence(rows, several_ranges) for rows in cells.values()]
-    sizes = {size_of(row) for rows in cells.values() for row in rows}
-    if score > ATTENDS and sizes == {"none"}:
-        sentences.append(
-            f"It attends as a retrospective head does (score {score:.2f}) but writes nothing that matters: a decoy."
-        )
+    rows = [row for of_cell in cells.values() for row in of_cell]
+    if score > ATTENDS and "," not in rows[0]["heads"] and is_silent(rows):
+        sentences.append(silent_sentence(rows, score, together))
     return " ".join(sentences)
 
 
-def size_of(row: Row) -> str:
-    """Rule 1; `undefined` where the intact model makes no use of the context."""
-    if math.isnan(row["effect"]):
+def is_silent(rows: Sequence[Row]) -> bool:
+    """Whether a set's total and direct effects are none in every row that has an effect, and there is one."""
+    defined = [row for row in rows if size_of(row) != "undefined"]
+    return bool(defined) and all(size_of(row) == size_of(row, "direct_") == "none" for row in defined)
+
+
+def silent_sentence(rows: Sequence[Row], score: float, together: Sequence[Row]) -> str:
+    """Rule 5: what joint removals say of a head that attends and costs nothing alone."""
+    names = list(dict.fromkeys(row["function_class"] for row in rows if size_of(row) != "undefined"))
+    text = f"It attends as a retrospective head does (score {score:.2f}), but removing it "
+    nothing = f"changes less than {HARMLESS} of the in-context gain on {listed(names)}"
+    if not together:
+        return (
+            f"{text}alone {nothing}. Whether another head stands in for it was not tested; `interp ablate --ckpt CKPT "
+            f"--heads {rows[0]['heads']} --classes {','.join(names)} --mode mean` tests it."
+        )
+    certain = [row for row in together if max(row["ci_low"], -row["ci_high"]) > HARMLESS]
+    if certain:
+        largest = max(certain, key=lambda row: (row["mode"] == "mean", abs(row["change"])))
+        return f"{text}alone says little: {joint_phrase(largest)}. It is no decoy."
+    widest = max(together, key=lambda row: max(row["ci_high"], -row["ci_low"]))
+    if max(widest["ci_high"], -widest["ci_low"]) > HARMLESS:
+        return (
+            f"{text}alone {nothing}. Whether another head stands in for it is undecided: {joint_phrase(widest)}; more "
+            "prompts (--null-prompts) narrow the interval."
+        )
+    return f"{text}{nothing}, alone, together with any other head{combinations_phrase(together)}: a decoy."
+
+
+def combinations_phrase(together: Sequence[Row]) -> str:
+    """Which combinations of the other heads that attend were removed, beside single ones."""
+    attending = together[0]["attending"]
+    n_others = attending.count(",") + 1
+    n_combined = len({row["companions"] for row in together if "," in row["companions"]})
+    if not n_combined:
+        return ""
+    what = "any combination" if n_combined == 2**n_others - n_others - 1 else "any pair and all"
+    return f", and together with {what} of the other heads above {ATTENDS} ({attending})"
+
+
+def joint_phrase(row: Row) -> str:
+    """What removing a set adds to the removal of its companions."""
+    verb = "costs" if row["change"] > 0 else "gives back"
+    return (
+        f"once {row['companions']} is removed, too, it {verb} {abs(row['change']):.2f} "
+        f"[{row['ci_low']:.2f}, {row['ci_high']:.2f}] of the gain on {row['function_class']} ({row['mode']} ablation; "
+        f"{row['companions']} {decimals(row['effect_companions'])}, together {decimals(row['effect'])})"
+    )
+
+
+def size_of(row: Row, prefix: str = "") -> str:
+    """Rule 1; `undefined` where the intact model makes no use of the context.
+
+    Args:
+        row: of an ablation's table.
+        prefix: of the effect's columns: none for the total effect, `direct_` or `frozen_`.
+    """
+    effect, low, high = (row[prefix + name] for name in ("effect", "ci_low", "ci_high"))
+    if math.isnan(effect):
         return "undefined"
-    if row["effect"] >= HALF:
+    if effect >= HALF:
         return "most"
-    if row["ci_high"] <= HARMLESS:
+    if low >= -HARMLESS and high <= HARMLESS:
         return "none"
-    return "part" if row["ci_low"] > 0 else "unclear"
+    if high < 0:
+        return "negative"
+    return "part" if low > 0 else "unclear"
 
 
 def sentence(rows: list[Row], several_ranges: bool) -> str:
-    """What the modes of one set on one class say together."""
+    """The modes of one set on one class together."""
     lead = next((row for row in rows if row["mode"] == "mean"), rows[0])
     heads, where = lead["heads"], lead["function_class"]
     if several_ranges:
@@ -75,55 +146,74 @@ def sentence(rows: list[Row], several_ranges: bool) -> str:
     sizes = [size_of(row) for row in rows]
     if "undefined" in sizes:
         return f"The intact model makes no use of the context on {where}: removing {heads} has no effect to measure."
-    text = f"Removing {heads} costs {cost(lead)} of the in-context gain on {where} ({lead['mode']} ablation"
-    text += ", beyond 1 damage of another kind); " if lead["ci_low"] > 1 else "); "
-    return text + "; ".join([chance_phrase(lead), agreement_phrase(rows, sizes), *path_phrase(lead)]) + "."
+    mode = f"({lead['mode']} ablation"
+    if size_of(lead) == "negative":
+        text = f"Removing {heads} helps on {where}: the error falls by {cost(lead, negative=True)} of the in-context "
+        text += f"gain {mode}); "
+    else:
+        text = f"Removing {heads} costs {cost(lead)} of the in-context gain on {where} {mode}"
+        text += (
+            "; above 1 the ablated model is worse than one that ignores the context); " if lead["ci_low"] > 1 else "); "
+        )
+    phrases = [chance_phrase(lead), agreement_phrase(rows, sizes), *path_phrase(lead)]
+    notes = list(dict.fromkeys(row["note"] for row in rows if row["note"]))
+    return text + "; ".join([*phrases, *notes]) + "."
 
 
-def cost(row: Row, prefix: str = "") -> str:
-    return f"{row[prefix + 'effect']:.2f} [{row[prefix + 'ci_low']:.2f}, {row[prefix + 'ci_high']:.2f}]"
+def cost(row: Row, prefix: str = "", *, negative: bool = False) -> str:
+    """An effect with its interval; `negative` turns both round."""
+    value, low, high = (row[prefix + name] for name in ("effect", "ci_low", "ci_high"))
+    if negative:
+        value, low, high = -value, -high, -low
+    return f"{decimals(value)} [{decimals(low)}, {decimals(high)}]"
 
 
 def chance_phrase(row: Row) -> str:
     """Rule 2."""
-    n = row["n_controls"]
+    n, helps = row["n_controls"], size_of(row) == "negative"
     if not n:
         return "no other set has as many heads in the same layers, so there is no p-value"
     text = f"{'all ' if row['exact'] else ''}{n} layer-matched set{'s' if n > 1 else ''}"
-    own_cost = f"cost {row['control_effect']:.2f} on average and {row['control_max']:.2f} at most "
+    extreme = f"{decimals(row['control_min'])} at least" if helps else f"{decimals(row['control_max'])} at most"
+    own_cost = f"cost {decimals(row['control_effect'])} on average and {extreme} "
     if row["n_disjoint"] == n:
         text += f" {own_cost}"
     elif row["n_disjoint"]:
         text += f", of which the {row['n_disjoint']} without any of these heads {own_cost}"
     else:
-        text += ", none without any of these heads, stand beside it "
-    text += f"(p = {row['p_value']:.3g}, after Holm {row['p_holm']:.3g}"
-    if row["smallest_p"] > SIGNIFICANT:
-        text += f"; so few sets allow no p below {row['smallest_p']:.3g}"
-    elif row["p_holm"] > SIGNIFICANT and math.isfinite(row["detectable"]):
-        text += f"; an effect of {row['detectable']:.2f} would have been found"
-    if row["size_n_controls"]:
-        text += f"; against {row['size_n_controls']} sets from any layer p = {row['size_p_value']:.3g}"
+        text = f"compared with {text}, all of which share a head with it "
+    p_value, p_holm, sides = ("p_two_sided", "p_two_sided_holm", 2) if helps else ("p_value", "p_holm", 1)
+    text += f"({'two-sided ' if helps else ''}{p_text(row[p_value], draws_behind(row), holm=row[p_holm], sides=sides)}"
+    smallest = row["smallest_p"] * (2 if helps else 1)
+    if smallest > SIGNIFICANT:
+        text += f"; with only {counted(n, 'control set')} p cannot be smaller than {smallest:.3g}; several seeds, "
+        text += "pooled (--ckpt 'NAME-*'), allow a smaller p"
+    elif row[p_holm] > SIGNIFICANT and math.isfinite(row["detectable"]) and not helps:
+        text += f"; an effect of {row['detectable']:.2f} would have been detected"
     return text + ")"
 
 
 def agreement_phrase(rows: list[Row], sizes: list[str]) -> str:
     """Rule 3."""
     if len(rows) == 1:
-        return "no other replacement was tried beside it"
-    effects = ", ".join(f"{row['mode']} {row['effect']:.2f}" for row in rows)
+        return "no other replacement was tried"
+    effects = ", ".join(f"{row['mode']} {decimals(row['effect'])}" for row in rows)
     return f"{'the replacements agree' if len(set(sizes)) == 1 else 'THE REPLACEMENTS DISAGREE'} ({effects})"
 
 
 def path_phrase(row: Row) -> list[str]:
-    """Rule 4; nothing where direct and total effect are alike."""
+    """Rule 4; nothing where direct and total effect are alike, or both none."""
     total, direct = row["effect"], row["direct_effect"]
     if row["ci_low"] <= row["direct_ci_high"] and row["direct_ci_low"] <= row["ci_high"]:
         return []
-    if max(abs(row["direct_ci_low"]), abs(row["direct_ci_high"])) <= HARMLESS:
-        return [f"it acts through later components alone (direct effect {direct:.2f})"]
-    if direct > total:
-        return [f"later components repair part of it (direct effect {cost(row, 'direct_')})"]
+    if size_of(row) == size_of(row, "direct_") == "none":
+        return []
+    if size_of(row, "direct_") == "none":
+        return [f"the effect is entirely indirect, through later components (direct effect {decimals(direct)})"]
+    if direct * total < 0 and size_of(row) != "none":
+        return [f"its direct effect has the opposite sign ({cost(row, 'direct_')})"]
+    if abs(direct) > abs(total):
+        return [f"later components compensate for part of it (direct effect {cost(row, 'direct_')})"]
     return [f"later components add to it (direct effect {cost(row, 'direct_')})"]
 
 
@@ -141,7 +231,7 @@ def keep_verdict(table: pd.DataFrame) -> list[str]:
             text = f"With no head but {row['heads']} {1 - row['effect']:.2f} of the in-context gain on "
             text += f"{row['function_class']} is left ({row['mode']} ablation of all others costs {cost(row)})"
             if row["n_controls"]:
-                text += f"; p = {row['p_value']:.3g} that any of {row['n_controls']} layer-matched sets does as well"
+                text += f"; {p_text(row['p_value'], draws_behind(row))} against {row['n_controls']} layer-matched control sets"
             text += "."
         groups.setdefault(row["heads"], []).append(text)
     return [" ".join(sentences) for sentences in groups.values()]
@@ -172,9 +262,13 @@ def pooled_verdict(table: pd.DataFrame) -> str:
         if not row["n_seeds"]:
             sentences.append(f"No model makes use of the context on {row['function_class']}.")
             continue
+        helps = (row["ci_high"] if math.isnan(row["t_high"]) else row["t_high"]) < 0
         text = f"Over {counted(row['n_seeds'], 'independent seed')} ({counted(row['n_checkpoints'], 'model')}) "
         p_value = p_text(row["p_value"], row["n_draws"], holm=row["p_holm"])
-        text += f"{row['heads']} costs {pooled_cost(row)}; {p_value} against a layer-matched set in every model"
+        if helps:
+            p_value = f"two-sided {p_text(row['p_two_sided'], row['n_draws'], holm=row['p_two_sided_holm'], sides=2)}"
+        text += f"{row['heads']} costs {pooled_cost(row)}{'; below 0 the removal helps' if helps else ''}; {p_value} "
+        text += "against a layer-matched set in every model"
         if row["n_undefined"]:
             text += f"; {counted(row['n_undefined'], 'model')} without use of the context left out"
         sentences.append(text + ".")

@@ -18,3 +18,12 @@ def listed(names: Sequence[str]) -> str:
     """
     *most, last = names or ["none"]
     return f"{', '.join(most)} and {last}" if most else last
+
+
+def decimals(value: float) -> str:
+    """Two decimals, without a sign before zero.
+
+    >>> decimals(0.125), decimals(-0.001)
+    ('0.12', '0.00')
+    """
+    return f"{round(value, 2) + 0.0:.2f}"

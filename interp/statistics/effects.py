@@ -34,6 +34,16 @@ def permutation_p(effect: float, null_effects: Float[np.ndarray, " set"]) -> flo
     return float((np.sum(null_effects >= effect - TIE) + 1) / (len(null_effects) + 1))
 
 
+def two_sided_p(effect: float, null_effects: Float[np.ndarray, " set"]) -> float:
+    """Twice the smaller of the p-values of the two directions, at most 1.
+
+    >>> two_sided_p(-0.9, np.linspace(0, 1, 39))
+    0.05
+    """
+    smaller = min(permutation_p(effect, null_effects), permutation_p(-effect, -null_effects))
+    return float(np.minimum(1.0, 2 * smaller))
+
+
 def critical_effect(null_effects: Float[np.ndarray, " set"], alpha: float = SIGNIFICANT) -> float:
     """What an effect has to exceed for p <= alpha; infinite where so few null sets allow no such p.
 

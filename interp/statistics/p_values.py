@@ -9,17 +9,18 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def is_bound(p_value: float, n_draws: int) -> bool:
+def is_bound(p_value: float, n_draws: int, sides: int = 1) -> bool:
     """Whether no draw reached the observed value.
 
     Args:
         p_value: unadjusted, (k + 1) / (n_draws + 1).
         n_draws: random draws behind it; 0 where it is exact.
+        sides: 2 for twice the smaller of two one-sided p-values.
 
     >>> is_bound(1 / 200, 199), is_bound(2 / 200, 199), is_bound(1 / 8, 0)
     (True, False, False)
     """
-    return n_draws > 0 and p_value * (n_draws + 1) < 1.5
+    return n_draws > 0 and p_value / sides * (n_draws + 1) < 1.5
 
 
 def draws_behind(row: Mapping[str, Any], prefix: str = "") -> int:
@@ -39,24 +40,25 @@ def draws_behind(row: Mapping[str, Any], prefix: str = "") -> int:
     return 0 if row[f"{prefix}exact"] else row[f"{prefix}n_controls"]
 
 
-def p_number(p_value: float, n_draws: int = 0, *, unadjusted: float | None = None) -> str:
+def p_number(p_value: float, n_draws: int = 0, *, unadjusted: float | None = None, sides: int = 1) -> str:
     """A p-value to three significant digits, as a table shows it; `-` where there is none.
 
     Args:
         p_value: as it is to be shown.
         n_draws: random draws behind it; 0 where it is exact.
         unadjusted: the p-value before an adjustment, which alone tells whether a draw reached the observed value.
+        sides: as in `is_bound`.
 
     >>> p_number(0.125), p_number(1 / 10_001, 10_000), p_number(0.015, 199, unadjusted=0.005), p_number(math.nan)
     ('0.125', '<= 0.0001', '<= 0.015', '-')
     """
     if math.isnan(p_value):
         return "-"
-    bound = is_bound(p_value if unadjusted is None else unadjusted, n_draws)
+    bound = is_bound(p_value if unadjusted is None else unadjusted, n_draws, sides)
     return f"{'<= ' if bound else ''}{p_value:.3g}"
 
 
-def p_text(p_value: float, n_draws: int = 0, *, holm: float | None = None) -> str:
+def p_text(p_value: float, n_draws: int = 0, *, holm: float | None = None, sides: int = 1) -> str:
     """A p-value in a sentence, with the number of draws where that is its limit, and after Holm where asked for.
 
     >>> p_text(0.125), p_text(1 / 10_001, 10_000)
@@ -64,8 +66,8 @@ def p_text(p_value: float, n_draws: int = 0, *, holm: float | None = None) -> st
     >>> p_text(0.02, holm=0.06), p_text(1 / 2001, 2000, holm=3 / 2001)
     ('p = 0.02, after Holm 0.06', 'p <= 0.0005, after Holm <= 0.0015 (2,000 draws)')
     """
-    number = p_number(p_value, n_draws)
+    number = p_number(p_value, n_draws, sides=sides)
     text = f"p {number}" if number.startswith("<") else f"p = {number}"
     if holm is not None:
-        text += f", after Holm {p_number(holm, n_draws, unadjusted=p_value)}"
-    return text + (f" ({n_draws:,} draws)" if is_bound(p_value, n_draws) else "")
+        text += f", after Holm {p_number(holm, n_draws, unadjusted=p_value, sides=sides)}"
+    return text + (f" ({n_draws:,} draws)" if is_bound(p_value, n_draws, sides) else "")

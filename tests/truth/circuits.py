@@ -166,15 +166,20 @@ class Exact(Transformer):
 
 
 def exact(checkpoint: Checkpoint) -> Checkpoint:
-    """The same model in float64: the clip of `redundant` enlarges rounding to what self-checks rightly refuse."""
+    """The same model in float64: the clip of `redundant` enlarges rounding."""
     model = Exact(checkpoint.config.model).double().requires_grad_(False)
     model.load_state_dict(checkpoint.model.state_dict())
     return replace(checkpoint, name=f"exact {checkpoint.name}", model=model)
 
 
-def blank(name: str, n_layers: int, directory: Path) -> Checkpoint:
-    """A model that reads values and positions in and whose heads and MLPs write nothing."""
-    sizes = [f"model.d_model={D_MODEL}", f"model.n_heads={N_HEADS}", f"model.n_layers={n_layers}", "model.n_dims=1"]
+def blank(name: str, n_layers: int, directory: Path, n_heads: int = N_HEADS) -> Checkpoint:
+    """A model that reads values and positions in and whose heads and MLPs write nothing; 16 dimensions a head."""
+    sizes = [
+        f"model.d_model={16 * n_heads}",
+        f"model.n_heads={n_heads}",
+        f"model.n_layers={n_layers}",
+        "model.n_dims=1",
+    ]
     config = from_preset("tiny", "single:linear", 0, [*sizes, "data.classes=linear"])
     model = Transformer(config.model).requires_grad_(False)
     for parameter_name, parameter in model.named_parameters():
@@ -209,7 +214,7 @@ def put(row: torch.Tensor, quantity: int, value: float | torch.Tensor) -> None:
 
 def write_positions(model: Transformer) -> None:
     codes = torch.tensor(hadamard(N_POINTS), dtype=torch.float32)
-    put(model.pos_embed.W_pos, CONSTANT, BIG)
+    put(model.pos_embed.W_pos, CONSTANT, SCALE * math.sqrt(model.config.d_model / 2))
     for i in range(N_POINTS):
         x, y = model.pos_embed.W_pos[2 * i], model.pos_embed.W_pos[2 * i + 1]
         put(x, PARITY, 1.0)
@@ -229,9 +234,9 @@ def look_at_itself(attention: Attention, head: int) -> None:
     match(attention, head, KEY_CODE)
 
 
-def match(attention: Attention, head: int, code: range) -> None:
+def match(attention: Attention, head: int, code: range, sharp: float = SHARP) -> None:
     for j in range(16):
-        attention.W_Q[head, plus(code[j]), j] = SCALE * SHARP * 4  # times 1/sqrt(d_head) = 1/4
+        attention.W_Q[head, plus(code[j]), j] = SCALE * sharp * 4  # times 1/sqrt(d_head) = 1/4
         attention.W_K[head, plus(KEY_CODE[j]), j] = SCALE
 
 
@@ -240,25 +245,25 @@ def look_at_all_ys(attention: Attention, head: int) -> None:
     attention.W_K[head, plus(PARITY), 0] = -SCALE
 
 
-def carry(attention: Attention, head: int, source: int, target: int, gain: float = 1.0) -> None:
-    """target += gain · source, from where the head looks."""
-    attention.W_V[head] = 0
-    attention.W_V[head, plus(source), 0] = SCALE
-    put(attention.W_O[head, 0], target, gain)
+def carry(attention: Attention, head: int, source: int, target: int, gain: float = 1.0, channel: int = 0) -> None:
+    """target += gain · source, from where the head looks; a head has several channels."""
+    attention.W_V[head, :, channel] = 0
+    attention.W_V[head, plus(source), channel] = SCALE
+    put(attention.W_O[head, channel], target, gain)
 
 
-def multiply(mlp: MLP, a: int, b: int, target: int) -> None:
+def multiply(mlp: MLP, a: int, b: int, target: int, first_unit: int = 0) -> None:
     """target += a b, from four squaring units."""
     factor = 1 / (4 * EPSILON**2 * math.sqrt(2 / math.pi))
-    for unit, (sign, of_b) in enumerate(((1, 1), (-1, 1), (1, -1), (-1, -1))):
-        mlp.W_in[plus(a), unit] = sign * EPSILON * SCALE
-        mlp.W_in[plus(b), unit] = sign * of_b * EPSILON * SCALE
+    for unit, (sign, of_b) in enumerate(((1, 1), (-1, 1), (1, -1), (-1, -1)), start=first_unit):
+        mlp.W_in[plus(a), unit] += sign * EPSILON * SCALE
+        mlp.W_in[plus(b), unit] += sign * of_b * EPSILON * SCALE
         put(mlp.W_out[unit], target, factor * of_b)
 
 
-def clip(mlp: MLP, source: int, target: int) -> None:
+def clip(mlp: MLP, source: int, target: int, first_unit: int = 0) -> None:
     """target += clip(source / CLIP, -1, 1), from four bends: at ±CLIP, and mirrored so that 0 goes to exactly 0."""
-    for unit, (sign, bend) in enumerate(((1, 1), (1, -1), (-1, 1), (-1, -1))):
+    for unit, (sign, bend) in enumerate(((1, 1), (1, -1), (-1, 1), (-1, -1)), start=first_unit):
         mlp.W_in[plus(source), unit] = sign * STEEP * SCALE
         mlp.b_in[unit] = bend * STEEP * CLIP
         put(mlp.W_out[unit], target, sign * bend / (2 * STEEP * CLIP))

@@ -6,7 +6,6 @@ import torch
 
 from analyses.studies.retrospective import study
 from interp.ablation.ablate import ablate
-from interp.ablation.verdict import verdict
 from interp.model.heads import Head
 from interp.scores.score import score, score_all
 from training.evaluation.evaluate import evaluation_prompts, predictions
@@ -19,7 +18,9 @@ INTACT = np.mean(2 / EXAMPLES)  # error of x_q mean(x_i y_i): the variance of a 
 
 @pytest.fixture(scope="module")
 def ablation(planted):
-    return ablate(planted, [REAL, DECOY, READER], n_prompts=4096, n_controls=50)
+    scores = np.zeros((2, 5))
+    scores[0, [1, 3]], scores[1, 2] = 1, 0.03
+    return ablate(planted, [REAL, DECOY, READER], n_prompts=4096, n_controls=50, scores=scores)
 
 
 def row_of(ablation, heads, mode):
@@ -92,12 +93,13 @@ def test_the_decoy_has_no_effect_and_neither_have_the_null_sets(ablation, mode):
 
 
 def test_the_verdict_says_which_is_which(ablation):
-    sentences = verdict(ablation.table, {"0.1": 1.0, "0.3": 1.0, "1.2": 0.03})
+    sentences = ablation.sentences()
     assert "costs 1.0" in sentences[0]
     assert "decoy" not in sentences[0]
     assert "the replacements agree" in sentences[0]
-    assert "allow no p below 0.2" in sentences[0]
-    assert sentences[1].endswith("a decoy.")
+    assert "with only 4 control sets p cannot be smaller than 0.2" in sentences[0]
+    assert sentences[1].endswith(": a decoy.")
+    assert "the output of 0.3 does not vary, so mean ablation leaves it unchanged" in sentences[1]
     assert "decoy" not in sentences[2]
 
 

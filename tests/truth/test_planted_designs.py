@@ -147,8 +147,8 @@ def test_self_repair_is_the_gap_between_direct_and_total(self_repairing, mode):
     assert table["direct_effect"].tolist() == pytest.approx(direct, rel=0.1)
     assert table["frozen_effect"].tolist() == pytest.approx(wanted, rel=0.1)
     sentences = verdict(table)
-    assert "later components repair part of it" in sentences[0]
-    assert "repair" not in sentences[1]
+    assert "later components compensate for part of it" in sentences[0]
+    assert "compensate" not in sentences[1]
 
 
 def test_the_eraser_has_nothing_to_add_once_the_writer_is_gone(self_repairing):

@@ -1,3 +1,5 @@
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,12 @@ def trained():
     return load("zoo:mixed-0")
 
 
+@pytest.fixture
+def tiny_copy(trained):
+    """A copy to be changed."""
+    return replace(trained, model=deepcopy(trained.model))
+
+
 @pytest.fixture(scope="module")
 def result(trained):
     return ablate(trained, SETS, ["linear", "cubic"], n_prompts=150, n_controls=6)
@@ -59,7 +67,7 @@ def test_numbers_are_those_of_a_plain_loop(trained, result):
         trained.model(other.tokens, {site: lambda z, site=site: kept.setdefault(site, z) for site in sites})
 
         def edit(layer):
-            def replace(z):
+            def replaced(z):
                 z = z.clone()
                 for head in heads:
                     if head.layer == layer:
@@ -68,7 +76,7 @@ def test_numbers_are_those_of_a_plain_loop(trained, result):
                         z[:, :, head.number] = written[mode]
                 return z
 
-            return replace
+            return replaced
 
         out = trained.model(prompts.tokens, {site: edit(layer) for layer, site in enumerate(sites)})[:, ::2]
         return ((out - prompts.ys).square() / unit)[:, tail].double().mean().item()
@@ -107,12 +115,14 @@ def test_one_null_is_summed_up_as_by_hand():
     assert found == pytest.approx(
         {
             "size_p_value": (9 + 1) / 40,  # 0.30 to 0.38
+            "size_p_two_sided": 2 * (9 + 1) / 40,
             "size_compared_effect": 0.3,
             "size_n_controls": 39,
             "size_smallest_p": 1 / 40,
             "size_exact": False,
             "size_n_disjoint": 2,
             "size_control_effect": 0.005,
+            "size_control_min": 0.0,
             "size_control_max": 0.01,
             "size_detectable": 0.37 + 0.84 * 0.05,
         }
@@ -143,6 +153,7 @@ def test_holm_is_over_classes_within_each_set_mode_and_range():
     rows = [
         {"heads": heads, "mode": mode, "points": points, "function_class": name}
         | {f"{prefix}p_value": p * shrink for prefix, shrink in (("", 1), ("size_", 0.5), ("norm_", 0.1))}
+        | {f"{prefix}p_two_sided": 2 * p * shrink for prefix, shrink in (("", 1), ("size_", 0.5), ("norm_", 0.1))}
         for heads, mode, points in keys
         for name, p in (("linear", 0.01), ("cubic", 0.04))
     ]
@@ -150,6 +161,8 @@ def test_holm_is_over_classes_within_each_set_mode_and_range():
     for prefix, shrink in (("", 1), ("size_", 0.5), ("norm_", 0.1)):
         adjusted = [row[f"{prefix}p_holm"] for row in rows]
         assert adjusted == pytest.approx([0.02 * shrink, 0.04 * shrink] * len(keys))
+        two_sided = [row[f"{prefix}p_two_sided_holm"] for row in rows]
+        assert two_sided == pytest.approx([0.04 * shrink, 0.08 * shrink] * len(keys))
 
 
 def test_curves_are_means_over_prompts_by_number_of_examples():
@@ -316,23 +329,77 @@ def test_a_changed_intact_run_is_refused(trained, monkeypatch):
 
 
 def test_a_sweep_that_float64_does_not_confirm_is_refused(trained, monkeypatch):
-    monkeypatch.setattr(checks, "ROUNDING", 1e-12)
+    true = checks.predict_without
+    monkeypatch.setattr(sweep, "check_removal", lambda *_: {})
+    monkeypatch.setattr(checks, "predict_without", lambda *given, **more: true(*given, **more) * 1.001)
     with pytest.raises(CheckError, match=r"zero ablation of 0\.1 differs from its float64 result"):
         ablate(trained, [(Head(0, 1),)], ["linear"], modes=["zero"], n_prompts=32, n_controls=0)
 
 
-def test_a_head_that_writes_nothing_to_z_is_reported(random_checkpoint):
-    random_checkpoint.model.layers[0].attn.W_V[1] = 0
-    random_checkpoint.model.layers[0].attn.b_V[1] = 0
+def test_an_edit_that_leaves_the_activation_as_it_was_is_refused(trained, monkeypatch):
+    monkeypatch.setattr(checks, "replace_heads", lambda *_: lambda activation: activation)
     with pytest.raises(CheckError, match=r"zero ablation leaves what head 0\.1 writes"):
-        ablate(random_checkpoint, [(Head(0, 1),)], ["linear"], n_prompts=32, n_controls=0)
+        ablate(trained, [(Head(0, 1),)], ["linear"], n_prompts=32, n_controls=0)
 
 
-def test_a_pattern_that_is_already_uniform_is_reported(random_checkpoint):
+PRUNED = {"zero": "is zero", "mean": "does not vary", "resample": "does not vary"}
+
+
+@pytest.mark.parametrize("site", ["z", "value"])
+def test_a_head_without_output_is_a_row_with_the_reason(tiny_copy, site):
+    """A pruned head beside one that is not: effect 0, and the other is measured as ever."""
+    tiny_copy.model.layers[0].attn.W_V[3] = 0
+    tiny_copy.model.layers[0].attn.b_V[3] = 0
+    table = ablate(tiny_copy, [(Head(0, 3),), (Head(0, 2),)], ["linear"], site=site, n_prompts=32, n_controls=0).table
+    notes = dict(zip(zip(table["heads"], table["mode"], strict=True), table["note"], strict=True))
+    for mode, reason in PRUNED.items():
+        assert notes["0.3", mode] == f"the output of 0.3 {reason}, so {mode} ablation leaves it unchanged"
+        assert notes["0.2", mode] == ""
+    assert (table[table["heads"] == "0.3"]["effect"].abs() < 1e-5).all()
+
+
+def test_a_head_that_carries_a_constant_is_a_row_that_only_zero_ablation_changes(tiny_copy):
+    tiny_copy.model.layers[0].attn.W_V[3] = 0
+    tiny_copy.model.layers[0].attn.b_V[3] = 0.3
+    table = ablate(tiny_copy, [(Head(0, 3),)], ["linear"], n_prompts=32, n_controls=0).table.set_index("mode")
+    assert [bool(note) for note in table.loc[["zero", "mean", "resample"], "note"]] == [False, True, True]
+    assert abs(table.loc["mean", "effect"]) < 1e-5 < abs(table.loc["zero", "effect"])
+
+
+def test_a_pattern_that_is_already_uniform_is_a_row_with_the_reason(tiny_copy):
     for name in ("W_Q", "b_Q"):
-        getattr(random_checkpoint.model.layers[0].attn, name)[1] = 0
-    with pytest.raises(CheckError, match=r"uniform ablation leaves what head 0\.1 attends to"):
-        ablate(random_checkpoint, [(Head(0, 1),)], ["linear"], site="pattern", n_prompts=32, n_controls=0)
+        getattr(tiny_copy.model.layers[0].attn, name)[1] = 0
+    table = ablate(tiny_copy, [(Head(0, 1),)], ["linear"], site="pattern", n_prompts=32, n_controls=0).table
+    assert table["note"].item() == (
+        "the output of 0.1 is that of uniform attention, so uniform ablation leaves it unchanged"
+    )
+
+
+def test_a_set_that_fails_a_check_costs_that_set(trained, monkeypatch):
+    """The engine is broken for one head: the others are reported as without it, and it is named."""
+    true = checks.plain_edits
+
+    def plain_edits(components, *given):
+        return true(tuple(head for head in components if head != Head(0, 1)), *given)
+
+    sets = [(Head(0, 1),), (Head(0, 2),)]
+    whole = ablate(trained, sets, ["linear"], n_prompts=64, n_controls=3)
+    monkeypatch.setattr(checks, "plain_edits", plain_edits)
+    monkeypatch.setattr(checks, "is_changed", lambda *_: True)
+    partial = ablate(trained, sets, ["linear"], n_prompts=64, n_controls=3)
+    assert set(partial.table["heads"]) == {"0.2"}
+    assert partial.failed.keys() == {"0.1"}
+    assert "in the engine is not that of the forward pass" in partial.failed["0.1"]
+    assert partial.table["effect"].tolist() == whole.table[whole.table["heads"] == "0.2"]["effect"].tolist()
+    with pytest.raises(CheckError, match="is not that of the forward pass"):
+        ablate(trained, sets[:1], ["linear"], n_prompts=64, n_controls=0)
+
+
+def test_a_defect_of_the_size_of_rounding_errors_is_refused_where_there_is_no_rounding(trained, monkeypatch):
+    true = checks.predict_without
+    monkeypatch.setattr(checks, "predict_without", lambda *given, **more: true(*given, **more) * (1 + 3e-5))
+    with pytest.raises(CheckError, match="patching a run with itself changes it"):
+        ablate(trained, [(Head(0, 1),)], ["linear"], n_prompts=32, n_controls=0)
 
 
 @pytest.mark.parametrize("mode", list(MODES))

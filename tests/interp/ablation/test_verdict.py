@@ -18,20 +18,25 @@ ROW = {
     "direct_effect": 0.21,
     "direct_ci_low": 0.15,
     "direct_ci_high": 0.25,
+    "note": "",
     "n_controls": 39,
     "exact": False,
     "n_disjoint": 39,
     "control_effect": 0.01,
+    "control_min": -0.01,
     "control_max": 0.02,
     "p_value": 0.025,
     "p_holm": 0.05,
+    "p_two_sided": 0.05,
+    "p_two_sided_holm": 0.1,
     "smallest_p": 0.025,
     "detectable": 0.15,
     "size_n_controls": 0,
     "size_p_value": math.nan,
 }
 NULL = "39 layer-matched sets cost 0.01 on average and 0.02 at most (p = 0.025, after Holm 0.05)"
-ALONE = "no other replacement was tried beside it"
+FEW = "p cannot be smaller than 0.125; several seeds, pooled (--ckpt 'NAME-*'), allow a smaller p); "
+ALONE = "no other replacement was tried"
 
 
 def say(*rows, **more) -> list[str]:
@@ -77,7 +82,9 @@ def test_mean_ablation_leads_and_without_it_the_first_mode():
     [
         (effect(0.5, 0.4, 0.6), effect(2.0, 1.9, 2.1), True),  # both most
         (effect(0.5, 0.4, 0.6), effect(0.499, 0.4, 0.6), False),  # most, part
-        (effect(0.02, 0.01, 0.05), effect(-0.3, -0.4, -0.2), True),  # both none
+        (effect(0.02, 0.01, 0.05), effect(-0.04, -0.05, 0.01), True),  # both none
+        (effect(0.02, 0.01, 0.05), effect(-0.3, -0.4, -0.2), False),  # none, negative
+        (effect(-0.06, -0.07, -0.01), effect(-0.3, -0.4, -0.2), True),  # both negative
         (effect(0.02, 0.01, 0.05), effect(0.02, 0.01, 0.051), False),  # none, part
         (effect(0.1, 0.001, 0.2), effect(0.4, 0.3, 0.5), True),  # both part
         (effect(0.1, 0.001, 0.2), effect(0.1, 0.0, 0.2), False),  # part, unclear
@@ -97,6 +104,9 @@ def test_replacements_agree_when_their_sizes_are_of_one_class(one, other, agree)
         (effect(0.02, 0.01, 0.05), "none"),
         (effect(0.1, 0.001, 0.2), "part"),
         (effect(0.1, 0.0, 0.2), "unclear"),
+        (effect(-0.02, -0.05, -0.01), "none"),
+        (effect(-0.03, -0.051, -0.01), "negative"),
+        (effect(-0.1, -0.2, 0.0), "unclear"),
         (effect(math.nan, math.nan, math.nan), "undefined"),
     ],
 )
@@ -104,8 +114,8 @@ def test_a_size_has_a_name(of, size):
     assert size_of(of) == size
 
 
-def test_what_exceeds_one_is_damage_of_another_kind():
-    words = "(mean ablation, beyond 1 damage of another kind); "
+def test_above_one_the_model_is_worse_than_one_without_context():
+    words = "(mean ablation; above 1 the ablated model is worse than one that ignores the context); "
     assert words in say(effect(1.4, 1.01, 1.5))[0]
     assert words not in say(effect(1.4, 1.0, 1.5))[0]
 
@@ -122,13 +132,12 @@ def test_nothing_is_measured_where_the_context_is_not_used():
         ({"n_controls": 1, "n_disjoint": 1}, "; 1 layer-matched set cost 0.01"),
         ({"n_controls": 2, "n_disjoint": 2, "exact": True}, "; all 2 layer-matched sets cost 0.01"),
         ({"n_disjoint": 3}, "sets, of which the 3 without any of these heads cost 0.01 on average and 0.02 at most (p"),
-        ({"n_disjoint": 0}, "; 39 layer-matched sets, none without any of these heads, stand beside it (p = 0.025"),
+        ({"n_disjoint": 0}, "; compared with 39 layer-matched sets, all of which share a head with it (p = 0.025"),
         ({"smallest_p": 0.05}, "after Holm 0.05); "),
-        ({"smallest_p": 0.125}, "after Holm 0.05; so few sets allow no p below 0.125); "),
-        ({"smallest_p": 0.125, "p_holm": 0.3}, "after Holm 0.3; so few sets allow no p below 0.125); "),
-        ({"p_holm": 0.051}, "after Holm 0.051; an effect of 0.15 would have been found); "),
+        ({"smallest_p": 0.125}, f"after Holm 0.05; with only 39 control sets {FEW}"),
+        ({"smallest_p": 0.125, "p_holm": 0.3}, f"after Holm 0.3; with only 39 control sets {FEW}"),
+        ({"p_holm": 0.051}, "after Holm 0.051; an effect of 0.15 would have been detected); "),
         ({"p_holm": 0.051, "detectable": math.inf}, "after Holm 0.051); "),
-        ({"size_n_controls": 23, "size_p_value": 0.0417}, "0.05; against 23 sets from any layer p = 0.0417); "),
         ({"p_value": 0.123456, "p_holm": 0.0456789}, "(p = 0.123, after Holm 0.0457); "),
     ],
 )
@@ -143,10 +152,15 @@ def test_chance_is_told_with_what_the_null_could_show(row, phrase):
         (effect(0.05, 0.0, 0.1, "direct_"), ""),
         (
             effect(0.4, 0.31, 0.5, "direct_"),
-            "; later components repair part of it (direct effect 0.40 [0.31, 0.50])",
+            "; later components compensate for part of it (direct effect 0.40 [0.31, 0.50])",
         ),
         (effect(0.05, 0.0, 0.09, "direct_"), "; later components add to it (direct effect 0.05 [0.00, 0.09])"),
-        (effect(0.0, -0.05, 0.05, "direct_"), "; it acts through later components alone (direct effect 0.00)"),
+        (
+            effect(0.0, -0.05, 0.05, "direct_"),
+            "; the effect is entirely indirect, through later components (direct effect 0.00)",
+        ),
+        (effect(0.03, 0.02, 0.04) | effect(0.0, -0.01, 0.01, "direct_"), ""),
+        (effect(-0.3, -0.4, -0.2, "direct_"), "; its direct effect has the opposite sign (-0.30 [-0.40, -0.20])"),
         (effect(0.0, -0.051, 0.05, "direct_"), "; later components add to it (direct effect 0.00 [-0.05, 0.05])"),
     ],
 )
@@ -154,16 +168,107 @@ def test_the_path_is_told_where_direct_and_total_effect_differ(direct, phrase):
     assert say(direct)[0].endswith(f"{ALONE}{phrase}.")
 
 
-def test_a_decoy_attends_and_is_harmless_under_every_mode():
-    harmless, harmful = effect(0.01, 0.0, 0.02), effect(0.2, 0.1, 0.3)
-    decoy = " It attends as a retrospective head does (score 0.61) but writes nothing that matters: a decoy."
-    both = [{"mode": "zero"} | harmless, harmless]
-    assert say(*both, scores={"0.1": 0.612})[0].endswith(decoy)
-    assert not say(*both, scores={"0.1": 0.5})[0].endswith("decoy.")
-    assert not say(*both, scores={"1.1": 0.9})[0].endswith("decoy.")
-    assert not say(*both)[0].endswith("decoy.")
-    assert not say({"mode": "zero"} | harmful, harmless, scores={"0.1": 0.612})[0].endswith("decoy.")
-    assert not say(harmless, {"function_class": "cubic"} | harmful, scores={"0.1": 0.612})[0].endswith("decoy.")
+HARMLESS = effect(0.01, 0.0, 0.02) | effect(0.01, 0.0, 0.02, "direct_")
+ATTENDING = "It attends as a retrospective head does (score 0.61), but removing it "
+JOINT = {
+    "heads": "0.1",
+    "attending": "0.3",
+    "companions": "0.3",
+    "function_class": "linear",
+    "mode": "mean",
+    "points": "12-15",
+    "effect_companions": 0.3,
+    "effect": 0.31,
+    "change": 0.01,
+    "ci_low": -0.01,
+    "ci_high": 0.03,
+}
+
+
+def say_of_silent(*joint, rows=({"mode": "zero"} | HARMLESS, HARMLESS)) -> str:
+    """The sentence on a set that attends and costs nothing, or nothing if there is none."""
+    (text,) = say(*rows, scores={"0.1": 0.612}, joint=pd.DataFrame([JOINT | row for row in joint]))
+    _, found, rest = text.partition(ATTENDING)
+    return found + rest
+
+
+def test_a_head_is_a_decoy_only_after_joint_removals():
+    assert say_of_silent() == (
+        f"{ATTENDING}alone changes less than 0.05 of the in-context gain on linear. Whether another head stands in for "
+        "it was not tested; `interp ablate --ckpt CKPT --heads 0.1 --classes linear --mode mean` tests it."
+    )
+    everything = f"{ATTENDING}changes less than 0.05 of the in-context gain on linear, alone, together with any other "
+    assert say_of_silent({}) == f"{everything}head: a decoy."
+    three = [{"attending": "0.3,0.4,0.5", "companions": name} for name in ("0.3", "0.3,0.4", "0.3,0.5", "0.4,0.5")]
+    every = [*three, three[0] | {"companions": "0.3,0.4,0.5"}]
+    others = "of the other heads above 0.5 (0.3,0.4,0.5): a decoy."
+    assert say_of_silent(*every) == f"{everything}head, and together with any combination {others}"
+    assert say_of_silent(*three) == f"{everything}head, and together with any pair and all {others}"
+
+
+@pytest.mark.parametrize(
+    ("change", "low", "high", "words"),
+    [
+        (0.56, 0.5, 0.6, "once 0.3 is removed, too, it costs 0.56 [0.50, 0.60] of the gain on linear (mean ablation; "),
+        (-0.56, -0.6, -0.5, "once 0.3 is removed, too, it gives back 0.56 [-0.60, -0.50] of the gain on linear (mean "),
+        (0.06, 0.051, 0.1, "It is no decoy."),
+        (
+            0.06,
+            0.05,
+            0.1,
+            "Whether another head stands in for it is undecided: once 0.3 is removed, too, it costs 0.06 ",
+        ),
+        (0.04, 0.03, 0.05, ": a decoy."),
+        (0.04, 0.03, 0.051, "is undecided"),
+        (-0.04, -0.051, 0.0, "is undecided"),
+    ],
+)
+def test_a_joint_change_beyond_the_margin_is_no_decoy(change, low, high, words):
+    text = say_of_silent({}, {"change": change, "ci_low": low, "ci_high": high})
+    assert words in text
+    assert text.endswith(("It is no decoy.", ": a decoy.", "narrow the interval."))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        effect(0.2, 0.1, 0.3),
+        effect(0.03, 0.0, 0.06),
+        effect(-0.3, -0.4, -0.2),
+        effect(0.3, 0.2, 0.4, "direct_"),
+    ],
+)
+def test_a_head_with_any_effect_is_not_called_a_decoy(row):
+    assert not say_of_silent({}, rows=({"mode": "zero"} | HARMLESS | row, HARMLESS))
+    assert not say_of_silent({}, rows=(HARMLESS, {"function_class": "cubic"} | HARMLESS | row))
+
+
+def test_a_head_that_does_not_attend_is_not_called_a_decoy():
+    joint = pd.DataFrame([JOINT])
+    for scores in ({"0.1": 0.5}, {"1.1": 0.9}, None):
+        assert "decoy" not in say(HARMLESS, scores=scores, joint=joint)[0]
+
+
+def test_a_decoy_is_one_on_the_classes_that_the_model_uses_context_on():
+    undefined = {"function_class": "cubic"} | effect(math.nan, math.nan, math.nan)
+    assert "gain on linear, alone" in say_of_silent({}, rows=(HARMLESS, undefined))
+    assert not say_of_silent({}, rows=(undefined,))
+
+
+def test_a_removal_that_helps_is_named_with_the_two_sided_test():
+    row = effect(-0.73, -0.8, -0.7) | {"smallest_p": 0.01}
+    assert say(row, {"mode": "zero"} | row) == [
+        "Removing 0.1 helps on linear: the error falls by 0.73 [0.70, 0.80] of the in-context gain (mean ablation); "
+        "39 layer-matched sets cost 0.01 on average and -0.01 at least (two-sided p = 0.05, after Holm 0.1); the "
+        "replacements agree (mean -0.73, zero -0.73); its direct effect has the opposite sign (0.21 [0.15, 0.25])."
+    ]
+    few = say(row | {"smallest_p": 0.03})[0]
+    assert "with only 39 control sets p cannot be smaller than 0.06;" in few
+
+
+def test_a_note_says_why_nothing_changes():
+    note = "the output of 0.1 does not vary, so mean ablation leaves it unchanged"
+    assert say({"note": note}, {"mode": "zero", "note": note})[0].endswith(f"; {note}.")
 
 
 def test_a_set_that_is_kept_is_told_by_what_is_left():
@@ -234,6 +339,14 @@ def test_seeds_of_two_kinds_are_counted_and_their_mean_has_no_interval():
 def test_a_p_that_no_draw_reached_is_a_bound():
     text = pooled({"p_value": 1 / 10_001, "p_holm": 3 / 10_001, "n_draws": 10_000})
     assert "p <= 0.0001, after Holm <= 0.0003 (10,000 draws) against" in text
+
+
+def test_several_models_that_a_removal_helps_have_the_two_sided_test():
+    row = {"effect": -0.3, "p_two_sided": 0.004, "p_two_sided_holm": 0.012, "t_low": -0.5, "t_high": -0.1}
+    text = pooled(row)
+    assert "[-0.50, -0.10])" in text
+    assert "; below 0 the removal helps; two-sided p = 0.004, after Holm 0.012 against" in text
+    assert "two-sided" not in pooled(row | {"t_high": 0.01})
 
 
 def test_one_seed_is_no_claim_about_a_curriculum():
