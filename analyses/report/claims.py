@@ -101,7 +101,7 @@ def special(evidence: Evidence) -> Claim:
         low, high = (p_number(row["p_holm"], draws_behind(row), unadjusted=row["p_value"]) for row in ends)
         because += f" ({low} to {high})"
     if tests and not possible:
-        because += f"; so few sets exist that no p below {min(row['smallest_p'] for row in tests):.3g} is possible"
+        because += f"; with so few control sets p cannot be smaller than {min(row['smallest_p'] for row in tests):.3g}"
     return Claim(statement, judged(len(met), len(tests)) if possible else "open", because + ".")
 
 

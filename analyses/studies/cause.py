@@ -29,7 +29,7 @@ from interp.display.text import counted, listed
 from interp.model.heads import HeadSet, all_heads, heads_above, show
 from interp.scores.score import score, selection_scores
 from interp.statistics.agreement import spearman
-from interp.statistics.effects import SIGNIFICANT
+from interp.statistics.effects import SIGNIFICANT, differs_from_zero
 from interp.statistics.seeds import independent_seeds, seed_mean
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.output import interval, number, records
@@ -204,7 +204,9 @@ def measured(heads: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def rank_correlation(heads: pd.DataFrame) -> float:
-    """Spearman of score and effect."""
+    """Spearman of score and effect; NaN where no effect differs from 0, so that their ranks are noise."""
+    if not differs_from_zero(heads["ci_low"].to_numpy(), heads["ci_high"].to_numpy()).any():
+        return float("nan")
     return float(spearman(heads["score"].to_numpy(), heads["effect"].to_numpy()))
 
 

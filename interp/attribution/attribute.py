@@ -26,6 +26,7 @@ from interp.patching.effects import effect_resamples, gap_exists
 from interp.patching.maps import place_name
 from interp.patching.runner import Question, check_direction, chunks
 from interp.patching.sites import check_site
+from interp.statistics.effects import differs_from_zero
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights, percentile_interval
 from training.common.errors import UserError
@@ -295,7 +296,14 @@ def compare(
     pairs = []
     for method in methods:
         found = known[method, few.n_prompts]
-        agreement = receipt(exact.value, found.value, target.names(), n_prompts=few.n_prompts, sizes=found.size)
+        agreement = receipt(
+            exact.value,
+            found.value,
+            target.names(),
+            n_prompts=few.n_prompts,
+            sizes=found.size,
+            nonzero=differs_from_zero(exact.low, exact.high),
+        )
         pairs.append(Pair({"function_class": name, "method": method}, exact, found, agreement))
     return pairs
 

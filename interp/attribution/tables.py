@@ -1,5 +1,7 @@
 """What `interp attribute` and `interp circuit` print, as tables for people."""
 
+import math
+
 from interp.attribution.attribute import Attribution
 from interp.attribution.circuits import Circuits
 from interp.statistics.p_values import p_number
@@ -39,19 +41,24 @@ def receipt_table(found: Attribution) -> Table:
             f"{one['function_class']}: {one['method']}",
             number(one["spearman"], 2),
             number(one["spearman_size"], 2),
-            *(f"{one[f'top_{k}']:.0%} ({one[f'chance_{k}']:.0%})" for k in tops),
-            f"{one['signs']:.0%}",
+            *(f"{percent(one[f'top_{k}'])} ({percent(one[f'chance_{k}'])})" for k in tops),
+            percent(one["signs"]),
             f"{one['worst']}: {number(one['worst_approximate'], 2)}, exact {number(one['worst_exact'], 2)}",
         ]
         for one in receipts
     ]
     header = ["class: method", "Spearman", "of sizes", *(f"top {k}" for k in tops), "signs", "worst miss"]
     caption = (
-        f"{receipts[0]['n']} compared on {receipts[0]['n_prompts']} prompts; top k: share of the k largest exact "
-        "effects that are among the k largest approximate ones (chance); signs: where the exact effect is at least 1 % "
-        "of the largest"
+        f"{receipts[0]['n']} compared on {receipts[0]['n_prompts']} prompts; correlations: over those with an exact "
+        "effect that differs from 0 by its interval; top k: share of the k largest exact effects that are among the k "
+        "largest approximate ones (chance), if at least k differ from 0; signs: where the exact effect differs from 0 "
+        "and is at least 1 % of the largest"
     )
     return Table("receipt: approximate against exact effects", header, rows, caption)
+
+
+def percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.0%}"
 
 
 def circuit_table(found: Circuits) -> Table:

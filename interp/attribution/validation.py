@@ -25,6 +25,8 @@ class Receipt:
 
     Attributes:
         n: nodes or edges compared.
+        n_nonzero: of them with an exact effect whose 95 % interval leaves out 0; the next four are about these alone,
+            and NaN where they are too few.
         n_prompts: on which both were measured.
         spearman: rank correlation of the effects.
         spearman_size: rank correlation of their sizes (for AtP*, of its means over dropped layers).
@@ -38,6 +40,7 @@ class Receipt:
     """
 
     n: int
+    n_nonzero: int
     n_prompts: int
     spearman: float
     spearman_size: float
@@ -64,6 +67,7 @@ def receipt(
     *,
     n_prompts: int,
     sizes: Float[np.ndarray, " node"] | None = None,
+    nonzero: Bool[np.ndarray, " node"] | None = None,
 ) -> Receipt:
     """Compare approximate with exact effects of the same nodes or edges.
 
@@ -73,6 +77,8 @@ def receipt(
         names: of the nodes or edges, in the same order.
         n_prompts: on which both were measured.
         sizes: what ranks them, where that is not the approximate effects' absolute value (AtP*).
+        nonzero: which exact effects differ from 0 (`interp.statistics.effects.differs_from_zero`); None takes all. Ranks of effects
+            that do not are noise, so correlations are over these, and top k up to their number.
 
     Raises:
         ValueError: the three do not belong together.
@@ -85,15 +91,18 @@ def receipt(
         raise ValueError(f"{len(exact)} exact effects, {len(approximate)} approximate ones, {len(names)} names")
     exact, approximate = without_rounding(exact), without_rounding(approximate)
     sizes = np.abs(approximate) if sizes is None else without_rounding(sizes)
-    relevant = is_relevant(exact)
+    nonzero = np.ones(len(exact), dtype=bool) if nonzero is None else nonzero
+    relevant = is_relevant(exact) & nonzero
     worst = int(np.argmax(np.abs(exact - approximate)))
     tops = [k for k in TOPS if k < len(exact)]
+    ranked = {k for k in tops if k <= nonzero.sum()}
     return Receipt(
         n=len(exact),
+        n_nonzero=int(nonzero.sum()),
         n_prompts=n_prompts,
-        spearman=rank_correlation(exact, approximate),
-        spearman_size=rank_correlation(np.abs(exact), sizes),
-        overlap={k: top_overlap(np.abs(exact), sizes, k) for k in tops},
+        spearman=rank_correlation(exact[nonzero], approximate[nonzero]),
+        spearman_size=rank_correlation(np.abs(exact[nonzero]), sizes[nonzero]),
+        overlap={k: top_overlap(np.abs(exact), sizes, k) if k in ranked else np.nan for k in tops},
         chance={k: k / len(exact) for k in tops},
         signs=float(np.mean(np.sign(exact[relevant]) == np.sign(approximate[relevant]))) if relevant.any() else np.nan,
         n_signs=int(relevant.sum()),
@@ -112,11 +121,13 @@ def is_relevant(exact: Float[np.ndarray, " node"]) -> Bool[np.ndarray, " node"]:
 
 
 def rank_correlation(first: Float[np.ndarray, " node"], second: Float[np.ndarray, " node"]) -> float:
-    """Spearman's correlation, equal values sharing their mean rank; NaN where one of the two is constant.
+    """Spearman's correlation, equal values sharing their mean rank; NaN of fewer than two or of constants.
 
     >>> rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 8.0, 9.0]))
     1.0
     """
+    if len(first) < 2:
+        return float("nan")
     ranks = np.stack([pd.Series(one).rank().to_numpy(dtype=float) for one in (first, second)])
     varies = bool((ranks != ranks[:, :1]).any(1).all())
     return float(np.corrcoef(ranks)[0, 1].round(12)) if varies else float("nan")

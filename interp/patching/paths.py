@@ -27,7 +27,7 @@ from interp.patching.maps import end_row, with_intervals
 from interp.patching.path_receivers import INPUTS, Receiver
 from interp.patching.runner import Prepare, Question, check_direction, patch_sweep
 from interp.patching.sites import Given, Patch, Variant, patches_of
-from interp.statistics.effects import TIE, UNDEFINED, interval_of
+from interp.statistics.effects import TIE, UNDEFINED, differs_from_zero, interval_of
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights
 from training.common.errors import UserError
@@ -260,8 +260,13 @@ def path_rows(bundles: Sequence[Bundle], outcomes: Outcomes, name: str, question
     for bundle in bundles:
         for place, receiver in enumerate(bundle.names, start=whole):
             effect, share = effects[place], UNDEFINED
-            if resamples is not None and abs(effects[whole].value) > TIE:
-                share = interval_of(effect.value / effects[whole].value, resamples[:, place] / resamples[:, whole])
+            base_effect = effects[whole]
+            if (
+                resamples is not None
+                and abs(base_effect.value) > TIE
+                and differs_from_zero(base_effect.ci_low, base_effect.ci_high)
+            ):
+                share = interval_of(effect.value / base_effect.value, resamples[:, place] / resamples[:, whole])
             yield (
                 {"sender": show(bundle.senders), "receiver": receiver}
                 | {"effect": effect.value, "ci_low": effect.ci_low, "ci_high": effect.ci_high}

@@ -87,6 +87,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def differs_from_zero(
+    ci_low: Float[np.ndarray, "*value"] | float, ci_high: Float[np.ndarray, "*value"] | float
+) -> np.ndarray:
+    """Whether an interval leaves out 0: only then is a ratio to the value, or a rank of it, worth showing.
+
+    >>> differs_from_zero(np.array([0.1, -0.2, -0.3, np.nan]), np.array([0.2, 0.1, -0.1, np.nan])).tolist()
+    [True, False, True, False]
+    """
+    return (np.asarray(ci_low) > 0) | (np.asarray(ci_high) < 0)
+
+
 @dataclass(frozen=True)
 class Effect:
     """An effect with its 95 % interval and standard error over prompts; NaN where there is none to measure."""
