@@ -9,7 +9,7 @@ import typer
 
 from training import options
 from training.commands import check_classes, check_device
-from training.common.errors import UserError
+from training.common.errors import UserError, refuse_failures
 from training.common.terminal import echo
 
 if TYPE_CHECKING:
@@ -103,10 +103,11 @@ def add_study(name: str, asked: Study) -> None:
             findings.write(found, out)
         if json:
             output.print_json(findings.document(found))
-            return
-        findings.show(found)
-        if out:
-            echo(f"\ntables, figures and summary.md: {out}/")
+        else:
+            findings.show(found)
+            if out:
+                echo(f"\ntables, figures and summary.md: {out}/")
+        refuse_failures(found.failures)
 
     command.__doc__ = f"{asked.question}\n\n\b\nExample:\n  interp study {name} {asked.example}\n"
     study.command(name)(command)
@@ -282,7 +283,9 @@ def report(
         made.write(target)
     if json:
         output.print_json(made.document)
-        return
-    for claim in made.account.claims:
-        echo(f"- {claim.statement} {claim.verdict.upper()}: {claim.because}")
-    echo(f"\n{len(made.account.caveats)} warnings; page: {target}, its numbers: {files.data_directory(target)}/")  # type: ignore[arg-type]
+    else:
+        for claim in made.account.claims:
+            echo(f"- {claim.statement} {claim.verdict.upper()}: {claim.because}")
+        n_warnings, numbers = len(made.account.caveats), files.data_directory(target)  # type: ignore[arg-type]
+        echo(f"\n{n_warnings} warnings; page: {target}, its numbers: {numbers}/")
+    refuse_failures(failure for model in made.evidence.models for failure in model.failures)

@@ -29,6 +29,7 @@ class Findings:
         tables: tidy, by the name of their file.
         shown: small tables for people, cells as text, by title; the first column names the row.
         figures: by the name of their file; drawn when they are asked for.
+        failures: what was left out because a self-check failed; the command ends with exit code 1.
     """
 
     question: str
@@ -37,6 +38,7 @@ class Findings:
     tables: Mapping[str, pd.DataFrame]
     shown: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
+    failures: Sequence[str] = ()
 
     def plot(self, name: str | None = None) -> list[Axes]:
         """Draw one of the figures.

@@ -105,7 +105,7 @@ def few_controls(evidence: Evidence) -> Found:
             elif smallest > SIGNIFICANT:
                 text = f"{show(model.found)} of {model.name} can be compared with {counted(n, 'layer-matched set')}"
                 yield (
-                    f"{text}{' in all' if row['exact'] else ''}: no p below {smallest:.3g} is possible.",
+                    f"{text}{' in all' if row['exact'] else ''}: p cannot be smaller than {smallest:.3g}.",
                     (model.name,),
                 )
 
@@ -125,7 +125,15 @@ def few_prompts(evidence: Evidence) -> Found:
         yield text + "intervals are wide and heads near the threshold may change sides.", names_of(evidence.models)
 
 
+def left_out(evidence: Evidence) -> Found:
+    """A set of heads for which a self-check failed."""
+    for model in evidence.models:
+        for failure in dict.fromkeys(model.failures):
+            yield f"{failure}.", (model.name,)
+
+
 RULES: dict[str, Callable[[Evidence], Found]] = {
+    "self-check failed": left_out,
     "few independent seeds": few_seeds,
     "shared streams": shared_streams,
     "unconverged": unconverged,

@@ -94,6 +94,11 @@ class ModelEvidence:
         return all_heads(*self.selection.shape)
 
     @property
+    def failures(self) -> list[str]:
+        """Which sets were left out because a self-check failed for them."""
+        return [failure for one in (self.ablation, self.singles) if one is not None for failure in one.failures]
+
+    @property
     def retrospective(self) -> HeadScores:
         return self.scores[RETROSPECTIVE]
 

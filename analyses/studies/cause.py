@@ -54,7 +54,9 @@ class Subject:
         found: its retrospective heads; may be empty.
         removed: their joint removal; None without any.
         kept: the removal of all others; None without any.
-        heads: one row per head and class: `score` with its interval, `effect` of removing it alone with its interval.
+        heads: one row per head and class: `score` with its interval, `effect` of removing it alone with its interval
+            and `note`, why there is none.
+        failures: which heads were left out because a self-check failed for them.
     """
 
     checkpoint: Checkpoint
@@ -62,6 +64,7 @@ class Subject:
     removed: Ablation | None
     kept: Ablation | None
     heads: pd.DataFrame
+    failures: list[str]
 
 
 def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int = 0) -> Findings:
@@ -105,6 +108,7 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
             "effects": partial(plot_effects, models),
             "dose_response": partial(plot_dose_response, heads),
         },
+        [failure for one in subjects for failure in one.failures],
     )
 
 
@@ -116,15 +120,15 @@ def examine(checkpoint: Checkpoint, n_prompts: int, seed: int) -> Subject:
     removed = carry_out(n_controls=DEFAULT_CONTROLS) if found else None
     kept = carry_out(n_controls=DEFAULT_CONTROLS, matches=("layer",), design="keep") if found else None
     every = [(head,) for head in sorted(all_heads(config.model.n_layers, config.model.n_heads))]
-    alone = ablate(checkpoint, every, modes=["mean"], n_controls=0, n_prompts=n_prompts, seed=seed).table
+    alone = ablate(checkpoint, every, modes=["mean"], n_controls=0, n_prompts=n_prompts, seed=seed)
     scores = score(checkpoint, config.evaluated_classes, n_prompts=n_prompts, seed=seed).table
     scores["heads"] = [f"{layer}.{head}" for layer, head in zip(scores["layer"], scores["head"], strict=True)]
     names = {"value": "score", "ci_low": "score_low", "ci_high": "score_high"}
     scores = scores.drop(columns="score").rename(columns=names)
     heads = scores[["heads", "function_class", "score", "score_low", "score_high", "chance"]].merge(
-        alone[["heads", "function_class", "points", "mode", "effect", "ci_low", "ci_high"]]
+        alone.table[["heads", "function_class", "points", "mode", "effect", "ci_low", "ci_high", "note"]]
     )
-    return Subject(checkpoint, found, removed, kept, with_model(heads, checkpoint))
+    return Subject(checkpoint, found, removed, kept, with_model(heads, checkpoint), alone.failures)
 
 
 def with_model(table: pd.DataFrame, checkpoint: Checkpoint) -> pd.DataFrame:

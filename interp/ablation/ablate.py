@@ -113,6 +113,11 @@ class Ablation(Shown):
         """Largest relative difference from float64 among the sets that cost most."""
         return max(errors.spot_check for errors in self.errors.values())
 
+    @property
+    def failures(self) -> list[str]:
+        """Which sets were left out and why, a sentence each."""
+        return [f"{self.checkpoint}: {heads} left out, {reason}" for heads, reason in self.failed.items()]
+
     def tables(self) -> list[Table]:
         from interp.ablation.tables import ablation_table
 

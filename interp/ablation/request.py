@@ -27,7 +27,7 @@ from training.checkpoints.checkpoint import Checkpoint
 from training.checkpoints.name_patterns import load_all
 from training.commands import check_classes
 from training.common import output
-from training.common.errors import CheckError, UserError
+from training.common.errors import UserError, refuse_failures
 from training.common.terminal import echo
 from training.config.config import RunConfig
 
@@ -107,23 +107,7 @@ def run(request: Request, *, json: bool, out: Path | None) -> None:
         if several is not None:
             output.print_table(*pooled_table(several, f"{request.heads} in {len(subjects)} models"))
             echo(pooled_verdict(several))
-    refuse_failures(results)
-
-
-def refuse_failures(results: Sequence[Result]) -> None:
-    """End with exit code 1 where sets were left out; the results of the others have been shown.
-
-    Raises:
-        CheckError: a self-check failed for some sets.
-    """
-    failed = [
-        f"{result.checkpoint}: {heads} left out, {reason}"
-        for result in results
-        if isinstance(result, Ablation)
-        for heads, reason in result.failed.items()
-    ]
-    if failed:
-        raise CheckError("; ".join(failed))
+    refuse_failures(failure for result in results if isinstance(result, Ablation) for failure in result.failures)
 
 
 def subject(request: Request, checkpoint: Checkpoint) -> Subject:

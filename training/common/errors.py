@@ -16,6 +16,16 @@ class CheckError(RuntimeError):
     """The program or the run is not to be trusted: a self-check failed or training diverged (exit 1)."""
 
 
+def refuse_failures(failures: Iterable[str]) -> None:
+    """End with exit code 1 where a part of the results was left out, after the rest has been shown.
+
+    Raises:
+        CheckError: something was left out.
+    """
+    if text := "; ".join(failures):
+        raise CheckError(text)
+
+
 def one_of(what: str, given: str, valid: Iterable[object]) -> UserError:
     """The error for a name that is not among the valid ones.
 
