@@ -48,18 +48,18 @@ EVERY = [pytest.param(kind, 0, marks=() if kind in QUICK else pytest.mark.slow) 
 EVERY += [pytest.param(kind, seed, marks=pytest.mark.slow) for kind in KINDS for seed in (1, 2)]
 
 
-def ablation_of(model: Disguised, roles) -> Ablation:
+def ablation_of(model: Disguised, roles, n_prompts: int = N_PROMPTS) -> Ablation:
     scores = selection_scores(model.checkpoint, 64, 0)
     sets = [(model.heads[role],) for role in roles]
     return ablate(
-        model.checkpoint, sets, ["linear"], n_prompts=N_PROMPTS, n_controls=10, matches=("layer",), scores=scores
+        model.checkpoint, sets, ["linear"], n_prompts=n_prompts, n_controls=10, matches=("layer",), scores=scores
     )
 
 
 @pytest.mark.parametrize(("kind", "seed"), EVERY)
 def test_every_sentence_is_true(kind, seed, tmp_path):
     model, truths = disguised(kind, seed, tmp_path), TRUTHS[kind]
-    found = ablation_of(model, truths)
+    found = ablation_of(model, truths, N_PROMPTS if kind in QUICK else 2048)
     for (role, truth), text in zip(truths.items(), found.all_sentences(), strict=True):
         head = str(model.heads[role])
         effect = where(found.table, heads=head, mode="mean")["effect"].item()
@@ -92,7 +92,7 @@ def test_a_constant_is_told_with_the_reason(seed, tmp_path):
 def test_pairs_have_the_known_interactions(kind, roles, together, interaction, tmp_path):
     model = disguised(kind, 0, tmp_path)
     heads = head_set(model.heads[role] for role in roles)
-    row = pairs(model.checkpoint, heads, ["linear"], modes=["zero"], n_prompts=N_PROMPTS).table.iloc[0]
+    row = pairs(model.checkpoint, heads, ["linear"], modes=["zero"], n_prompts=2048).table.iloc[0]
     assert row["heads"] == show(heads)
     assert row["effect"] == pytest.approx(together, abs=0.1)
     assert row["interaction"] == pytest.approx(interaction, abs=0.3)
