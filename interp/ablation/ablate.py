@@ -8,7 +8,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,20 +15,18 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from interp.ablation.control_sets import MATCHES, Match, NullSets, matched_sets
 from interp.ablation.errors import Cell, ClassErrors, cells, failed_sets
 from interp.ablation.joint import joint_removals
 from interp.ablation.modes import DEFAULT_MODES, UNIFORM, Mode, mode
-from interp.ablation.reference_activations import activations
-from interp.ablation.runner import CHUNK, MEMORY, Protocol, measure
+from interp.ablation.reference_activations import reference_values
+from interp.ablation.runner import MEMORY, Protocol, measure
 from interp.ablation.store import Store
 from interp.ablation.verdict import ATTENDS, VERDICTS, is_silent, keep_verdict, verdict
 from interp.display.result import Drawn, Shown
 from interp.model.engine import check_site
 from interp.model.heads import MLP, Head, HeadSet, all_heads, show
-from interp.model.parallel import side_by_side
 from interp.model.positions import check_points, parse_points, parse_tokens
 from interp.statistics.effects import (
     Effect,
@@ -44,15 +41,12 @@ from training.common.library_defaults import library_defaults
 from training.common.output import Table, records, write_table
 from training.common.table_rows import distinct, where
 from training.config.config import stream_seed
-from training.evaluation.evaluate import evaluation_prompts
-from training.model.transformer import Transformer
 from training.options import DEFAULT_NULL_PROMPTS
 from training.tasks.prompts import last_quarter
 
 Design = Literal["remove", "keep"]
 DESIGNS: Mapping[Design, str] = {"remove": "remove the set", "keep": "remove every head but the set"}
 PREFIXES: Mapping[Match, str] = {"layer": "", "size": "size_", "norm": "norm_"}
-NORM_PROMPTS = 128
 
 Nulls = Mapping[tuple[HeadSet, Match], NullSets]
 Rows = list[dict[str, Any]]
@@ -337,31 +331,16 @@ def removed_by(heads: HeadSet, design: Design, checkpoint: Checkpoint) -> HeadSe
 
 def output_norms(checkpoint: Checkpoint, classes: Sequence[str], seed: int) -> dict[Head, float]:
     """Root mean square over reference prompts and tokens of what every head and MLP writes into the residual stream."""
-    config, model = checkpoint.config, checkpoint.model
-    prompts = [
-        evaluation_prompts(config, name, n_prompts=NORM_PROMPTS, seed=seed, stream="reference") for name in classes
+    by_class = [
+        written for name in classes if (written := reference_values(checkpoint, name, seed).written) is not None
     ]
-    parts = [tokens for of_class in prompts for tokens in of_class.tokens.to(model.device).split(CHUNK)]
-    squares = torch.stack(side_by_side(partial(squares_written, model), parts)).sum(0)
-    n_tokens = len(classes) * NORM_PROMPTS * config.layout.n_needed(2 * config.data.n_points)
-    numbers = [*range(model.config.n_heads), MLP]
+    mean_squares = torch.stack(by_class).mean(0)
+    numbers = [*range(checkpoint.config.model.n_heads), MLP]
     return {
-        Head(layer, number): (square / n_tokens) ** 0.5
-        for layer, of_layer in enumerate(squares.tolist())
+        Head(layer, number): square**0.5
+        for layer, of_layer in enumerate(mean_squares.tolist())
         for number, square in zip(numbers, of_layer, strict=True)
     }
-
-
-@torch.no_grad()
-def squares_written(model: Transformer, tokens: Float[Tensor, "batch pos dim"]) -> Float[Tensor, "layer component"]:
-    """What every head, and then the MLP, of every layer writes, squared and summed over prompts and tokens."""
-    found, n_layers = activations(model, tokens, "z"), model.config.n_layers
-    layers = []
-    for block, z, mlp_out in zip(model.layers, found[:n_layers], found[n_layers:], strict=True):
-        gram = block.attn.W_O @ block.attn.W_O.mT
-        by_head = torch.einsum("bphd,hde,bphe->h", z, gram, z).clamp(min=0)
-        layers.append(torch.cat((by_head, mlp_out.square().sum()[None])))
-    return torch.stack(layers).double().cpu()
 
 
 def judge(

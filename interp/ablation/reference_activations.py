@@ -1,6 +1,12 @@
-"""The runs that replacements are taken from: averages over reference prompts, and a partner for every test prompt."""
+"""The runs that replacements are taken from: averages over reference prompts, and a partner for every test prompt.
 
+Every constant (means, variances, output norms, what `optimal` is fitted to) comes from `REFERENCE_PROMPTS` prompts,
+however many are tested: a mean over few prompts adds noise of its own, which no interval over test prompts shows.
+"""
+
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from threading import Lock
 from typing import NamedTuple
 
 import torch
@@ -10,12 +16,17 @@ from torch import Tensor
 from interp.ablation.modes import Mode, Partner, Reference
 from interp.model.engine import Site, Substitutes
 from interp.model.parallel import side_by_side
+from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
 from training.config.config import RunConfig, stream_seed
 from training.evaluation.evaluate import evaluation_generator, evaluation_prompts
 from training.model.transformer import Edit, Sites, Transformer
 from training.sampling import crossed_prompts
 from training.tasks.prompts import Prompts
+
+REFERENCE_PROMPTS = 4096
+REFERENCE_MEMORY = 2**26  # bytes of activations that a pass over some of them may keep
+REMEMBERED = 16  # references of a process: those of a few models' classes
 
 HOOKS: Mapping[Site, str] = {"z": "attn.hook_z", "pattern": "attn.hook_z", "value": "attn.hook_v"}
 
@@ -25,6 +36,90 @@ class Moments(NamedTuple):
 
     mean: list[Float[Tensor, "1 pos ..."]]
     std: list[Float[Tensor, "1 pos ..."]]
+
+
+class ReferenceValues(NamedTuple):
+    """What a class's reference prompts say of every head and MLP.
+
+    Attributes:
+        moments: of the site's activations and of mlp_out.
+        written: mean over prompts and tokens of the squared norm of what every head, and then the MLP, of every layer
+            writes into the residual stream; None at other sites than z.
+    """
+
+    moments: Moments
+    written: Float[Tensor, "layer component"] | None
+
+
+def reference_prompts(config: RunConfig, name: str, seed: int) -> Prompts:
+    """The prompts of a class behind every constant; they share nothing with those under test."""
+    return evaluation_prompts(config, name, n_prompts=REFERENCE_PROMPTS, seed=seed, stream="reference")
+
+
+class ReferenceCache:
+    """The latest references, by the content of weights and prompts: one pass serves norms, means and repeated calls."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.values, self.lock = size, dict[str, ReferenceValues](), Lock()
+
+    def read(self, model: Transformer, prompts: Prompts, site: Site) -> ReferenceValues:
+        key = content_key(model, prompts, site)
+        with self.lock:
+            if key not in self.values:
+                self.values[key] = read_reference(model, prompts, site)
+            self.values[key] = self.values.pop(key)
+            if len(self.values) > self.size:
+                del self.values[next(iter(self.values))]
+            return self.values[key]
+
+
+CACHE = ReferenceCache(REMEMBERED)
+
+
+def reference_values(checkpoint: Checkpoint, name: str, seed: int, site: Site = "z") -> ReferenceValues:
+    """Means, variances and output norms over the `REFERENCE_PROMPTS` reference prompts of a function class."""
+    return CACHE.read(checkpoint.model, reference_prompts(checkpoint.config, name, seed), site)
+
+
+def content_key(model: Transformer, prompts: Prompts, site: Site) -> str:
+    key = hashlib.sha256(repr((model.config, model.layout, site, str(model.device), prompts.tokens.shape)).encode())
+    for tensor in (prompts.tokens, *model.state_dict().values()):
+        key.update(f"{tensor.dtype}".encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return key.hexdigest()
+
+
+def read_reference(model: Transformer, prompts: Prompts, site: Site) -> ReferenceValues:
+    """One pass over the prompts, in chunks."""
+
+    def read(tokens: Float[Tensor, "batch pos dim"]) -> tuple[Sums, Tensor | None]:
+        seen = activations(model, tokens.to(model.device), site)
+        return sums(seen), squares_written(model, seen) if site == "z" else None
+
+    n_bytes = 4 * prompts.tokens.shape[1] * model.config.d_model * 2 * model.config.n_layers
+    parts = side_by_side(read, prompts.tokens.split(max(1, min(128, REFERENCE_MEMORY // n_bytes))))
+    moments_read = moments_of([part for part, _ in parts])
+    squares = [of_part for _, of_part in parts if of_part is not None]
+    n_tokens = len(prompts.tokens) * moments_read.mean[0].shape[1]
+    return ReferenceValues(moments_read, torch.stack(squares).sum(0) / n_tokens if squares else None)
+
+
+@torch.no_grad()
+def squares_written(
+    model: Transformer, seen: Sequence[Float[Tensor, "batch needed ..."]]
+) -> Float[Tensor, "layer component"]:
+    """What every head, and then the MLP, of every layer writes, squared and summed over prompts and tokens.
+
+    Args:
+        model: the transformer.
+        seen: its activations at the site z, with those of the MLPs.
+    """
+    n_layers = model.config.n_layers
+    layers = []
+    for block, z, mlp_out in zip(model.layers, seen[:n_layers], seen[n_layers:], strict=True):
+        gram = block.attn.W_O @ block.attn.W_O.mT
+        by_head = torch.einsum("bphd,hde,bphe->h", z, gram, z).clamp(min=0)
+        layers.append(torch.cat((by_head, mlp_out.square().sum()[None])))
+    return torch.stack(layers).double().cpu()
 
 
 @torch.no_grad()
@@ -55,11 +150,9 @@ def kept_in(seen: dict[int, Tensor], layer: int) -> Edit:
     return lambda activation: seen.setdefault(layer, activation)
 
 
-def moments(
-    model: Transformer, chunks: Iterable[Float[Tensor, "_ pos dim"]], site: Site, *, mlps: bool = True
-) -> Moments:
+def moments(model: Transformer, chunks: Iterable[Float[Tensor, "_ pos dim"]], site: Site) -> Moments:
     """Averages over all chunks, summed in float64."""
-    return moments_of(side_by_side(lambda tokens: sums(activations(model, tokens, site, mlps=mlps)), chunks))
+    return moments_of(side_by_side(lambda tokens: sums(activations(model, tokens, site)), chunks))
 
 
 class Sums(NamedTuple):

@@ -1,6 +1,7 @@
 """Runs every set of components under every mode on the prompts of one class, and keeps the error of each prompt.
 
-1. Reference prompts give the constants (`interp.ablation.reference_activations`), partner prompts what is resampled.
+1. Reference prompts give the constants (`interp.ablation.reference_activations`), partner prompts, one for each under test, what is
+   resampled.
 2. Test prompts go through in chunks; each chunk is traced once and shared by all sets and modes.
 3. Sets with the same first layer are stacked into one pass, as many as the memory limit allows.
 4. With a store (`interp.ablation.store`) every finished piece is kept, so that an interrupted sweep goes on where it stopped.
@@ -22,14 +23,14 @@ from interp.ablation.errors import ClassErrors, SetErrors, joined
 from interp.ablation.modes import Mode
 from interp.ablation.optimal import FITTED, fit_constants
 from interp.ablation.reference_activations import (
+    REFERENCE_PROMPTS,
     Moments,
-    Sums,
     activations,
-    moments_of,
     normal_like,
     partner_prompts,
+    reference_prompts,
+    reference_values,
     substitutes,
-    sums,
 )
 from interp.ablation.store import Store, context, is_covered
 from interp.model.engine import (
@@ -58,7 +59,6 @@ from training.tasks.inputs import input_distribution
 CHUNK = 128  # prompts
 PASS = 8 * 2**20  # bytes of the widest activation of a pass: larger ones fall out of the caches, smaller ones pay calls
 MEMORY = 2**30
-KEPT = 0.25  # of the memory may hold the reference prompts' activations, which `resample` would compute once more
 
 
 @dataclass(frozen=True)
@@ -181,10 +181,8 @@ class Sweep:
         config, n_prompts, seed = checkpoint.config, protocol.n_prompts, protocol.seed
         self.model, self.modes, self.protocol = checkpoint.model, modes, protocol
         self.unit = config.second_moment(name)
-        self.test, self.reference = (
-            evaluation_prompts(config, name, n_prompts=n_prompts, seed=seed, stream=stream).to(self.model.device)
-            for stream in ("test", "reference")
-        )
+        self.test = evaluation_prompts(config, name, n_prompts=n_prompts, seed=seed).to(self.model.device)
+        self.reference = reference_prompts(config, name, seed)
         self.partners = {
             mode.partner: partner_prompts(config, name, mode.partner, n_prompts, seed).to(self.model.device)
             for mode in modes
@@ -192,25 +190,14 @@ class Sweep:
         }
         self.size, self.stack = pass_sizes(config.model, self.test.tokens.shape[1], len(self.partners), protocol)
         self.mlps = mlps
-        self.known, self.kept = self.references(wanted="other" in self.partners)
+        known, n_wanted = reference_values(checkpoint, name, seed, protocol.site).moments, config.model.n_layers
+        n_wanted *= 1 + mlps
+        self.known = Moments(known.mean[:n_wanted], known.std[:n_wanted])
         self.fitted: dict[HeadSet, Substitutes] = {}
         tokens = None if protocol.tokens is None else protocol.tokens.tolist()  # a long tensor is not shown in full
-        about = (name, n_prompts, seed, protocol.site, protocol.ranges, tokens)
+        about = (name, n_prompts, REFERENCE_PROMPTS, seed, protocol.site, protocol.ranges, tokens)
         self.store = protocol.store if all(map(is_covered, made_by(config, name, modes))) else None
         self.context = context(checkpoint, *about) if self.store else ""
-
-    def references(self, *, wanted: bool) -> tuple[Moments, list[Tensor] | None]:
-        """The moments of the reference prompts; and all activations, if they are wanted and small."""
-        model, tokens = self.model.config, self.reference.tokens
-        n_bytes = 4 * tokens.shape[0] * tokens.shape[1] * model.d_model * model.n_layers * (1 + self.mlps)
-        wanted &= n_bytes <= KEPT * self.protocol.memory
-
-        def read(part: Float[Tensor, "batch pos dim"]) -> tuple[Sums, list[Tensor]]:
-            found = self.activations(part)
-            return sums(found), found if wanted else []
-
-        of_parts, found = zip(*side_by_side(read, tokens.split(self.size)), strict=True)
-        return moments_of(of_parts), [torch.cat(layer) for layer in zip(*found, strict=True)] if wanted else None
 
     def activations(self, tokens: Float[Tensor, "batch pos dim"]) -> list[Float[Tensor, "batch needed ..."]]:
         return activations(self.model, tokens, self.protocol.site, mlps=self.mlps)
@@ -248,8 +235,6 @@ class Sweep:
         partner, rows = None, slice(prompts.start, prompts.stop)
         if mode.partner == "noise":
             partner = normal_like(self.known.mean, prompts, self.protocol.seed)
-        elif mode.partner == "other" and self.kept is not None:
-            partner = [one[rows] for one in self.kept]
         elif mode.partner is not None:
             partner = self.activations(self.partners[mode.partner].tokens[rows])
         return substitutes(self.model, mode, self.known, partner)
@@ -315,7 +300,7 @@ class Sweep:
         """The fitted constants of these sets, on reference prompts."""
         if not any(mode.fitted for mode in self.modes):
             return
-        few = self.reference.head(FITTED)
+        few = self.reference.head(FITTED).to(self.model.device)
         size = max(1, self.stack // 4)  # gradients keep every activation of the pass
         for part in progress_bar([*stackable(sets, size)], desc="fit constants", unit="pass", leave=False):
             site, tokens = self.protocol.site, self.protocol.tokens

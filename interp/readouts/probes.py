@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from interp.ablation.reference_activations import moments
+from interp.ablation.reference_activations import reference_values
 from interp.display.result import Drawn, Shown
 from interp.model.engine import Substitutes
 from interp.model.heads import HeadSet, show
@@ -37,10 +37,9 @@ from training.common.output import Table, write_table
 from training.common.progress import progress_bar
 from training.common.table_rows import distinct
 from training.config.config import RunConfig, stream_seed
-from training.evaluation.evaluate import CHUNK, evaluation_functions
+from training.evaluation.evaluate import evaluation_functions
 from training.model.transformer import Edit, Transformer
 from training.sampling import Sampled
-from training.tasks.prompts import Prompts
 
 DEFAULT_FIT_PROMPTS = 2048
 
@@ -228,7 +227,7 @@ def read_class(checkpoint: Checkpoint, name: str, protocol: Protocol, places: Se
 
     conditions = {"intact": streams(model)}
     if protocol.without:
-        removed = mean_edits(model, fit.prompts, protocol.without)
+        removed = mean_edits(checkpoint, name, protocol)
         conditions[f"without {show(protocol.without)}"] = streams(model, removed)
     return Reading(fit, test, at, conditions, streams(untrained_twin(config, protocol.seed).to(model.device)))
 
@@ -239,11 +238,11 @@ def untrained_twin(config: RunConfig, seed: int) -> Transformer:
     return Transformer(config.model, generator, config.layout).requires_grad_(False)
 
 
-def mean_edits(model: Transformer, prompts: Prompts, heads: HeadSet) -> dict[str, Edit]:
-    """Edits that put the mean over these prompts, at every position, in place of what the heads and MLPs give."""
-    mean = moments(model, (tokens.to(model.device) for tokens in prompts.tokens.split(CHUNK)), "z").mean
-    every, n_layers = [one[None] for one in mean], model.config.n_layers
-    return plain_edits(heads, Substitutes(every[:n_layers], every[n_layers:]), "z", None)
+def mean_edits(checkpoint: Checkpoint, name: str, protocol: Protocol) -> dict[str, Edit]:
+    """Edits that put the mean over reference prompts, at every position, in place of what the heads and MLPs give."""
+    mean = reference_values(checkpoint, name, protocol.seed).moments.mean
+    every, n_layers = [one[None] for one in mean], checkpoint.config.model.n_layers
+    return plain_edits(protocol.without, Substitutes(every[:n_layers], every[n_layers:]), "z", None)
 
 
 class Trial(NamedTuple):

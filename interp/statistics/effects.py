@@ -19,6 +19,13 @@ from training.common.bootstrap import percentile_interval
 TIE = 1e-5  # the engine's tolerance
 SIGNIFICANT = 0.05
 POWER = 0.84  # standard normal quantile of 80 % power
+LEAST_GAIN = 4.0
+"""Standard errors that the in-context gain has to exceed for an effect to be defined.
+
+Of models whose gain barely passes a threshold, those that pass have a gain that is too large by chance, so that effects
+over it are too small: at two standard errors by a third where one model in three passes, at four by a sixth where one
+in two passes.
+"""
 
 
 def permutation_p(effect: float, null_effects: Float[np.ndarray, " set"]) -> float:
@@ -123,7 +130,7 @@ def paired_effects(
 ) -> list[Effect]:
     """Effects of several head sets, each with its interval; whole prompts are resampled, so every pair stays a pair.
 
-    Undefined where the intact model is not better than the no-context optimum.
+    Undefined where the intact model is not clearly better than the no-context optimum (`LEAST_GAIN`).
 
     Args:
         ablated: error of each prompt without each set.
@@ -144,10 +151,11 @@ def effect_resamples(
     no_context: Float[np.ndarray, " prompt"],
     weights: Float[np.ndarray, "resample prompt"],
 ) -> Float[np.ndarray, "resample set"] | None:
-    """Effects in bootstrap resamples of prompts; None where the intact model does not use the context."""
+    """Effects in bootstrap resamples of prompts; None where the gain is not above `LEAST_GAIN` standard errors."""
     resamples = weights @ np.column_stack([intact, no_context, ablated.T])
-    gap_low, _ = percentile_interval(resamples[:, 1:2] - resamples[:, :1])
-    return fraction_lost(resamples) if gap_low[0] > 0 else None
+    gain, gains = (no_context - intact).mean(), resamples[:, 1] - resamples[:, 0]
+    is_clear = gain > LEAST_GAIN * gains.std() and gains.min() > 0
+    return fraction_lost(resamples) if is_clear else None
 
 
 def interval_of(value: float, resamples: Float[np.ndarray, " resample"]) -> Effect:

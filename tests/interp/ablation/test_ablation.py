@@ -12,10 +12,10 @@ from interp.ablation.ablate import ablate, add_holm, curve_rows, null_columns, o
 from interp.ablation.control_sets import NullSets
 from interp.ablation.errors import ClassErrors, SetErrors
 from interp.ablation.modes import MODES, Mode, resample
-from interp.ablation.reference_activations import activations, moments, partner_prompts
+from interp.ablation.reference_activations import activations, moments, partner_prompts, reference_prompts
 from interp.ablation.verdict import verdict
 from interp.model import self_checks as checks
-from interp.model.engine import SITES
+from interp.model.engine import SITES, read_sites
 from interp.model.heads import MLP, Head, all_heads, head_set, show
 from interp.names import MODE_NAMES
 from interp.statistics.effects import Effect
@@ -59,12 +59,12 @@ def test_numbers_are_those_of_a_plain_loop(trained, result):
     prompts, other = (
         evaluation_prompts(trained.config, "cubic", n_prompts=150, seed=0, stream=s) for s in ("test", "reference")
     )
+    reference = reference_prompts(trained.config, "cubic", seed=0)
     unit = trained.config.second_moment("cubic")
 
     def error(heads, mode):
         sites = [f"blocks.{layer}.attn.hook_z" for layer in range(3)]
-        kept = {}
-        trained.model(other.tokens, {site: lambda z, site=site: kept.setdefault(site, z) for site in sites})
+        kept, averaged = (read_sites(trained.model, drawn.tokens, sites) for drawn in (other, reference))
 
         def edit(layer):
             def replaced(z):
@@ -72,7 +72,8 @@ def test_numbers_are_those_of_a_plain_loop(trained, result):
                 for head in heads:
                     if head.layer == layer:
                         source = kept[sites[layer]][:, :, head.number]
-                        written = {"zero": 0.0 * source, "mean": source.mean(0), "resample": source}
+                        mean = averaged[sites[layer]][:, :, head.number].mean(0)
+                        written = {"zero": 0.0 * source, "mean": mean, "resample": source}
                         z[:, :, head.number] = written[mode]
                 return z
 
@@ -271,7 +272,7 @@ def test_reference_moments_are_those_over_all_prompts(trained, site):
 
 def test_output_norms_are_those_of_what_is_written(trained):
     norms = output_norms(trained, ["linear"], seed=0)
-    tokens = evaluation_prompts(trained.config, "linear", n_prompts=128, seed=0, stream="reference").tokens
+    tokens = reference_prompts(trained.config, "linear", seed=0).tokens
     found = activations(trained.model, tokens, "z")
     written = found[1][:, :, 5] @ trained.model.layers[1].attn.W_O[5]
     assert norms[Head(1, 5)] == pytest.approx(written.square().sum(-1).mean().sqrt().item(), rel=1e-4)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from patching_oracle import assert_same
 
+from interp.ablation.reference_activations import reference_prompts
 from interp.model.heads import Head, all_heads
 from interp.model.hooked_transformer import hooked
 from interp.readouts.head_decoding import written
@@ -114,13 +115,13 @@ def test_without_the_first_layer_s_heads_no_y_token_knows_its_x(of_mixed):
 
 
 def test_removing_heads_is_what_transformer_lens_makes_of_it(random_checkpoint):
-    """Their mean over these prompts, by position, in place of z."""
+    """Their mean over reference prompts, by position, in place of z."""
     model, heads = random_checkpoint.model, (Head(0, 1), Head(1, 2))
     prompts = evaluation_prompts(random_checkpoint.config, "linear", n_prompts=12, seed=0)
-    edits = mean_edits(model, prompts, heads)
+    edits = mean_edits(random_checkpoint, "linear", Protocol(without=heads))
     ours = read_stream(model, prompts, stages(3), torch.arange(31), edits)
     twin = hooked(random_checkpoint)
-    _, intact = twin.run_with_cache(prompts.tokens)
+    _, intact = twin.run_with_cache(reference_prompts(random_checkpoint.config, "linear", seed=0).tokens)
 
     def replace(z, hook):
         for head in heads:

@@ -2,7 +2,8 @@
 
 By enumeration where the null has finitely many cases, else by simulation with fixed seeds: a rate passes inside the
 binomial band that a true rate of that size leaves once in 10,000 times. Rates that are not the nominal ones are
-written down here and in notebooks/concepts/statistics.md.
+written down here and in notebooks/concepts/statistics.md. The noise of replacement values, which no
+simulation of errors shows, is counted on a shipped model, through `ablate` as a user calls it.
 """
 
 import math
@@ -16,10 +17,15 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from analyses.studies.plateaus.study import fisher
+from interp.ablation import reference_activations as references
+from interp.ablation.ablate import ablate
 from interp.ablation.pairs import bootstrap_p
-from interp.statistics.effects import critical_effect, effect_resamples, holm, permutation_p
+from interp.ablation.reference_activations import reference_prompts
+from interp.model.heads import Head
+from interp.statistics.effects import LEAST_GAIN, critical_effect, effect_resamples, holm, permutation_p
 from interp.statistics.seed_intervals import welch
 from interp.statistics.seeds import exact_interval, null_means, t_interval
+from training.checkpoints.checkpoint import load
 from training.common.bootstrap import bootstrap_weights, percentile_interval
 
 FALSE_ALARM = 1e-4
@@ -80,6 +86,33 @@ def test_the_interval_of_an_effect_holds_it_and_that_of_none_says_so(n_prompts, 
     assert_rate((ends[:, 0, 0] <= 0.5) & (ends[:, 1, 0] >= 0.5), held)
     assert_rate((ends[:, 0, 1] > 0) | (ends[:, 1, 1] < 0), said)
     assert_rate([bootstrap_p(one[:, 1]) <= 0.05 for one in cases], said)
+
+
+def defined_effects(gain: float, n_models: int = 1500, n_prompts: int = 256) -> list[float]:
+    """Of models with a gain of so many standard errors, of which a set takes 0.3: the effects that are defined."""
+    rng = np.random.default_rng(8)
+    weights = bootstrap_weights(n_prompts, rng, 200)
+    no_context, gains = rng.exponential(size=(2, n_models, n_prompts))
+    gains += gain / math.sqrt(n_prompts) - 1  # mean gain / sqrt(n), standard deviation 1
+    found = []
+    for optimum, own in zip(no_context, gains, strict=True):
+        intact = optimum - own
+        resamples = effect_resamples((intact + 0.3 * gain / math.sqrt(n_prompts))[None], intact, optimum, weights)
+        if resamples is not None:
+            found.append(0.3 * gain / math.sqrt(n_prompts) / own.mean())
+    return found
+
+
+def test_no_model_without_a_gain_has_an_effect():
+    assert len(defined_effects(0.0)) == 0
+
+
+@pytest.mark.parametrize(("gain", "power", "median"), [(LEAST_GAIN, 0.5, 0.25), (6.0, 0.98, 0.3)])
+def test_effects_are_little_too_small_where_the_gain_is_barely_enough(gain, power, median):
+    """At half power by a sixth, and not at all where the gain is large enough to be seen in nearly every model."""
+    found = defined_effects(gain)
+    assert len(found) / 1500 == pytest.approx(power, abs=0.05)
+    assert np.median(found) == pytest.approx(median, abs=0.015)
 
 
 @pytest.mark.parametrize("n_seeds", [2, 3, 5])
@@ -200,3 +233,42 @@ def test_welchs_p_does_not_hold_where_one_group_varies_four_times_as_much_and_is
     rng, (draw, mean) = np.random.default_rng(5), DRAWS[kind]
     found = [welch(draw(rng, (5,)) - mean, 4 * (draw(rng, (5,)) - mean)) for _ in range(2000)]
     assert_rate([one.p_value <= 0.05 for one in found], rate)
+
+
+def mean_ablation(seed: int, n_prompts: int):
+    """The row of head 0.1 of a shipped model, which takes the whole gain on linear."""
+    found = ablate(
+        load("zoo:mixed-0"), [(Head(0, 1),)], ["linear"], modes=["mean"], n_prompts=n_prompts, n_controls=0, seed=seed
+    )
+    return found.table.iloc[0]
+
+
+def true_effect(n_runs: int, n_prompts: int = 8192) -> float:
+    """The effect over as many prompts of other seeds."""
+    errors = [
+        mean_ablation(10_000 + seed, n_prompts)[["nmse_before", "nmse_after", "nmse_no_context"]]
+        for seed in range(n_runs)
+    ]
+    intact, without, no_context = np.array(errors, dtype=float).mean(0)
+    return (without - intact) / (no_context - intact)
+
+
+def test_few_test_prompts_do_not_make_the_mean_that_replaces_a_head_noisy(monkeypatch):
+    """Other reference prompts move the effect on 64 prompts by little; a mean over 64 would add 0.055 to it."""
+    row = mean_ablation(0, 64)
+    others = reference_prompts(load("zoo:mixed-0").config, "linear", seed=1)
+    monkeypatch.setattr(references, "reference_prompts", lambda *_: others)
+    other = mean_ablation(0, 64)
+    assert row["nmse_before"] == other["nmse_before"]
+    assert row["effect"] == pytest.approx(other["effect"], abs=0.01)
+    assert row["effect"] != other["effect"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_prompts", [64, 256])
+def test_the_interval_of_mean_ablation_holds_the_effect_in_a_shipped_model(n_prompts):
+    """Of all prompts, nearly as often as it says, and no seed's effect is too large on average."""
+    truth, rows = true_effect(n_runs=4), [mean_ablation(seed, n_prompts) for seed in range(300)]
+    effects = np.array([row["effect"] for row in rows])
+    assert abs(effects.mean() - truth) < 0.004 + 3 * effects.std() / math.sqrt(len(effects))
+    assert_rate([row["ci_low"] <= truth <= row["ci_high"] for row in rows], 0.94)
