@@ -176,7 +176,7 @@ swapped
 # %%
 after = swapped.table.query("stage == '1.post'").set_index(["target", "subspace"])
 assert after.loc[("t", "pattern"), "effect"] > 0.9 * after.loc[("t", "pattern"), "full"] > 0.7
-assert after.loc[("t", "pattern"), "p_holm"] < 0.05
+assert after.loc[("t", "pattern"), "p_matched"] < 0.05
 assert after.loc[("w", "pattern"), "effect"] < 0.5 * after.loc[("w", "pattern"), "matched"]
 assert after.loc[("w", "pattern"), "p_value"] > 0.05
 assert after.loc[("w", "pattern"), "p_matched"] > 0.9
@@ -306,7 +306,7 @@ assert abs(gains.loc["1.mid", "tuned"] - 0.88) < 0.03
 assert abs(gains.loc["1.mid", "plain"] - 0.47) < 0.05
 assert abs(after.loc[("t", "pattern"), "effect"] - 0.82) < 0.06
 assert abs(after.loc[("t", "pattern"), "full"] - 0.87) < 0.06
-assert abs(after.loc[("t", "pattern"), "p_holm"] - 0.03) < 1e-9
+assert abs(after.loc[("t", "pattern"), "p_matched"] - 0.01) < 1e-9
 assert abs(copy["intact", 8, "0.post"] - 0.98) < 0.03
 assert abs(copy["without 0.1", 8, "0.post"] - 0.21) < 0.06
 assert abs(alone["intact", 8, "0.post"] - 0.15) < 0.06

@@ -80,7 +80,8 @@ Controls = Annotated[
         "--controls",
         metavar="N",
         parser=whole_number(0),
-        help="Random sets per head set and matching; all, if there are no more.",
+        help="Random sets per head set and matching; all, if there are no more. Only layer-matched sets (p) tell the heads "
+        "from their layers.",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or cuda:N.")]

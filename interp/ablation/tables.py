@@ -55,6 +55,8 @@ def ablation_table(result: Ablation) -> Table:
         f"effect of {done}: share of the way from the intact model to the no-context optimum, pairs {points}; direct: "
         "without reactions; LN frozen: with the LayerNorm scales of the intact run; null: mean effect of layer-matched "
         f"sets without these heads, on the first {result.protocol.n_compared} of {result.n_prompts} prompts, "
+        "p: against layer-matched sets; p size and p norm: against sets of as many heads from any layer and of similar "
+        "output norm, which do not tell these heads from their layers; "
         f"seed {result.seed}; float64 differs by less than {power_of_ten_above(result.spot_check):.0e}"
         f"{''.join(f'; {note}' for note in notes)}"
     )

@@ -10,8 +10,12 @@
 3. The effect is that of a patch (`interp.patching.effects`): 0 = the prediction stays, 1 = it follows to what the other
    run predicts. Beside it stands `full`, the effect of swapping the whole stream at the same tokens, which is the most
    that could be had there.
-4. The null: random subspaces of the same dimension, drawn evenly (`p_value`) or as the stream itself varies
-   (`p_matched`): those carry much of what the two runs differ in, whatever it means.
+4. The controls: random subspaces of the same dimension, drawn evenly (`p_value`), or as the stream itself varies but
+   orthogonal to the probed one (`p_matched`): those carry much of what the two runs differ in, whatever it means, and
+   nothing of what is tested.
+5. The place (token type and stage) of a target is chosen on selection prompts, where its effect exceeds both kinds of
+   controls most clearly, and tested once on the test prompts (`p_chosen`, the larger p). Beyond 1 an effect overshoots,
+   and counts as evidence no more than one that falls short by as much.
 
 Before any of this the swap proves that it acts (`check_swap`).
 """
@@ -29,7 +33,7 @@ from torch import Tensor
 from interp.display.result import Drawn, Shown
 from interp.model.self_checks import CHECKED
 from interp.patching.effects import effect_of
-from interp.patching.prompt_pairs import prompt_pairs
+from interp.patching.prompt_pairs import PromptPairs, prompt_pairs
 from interp.readouts.probes import DEFAULT, Place, Protocol
 from interp.readouts.ridge import fit_ridges
 from interp.readouts.stream import (
@@ -41,7 +45,7 @@ from interp.readouts.stream import (
 )
 from interp.readouts.subspace_exchange import Exchange, check_swap, make_exchange
 from interp.readouts.targets import CLASS, TARGETS, check_targets, one_hot, values
-from interp.statistics.effects import holm, permutation_p
+from interp.statistics.effects import TIE, permutation_p
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights
 from training.common.errors import UserError
@@ -54,6 +58,8 @@ from training.model.transformer import Transformer
 
 RANK_TOLERANCE = 1e-6
 """Directions that are this much smaller than the largest are rounding."""
+SELECTION_CONTROLS = 40
+"""Random subspaces of each kind with which the place is chosen: enough for their spread."""
 NULLS = ("even", "matched")
 SUBSPACES = ("weights", "pattern")
 
@@ -67,8 +73,9 @@ class Swaps(Shown):
         step: of its training.
         table: one row per function class, target, kind of `subspace` (`SUBSPACES`), token type and stage: its `rank`,
             the `effect` with a 95 % interval over prompts, `full` (the whole stream, with its interval), and by null
-            its mean `random` and `matched`, `p_value` and `p_matched`, from `n_controls` subspaces each;
-            `p_holm` is the larger of the two after Holm over the places (stages and token types) of a target.
+            its mean `random` and `matched`, `p_value` and `p_matched`, from `n_controls` subspaces each; `evidence`,
+            by how many standard deviations of the controls the effect exceeds their mean on selection prompts;
+            `p_chosen`, the larger p, at the place (stage and token type) with most of it, NaN elsewhere.
         null: the effect of every random subspace.
         protocol: of the probes.
         n_compared: prompts on which null and swap are compared.
@@ -158,18 +165,18 @@ def swap(
         for row, null in swap_targets(swaps_of, wanted):
             rows.append(row)
             nulls.append(null)
-    table, null = with_holm(pd.DataFrame(rows)), pd.concat(nulls, ignore_index=True)
+    table, null = with_choice(pd.DataFrame(rows)), pd.concat(nulls, ignore_index=True)
     for frame in (table, null):
         frame.insert(0, "checkpoint", checkpoint.name)
         frame.insert(1, "step", checkpoint.step)
     return Swaps(checkpoint.name, checkpoint.step, table, null, protocol, min(n_compared, protocol.n_prompts))
 
 
-def with_holm(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with `p_holm`, over the places of every target, class and kind of subspace."""
+def with_choice(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with `p_chosen`, at the place with most evidence of every target, class and kind of subspace."""
+    chosen = table.groupby(["function_class", "target", "subspace"])["evidence"].idxmax()
     larger = table[["p_value", "p_matched"]].max(axis=1, skipna=False)
-    families = [table[column] for column in ("function_class", "target", "subspace")]
-    return table.assign(p_holm=larger.groupby(families).transform(lambda family: holm(family.tolist())))
+    return table.assign(p_chosen=larger.where(table.index.isin(chosen)))
 
 
 @dataclass(frozen=True)
@@ -217,19 +224,20 @@ def swap_targets(arm: Arm, targets: Sequence[str]) -> list[tuple[dict[str, Any],
     found = []
     for corruption in dict.fromkeys(TARGETS[name].corruption for name in targets):
         wanted = [name for name in targets if TARGETS[name].corruption == corruption]
-        pairs = prompt_pairs(
-            arm.checkpoint.config,
-            arm.name,
-            corruption,
-            n_prompts=arm.protocol.n_prompts,
-            seed=arm.protocol.seed,
-            examples=arm.place.examples,
-        ).to(arm.model.device)
+        pairs = pairs_of(arm, corruption, arm.protocol.n_prompts, arm.protocol.seed)
+        selection = pairs_of(arm, corruption, arm.n_compared, stream_seed("swap selection", arm.protocol.seed))
         probed = probed_subspaces(arm, wanted)
         for number, stage in enumerate(arm.at):
-            exchange = make_exchange(arm.model, pairs, stage, arm.positions)
-            found += swap_at(arm, exchange, probed.bases[number], probed.roots[number])
+            exchange, on_selection = (make_exchange(arm.model, of, stage, arm.positions) for of in (pairs, selection))
+            found += swap_at(arm, exchange, on_selection, probed.bases[number], probed.roots[number])
     return found
+
+
+def pairs_of(arm: Arm, corruption: str, n_prompts: int, seed: int) -> PromptPairs:
+    pairs = prompt_pairs(
+        arm.checkpoint.config, arm.name, corruption, n_prompts=n_prompts, seed=seed, examples=arm.place.examples
+    )
+    return pairs.to(arm.model.device)
 
 
 Bases = dict[tuple[str, str], Float[np.ndarray, "d_model _"]]
@@ -293,37 +301,80 @@ def covariance_root(features: Float[np.ndarray, "prompt point d_model"]) -> Floa
 def random_subspaces(
     rng: np.random.Generator, n: int, rank: int, root: Float[np.ndarray, "d_model d_model"]
 ) -> Float[np.ndarray, "variant d_model rank"]:
-    """Orthonormal bases of the spans of `rank` draws of N(0, root root')."""
-    return np.linalg.qr(root @ rng.standard_normal((n, len(root), rank)))[0]
+    """Orthonormal bases of the spans of `rank` draws of N(0, root root'), or of fewer where that varies in fewer."""
+    size = min(rank, span_of(root).shape[1])
+    return np.linalg.qr(root @ rng.standard_normal((n, root.shape[1], size)))[0]
+
+
+def outside(
+    basis: Float[np.ndarray, "d_model rank"], root: Float[np.ndarray, "d_model d_model"]
+) -> Float[np.ndarray, "d_model d_model"]:
+    """A root of the covariance of what is orthogonal to a subspace; exactly zero where that is rounding.
+
+    >>> outside(np.eye(2)[:, :1], np.ones((2, 2))).tolist()
+    [[0.0, 0.0], [1.0, 1.0]]
+    """
+    rest = root - basis @ (basis.T @ root)
+    return rest if np.abs(rest).max() > RANK_TOLERANCE * np.abs(root).max() else np.zeros_like(root)
+
+
+class Arrangement(NamedTuple):
+    """The runs of one arm at one stage, and what a swap makes of their predictions.
+
+    Attributes:
+        exchange: both runs.
+        base: the predictions of the clean one.
+        source: of the other one.
+    """
+
+    exchange: Exchange
+    base: Float[np.ndarray, " prompt"]
+    source: Float[np.ndarray, " prompt"]
+
+    def first(self, n_prompts: int) -> "Arrangement":
+        n_prompts = min(n_prompts, len(self.base))
+        return Arrangement(self.exchange.rows(range(n_prompts)), self.base[:n_prompts], self.source[:n_prompts])
+
+    def effects(self, bases: Float[np.ndarray, "variant d_model rank"]) -> Float[np.ndarray, " variant"]:
+        """Without intervals."""
+        if not len(bases):
+            return np.array([])
+        weights = np.full((2, len(self.base)), 1 / len(self.base))
+        found = effect_of(self.exchange.predict(bases), self.base, self.source, weights)
+        return np.array([effect.value for effect in found])
+
+
+def arrange(model: Transformer, exchange: Exchange) -> Arrangement:
+    base, source = (predictions(model, prompts)[:, -1].double().numpy() for prompts in exchange.pairs)
+    return Arrangement(exchange, base, source)
 
 
 def swap_at(
     arm: Arm,
     exchange: Exchange,
+    on_selection: Exchange,
     bases: Bases,
     root: Float[np.ndarray, "d_model d_model"],
 ) -> list[tuple[dict[str, Any], pd.DataFrame]]:
     """The swap of every target at one stage."""
     for basis in bases.values():
         check_swap(exchange.rows(range(min(CHECKED, len(exchange.clean)))), basis)
-    base, source = (predictions(arm.model, prompts)[:, -1].double().numpy() for prompts in exchange.pairs)
+    test, selection = (arrange(arm.model, runs) for runs in (exchange, on_selection))
     about = {"function_class": arm.name, "token": arm.place.token, "examples": arm.place.examples}
     about["stage"] = str(exchange.stage)
     rng = np.random.default_rng(stream_seed("swap", arm.protocol.seed, *about.values()))
-    weights = bootstrap_weights(len(base), rng)
+    weights = bootstrap_weights(len(test.base), rng)
     everything = np.eye(len(root))[None]
-    (full,) = effect_of(exchange.predict(everything), base, source, weights)
-    nulls: dict[int, dict[str, np.ndarray]] = {}
-    found = []
+    (full,) = effect_of(exchange.predict(everything), test.base, test.source, weights)
+    compared, found = test.first(arm.n_compared), []
+    even_of = EvenControls(arm.n_controls, compared, rng)
+    even_of_selection = EvenControls(min(arm.n_controls, SELECTION_CONTROLS), selection, rng)
     for (name, subspace), basis in bases.items():
         rank = basis.shape[1]
-        patched = exchange.predict(basis[None])
-        (effect,) = effect_of(patched, base, source, weights)
-        if rank not in nulls:
-            nulls[rank] = null_effects(arm, exchange, base, source, rng, rank, root)
-        few = slice(0, arm.n_compared)
-        compared = plain_effects(patched[:, few], base[few], source[few])[0]
-        even, matched = (nulls[rank][kind] for kind in NULLS)
+        (effect,) = effect_of(exchange.predict(basis[None]), test.base, test.source, weights)
+        (own,) = compared.effects(basis[None])
+        even, matched = even_of(rank), matched_controls(arm.n_controls, compared, rng, basis, root)
+        chosen_by = even_of_selection(rank), matched_controls(even_of_selection.n, selection, rng, basis, root)
         row = {
             **about,
             "target": name,
@@ -336,12 +387,14 @@ def swap_at(
             "full_low": full.ci_low,
             "full_high": full.ci_high,
             "random": mean_or_nan(even),
-            "p_value": permutation_p(compared, even),
+            "p_value": permutation_p(own, even),
             "matched": mean_or_nan(matched),
-            "p_matched": permutation_p(compared, matched),
+            "p_matched": permutation_p(own, matched),
+            "evidence": evidence(float(selection.effects(basis[None])[0]), chosen_by),
             "n_controls": len(even),
         }
-        null = pd.DataFrame([{"null": kind, "effect": one} for kind in NULLS for one in nulls[rank][kind]])
+        controls = zip(NULLS, (even, matched), strict=True)
+        null = pd.DataFrame([{"null": kind, "effect": value} for kind, values in controls for value in values])
         found.append((row, null.assign(**about, target=name, subspace=subspace)))
     return found
 
@@ -350,29 +403,39 @@ def mean_or_nan(values_: Float[np.ndarray, " set"]) -> float:
     return float(values_.mean()) if len(values_) else float("nan")
 
 
-def plain_effects(
-    patched: Float[np.ndarray, "variant prompt"],
-    base: Float[np.ndarray, " prompt"],
-    source: Float[np.ndarray, " prompt"],
-) -> list[float]:
-    """Effects without their intervals."""
-    return [one.value for one in effect_of(patched, base, source, np.full((2, len(base)), 1 / len(base)))]
+def evidence(effect: float, controls: Sequence[Float[np.ndarray, " set"]]) -> float:
+    """By how many standard deviations an effect exceeds the controls' mean, the fewest over the kinds of controls.
+
+    An effect beyond 1 counts as one as far below it. Without two controls of a kind it stands for itself.
+
+    >>> round(evidence(1.2, [np.array([0.0, 0.2])]), 2), evidence(0.5, [])
+    (7.0, 0.5)
+    """
+    reached = 1 - abs(1 - effect)
+    enough = [values_ for values_ in controls if len(values_) > 1]
+    return min(((reached - values_.mean()) / (values_.std() + TIE) for values_ in enough), default=reached)
 
 
-def null_effects(
-    arm: Arm,
-    exchange: Exchange,
-    base: Float[np.ndarray, " prompt"],
-    source: Float[np.ndarray, " prompt"],
+class EvenControls:
+    """The effects of subspaces that are drawn evenly, once a rank."""
+
+    def __init__(self, n: int, runs: Arrangement, rng: np.random.Generator) -> None:
+        self.n, self.runs, self.rng = n, runs, rng
+        self.by_rank: dict[int, Float[np.ndarray, " set"]] = {}
+
+    def __call__(self, rank: int) -> Float[np.ndarray, " set"]:
+        if rank not in self.by_rank:
+            size = self.runs.exchange.clean.shape[2]
+            self.by_rank[rank] = self.runs.effects(random_subspaces(self.rng, self.n, rank, np.eye(size)))
+        return self.by_rank[rank]
+
+
+def matched_controls(
+    n: int,
+    runs: Arrangement,
     rng: np.random.Generator,
-    rank: int,
+    basis: Float[np.ndarray, "d_model rank"],
     root: Float[np.ndarray, "d_model d_model"],
-) -> dict[str, Float[np.ndarray, " set"]]:
-    """By null (`NULLS`) the effects of random subspaces of this rank on the first prompts."""
-    few = exchange.rows(range(min(arm.n_compared, len(base))))
-    n = len(few.clean)
-    found = {}
-    for kind, spread in zip(NULLS, (np.eye(len(root)), root), strict=True):
-        bases = random_subspaces(rng, arm.n_controls, rank, spread)
-        found[kind] = np.array(plain_effects(few.predict(bases), base[:n], source[:n]) if len(bases) else [])
-    return found
+) -> Float[np.ndarray, " set"]:
+    """The effects of subspaces of the basis's rank that are drawn as the stream varies, orthogonal to it."""
+    return runs.effects(random_subspaces(rng, n, basis.shape[1], outside(basis, root)))

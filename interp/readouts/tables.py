@@ -112,19 +112,20 @@ def swap_tables(result: Swaps) -> list[Table]:
                     interval(row["effect"], row["ci_low"], row["ci_high"]),
                     number(seen["effect"]),
                     number(row["full"]),
-                    *(number(row[column]) for column in ("random", "p_value", "matched", "p_matched", "p_holm")),
+                    *(number(row[column]) for column in ("random", "p_value", "matched", "p_matched", "p_chosen")),
                 ]
             )
         first = records(mine)[0]
         caption = (
             "share of the way to the other run's prediction when the component in the probe's pattern (or in its "
             "weights) is swapped; whole: all of the stream at these tokens; random: mean over "
-            f"{first['n_controls']} even subspaces of that rank, matched: over as many drawn as the stream varies; p "
-            "for the pattern (Holm: the larger of the two, over the places of a target), on "
+            f"{first['n_controls']} even subspaces of that rank, matched: over as many drawn as the stream varies, "
+            "orthogonal to the probed one; p chosen: the larger p at the place chosen on selection prompts; p for the "
+            "pattern, on "
             f"{result.n_compared} prompts; x: at the query, y: at every y token before it; k = {first['examples']}, "
             f"{result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
         )
-        header = ["swapped", "rank", "pattern", "weights", "whole", "random", "p", "matched", "p matched", "p Holm"]
+        header = ["swapped", "rank", "pattern", "weights", "whole", "random", "p", "matched", "p matched", "p chosen"]
         found.append(Table(f"{result.title}: swaps on {name}", header, rows, caption))
     return found
 

@@ -97,32 +97,30 @@ def probe_verdict(result: Probes) -> list[str]:
 
 
 def swap_verdict(result: Swaps) -> list[str]:
-    """One sentence per class: for every target the swap that moves the prediction most, and whether it beats chance.
+    """One sentence per class: for every target the place chosen on selection prompts, and its test on test prompts.
 
-    A target is used where its pattern beats both nulls after Holm over the places at which it was swapped.
+    A target is used where its pattern beats both kinds of controls there.
     """
     sentences = []
     for name in distinct(result.table, "function_class"):
         mine, parts = where(result.table, function_class=name, subspace="pattern"), []
         for target in distinct(mine, "target"):
-            places = of(mine, target=target)
-            used = [row for row in places if row["p_holm"] <= SIGNIFICANT]
-            best = max(used or places, key=lambda row: row["effect"])
+            row = top_row(where(mine, target=target), "evidence")
             parts.append(
-                f"{target} {judgement(best)} ({'' if used else 'at most '}"
-                f"{interval(best['effect'], best['ci_low'], best['ci_high'])} of the way at {best['stage']}, "
-                f"{best['token']} tokens; whole stream {best['full']:.2f}; p = {best['p_holm']:.3f} after Holm)"
+                f"{target} {judgement(row)} ({interval(row['effect'], row['ci_low'], row['ci_high'])} of the way at "
+                f"{row['stage']}, {row['token']} tokens, chosen on other prompts; whole stream {row['full']:.2f}; "
+                f"random subspaces {row['random']:.2f}, matched ones outside it {row['matched']:.2f}; "
+                f"p = {row['p_chosen']:.3f})"
             )
         sentences.append(f"Swapped on {name}: {'; '.join(parts)}.")
     return sentences
 
 
 def judgement(row: dict[str, Any]) -> str:
-    least = 1 / (row["n_controls"] + 1)
-    if row["p_holm"] <= SIGNIFICANT:
+    if row["p_chosen"] <= SIGNIFICANT:
         return "is used"
-    if max(row["p_value"], row["p_matched"]) <= least + 1e-12:
-        return "moves it more than every random subspace, of which there are too few to say more"
+    if row["p_chosen"] <= 1 / (row["n_controls"] + 1) + 1e-12:
+        return "moves the prediction more than every random subspace, of which there are too few to say more"
     return "is not told from random subspaces"
 
 

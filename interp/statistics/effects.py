@@ -23,8 +23,8 @@ LEAST_GAIN = 4.0
 """Standard errors that the in-context gain has to exceed for an effect to be defined.
 
 Of models whose gain barely passes a threshold, those that pass have a gain that is too large by chance, so that effects
-over it are too small: at two standard errors by a third where one model in three passes, at four by a sixth where one
-in two passes.
+over it are too small: at two standard errors by a third where one model in three passes, at four by an eighth to a
+sixth where one in two passes.
 """
 
 

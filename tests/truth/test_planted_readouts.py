@@ -68,6 +68,17 @@ def test_what_is_decodable_and_not_read_is_called_unused(planted):
     assert "x is not told from random subspaces" in sentence
 
 
+def test_the_only_mechanism_is_called_used_and_its_controls_lie_outside_it(planted):
+    """At the query the reader's input is X'y / k alone: subspaces drawn as the stream varies contain it."""
+    result = swap(planted, targets=["xty"], protocol=FEW, n_controls=39)
+    chosen = result.table.query("subspace == 'pattern'").dropna(subset=["p_chosen"]).iloc[0]
+    assert chosen["effect"] == pytest.approx(1, abs=0.05)
+    assert chosen["p_chosen"] == 1 / 40
+    assert chosen["matched"] < 0.5
+    (sentence,) = swap_verdict(result)
+    assert "xty is used" in sentence
+
+
 def test_the_copying_head_writes_x_and_the_decoy_writes_nothing(planted):
     result = decode_heads(planted, protocol=Protocol(n_prompts=64, n_fit=128))
     heads = {(row["layer"], row["head"]): row for row in of(result.table)}

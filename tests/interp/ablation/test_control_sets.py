@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from interp.ablation.control_sets import CALIPER, NullSets, matched_sets
 from interp.model.heads import MLP, Head, all_heads, head_set
 from interp.statistics.effects import permutation_p
+from interp.statistics.seeds import null_means
 
 COMPONENTS = [*all_heads(3, 4), *(Head(layer, MLP) for layer in range(3))]
 NORMS = {head: 1.0 + 0.13 * place for place, head in enumerate(COMPONENTS)}
@@ -133,3 +135,29 @@ def test_p_of_a_random_set_is_uniform_and_would_not_be_against_disjoint_sets():
         assert abs((p_values <= level).mean() - level) < 4 * math.sqrt(level * (1 - level) / len(p_values))
     wrong = p_of_random_sets(effects, 4, disjoint=True)
     assert (wrong <= 0.05).mean() > 0.12
+
+
+def rejected_by_a_rule_that_knows_the_layer(rng, n_models: int) -> dict[str, bool]:
+    """Layer 0 matters and its heads do alike; two of them are picked blindly, in every one of some models."""
+    heads = all_heads(3, 8)
+    own, null, by_size = {}, {}, []
+    for model in range(n_models):
+        cost = {head: rng.exponential() * (3.0 if head.layer == 0 else 1.0) for head in heads}
+        target = head_set(Head(0, int(number)) for number in rng.choice(8, 2, replace=False))
+        norms = dict.fromkeys(heads, 1.0)
+        sets = {match: matched_sets(target, norms, match=match, n_sets=99, rng=rng).sets for match in ("layer", "size")}
+        effects = {match: np.array([sum(map(cost.get, other)) for other in sets[match]]) for match in sets}
+        own[model], null[model] = sum(map(cost.get, target)), effects["layer"]
+        by_size.append(permutation_p(own[model], effects["size"]) <= 0.05)
+    mean = float(np.mean(list(own.values())))
+    pooled = permutation_p(mean, null_means([[model] for model in own], null, own, rng)) <= 0.05
+    return {"layer": permutation_p(own[0], null[0]) <= 0.05, "size": by_size[0], "pooled": pooled}
+
+
+def test_only_layer_matched_sets_hold_their_level_where_the_rule_knows_the_layer(rng):
+    cases = [rejected_by_a_rule_that_knows_the_layer(rng, n_models=3) for _ in range(400)]
+    rates = {key: np.mean([case[key] for case in cases]) for key in cases[0]}
+    most = binom.ppf(0.9999, 400, 0.05) / 400
+    assert rates["layer"] <= most
+    assert rates["pooled"] <= most
+    assert rates["size"] > 2 * 0.05

@@ -107,9 +107,9 @@ def test_no_model_without_a_gain_has_an_effect():
     assert len(defined_effects(0.0)) == 0
 
 
-@pytest.mark.parametrize(("gain", "power", "median"), [(LEAST_GAIN, 0.5, 0.25), (6.0, 0.98, 0.3)])
+@pytest.mark.parametrize(("gain", "power", "median"), [(LEAST_GAIN, 0.5, 0.26), (6.0, 0.99, 0.3)])
 def test_effects_are_little_too_small_where_the_gain_is_barely_enough(gain, power, median):
-    """At half power by a sixth, and not at all where the gain is large enough to be seen in nearly every model."""
+    """By an eighth to a sixth where half of the models pass, and not at all where nearly all do."""
     found = defined_effects(gain)
     assert len(found) / 1500 == pytest.approx(power, abs=0.05)
     assert np.median(found) == pytest.approx(median, abs=0.015)
