@@ -80,8 +80,7 @@ Controls = Annotated[
         "--controls",
         metavar="N",
         parser=whole_number(0),
-        help="Random sets per head set and matching; all, if there are no more. Only layer-matched sets (p) tell the heads "
-        "from their layers.",
+        help="Random sets per head set and matching; all, if there are no more.",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or cuda:N.")]

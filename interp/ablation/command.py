@@ -74,6 +74,9 @@ def ablate(
     top:K and above:SCORE choose by retrospective score (mean over the trained classes) on prompts of their own, in
     every checkpoint for itself; cumulative removes in the order of that score. With --out an interrupted sweep goes on.
 
+    p ranks a set among layer-matched sets. "p size" and "p norm" compare with sets from any layer and do not tell heads
+    from their layers. Where one model has too few sets, several seeds (--ckpt 'zoo:mixed-*') allow a smaller p.
+
     \b
     Examples:
       interp ablate --ckpt zoo:mixed-0 --heads above:0.5

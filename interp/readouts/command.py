@@ -130,8 +130,8 @@ def probe(
 
     Ridge probes per stage, token type and number of examples, fitted on other prompts than they are judged on, beside
     shuffled targets and an untrained model. With --swap the probed subspaces are exchanged between two functions and
-    compared with random subspaces, at the place chosen on other prompts. With --target x every head is asked what it writes of its own x, and --without HEADS
-    shows where x_i sits when these heads are gone.
+    compared with random subspaces, at the place chosen on other prompts. With --target x every head is asked what it
+    writes of its own x, and --without HEADS shows where x_i sits when these heads are gone.
 
     \b
     Examples:

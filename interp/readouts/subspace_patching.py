@@ -174,9 +174,10 @@ def swap(
 
 def with_choice(table: pd.DataFrame) -> pd.DataFrame:
     """The table with `p_chosen`, at the place with most evidence of every target, class and kind of subspace."""
-    chosen = table.groupby(["function_class", "target", "subspace"])["evidence"].idxmax()
+    families = [table[column] for column in ("function_class", "target", "subspace")]
+    is_chosen = table["evidence"].groupby(families).rank(ascending=False, method="first") == 1
     larger = table[["p_value", "p_matched"]].max(axis=1, skipna=False)
-    return table.assign(p_chosen=larger.where(table.index.isin(chosen)))
+    return table.assign(p_chosen=larger.where(is_chosen))
 
 
 @dataclass(frozen=True)

@@ -57,10 +57,10 @@ def test_numbers_are_those_of_a_plain_loop(trained, result):
     """Errors, effect and null of one row again, through nothing but the model's forward pass with edits."""
     tail = slice(12, 16)
     prompts, other = (
-        evaluation_prompts(trained.config, "cubic", n_prompts=150, seed=0, stream=s) for s in ("test", "reference")
+        evaluation_prompts(trained.config, "linear", n_prompts=150, seed=0, stream=s) for s in ("test", "reference")
     )
-    reference = reference_prompts(trained.config, "cubic", seed=0)
-    unit = trained.config.second_moment("cubic")
+    reference = reference_prompts(trained.config, "linear", seed=0)
+    unit = trained.config.second_moment("linear")
 
     def error(heads, mode):
         sites = [f"blocks.{layer}.attn.hook_z" for layer in range(3)]
@@ -83,15 +83,15 @@ def test_numbers_are_those_of_a_plain_loop(trained, result):
         return ((out - prompts.ys).square() / unit)[:, tail].double().mean().item()
 
     intact = ((predictions(trained.model, prompts) - prompts.ys).square() / unit)[:, tail].double().mean().item()
-    optimum = (no_context_error(trained.config, "cubic", prompts) / unit)[:, tail].double().mean().item()
+    optimum = (no_context_error(trained.config, "linear", prompts) / unit)[:, tail].double().mean().item()
     for mode in ("zero", "mean", "resample"):
-        row = result.table.query("heads == '0.1,1.2' and function_class == 'cubic' and mode == @mode").iloc[0]
+        row = result.table.query("heads == '0.1,1.2' and function_class == 'linear' and mode == @mode").iloc[0]
         assert row["nmse_before"] == pytest.approx(intact, rel=1e-5)
         assert row["nmse_no_context"] == pytest.approx(optimum, rel=1e-5)
         assert row["nmse_after"] == pytest.approx(error(SETS[0], mode), rel=1e-4)
         assert row["effect"] == pytest.approx((row["nmse_after"] - intact) / (optimum - intact), rel=1e-5)
         controls = result.null.query(
-            "heads == '0.1,1.2' and function_class == 'cubic' and mode == @mode and match == 'layer'"
+            "heads == '0.1,1.2' and function_class == 'linear' and mode == @mode and match == 'layer'"
         )
         null = []
         for text in controls["control"]:

@@ -146,8 +146,8 @@ def rejected_by_a_rule_that_knows_the_layer(rng, n_models: int) -> dict[str, boo
         target = head_set(Head(0, int(number)) for number in rng.choice(8, 2, replace=False))
         norms = dict.fromkeys(heads, 1.0)
         sets = {match: matched_sets(target, norms, match=match, n_sets=99, rng=rng).sets for match in ("layer", "size")}
-        effects = {match: np.array([sum(map(cost.get, other)) for other in sets[match]]) for match in sets}
-        own[model], null[model] = sum(map(cost.get, target)), effects["layer"]
+        effects = {match: np.array([sum(cost[head] for head in other) for other in sets[match]]) for match in sets}
+        own[model], null[model] = sum(cost[head] for head in target), effects["layer"]
         by_size.append(permutation_p(own[model], effects["size"]) <= 0.05)
     mean = float(np.mean(list(own.values())))
     pooled = permutation_p(mean, null_means([[model] for model in own], null, own, rng)) <= 0.05
