@@ -1,12 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-CURRICULA := mixed sequential random linear quadratic cubic
-ZOO := $(foreach seed,0 1 2 3 4,$(CURRICULA:%=%-$(seed)))
-# Settings of some of them: snapshots dense enough to see heads emerge.
-OF_mixed := --set record.snapshots=48
-OF_random := $(OF_mixed)
 
-.PHONY: install demo test test-quick test-slow test-machines coverage mutants bench lint notebooks docs figures zoo $(ZOO:%=zoo-%) zoo-inherited study-runs lock clean
+.PHONY: install demo test test-quick test-slow test-machines coverage mutants bench lint notebooks docs figures zoo study-runs lock clean
 
 # Modules are compiled once, when they are first imported, and not all of them at installation: most never are. So
 # compiled ones have to be kept, and `install` imports those that take seconds.
@@ -39,9 +34,11 @@ test: lint
 test-quick: install
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -q -m "not slow" -n auto --dist worksteal training interp analyses \
-		$(addprefix tests/interp/test_,$(addsuffix .py,heads interventions nulls positions seeds stats verdict)) \
-		$(addprefix tests/training/test_,$(addsuffix .py,config curriculum prompts transformer)) \
-		$(addprefix tests/analyses/test_,$(addsuffix .py,agreement within))
+		$(addprefix tests/interp/,model/test_heads.py model/test_positions.py statistics/test_effects.py \
+			statistics/test_seeds.py statistics/test_agreement.py) \
+		$(addprefix tests/interp/ablation/test_,$(addsuffix .py,modes control_sets verdict)) \
+		$(addprefix tests/training/,config/test_config.py config/test_curriculum.py tasks/test_prompts.py model/test_transformer.py) \
+		tests/analyses/studies/test_within.py
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow -n auto
@@ -78,37 +75,14 @@ bench: install
 	$(BIN)/python tests/bench/ablations.py
 	$(BIN)/python tests/bench/patching.py
 
-# Train what is missing of the shipped checkpoints: `make -j2 zoo` uses two cores. Goes on with what was interrupted.
-zoo: $(ZOO:%=zoo-%) zoo-inherited
+# Train the shipped checkpoints anew, into build/zoo; goes on with what was interrupted.
+zoo: install
+	$(BIN)/interp sweep analyses/sweeps/zoo.toml
+	$(BIN)/interp sweep analyses/sweeps/zoo_inherited.toml
 
-$(ZOO:%=zoo-%): zoo-%: install
-	$(BIN)/interp train --preset tiny --seed $(lastword $(subst -, ,$*)) --resume --out training/zoo/$* \
-		--curriculum $(patsubst %,$(if $(filter linear quadratic cubic,$(firstword $(subst -, ,$*))),single:)%,$(firstword $(subst -, ,$*))) \
-		$(OF_$(firstword $(subst -, ,$*)))
-
-# A sequential run on the three seeds of mixed-0: the same run until the second class comes, so that its heads are inherited.
-zoo-inherited: install
-	$(BIN)/interp train --preset tiny --resume --out training/zoo/inherited --curriculum sequential \
-		--set seeds.init=2929787719 --set seeds.data=1957052160 --set seeds.task=797970109
-
-# The runs behind the studies `inputs` and `variants`, three seeds of each: 69 runs, about two minutes of a core each.
-TRAIN := $(BIN)/interp train --preset tiny --resume
+# The runs behind the studies `inputs` and `variants`: 69 runs, about two minutes of a core each.
 study-runs: install
-	set -e; for one in mixed=10-12 random=20-22 sequential=30-32; do \
-		$(TRAIN) --curriculum single:linear --seeds $${one#*=} --out runs/inputs/$${one%=*} \
-			--set data.inputs=gaussian,skewed,student_t:4 --set schedule.inputs=$${one%=*}; done
-	set -e; for one in gaussian=40-42 skewed=50-52 student_t:4=60-62; do \
-		$(TRAIN) --curriculum single:linear --seeds $${one#*=} --out runs/inputs/$${one%=*} --set data.inputs=$${one%=*}; done
-	set -e; for one in one_hot=10-12 vector=20-22; do \
-		$(TRAIN) --seeds $${one#*=} --out runs/told/$${one%=*} --set instruction.kind=$${one%=*} --set model.n_ctx=33; done
-	set -e; for one in n_heads=4:100-102 n_heads=16:110-112 n_layers=2:120-122 n_layers=6:130-132 d_model=32:140-142 \
-			d_model=128:150-152; do \
-		$(TRAIN) --seeds $${one#*:} --out runs/sizes/$${one%:*} --set model.$${one%:*}; done
-	$(TRAIN) --seeds 160-162 --out runs/sizes/n_points=8 --set data.n_points=8 --set model.n_ctx=16
-	$(TRAIN) --seeds 170-172 --out runs/sizes/n_points=32 --set data.n_points=32 --set model.n_ctx=64
-	set -e; for one in sparse_linear relu_network decision_tree associative_recall prototypes markov_chain; do \
-		$(TRAIN) --curriculum single:$$one --seeds 0-2 --out runs/classes/$$one; done
-	$(TRAIN) --seeds 30-32 --out runs/classes/mixture --set data.classes=linear,relu_network,decision_tree
+	set -e; for file in inputs instructions sizes classes; do $(BIN)/interp sweep analyses/sweeps/$$file.toml; done
 
 # The figure in README, and the example report (ten minutes).
 figures: demo

@@ -13,9 +13,7 @@ Every result has tables (pandas), `plot()`, `show()` for a terminal, and shows i
 >>> axes = score(load("zoo:mixed-0"), ["linear"], n_prompts=16).plot()
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -90,16 +88,6 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'interp' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)
-
-
-class _Package(ModuleType):
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Importing the submodule interp.hooked must not hide the function interp.hooked."""
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:

@@ -48,7 +48,7 @@ def test_importing_interp_imports_no_torch():
 
 def test_the_command_line_and_training_never_import_transformer_lens():
     code = (
-        "import sys, interp.commands, interp.ablation.ablate, interp.scores.score, interp.display.figures, analyses.studies.retrospective\n"
+        "import sys, interp.commands, interp.ablation.figures, interp.scores.figures, analyses.studies.retrospective\n"
         "import training.loop.trainer; assert 'transformer_lens' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -62,10 +62,16 @@ def test_training_imports_little_at_run_time():
     assert not imported & {"pandas", "matplotlib", "seaborn", "typer", "rich", "transformer_lens", "scipy", "pydantic"}
 
 
+def test_no_module_hides_a_function_of_the_same_name():
+    modules = {path.stem for path in (ROOT / "interp").iterdir()}
+    assert not modules & set(importlib.import_module("interp").__all__)
+
+
 def test_commands_are_registered_by_the_package_that_owns_them():
     owners = {entry.name: entry.module for entry in entry_points(group="interp.commands")}
     assert owners["train"] == "training.commands"
-    assert owners["score"] == owners["ablate"] == "interp.commands"
+    assert owners["eval"] == "interp.commands"
+    assert owners["ablate"] == "interp.ablation.command"
     assert owners["study"] == "analyses.commands"
 
 

@@ -3,10 +3,10 @@
 For each curriculum and condition the error over the last quarter of the points in units of the no-context optimum: mean
 over independent seeds, with a t-interval widened by the sampling of prompts. A condition is learned if the interval
 lies at or below one half, as `interp history` has it; in part if it lies between one half and 1; not learned if it lies
-higher; open if it holds one half. Where some seeds learned it and others did not (`interp.statistics.seeds.all_or_nothing`), the
-outcome is all or nothing: the count with its exact interval stands in the place of an interval for the mean. What a
-condition costs beside others is the difference to the curriculum that trains on it alone, Welch interval likewise. In
-the tables the condition is the `function_class`.
+higher; open if it holds one half. Where some seeds learned it and others did not
+(`interp.statistics.seeds.all_or_nothing`), the outcome is all or nothing: the count with its exact interval stands in
+the place of an interval for the mean. What a condition costs beside others is the difference to the curriculum that
+trains on it alone, Welch interval likewise. In the tables the condition is the `function_class`.
 """
 
 import math

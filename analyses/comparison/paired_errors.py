@@ -1,6 +1,6 @@
 """Errors of many models on the same prompts, so that whatever compares two of them is paired.
 
-`training.evaluation.evaluate.error_curves` gives the same numbers with baselines beside them, fitted anew for every model.
+`training.evaluation.evaluate.error_curves` gives the same numbers with baselines, fitted anew for every model.
 """
 
 import math

@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from analyses.report.evidence import ModelEvidence
-from interp.ablation.verdict import ATTENDS
+from interp.ablation.size_classes import ATTENDS
 from interp.statistics.agreement import spearman
 from training.common.table_rows import where
 

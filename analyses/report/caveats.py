@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analyses.report.evidence import Evidence, ModelEvidence
-from interp.ablation.verdict import ATTENDS, size_of
+from interp.ablation.size_classes import ATTENDS, size_of
 from interp.display.text import counted
 from interp.model.heads import show
 from interp.statistics.effects import SIGNIFICANT
@@ -84,7 +84,7 @@ def undefined_effects(evidence: Evidence) -> Found:
 
 
 def modes_disagree(evidence: Evidence) -> Found:
-    """Replacements that put the found set's effect in different classes of size (`interp.ablation.verdict.size_of`)."""
+    """Replacements that put the effect of the found set in different size classes (`size_of`)."""
     for model in evidence.models:
         for name, rows in rows_of_found(model).items():
             sizes = {size_of(row) for row in rows}

@@ -13,7 +13,7 @@ from analyses.report.agreement import between_classes
 from analyses.report.caveats import FEW_SEEDS, first_row, rows_of_found
 from analyses.report.dose import agreement_of_score_and_effect, dose_response, median_and_range
 from analyses.report.evidence import LEAD, Evidence, ModelEvidence
-from interp.ablation.verdict import ATTENDS, HALF, size_of
+from interp.ablation.size_classes import ATTENDS, HALF, size_of
 from interp.display.text import counted
 from interp.model.heads import heads_above
 from interp.statistics.effects import SIGNIFICANT

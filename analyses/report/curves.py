@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analyses.report.emergence import BEST_OTHER
-from interp.ablation.verdict import ATTENDS, HALF
+from interp.ablation.size_classes import ATTENDS, HALF
 from interp.display.svg import (
     GREY,
     INK,

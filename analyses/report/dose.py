@@ -8,7 +8,7 @@ import pandas as pd
 
 from analyses.report.agreement import effects_of, rank_correlation
 from analyses.report.evidence import ModelEvidence
-from interp.ablation.verdict import ATTENDS, HALF
+from interp.ablation.size_classes import ATTENDS, HALF
 from training.common.output import records
 from training.common.table_rows import where
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analyses.comparison.paired_errors import errors_on
 from analyses.comparison.snapshots import earlier_steps, from_then_on, spread
-from interp.ablation.verdict import ATTENDS
+from interp.ablation.size_classes import ATTENDS
 from interp.model.heads import HeadSet, all_heads
 from interp.scores.score import score
 from training.checkpoints.checkpoint import Checkpoint, load
@@ -70,8 +70,8 @@ def onsets(table: pd.DataFrame) -> pd.DataFrame:
     """One row per function class and found head.
 
     Columns: `function_class`, `head`, `attends_at` (first snapshot from which the score stays above
-    `interp.ablation.verdict.ATTENDS`) and `learns_at` (first from which the error stays below `training.evaluation.convergence.FRACTION` of
-    the no-context optimum), NaN where it never does.
+    `interp.ablation.size_classes.ATTENDS`) and `learns_at` (first from which the error stays below
+    `training.evaluation.convergence.FRACTION` of the no-context optimum), NaN where it never does.
 
     Args:
         table: of `emergence`, of one model.

@@ -15,7 +15,7 @@ from analyses.report.emergence import emergence
 from interp.ablation.ablate import Ablation, ablate
 from interp.ablation.control_sets import Match
 from interp.ablation.pooled import pooled
-from interp.ablation.verdict import ATTENDS
+from interp.ablation.size_classes import ATTENDS
 from interp.model.heads import HeadSet, all_heads, heads_above
 from interp.patching.path_receivers import parse_receivers
 from interp.patching.paths import path_effects
@@ -58,7 +58,7 @@ class ModelEvidence:
         checkpoint: the model.
         classes: those it was tested on.
         selection: retrospective scores by which heads were chosen.
-        found: the heads above `interp.ablation.verdict.ATTENDS` there; empty if there are none.
+        found: the heads above `interp.ablation.size_classes.ATTENDS` there; empty if there are none.
         scores: by kind, on the test prompts.
         ablation: of the found set and of each of its heads, against null sets; None if nothing was found.
         singles: of every head alone, by mean ablation, without null sets.

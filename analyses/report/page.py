@@ -19,7 +19,8 @@ from analyses.report.distributions import key_to_null
 from analyses.report.evidence import Evidence, ModelEvidence
 from analyses.report.protocol import Protocol
 from analyses.report.tables import tables
-from interp.ablation.verdict import ATTENDS, pooled_verdict
+from interp.ablation.size_classes import ATTENDS
+from interp.ablation.verdict import pooled_verdict
 from interp.model.heads import highest_head
 from training.common.output import records
 from training.common.table_rows import where

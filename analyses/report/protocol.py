@@ -12,7 +12,7 @@ from analyses.report.evidence import LEAD, MATCHES, PATH_PROMPTS, Evidence, Mode
 from analyses.report.shown import Cell, Table, words
 from interp.ablation.control_sets import MATCHES as MEANINGS
 from interp.ablation.modes import DEFAULT_MODES
-from interp.ablation.verdict import ATTENDS, HALF, HARMLESS
+from interp.ablation.size_classes import ATTENDS, HALF, HARMLESS
 from interp.statistics.seeds import independent_seeds
 from training.checkpoints.checkpoint import environment, weights_path
 from training.evaluation.convergence import FRACTION

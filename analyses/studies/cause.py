@@ -23,7 +23,8 @@ from analyses.findings import Findings
 from interp.ablation.ablate import Ablation, ablate
 from interp.ablation.modes import DEFAULT_MODES
 from interp.ablation.pooled import pooled
-from interp.ablation.verdict import ATTENDS, HALF, pooled_verdict
+from interp.ablation.size_classes import ATTENDS, HALF
+from interp.ablation.verdict import pooled_verdict
 from interp.display.axes import GREY, MODES, NULL, figure_of, grid_of_axes, legend_beside, row_of_axes
 from interp.display.text import counted, listed
 from interp.model.heads import HeadSet, all_heads, heads_above, show

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from analyses.comparison.snapshots import earlier_steps, from_then_on
 from analyses.findings import Findings
 from interp.ablation.ablate import ablate
-from interp.ablation.verdict import ATTENDS, HALF
+from interp.ablation.size_classes import ATTENDS, HALF
 from interp.display.axes import GREY, INTACT, MODES, NULL, figure_of, grid_of_axes, legend_beside
 from interp.display.text import counted
 from interp.model.heads import HeadSet, heads_above, highest_head, show

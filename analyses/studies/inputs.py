@@ -16,7 +16,7 @@ from analyses.comparison.groups import INPUTS, Groups, group
 from analyses.comparison.histories import histories
 from analyses.comparison.paired_errors import errors_on
 from analyses.findings import Findings
-from interp.ablation.verdict import ATTENDS
+from interp.ablation.size_classes import ATTENDS
 from interp.display.text import counted
 from interp.model.heads import heads_above, show
 from interp.scores.score import score

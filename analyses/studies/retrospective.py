@@ -14,7 +14,7 @@ import pandas as pd
 from interp.ablation.ablate import Ablation, ablate
 from interp.ablation.control_sets import MATCHES, Match
 from interp.ablation.figures import plot_ablation, plot_ablation_curves
-from interp.ablation.verdict import ATTENDS
+from interp.ablation.size_classes import ATTENDS
 from interp.display.axes import save_figure
 from interp.display.error_curves import plot_error_curves
 from interp.model.heads import HeadSet, heads_above, highest_head, show

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 
 from analyses.comparison.groups import with_all
 from analyses.findings import Findings
-from interp.ablation.verdict import ATTENDS
+from interp.ablation.size_classes import ATTENDS
 from interp.display.axes import MODES, NULL, row_of_axes
 from interp.model.heads import Head, HeadSet, heads_above
 from interp.patching.path_receivers import Receiver, all_receivers

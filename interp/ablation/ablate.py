@@ -8,7 +8,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -22,9 +21,9 @@ from interp.ablation.joint import joint_removals
 from interp.ablation.modes import DEFAULT_MODES, UNIFORM, Mode, mode
 from interp.ablation.reference_activations import reference_values
 from interp.ablation.runner import MEMORY, Protocol, measure
+from interp.ablation.size_classes import ATTENDS, VERDICTS, is_silent
 from interp.ablation.store import Store
-from interp.ablation.verdict import ATTENDS, VERDICTS, is_silent, keep_verdict, verdict
-from interp.display.result import Drawn, Shown
+from interp.display.result import Axes, Result
 from interp.model.engine import check_site
 from interp.model.heads import MLP, Head, HeadSet, all_heads, show
 from interp.model.positions import check_points, parse_points, parse_tokens
@@ -38,7 +37,7 @@ from interp.statistics.effects import (
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import CheckError, UserError, one_of
 from training.common.library_defaults import library_defaults
-from training.common.output import Table, records, write_table
+from training.common.output import records
 from training.common.table_rows import distinct, where
 from training.config.config import stream_seed
 from training.options import DEFAULT_NULL_PROMPTS
@@ -53,7 +52,7 @@ Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, repr=False)
-class Ablation(Shown):
+class Ablation(Result):
     """The result of removing sets of components.
 
     Attributes:
@@ -112,11 +111,6 @@ class Ablation(Shown):
         """Which sets were left out and why, a sentence each."""
         return [f"{self.checkpoint}: {heads} left out, {reason}" for heads, reason in self.failed.items()]
 
-    def tables(self) -> list[Table]:
-        from interp.ablation.tables import ablation_table
-
-        return [ablation_table(self)]
-
     def sentences(self, scores: dict[str, float] | None = None) -> list[str]:
         """The verdict (`interp.ablation.verdict`), for few enough sets to be read.
 
@@ -129,16 +123,9 @@ class Ablation(Shown):
 
     def all_sentences(self, scores: Mapping[str, float] | None = None) -> list[str]:
         """The verdict on every set, however many there are."""
-        if self.design == "keep":
-            return keep_verdict(self.table)
-        return verdict(self.table, self.scores if scores is None else scores, self.joint)
+        return self.view("sentences", self.scores if scores is None else scores)
 
-    def maps(self) -> list[str]:
-        from interp.ablation.tables import effect_maps
-
-        return effect_maps(self)
-
-    def plot(self, heads: str | None = None) -> Drawn:
+    def plot(self, heads: str | None = None) -> list[Axes]:
         """Effects: of one set beside its null sets, or of all sets as a heat map.
 
         Args:
@@ -147,14 +134,12 @@ class Ablation(Shown):
         Raises:
             UserError: there is no such set.
         """
-        from interp.ablation.figures import plot_ablation, plot_effects
-
         sets = distinct(self.table, "heads")
         if heads is None and len(sets) > 1:
-            return plot_effects(self)
-        return plot_ablation(self, self.one_of_sets(heads))
+            return self.view("plot_effects")
+        return self.view("plot", self.one_of_sets(heads))
 
-    def plot_curves(self, heads: str | None = None) -> Drawn:
+    def plot_curves(self, heads: str | None = None) -> list[Axes]:
         """Error by number of examples, intact and without one set.
 
         Args:
@@ -163,9 +148,7 @@ class Ablation(Shown):
         Raises:
             UserError: there is no such set.
         """
-        from interp.ablation.figures import plot_ablation_curves
-
-        return plot_ablation_curves(self, self.one_of_sets(heads))
+        return self.view("plot_curves", self.one_of_sets(heads))
 
     def one_of_sets(self, heads: str | None) -> str:
         sets = distinct(self.table, "heads")
@@ -173,12 +156,10 @@ class Ablation(Shown):
             raise one_of("heads", heads, sets)
         return sets[0] if heads is None else heads
 
-    def write(self, directory: Path) -> None:
-        """The tables as CSV files; the one of joint removals where there is any."""
-        for name, table in (("", self.table), ("_null", self.null), ("_curves", self.curves)):
-            write_table(table, directory / f"ablation{name}.csv")
-        if len(self.joint):
-            write_table(self.joint, directory / "ablation_joint.csv")
+    @property
+    def files(self) -> Mapping[str, pd.DataFrame]:
+        joint = {"ablation_joint": self.joint} if len(self.joint) else {}
+        return {"ablation": self.table, "ablation_null": self.null, "ablation_curves": self.curves, **joint}
 
 
 @library_defaults()
@@ -285,7 +266,7 @@ def lowest_score(heads: HeadSet, scores: Float[np.ndarray, "layer head"]) -> flo
 
 
 def candidates(table: pd.DataFrame, sets: Sequence[HeadSet], scores: Mapping[str, float]) -> list[HeadSet]:
-    """The single heads that attend and whose removal alone costs nothing (`interp.ablation.verdict.is_silent`)."""
+    """The single heads that attend and whose removal alone costs nothing (`interp.ablation.size_classes.is_silent`)."""
     silent = [one for one in sets if len(one) == 1 and scores[show(one)] > ATTENDS]
     return [one for one in silent if is_silent(records(where(table, heads=show(one))))]
 

@@ -2,8 +2,8 @@
 
 A null set is any other set of the same shape, also one that shares heads with the set under test. Only then is p
 uniform if the set was picked at random: against disjoint sets alone, every set that happens to hold one important head
-would look special (tests/interp/ablation/test_control_sets.py counts how often). What removal costs without any of the tested heads is
-reported beside p.
+would look special (tests/interp/ablation/test_control_sets.py counts how often). What removal costs without any of the
+tested heads is reported beside p.
 
 Only layer-matched sets test the heads rather than their layers. A rule that knows which layer matters, and nothing of
 its heads, is rejected too often against the other two (tests/interp/ablation/test_control_sets.py).

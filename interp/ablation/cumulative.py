@@ -1,8 +1,7 @@
 """Cumulative ablation: heads removed one after another in an order, against random orders."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,17 +13,16 @@ from interp.ablation.modes import DEFAULT_MODES, Mode
 from interp.ablation.pairs import Rows, check_several
 from interp.ablation.runner import MEMORY, Protocol, measure
 from interp.ablation.store import Store
-from interp.display.result import Drawn, Shown
+from interp.display.result import Result
 from interp.model.heads import Head, head_set, show
 from interp.statistics.effects import interval_of, permutation_p
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.library_defaults import library_defaults
-from training.common.output import Table, write_table
 from training.config.config import stream_seed
 
 
 @dataclass(frozen=True, repr=False)
-class CumulativeAblation(Shown):
+class CumulativeAblation(Result):
     """Heads removed one after another.
 
     Attributes:
@@ -43,21 +41,9 @@ class CumulativeAblation(Shown):
     area: pd.DataFrame
     protocol: Protocol
 
-    def tables(self) -> list[Table]:
-        from interp.ablation.tables import cumulative_table
-
-        return [cumulative_table(self)]
-
-    def plot(self) -> Drawn:
-        """Effect by number of removed heads, and the range of random orders."""
-        from interp.ablation.figures import plot_cumulative
-
-        return plot_cumulative(self)
-
-    def write(self, directory: Path) -> None:
-        """Both tables as CSV files."""
-        write_table(self.table, directory / "cumulative.csv")
-        write_table(self.area, directory / "cumulative_area.csv")
+    @property
+    def files(self) -> Mapping[str, pd.DataFrame]:
+        return {"cumulative": self.table, "cumulative_area": self.area}
 
 
 @library_defaults()

@@ -10,11 +10,13 @@ from interp.ablation.ablate import Ablation
 from interp.ablation.cumulative import CumulativeAblation
 from interp.ablation.pairs import PairAblation
 from interp.display.axes import DPI, GREY, INTACT, MODES, NULL, figure_of, legend_beside, row_of_axes
+from interp.display.result import displays
 from interp.model.heads import head_grid
 from training.common.output import records
 from training.common.table_rows import where
 
 
+@displays(Ablation, "plot_curves")
 def plot_ablation_curves(result: Ablation, heads: str) -> list[Axes]:
     """Error by number of in-context examples with and without one head set, one panel per class."""
     curves = result.curves
@@ -49,6 +51,7 @@ def plot_ablation_curves(result: Ablation, heads: str) -> list[Axes]:
     return axes
 
 
+@displays(Ablation, "plot")
 def plot_ablation(result: Ablation, heads: str) -> list[Axes]:
     """A set's effect with its interval, per class and mode, against its layer-matched null sets (dots).
 
@@ -88,6 +91,7 @@ def plot_ablation(result: Ablation, heads: str) -> list[Axes]:
     return axes
 
 
+@displays(Ablation, "plot_effects")
 def plot_effects(result: Ablation) -> list[Axes]:
     """Many sets at once: effects as a heat map [layer x head], or a row per set, one panel per class and mode.
 
@@ -138,6 +142,7 @@ def plot_effects(result: Ablation) -> list[Axes]:
     return axes
 
 
+@displays(CumulativeAblation, "plot")
 def plot_cumulative(result: CumulativeAblation) -> list[Axes]:
     """Effect by number of removed heads in each mode, with its band; the range of random orders in grey.
 
@@ -160,6 +165,7 @@ def plot_cumulative(result: CumulativeAblation) -> list[Axes]:
     return axes
 
 
+@displays(PairAblation, "plot")
 def plot_pairs(result: PairAblation) -> list[Axes]:
     """Interactions as a heat map [head x head], one panel per class, of the first mode and the last range of pairs."""
     table = where(result.table, points=result.table["points"].iloc[-1], mode=result.table["mode"].iloc[0])

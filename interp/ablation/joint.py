@@ -22,7 +22,7 @@ from jaxtyping import Float
 from interp.ablation.errors import Cell, cells, failed_sets
 from interp.ablation.modes import Mode
 from interp.ablation.runner import Protocol, measure
-from interp.ablation.verdict import ATTENDS
+from interp.ablation.size_classes import ATTENDS
 from interp.model.heads import HeadSet, all_heads, head_set, heads_above, show
 from interp.statistics.effects import SIGNIFICANT
 from training.checkpoints.checkpoint import Checkpoint

@@ -1,9 +1,8 @@
 """Ablation of heads two by two: is removing both worse than the sum of removing each?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,12 @@ from interp.ablation.errors import Cell, cells
 from interp.ablation.modes import DEFAULT_MODES, Mode
 from interp.ablation.runner import MEMORY, Protocol, measure
 from interp.ablation.store import Store
-from interp.display.result import Drawn, Shown
+from interp.display.result import Result
 from interp.model.heads import Head, HeadSet, head_set, show
 from interp.statistics.effects import holm, interval_of
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
 from training.common.library_defaults import library_defaults
-from training.common.output import Table, write_table
 
 Rows = list[dict[str, Any]]
 
@@ -37,7 +35,7 @@ def check_several(design: str, heads: Sequence[Head]) -> None:
 
 
 @dataclass(frozen=True, repr=False)
-class PairAblation(Shown):
+class PairAblation(Result):
     """Heads removed two by two.
 
     Attributes:
@@ -53,20 +51,9 @@ class PairAblation(Shown):
     table: pd.DataFrame
     protocol: Protocol
 
-    def tables(self) -> list[Table]:
-        from interp.ablation.tables import pair_table
-
-        return [pair_table(self)]
-
-    def plot(self) -> Drawn:
-        """Interactions as a heat map [head x head]."""
-        from interp.ablation.figures import plot_pairs
-
-        return plot_pairs(self)
-
-    def write(self, directory: Path) -> None:
-        """The table as a CSV file."""
-        write_table(self.table, directory / "pairs.csv")
+    @property
+    def files(self) -> Mapping[str, pd.DataFrame]:
+        return {"pairs": self.table}
 
 
 @library_defaults()

@@ -1,4 +1,4 @@
-"""Ablations of several models taken together: mean effects over independent seeds, against a control set in every model."""
+"""Ablations of several models pooled: mean effects over independent seeds, against a control set in every model."""
 
 import math
 from collections.abc import Mapping, Sequence

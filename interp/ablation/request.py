@@ -15,10 +15,11 @@ from interp.ablation.modes import mode as intervention
 from interp.ablation.pairs import PairAblation, check_several, pairs
 from interp.ablation.pooled import pooled
 from interp.ablation.reference_activations import partner_prompts
+from interp.ablation.size_classes import VERDICTS
 from interp.ablation.store import Store
 from interp.ablation.tables import pooled_table
-from interp.ablation.verdict import VERDICTS, pooled_verdict
-from interp.display.result import Drawn
+from interp.ablation.verdict import pooled_verdict
+from interp.display.result import Axes
 from interp.model.heads import MLP, Head, HeadSet, head_set, parse_heads, show
 from interp.scores.score import selection_scores
 from interp.statistics.seeds import independent_seeds
@@ -199,7 +200,7 @@ def write(
         output.write_table(several, out / "pooled.csv")
 
 
-def figures(one: Subject, result: Result) -> list[tuple[str, Drawn]]:
+def figures(one: Subject, result: Result) -> list[tuple[str, list[Axes]]]:
     """File names and matplotlib axes."""
     if isinstance(result, CumulativeAblation):
         return [("cumulative.png", result.plot())]

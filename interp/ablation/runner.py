@@ -1,10 +1,11 @@
 """Runs every set of components under every mode on the prompts of one class, and keeps the error of each prompt.
 
-1. Reference prompts give the constants (`interp.ablation.reference_activations`), partner prompts, one for each under test, what is
-   resampled.
+1. Reference prompts give the constants (`interp.ablation.reference_activations`), partner prompts, one for each under
+   test, what is resampled.
 2. Test prompts go through in chunks; each chunk is traced once and shared by all sets and modes.
 3. Sets with the same first layer are stacked into one pass, as many as the memory limit allows.
-4. With a store (`interp.ablation.store`) every finished piece is kept, so that an interrupted sweep goes on where it stopped.
+4. With a store (`interp.ablation.store`) every finished piece is kept, so that an interrupted sweep goes on where it
+   stopped.
 """
 
 import math
@@ -318,8 +319,8 @@ class Sweep:
         """Prove on a few prompts that removing what is tested acts, and acts only where it should.
 
         Returns:
-            By mode, the components that it does not change (`interp.model.self_checks.check_removal`); the sets for which a check
-            fails, with the reason.
+            By mode, the components that it does not change (`interp.model.self_checks.check_removal`); the sets for
+            which a check fails, with the reason.
 
         Raises:
             CheckError: a check fails whatever is removed, or for every set.

@@ -10,6 +10,7 @@ from interp.ablation.ablate import Ablation
 from interp.ablation.cumulative import CumulativeAblation
 from interp.ablation.pairs import PairAblation
 from interp.display.heat_maps import head_map
+from interp.display.result import displays
 from interp.model.heads import head_grid
 from interp.statistics.p_values import draws_behind, p_number
 from training.common.bootstrap import N_RESAMPLES
@@ -17,6 +18,7 @@ from training.common.output import Table, interval, number, records
 from training.common.table_rows import distinct, where
 
 
+@displays(Ablation, "maps")
 def effect_maps(result: Ablation) -> list[str]:
     """Where every head of the model was a set of its own, its effect, a map per class and mode."""
     heads = distinct(result.table, "heads")
@@ -154,3 +156,18 @@ def pooled_table(table: pd.DataFrame, title: str) -> Table:
         "(Clopper-Pearson); where seeds are of two kinds (all or nothing) their mean has no interval"
     )
     return Table(title, header, rows, caption)
+
+
+@displays(Ablation, "tables")
+def ablation_tables(result: Ablation) -> list[Table]:
+    return [ablation_table(result)]
+
+
+@displays(CumulativeAblation, "tables")
+def cumulative_tables(result: CumulativeAblation) -> list[Table]:
+    return [cumulative_table(result)]
+
+
+@displays(PairAblation, "tables")
+def pair_tables(result: PairAblation) -> list[Table]:
+    return [pair_table(result)]

@@ -10,27 +10,22 @@ One paragraph per set. Where several modes were tried, mean ablation leads: zero
 3. Agreement: modes agree when rule 1 puts them in the same class.
 4. Path: direct and total effect, where they differ: later components add to it, compensate for it, or carry all of it.
 5. Decoy: a single head that attends (score above `ATTENDS`), whose total and direct effects are none under every mode
-   (`is_silent`), and whose removal together with companions (`interp.ablation.joint`) changes no more either. Without joint
-   removals the sentence names what was not tested.
+   (`is_silent`), and whose removal together with companions (`interp.ablation.joint`) changes no more either. Without
+   joint removals the sentence names what was not tested.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 
+from interp.ablation.ablate import Ablation
+from interp.ablation.size_classes import ATTENDS, HARMLESS, Row, is_silent, size_of
+from interp.display.result import displays
 from interp.display.text import counted, decimals, listed
 from interp.statistics.effects import SIGNIFICANT
 from interp.statistics.p_values import draws_behind, p_text
 from training.common.output import records
-
-VERDICTS = 3  # sets; beyond that a table is easier to read than sentences
-HARMLESS = 0.05
-HALF = 0.5
-ATTENDS = 0.5
-
-Row = dict[str, Any]
 
 
 def verdict(
@@ -66,12 +61,6 @@ def paragraph(
     if score > ATTENDS and "," not in rows[0]["heads"] and is_silent(rows):
         sentences.append(silent_sentence(rows, score, together))
     return " ".join(sentences)
-
-
-def is_silent(rows: Sequence[Row]) -> bool:
-    """Whether a set's total and direct effects are none in every row that has an effect, and there is one."""
-    defined = [row for row in rows if size_of(row) != "undefined"]
-    return bool(defined) and all(size_of(row) == size_of(row, "direct_") == "none" for row in defined)
 
 
 def silent_sentence(rows: Sequence[Row], score: float, together: Sequence[Row]) -> str:
@@ -116,25 +105,6 @@ def joint_phrase(row: Row) -> str:
         f"[{row['ci_low']:.2f}, {row['ci_high']:.2f}] of the gain on {row['function_class']} ({row['mode']} ablation; "
         f"{row['companions']} {decimals(row['effect_companions'])}, together {decimals(row['effect'])})"
     )
-
-
-def size_of(row: Row, prefix: str = "") -> str:
-    """Rule 1; `undefined` where the intact model makes no use of the context.
-
-    Args:
-        row: of an ablation's table.
-        prefix: of the effect's columns: none for the total effect, `direct_` or `frozen_`.
-    """
-    effect, low, high = (row[prefix + name] for name in ("effect", "ci_low", "ci_high"))
-    if math.isnan(effect):
-        return "undefined"
-    if effect >= HALF:
-        return "most"
-    if low >= -HARMLESS and high <= HARMLESS:
-        return "none"
-    if high < 0:
-        return "negative"
-    return "part" if low > 0 else "unclear"
 
 
 def sentence(rows: list[Row], several_ranges: bool) -> str:
@@ -231,7 +201,8 @@ def keep_verdict(table: pd.DataFrame) -> list[str]:
             text = f"With no head but {row['heads']} {1 - row['effect']:.2f} of the in-context gain on "
             text += f"{row['function_class']} is left ({row['mode']} ablation of all others costs {cost(row)})"
             if row["n_controls"]:
-                text += f"; {p_text(row['p_value'], draws_behind(row))} against {row['n_controls']} layer-matched control sets"
+                p_value = p_text(row["p_value"], draws_behind(row))
+                text += f"; {p_value} against {row['n_controls']} layer-matched control sets"
             text += "."
         groups.setdefault(row["heads"], []).append(text)
     return [" ".join(sentences) for sentences in groups.values()]
@@ -275,3 +246,11 @@ def pooled_verdict(table: pd.DataFrame) -> str:
     if rows and rows[0]["n_seeds"] == 1:
         sentences.append("One seed is one piece of evidence: this is no claim about a curriculum.")
     return " ".join(sentences)
+
+
+@displays(Ablation, "sentences")
+def ablation_verdict(result: Ablation, scores: Mapping[str, float]) -> list[str]:
+    """The verdict on every set of an ablation."""
+    if result.design == "keep":
+        return keep_verdict(result.table)
+    return verdict(result.table, scores, result.joint)

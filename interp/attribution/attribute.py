@@ -6,9 +6,8 @@
 3. Every approximate method is compared with exact patching on the same prompts (`interp.attribution.validation`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ from interp.ablation.runner import evened
 from interp.attribution.nodes import Ends, check_method
 from interp.attribution.targets import EXACT, AllEdges, Effects, Nodes, Target, flat
 from interp.attribution.validation import Receipt, receipt
-from interp.display.result import Drawn, Shown
+from interp.display.result import Axes, Result
 from interp.model.parallel import side_by_side
 from interp.patching.effects import effect_resamples, gap_exists
 from interp.patching.maps import place_name
@@ -31,7 +30,7 @@ from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights, percentile_interval
 from training.common.errors import UserError
 from training.common.library_defaults import library_defaults
-from training.common.output import Table, write_table
+from training.common.output import Table
 from training.common.progress import progress_bar
 from training.config.config import stream_seed
 
@@ -41,7 +40,7 @@ COLUMNS = 4096  # nodes or edges whose resamples are held at a time
 
 
 @dataclass(frozen=True, repr=False)
-class Attribution(Shown):
+class Attribution(Result):
     """Effects of nodes or edges by several methods.
 
     Attributes:
@@ -71,38 +70,26 @@ class Attribution(Shown):
         Args:
             top: how many nodes or edges of every class.
         """
-        from interp.attribution.tables import attribution_table, receipt_table
+        return self.view("tables", top)
 
-        return [attribution_table(self, top), *([receipt_table(self)] if len(self.receipts) else [])]
-
-    def plot(self) -> Drawn:
-        """Effects as heat maps, a row per class and a panel per method."""
-        from interp.attribution.figures import plot_attribution
-
-        return plot_attribution(self)
-
-    def plot_receipts(self) -> Drawn:
+    def plot_receipts(self) -> list[Axes]:
         """Approximate against exact effects, a panel per class and method.
 
         Raises:
             UserError: there are no receipts.
         """
-        from interp.attribution.figures import plot_receipts
-
         if not len(self.receipts):
             raise UserError("these effects have no receipts (n_receipt was 0, or every method is exact)")
-        return plot_receipts(self)
+        return self.view("plot_receipts")
 
     def name(self, row: dict[str, Any]) -> str:
         """A row's node or edge in words."""
         return f"{row['sender']}->{row['receiver']}" if self.of == "edges" else place_name(self.of, row)
 
-    def write(self, directory: Path) -> None:
-        """The tables as CSV files."""
-        write_table(self.table, directory / "attribution.csv")
-        if len(self.receipts):
-            write_table(self.receipts, directory / "receipts.csv")
-            write_table(self.compared, directory / "receipt_pairs.csv")
+    @property
+    def files(self) -> Mapping[str, pd.DataFrame]:
+        checked = {"receipts": self.receipts, "receipt_pairs": self.compared} if len(self.receipts) else {}
+        return {"attribution": self.table, **checked}
 
 
 @library_defaults()

@@ -10,9 +10,8 @@
 A faithfulness beyond 1 overshoots, so graphs are compared by 1 - |1 - faithfulness|.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +25,7 @@ from interp.attribution.circuit_run import corrupt_run, predict_circuit
 from interp.attribution.graph import Edges, Graph, edges_called, pruned
 from interp.attribution.targets import EXACT, AllEdges, Effects
 from interp.attribution.validation import largest
-from interp.display.result import Drawn, Shown
+from interp.display.result import Axes, Result
 from interp.model.parallel import side_by_side
 from interp.patching.effects import effect_of, gap_exists
 from interp.patching.prompt_pairs import PromptPairs
@@ -37,7 +36,7 @@ from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights
 from training.common.errors import CheckError, UserError
 from training.common.library_defaults import library_defaults
-from training.common.output import Table, records, write_table
+from training.common.output import records
 from training.common.progress import progress_bar
 from training.config.config import stream_seed
 from training.model.transformer import Transformer
@@ -52,7 +51,7 @@ SCORED = 256  # prompts on which edges are scored
 
 
 @dataclass(frozen=True, repr=False)
-class Circuits(Shown):
+class Circuits(Result):
     """Circuits of several sizes for every function class.
 
     Attributes:
@@ -80,26 +79,9 @@ class Circuits(Shown):
     faithful: float
     graph: Graph = field(repr=False)
 
-    def tables(self) -> list[Table]:
-        from interp.attribution.tables import circuit_table
-
-        return [circuit_table(self)]
-
-    def sentences(self) -> list[str]:
-        """What was found on every class."""
-        return [self.sentence(name) for name in self.smallest]
-
-    def plot(self) -> Drawn:
-        """The smallest faithful circuit of every class as a graph."""
-        from interp.attribution.figures import plot_circuit
-
-        return plot_circuit(self)
-
-    def plot_curves(self) -> Drawn:
+    def plot_curves(self) -> list[Axes]:
         """Faithfulness and completeness by number of edges, beside random graphs."""
-        from interp.attribution.figures import plot_circuit_curves
-
-        return plot_circuit_curves(self)
+        return self.view("plot_curves")
 
     def rows(self, table: pd.DataFrame, name: str) -> list[dict[str, Any]]:
         """The rows of one class."""
@@ -140,10 +122,9 @@ class Circuits(Shown):
             )
         return text + "."
 
-    def write(self, directory: Path) -> None:
-        """Both tables as CSV files."""
-        write_table(self.curve, directory / "circuit.csv")
-        write_table(self.edges, directory / "circuit_edges.csv")
+    @property
+    def files(self) -> Mapping[str, pd.DataFrame]:
+        return {"circuit": self.curve, "circuit_edges": self.edges}
 
 
 @library_defaults()

@@ -14,6 +14,7 @@ from interp.attribution.attribute import Attribution
 from interp.attribution.circuits import Circuits
 from interp.attribution.graph import OUT
 from interp.display.axes import DPI, GREY, INTACT, NULL, figure_of, grid_of_axes, legend_beside, row_of_axes
+from interp.display.result import displays
 from training.common.output import records
 from training.common.table_rows import where
 
@@ -23,6 +24,7 @@ DRAWN = 60  # edges; more of them cannot be told apart
 LABELLED = 3  # points of a receipt that are named
 
 
+@displays(Attribution, "plot")
 def plot_attribution(found: Attribution) -> list[Axes]:
     """Effects as heat maps, a row per class and a panel per method.
 
@@ -85,6 +87,7 @@ def draw_grid(ax: Axes, grid: pd.DataFrame, limit: float, *, numbers: bool, bar:
         figure_of([ax]).colorbar(cells, ax=ax, shrink=0.8).outline.set_visible(False)
 
 
+@displays(Attribution, "plot_receipts")
 def plot_receipts(found: Attribution) -> list[Axes]:
     """Approximate against exact effects, a panel per class and method; the worst misses are named."""
     receipts = records(found.receipts)
@@ -136,6 +139,7 @@ def short(name: str) -> str:
     return name.partition(" of ")[2] or name
 
 
+@displays(Circuits, "plot_curves")
 def plot_circuit_curves(found: Circuits) -> list[Axes]:
     """Faithfulness and completeness by number of edges, with their bands, and the range of random graphs."""
     names = list(found.curve["function_class"].unique())
@@ -166,6 +170,7 @@ def plot_circuit_curves(found: Circuits) -> list[Axes]:
     return axes
 
 
+@displays(Circuits, "plot")
 def plot_circuit(found: Circuits) -> list[Axes]:
     """The smallest faithful circuit of every class as a graph, from the read-in (below) to the read-out.
 

@@ -4,6 +4,7 @@ import math
 
 from interp.attribution.attribute import Attribution
 from interp.attribution.circuits import Circuits
+from interp.display.result import displays
 from interp.statistics.p_values import p_number
 from training.common.output import Table, interval, number, records
 
@@ -84,3 +85,14 @@ def circuit_table(found: Circuits) -> Table:
         f"many edges on paths; {question.n_prompts} prompts, seed {question.seed}"
     )
     return Table(f"{found.title}: circuits of the best edges", header, rows, caption)
+
+
+@displays(Attribution, "tables")
+def attribution_tables(result: Attribution, top: int = 10) -> list[Table]:
+    """The strongest nodes or edges of every class, and the receipts."""
+    return [attribution_table(result, top), *([receipt_table(result)] if len(result.receipts) else [])]
+
+
+@displays(Circuits, "tables")
+def circuit_tables(result: Circuits) -> list[Table]:
+    return [circuit_table(result)]

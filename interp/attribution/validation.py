@@ -77,8 +77,8 @@ def receipt(
         names: of the nodes or edges, in the same order.
         n_prompts: on which both were measured.
         sizes: what ranks them, where that is not the approximate effects' absolute value (AtP*).
-        nonzero: which exact effects differ from 0 (`interp.statistics.effects.differs_from_zero`); None takes all. Ranks of effects
-            that do not are noise, so correlations are over these, and top k up to their number.
+        nonzero: which exact effects differ from 0 (`interp.statistics.effects.differs_from_zero`); None takes all.
+            Ranks of effects that do not are noise, so correlations are over these, and top k up to their number.
 
     Raises:
         ValueError: the three do not belong together.

@@ -1,21 +1,45 @@
-"""What every result does for people: it lays itself out as tables and sentences, shows itself in Jupyter, and draws.
+"""Results are data; how a type of result is displayed is registered by the modules beside it.
 
-How a result is laid out and drawn is written beside it, in modules that import the result; so it imports them only when
-it is asked, and computing waits for no plotting library.
+A result computed in `interp.ablation.ablate` is laid out by `interp.ablation.tables`, put into words by
+`interp.ablation.verdict` and drawn by `interp.ablation.figures`. These modules import the result and register functions
+for its type with `displays`; they are imported when a result is displayed for the first time, so that nothing that
+computes waits for a plotting library.
 """
 
-from abc import ABC, abstractmethod
-from typing import Any
+from abc import ABC
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
 
-from training.common.output import Table, print_table
+import pandas as pd
+
+from training.common.output import Table, print_table, write_table
 from training.common.terminal import echo
 
-Drawn = list[Any]
+Axes = Any
 """Matplotlib axes, which are not imported until something is drawn."""
+View = Callable[..., Any]
+ViewT = TypeVar("ViewT", bound=View)
+
+MODULES: Mapping[str, str] = {"tables": "tables", "maps": "tables", "sentences": "verdict"}
+"""The module that registers a view; every other view is a figure, in `figures`."""
+VIEWS: dict[tuple[type["Result"], str], View] = {}
 
 
-class Shown(ABC):
-    """A result for people, from one checkpoint.
+def displays(kind: type["Result"], view: str) -> Callable[[ViewT], ViewT]:
+    """Register a function of a result of this type as one of its views: `tables`, `maps`, `sentences`, `plot`, …"""
+
+    def register(function: ViewT) -> ViewT:
+        VIEWS[kind, view] = function
+        return function
+
+    return register
+
+
+class Result(ABC):
+    """A result from one checkpoint: tables, sentences and figures for people, files for programs.
 
     Attributes:
         checkpoint: the model's name.
@@ -29,17 +53,49 @@ class Shown(ABC):
     def title(self) -> str:
         return f"{self.checkpoint}, step {self.step}"
 
-    @abstractmethod
+    @property
+    def files(self) -> Mapping[str, pd.DataFrame]:
+        """Tidy tables by the name of the CSV file that holds each."""
+        return {}
+
+    def view(self, name: str, *arguments: Any) -> Any:
+        """What the function registered for this type and view makes of the result.
+
+        Raises:
+            LookupError: none is registered.
+        """
+        function = self.find_view(name)
+        if function is None:
+            raise LookupError(f"a {type(self).__name__} has no view '{name}'")
+        return function(self, *arguments)
+
+    def find_view(self, name: str) -> View | None:
+        package = type(self).__module__.rpartition(".")[0]
+        module = f"{package}.{MODULES.get(name, 'figures')}"
+        if find_spec(module):
+            import_module(module)
+        return VIEWS.get((type(self), name))
+
     def tables(self) -> list[Table]:
         """The numbers that matter most, with their intervals, as commands print them."""
+        return self.view("tables")
 
     def sentences(self) -> list[str]:
-        """What follows from the numbers, by rule."""
-        return []
+        """What follows from the numbers, by rule; empty where no rule is registered."""
+        return self.view("sentences") if self.find_view("sentences") else []
 
     def maps(self) -> list[str]:
-        """Small heat maps, as SVG."""
-        return []
+        """Small heat maps as SVG; empty where none is registered."""
+        return self.view("maps") if self.find_view("maps") else []
+
+    def plot(self) -> list[Axes]:
+        """Draw the result; returns matplotlib axes."""
+        return self.view("plot")
+
+    def write(self, directory: Path) -> None:
+        """Write `files` into a directory, as CSV."""
+        for name, table in self.files.items():
+            write_table(table, directory / f"{name}.csv")
 
     def show(self) -> None:
         """Print the tables and the sentences."""

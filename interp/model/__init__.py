@@ -1,1 +1,1 @@
-"""The model under study: its heads and positions, the pass that shares work between variants, HookedTransformer, self-checks."""
+"""The model under study: heads, positions, the engine, the bridge to TransformerLens, self-checks."""

@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from interp.display.axes import GREY, INTACT, figure_of, grid_of_axes, row_of_axes
+from interp.display.result import displays
 from interp.patching.maps import PatchMap, end_of
 from interp.patching.paths import PathEffects
 from interp.patching.tables import grid_of
@@ -16,6 +17,7 @@ LOW = {"effect": "ci_low", "nmse": "nmse_low", "distance": "distance_low", "exce
 CELLS_WITH_NUMBERS = 60
 
 
+@displays(PatchMap, "plot")
 def plot_map(found: PatchMap, metric: str = "effect") -> list[Axes]:
     """Heat maps, a panel per class: layers x heads, layers x tokens, or heads x tokens.
 
@@ -81,6 +83,7 @@ def mark_cells(ax: Axes, table: pd.DataFrame, metric: str, grid: pd.DataFrame, c
             ax.text(column, row, f"{value:.2f}", ha="center", va="center", size=6.5, color=colour)
 
 
+@displays(PathEffects, "plot")
 def plot_paths(found: PathEffects) -> list[Axes]:
     """The strongest paths of the first set of senders with their intervals, a panel per class."""
     sender = found.table["sender"].iloc[0]

@@ -8,7 +8,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.display.result import Drawn, Shown
+from interp.display.result import Axes, Result
 from interp.model.heads import MLP, HeadSet, parse_heads, show
 from interp.model.positions import parse_tokens, token_names
 from interp.patching.effects import METRICS, Outcomes, effect_of, error_metrics
@@ -28,9 +27,8 @@ from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights, percentile_interval
 from training.common.errors import UserError, one_of
 from training.common.library_defaults import library_defaults
-from training.common.output import Table, records, write_table
+from training.common.output import records
 from training.common.progress import progress_bar
-from training.common.table_rows import distinct
 from training.config.config import RunConfig, stream_seed
 from training.model.transformer import Transformer
 from training.tasks.prompts import Layout
@@ -58,7 +56,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class PatchMap(Shown):
+class PatchMap(Result):
     """The effect of patching one site at many places.
 
     Attributes:
@@ -81,22 +79,7 @@ class PatchMap(Shown):
     ends: pd.DataFrame
     outcomes: Mapping[str, Outcomes] = field(repr=False)
 
-    def tables(self) -> list[Table]:
-        from interp.patching.tables import map_table
-
-        return [map_table(self)]
-
-    def maps(self) -> list[str]:
-        from interp.patching.tables import effect_maps
-
-        return effect_maps(self)
-
-    def sentences(self) -> list[str]:
-        """The place that matters most on every class."""
-        said = [sentence(self, name) for name in distinct(self.table, "function_class")]
-        return said if all(self.table["differs"]) else [*said, SAME]
-
-    def plot(self, metric: str = "effect") -> Drawn:
+    def plot(self, metric: str = "effect") -> list[Axes]:
         """Heat maps, a panel per class.
 
         Args:
@@ -105,16 +88,13 @@ class PatchMap(Shown):
         Raises:
             UserError: there is no such metric.
         """
-        from interp.patching.figures import plot_map
-
         if metric not in METRICS:
             raise one_of("metric", metric, METRICS)
-        return plot_map(self, metric)
+        return self.view("plot", metric)
 
-    def write(self, directory: Path) -> None:
-        """Both tables as CSV files."""
-        write_table(self.table, directory / "patching.csv")
-        write_table(self.ends, directory / "patching_ends.csv")
+    @property
+    def files(self) -> Mapping[str, pd.DataFrame]:
+        return {"patching": self.table, "patching_ends": self.ends}
 
 
 @library_defaults()
@@ -139,7 +119,7 @@ def patch(
         site: a name in `interp.patching.sites.SITES`.
         corrupt: a name in `interp.patching.prompt_pairs.CORRUPTIONS`.
         direction: `denoise` patches the clean run's activations into the corrupt run, `noise` the other way.
-        heads: at sites with heads, which of them together; `each` alone (`interp.model.heads.SYNTAX`, or sets of heads).
+        heads: at sites with heads, which of them together; `each` alone (`interp.model.heads.SYNTAX`, or head sets).
         at: tokens, all together or `each` alone; None is `all` at sites with heads and `each` elsewhere.
         examples: pairs before the query; None takes as many as there are.
         n_prompts: per class.

@@ -10,7 +10,6 @@ several paths need not add up to that of the senders: later components combine w
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.display.result import Drawn, Shown
+from interp.display.result import Result
 from interp.model.heads import EMBED, MLP, Head, HeadSet, Scores, all_heads, parse_heads, show
 from interp.patching.effects import Outcomes, effect_of, effect_resamples, gap_exists
 from interp.patching.engine import recorded
@@ -32,7 +31,6 @@ from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights
 from training.common.errors import UserError
 from training.common.library_defaults import library_defaults
-from training.common.output import Table, write_table
 from training.common.progress import progress_bar
 from training.config.config import stream_seed
 from training.model.transformer import EVERY, Sites, Transformer, project
@@ -43,7 +41,7 @@ NMSE = ("nmse", "nmse_low", "nmse_high")
 
 
 @dataclass(frozen=True, repr=False)
-class PathEffects(Shown):
+class PathEffects(Result):
     """The effects of paths.
 
     Attributes:
@@ -63,21 +61,9 @@ class PathEffects(Shown):
     question: Question
     ends: pd.DataFrame
 
-    def tables(self) -> list[Table]:
-        from interp.patching.tables import path_table
-
-        return [path_table(self)]
-
-    def plot(self) -> Drawn:
-        """The strongest paths of the first set of senders, a panel per class."""
-        from interp.patching.figures import plot_paths
-
-        return plot_paths(self)
-
-    def write(self, directory: Path) -> None:
-        """Both tables as CSV files."""
-        write_table(self.table, directory / "paths.csv")
-        write_table(self.ends, directory / "paths_ends.csv")
+    @property
+    def files(self) -> Mapping[str, pd.DataFrame]:
+        return {"paths": self.table, "paths_ends": self.ends}
 
 
 @library_defaults()

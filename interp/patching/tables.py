@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from interp.display.heat_maps import grid_map
+from interp.display.result import displays
 from interp.model.heads import head_grid
 from interp.patching.maps import PatchMap, place_name, strongest
 from interp.patching.paths import PathEffects
@@ -14,6 +15,7 @@ from training.common.output import Table, interval, number, records
 from training.common.table_rows import distinct, where
 
 
+@displays(PatchMap, "maps")
 def effect_maps(found: PatchMap) -> list[str]:
     """A map per class: layers by heads where all heads were patched, else by tokens."""
     grids = {
@@ -116,3 +118,13 @@ def ends_phrase(ends: pd.DataFrame) -> str:
     """NMSE of the unpatched runs."""
     parts = (f"{row['function_class']} {row['nmse_clean']:.2f}, {row['nmse_corrupt']:.2f}" for row in records(ends))
     return f"nmse of the clean and the corrupt run: {'; '.join(parts)}"
+
+
+@displays(PatchMap, "tables")
+def map_tables(result: PatchMap) -> list[Table]:
+    return [map_table(result)]
+
+
+@displays(PathEffects, "tables")
+def path_tables(result: PathEffects) -> list[Table]:
+    return [path_table(result)]

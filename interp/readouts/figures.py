@@ -6,6 +6,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from interp.display.axes import GREY, INTACT, NULL, figure_of, grid_of_axes, legend_beside, row_of_axes
+from interp.display.result import displays
 from interp.readouts.head_decoding import HeadDecoding
 from interp.readouts.lens import Lens
 from interp.readouts.probes import Probes
@@ -18,6 +19,7 @@ CONDITION_COLOURS = (INTACT, "#c8553d")
 SUBSPACE_STYLES = {"pattern": ("#c8553d", "o"), "weights": ("#e0a458", "s")}
 
 
+@displays(Lens, "plot")
 def plot_lens(result: Lens) -> list[Axes]:
     """A column per class: the tuned lens' error by number of examples at every stage, and its distances by depth."""
     names = distinct(result.table, "function_class")
@@ -70,6 +72,7 @@ def draw_distances(ax: Axes, depth: pd.DataFrame, *, bar: bool) -> None:
     ax.tick_params(length=0, labelsize=8, rotation=0)
 
 
+@displays(Probes, "plot")
 def plot_probes(result: Probes) -> list[Axes]:
     """A panel per class: what is decodable where, after the most examples; the colour is what exceeds the controls."""
     table = where(result.table, condition="intact", examples=max(distinct(result.table, "examples")))
@@ -115,6 +118,7 @@ def rows_in_order(table: pd.DataFrame) -> list[str]:
     ]
 
 
+@displays(Probes, "plot_without")
 def plot_without(result: Probes, target: str) -> list[Axes]:
     """One target by stage, a row per class and a column per number of examples: every condition, and the controls."""
     table = where(result.table, target=target)
@@ -139,6 +143,7 @@ def plot_without(result: Probes, target: str) -> list[Axes]:
     return [ax for row in grid for ax in row]
 
 
+@displays(Swaps, "plot")
 def plot_swaps(result: Swaps) -> list[Axes]:
     """A row per class and token type, a panel per target: effects by stage, random subspaces in grey."""
     table = result.table
@@ -179,6 +184,7 @@ def draw_swaps(ax: Axes, cell: pd.DataFrame, null: pd.DataFrame, rng: np.random.
     ax.set_xticklabels(stages, fontsize=8)
 
 
+@displays(HeadDecoding, "plot")
 def plot_heads(result: HeadDecoding) -> list[Axes]:
     """A panel per class: R² of x_i in what a head writes against its retrospective score; untrained heads in grey."""
     names = distinct(result.table, "function_class")

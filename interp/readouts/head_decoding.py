@@ -6,9 +6,8 @@ ridge regression per head, shared by all y tokens, fitted on reference prompts, 
 `interp.readouts.probes`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.display.result import Drawn, Shown
+from interp.display.result import Result
 from interp.model.heads import all_heads
 from interp.readouts.lens import check_enough
 from interp.readouts.probes import DEFAULT, Protocol, Trial, tabulate, untrained_twin
@@ -28,7 +27,6 @@ from interp.scores.score import score
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights
 from training.common.library_defaults import library_defaults
-from training.common.output import Table, write_table
 from training.common.progress import progress_bar
 from training.config.config import stream_seed
 from training.evaluation.evaluate import evaluation_prompts
@@ -39,7 +37,7 @@ N_PERMUTATIONS = 9999
 
 
 @dataclass(frozen=True, repr=False)
-class HeadDecoding(Shown):
+class HeadDecoding(Result):
     """How much of x_i each head of one model writes at y_i.
 
     Attributes:
@@ -58,26 +56,9 @@ class HeadDecoding(Shown):
     agreement: pd.DataFrame
     protocol: Protocol
 
-    def tables(self) -> list[Table]:
-        from interp.readouts.tables import head_tables
-
-        return head_tables(self)
-
-    def sentences(self) -> list[str]:
-        from interp.readouts.verdict import heads_verdict
-
-        return heads_verdict(self)
-
-    def plot(self) -> Drawn:
-        """R² of x_i in what a head writes against its retrospective score."""
-        from interp.readouts.figures import plot_heads
-
-        return plot_heads(self)
-
-    def write(self, directory: Path) -> None:
-        """Both tables as CSV files."""
-        write_table(self.table, directory / "heads.csv")
-        write_table(self.agreement, directory / "heads_agreement.csv")
+    @property
+    def files(self) -> Mapping[str, pd.DataFrame]:
+        return {"heads": self.table, "heads_agreement": self.agreement}
 
 
 @library_defaults()

@@ -19,14 +19,13 @@ Both are compared with the answer, the model's final prediction, and the predict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
 
-from interp.display.result import Drawn, Shown
+from interp.display.result import Result
 from interp.model.positions import show_points
 from interp.readouts.ridge import Ridge, fit_ridges
 from interp.readouts.stream import Stage, Token, read_stream, stages, token_positions
@@ -34,7 +33,6 @@ from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights, percentile_interval
 from training.common.errors import UserError
 from training.common.library_defaults import library_defaults
-from training.common.output import Table, write_table
 from training.common.progress import progress_bar
 from training.config.config import RunConfig, stream_seed
 from training.evaluation.evaluate import evaluation_prompts, predictions
@@ -49,7 +47,7 @@ STEPS = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True, repr=False)
-class Lens(Shown):
+class Lens(Result):
     """The implied predictions of one model by depth.
 
     Attributes:
@@ -75,26 +73,9 @@ class Lens(Shown):
     seed: int
     token: Token
 
-    def tables(self) -> list[Table]:
-        from interp.readouts.tables import lens_tables
-
-        return lens_tables(self)
-
-    def sentences(self) -> list[str]:
-        from interp.readouts.verdict import lens_verdict
-
-        return lens_verdict(self)
-
-    def write(self, directory: Path) -> None:
-        """Both tables as CSV files."""
-        write_table(self.table, directory / "lens.csv")
-        write_table(self.depth, directory / "lens_depth.csv")
-
-    def plot(self) -> Drawn:
-        """The tuned lens' error by number of examples at every stage, and its distances by depth."""
-        from interp.readouts.figures import plot_lens
-
-        return plot_lens(self)
+    @property
+    def files(self) -> Mapping[str, pd.DataFrame]:
+        return {"lens": self.table, "lens_depth": self.depth}
 
 
 @library_defaults()

@@ -12,7 +12,6 @@ The targets are those of Akyürek et al. 2022 (arXiv 2211.15661, section 5), who
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ import torch
 from jaxtyping import Float
 
 from interp.ablation.reference_activations import reference_values
-from interp.display.result import Drawn, Shown
+from interp.display.result import Axes, Result
 from interp.model.engine import Substitutes
 from interp.model.heads import HeadSet, show
 from interp.model.self_checks import plain_edits
@@ -33,7 +32,6 @@ from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights, percentile_interval
 from training.common.errors import UserError, one_of
 from training.common.library_defaults import library_defaults
-from training.common.output import Table, write_table
 from training.common.progress import progress_bar
 from training.common.table_rows import distinct
 from training.config.config import RunConfig, stream_seed
@@ -89,7 +87,7 @@ DEFAULT = Protocol()
 
 
 @dataclass(frozen=True, repr=False)
-class Probes(Shown):
+class Probes(Result):
     """What was decoded from one model.
 
     Attributes:
@@ -106,23 +104,7 @@ class Probes(Shown):
     table: pd.DataFrame
     protocol: Protocol
 
-    def tables(self) -> list[Table]:
-        from interp.readouts.tables import probe_tables
-
-        return probe_tables(self)
-
-    def sentences(self) -> list[str]:
-        from interp.readouts.verdict import probe_verdict
-
-        return probe_verdict(self)
-
-    def plot(self) -> Drawn:
-        """What is decodable where, after the most examples; the colour is what exceeds the controls."""
-        from interp.readouts.figures import plot_probes
-
-        return plot_probes(self)
-
-    def plot_without(self, target: str) -> Drawn:
+    def plot_without(self, target: str) -> list[Axes]:
         """One target by stage, with and without heads, beside the controls.
 
         Args:
@@ -131,16 +113,14 @@ class Probes(Shown):
         Raises:
             UserError: it was not decoded.
         """
-        from interp.readouts.figures import plot_without
-
         targets = distinct(self.table, "target")
         if target not in targets:
             raise one_of("target", target, targets)
-        return plot_without(self, target)
+        return self.view("plot_without", target)
 
-    def write(self, directory: Path) -> None:
-        """The table as a CSV file."""
-        write_table(self.table, directory / "probes.csv")
+    @property
+    def files(self) -> Mapping[str, pd.DataFrame]:
+        return {"probes": self.table}
 
 
 @library_defaults()

@@ -20,9 +20,8 @@
 Before any of this the swap proves that it acts (`check_swap`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +29,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.display.result import Drawn, Shown
+from interp.display.result import Result
 from interp.model.self_checks import CHECKED
 from interp.patching.effects import effect_of
 from interp.patching.prompt_pairs import PromptPairs, prompt_pairs
@@ -50,7 +49,6 @@ from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights
 from training.common.errors import UserError
 from training.common.library_defaults import library_defaults
-from training.common.output import Table, write_table
 from training.common.progress import progress_bar
 from training.config.config import stream_seed
 from training.evaluation.evaluate import evaluation_functions, predictions
@@ -65,7 +63,7 @@ SUBSPACES = ("weights", "pattern")
 
 
 @dataclass(frozen=True, repr=False)
-class Swaps(Shown):
+class Swaps(Result):
     """The causal test of one model's probes.
 
     Attributes:
@@ -88,26 +86,9 @@ class Swaps(Shown):
     protocol: Protocol
     n_compared: int
 
-    def tables(self) -> list[Table]:
-        from interp.readouts.tables import swap_tables
-
-        return swap_tables(self)
-
-    def sentences(self) -> list[str]:
-        from interp.readouts.verdict import swap_verdict
-
-        return swap_verdict(self)
-
-    def plot(self) -> Drawn:
-        """Effects of every swap by stage, beside random subspaces."""
-        from interp.readouts.figures import plot_swaps
-
-        return plot_swaps(self)
-
-    def write(self, directory: Path) -> None:
-        """Both tables as CSV files."""
-        write_table(self.table, directory / "swaps.csv")
-        write_table(self.null, directory / "swaps_null.csv")
+    @property
+    def files(self) -> Mapping[str, pd.DataFrame]:
+        return {"swaps": self.table, "swaps_null": self.null}
 
 
 @library_defaults()

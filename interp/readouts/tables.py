@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from interp.display.result import displays
 from interp.readouts.head_decoding import N_PERMUTATIONS, HeadDecoding
 from interp.readouts.lens import Lens
 from interp.readouts.probes import Probes
@@ -35,6 +36,7 @@ def short(reference: str) -> str:
     return SHORT.get(reference, reference.replace("gradient_descent_", "GD ").replace("_", " "))
 
 
+@displays(Lens, "tables")
 def lens_tables(result: Lens) -> list[Table]:
     """One per class: a row per stage and kind, a column per reference."""
     depth, found = result.depth, []
@@ -57,6 +59,7 @@ def lens_tables(result: Lens) -> list[Table]:
     return found
 
 
+@displays(Probes, "tables")
 def probe_tables(result: Probes) -> list[Table]:
     """One per class and condition: a row per target, token type and number of examples, a column per stage."""
     return [
@@ -98,6 +101,7 @@ def two(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}"
 
 
+@displays(Swaps, "tables")
 def swap_tables(result: Swaps) -> list[Table]:
     """One per class: a row per target, token type and stage."""
     found = []
@@ -130,6 +134,7 @@ def swap_tables(result: Swaps) -> list[Table]:
     return found
 
 
+@displays(HeadDecoding, "tables")
 def head_tables(result: HeadDecoding, top: int = 8) -> list[Table]:
     """One per class: the heads that write most of x_i."""
     found = []

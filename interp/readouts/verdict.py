@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from interp.display.result import displays
 from interp.readouts.head_decoding import HeadDecoding
 from interp.readouts.lens import Lens
 from interp.readouts.probes import Probes
@@ -31,6 +32,7 @@ def long(reference: str) -> str:
     return names.get(reference, reference.replace("_", " "))
 
 
+@displays(Lens, "sentences")
 def lens_verdict(result: Lens) -> list[str]:
     """One sentence per class: where the answer appears, and what the implied prediction is closest to before and after.
 
@@ -77,6 +79,7 @@ def nearest_at(tuned: pd.DataFrame, stage: str) -> str:
     return f"to {long(near[0]['reference'])}{others} ({near[0]['distance']:.3f})"
 
 
+@displays(Probes, "sentences")
 def probe_verdict(result: Probes) -> list[str]:
     """One sentence per class: for every target the place where it exceeds its controls most."""
     sentences = []
@@ -96,6 +99,7 @@ def probe_verdict(result: Probes) -> list[str]:
     return sentences
 
 
+@displays(Swaps, "sentences")
 def swap_verdict(result: Swaps) -> list[str]:
     """One sentence per class: for every target the place chosen on selection prompts, and its test on test prompts.
 
@@ -124,6 +128,7 @@ def judgement(row: dict[str, Any]) -> str:
     return "is not told from random subspaces"
 
 
+@displays(HeadDecoding, "sentences")
 def heads_verdict(result: HeadDecoding) -> list[str]:
     """One sentence per class about the head that looks most at its own x, and the one that writes most of it."""
     sentences = []

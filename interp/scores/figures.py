@@ -9,11 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 
 from interp.display.axes import GREY, INTACT, figure_of, grid_of_axes, panels
+from interp.display.result import displays
 from interp.model.positions import show_points
 from interp.scores.patterns import Patterns
 from interp.scores.score import HeadScores
 
 
+@displays(HeadScores, "plot")
 def plot_scores(*results: HeadScores) -> list[Axes]:
     """Heat maps [layer x head]: a row per checkpoint, score and setting, a panel per class.
 
@@ -61,6 +63,7 @@ def by(one: HeadScores) -> str:
     return "" if one.by == "pattern" else f" by {one.by}"
 
 
+@displays(Patterns, "plot")
 def plot_patterns(found: Patterns, span: slice) -> list[Axes]:
     """A panel per head: its attention between the tokens of a span; what a token cannot see is white."""
     n_tokens = span.stop - span.start

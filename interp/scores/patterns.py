@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from interp.display.result import Drawn, Shown
+from interp.display.result import Axes, Result
 from interp.model.engine import read_sites
 from interp.model.heads import MLP, HeadSet, parse_heads
 from interp.model.positions import parse_points, token_names
@@ -17,14 +17,13 @@ from interp.scores.score import selection_scores, weigh
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
 from training.common.library_defaults import library_defaults
-from training.common.output import Table, number
 from training.evaluation.evaluate import CHUNK, evaluation_prompts
 from training.model.transformer import Transformer
 from training.tasks.prompts import Prompts
 
 
 @dataclass(frozen=True, repr=False)
-class Patterns(Shown):
+class Patterns(Result):
     """The attention of some heads in one prompt, or its mean over several.
 
     Attributes:
@@ -49,22 +48,7 @@ class Patterns(Shown):
     n_prompts: int
     seed: int
 
-    def tables(self) -> list[Table]:
-        rows = [
-            [name, *(number(float(of_kind[place])) for of_kind in self.scores.values())]
-            for place, name in enumerate([*map(str, self.heads), "chance"])
-        ]
-        over = "one prompt" if self.n_prompts == 1 else f"{self.n_prompts} prompts"
-        title = f"{self.title}: attention on {self.function_class}"
-        header = ["head", *(name.replace("_", " ") for name in self.scores)]
-        return [Table(title, header, rows, f"scores over {over}, seed {self.seed}")]
-
-    def maps(self) -> list[str]:
-        from interp.display.axes import image
-
-        return [image(self.plot(), f"attention of {', '.join(map(str, self.heads))}")]
-
-    def plot(self, points: str | None = None) -> Drawn:
+    def plot(self, points: str | None = None) -> list[Axes]:
         """A panel per head, rows query and columns key; colours grow with the square root of attention.
 
         Args:
@@ -73,9 +57,7 @@ class Patterns(Shown):
         Raises:
             UserError: these prompts do not have them, or it is not one range.
         """
-        from interp.scores.figures import plot_patterns
-
-        return plot_patterns(self, self.span(points))
+        return self.view("plot", self.span(points))
 
     def span(self, points: str | None) -> slice:
         """The tokens from the first of these pairs to the last."""
@@ -104,7 +86,7 @@ def patterns(
 
     Args:
         checkpoint: a loaded run (`interp.load`).
-        heads: whose (`interp.model.heads.SYNTAX`; `top:K` and `above:SCORE` by retrospective score on prompts of their own).
+        heads: whose (`interp.model.heads.SYNTAX`; `top:K`, `above:SCORE` by retrospective score on other prompts).
         name: function class; None takes the run's first.
         n_prompts: 1 for a single prompt, more for their mean.
         seed: of the prompts; another one shows another prompt.

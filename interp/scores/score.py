@@ -1,8 +1,8 @@
 """Where a head looks, with the level that no preference at all would reach.
 
-A score (`interp.scores.kinds`) names (query, key) pairs; a weighting (`interp.scores.weightings`) says how much a key matters
-to a query. One pass over the prompts gives any number of scores: each layer's attention is reduced at once and not
-kept.
+A score (`interp.scores.kinds`) names (query, key) pairs; a weighting (`interp.scores.weightings`) says how much a key
+matters to a query. One pass over the prompts gives any number of scores: each layer's attention is reduced at once and
+not kept.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,8 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.display.heat_maps import head_map
-from interp.display.result import Drawn, Shown
+from interp.display.result import Axes, Result
 from interp.model.heads import all_heads
 from interp.model.parallel import side_by_side
 from interp.model.positions import show_points
@@ -27,7 +26,6 @@ from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import mean_interval
 from training.common.errors import UserError
 from training.common.library_defaults import library_defaults
-from training.common.output import Table
 from training.common.progress import progress_bar
 from training.config.config import RunConfig, stream_seed
 from training.evaluation.evaluate import CHUNK, evaluation_prompts
@@ -61,7 +59,7 @@ def measures_of(names: Sequence[str], ranges: Sequence[slice] | None = None) -> 
 
 
 @dataclass(frozen=True, repr=False)
-class HeadScores(Shown):
+class HeadScores(Result):
     """One score of every head of one model on every class.
 
     Attributes:
@@ -95,24 +93,13 @@ class HeadScores(Shown):
     n_prompts: int
     seed: int
 
-    def tables(self) -> list[Table]:
-        from interp.scores.tables import score_tables
-
-        return score_tables([self], f"{self.n_prompts} prompts, seed {self.seed}")
-
-    def maps(self) -> list[str]:
-        what = f"{self.kind.name} score"
-        return [head_map(values, name, what, best=self.kind.best) for name, values in self.values.items()]
-
-    def plot(self, *others: "HeadScores") -> Drawn:
+    def plot(self, *others: "HeadScores") -> list[Axes]:
         """Heat maps [layer x head], a panel per class.
 
         Args:
             others: scores to draw below it, a row each.
         """
-        from interp.scores.figures import plot_scores
-
-        return plot_scores(self, *others)
+        return self.view("plot", *others)
 
     @property
     def chance(self) -> float:

@@ -6,9 +6,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from interp.display.heat_maps import head_map
+from interp.display.result import displays
 from interp.model.heads import Head, HeadSet, all_heads
 from interp.model.positions import show_points
 from interp.names import WEIGHTING_DEFINITIONS
+from interp.scores.patterns import Patterns
 from interp.scores.score import HeadScores
 from training.common.output import Table, interval, number
 
@@ -151,3 +154,36 @@ def run_of(checkpoint: str) -> str:
     ('runs/mixed-0', 'runs/mixed-0')
     """
     return checkpoint.rpartition("@")[0] or checkpoint
+
+
+@displays(HeadScores, "tables")
+def tables_of_scores(result: HeadScores) -> list[Table]:
+    return score_tables([result], f"{result.n_prompts} prompts, seed {result.seed}")
+
+
+@displays(HeadScores, "maps")
+def maps_of_scores(result: HeadScores) -> list[str]:
+    """A heat map [layer x head] for every class."""
+    what = f"{result.kind.name} score"
+    return [head_map(values, name, what, best=result.kind.best) for name, values in result.values.items()]
+
+
+@displays(Patterns, "tables")
+def pattern_tables(result: Patterns) -> list[Table]:
+    """The scores of the heads on these prompts, chance last."""
+    rows = [
+        [name, *(number(float(of_kind[row])) for of_kind in result.scores.values())]
+        for row, name in enumerate([*map(str, result.heads), "chance"])
+    ]
+    prompts = "one prompt" if result.n_prompts == 1 else f"{result.n_prompts} prompts"
+    title = f"{result.title}: attention on {result.function_class}"
+    header = ["head", *(name.replace("_", " ") for name in result.scores)]
+    return [Table(title, header, rows, f"scores over {prompts}, seed {result.seed}")]
+
+
+@displays(Patterns, "maps")
+def maps_of_patterns(result: Patterns) -> list[str]:
+    """The figure itself: attention has more cells than a small heat map shows."""
+    from interp.display.axes import image
+
+    return [image(result.plot(), f"attention of {', '.join(map(str, result.heads))}")]

@@ -1,8 +1,8 @@
 """Evidence from several models: the independent seed is the unit, not the prompt.
 
-Models that share a stream of random numbers share their heads (arXiv 2404.03558, section 4.3) and count as one seed. Two
-intervals: a hierarchical bootstrap that resamples seeds and, within them, prompts (the same for all models, which all
-see the same ones), and a t-interval over the seeds' effects, which is wider, and more honest, where seeds are few.
+Models that share a stream of random numbers share their heads (arXiv 2404.03558, section 4.3) and count as one seed.
+Two intervals: a hierarchical bootstrap that resamples seeds and, within them, prompts (the same for all models), and a
+t-interval over the seeds' effects, which is wider, and more honest, where seeds are few.
 """
 
 import math

@@ -1,10 +1,10 @@
 """Do two models have the same heads - by number, and by function?
 
 1. By number: heads above one half that have the same layer and number, against numbering heads anew within layers.
-2. By function: heads matched by attention (`analyses.studies.consistency.matching`), judged at other pairs of other prompts,
-   against random matchings and against the untrained twins of the same two models.
-3. Beyond kinds: the same against models put together from heads of others (`analyses.studies.consistency.kinds`), and without
-   the heads above one half.
+2. By function: heads matched by attention (`analyses.studies.consistency.matching`), judged at other pairs of other
+   prompts, against random matchings and against the untrained twins of the same two models.
+3. Beyond kinds: the same against models put together from heads of others (`analyses.studies.consistency.kinds`), and
+   without the heads above one half.
 4. Models that share a stream of random numbers share their heads by number: such pairs stand apart and are no evidence.
 
 Intervals over models are jackknifed, a seed at a time (`interp.statistics.seed_intervals`).
@@ -46,8 +46,8 @@ def pairs_table(models: Sequence[Model], seed: int) -> pd.DataFrame:
     Columns: `same_stream`; `n_found`, `n_found_other`, the heads above one half of the trained models; of `n_possible`
     that could, how many have the same number, `n_coincide`, how many would by chance, `expected`, and how many are
     matched with one another, `n_matched`; `by_index`, `matched`, `chance`, `p_index` and `p_matched`
-    (`analyses.studies.consistency.matching.Matched`); `kinds`, how alike they are to models put together from heads of others
-    (trained models), and `rest_excess`, `matched` less `chance` without the heads above one half.
+    (`analyses.studies.consistency.matching.Matched`); `kinds`, how alike they are to models put together from heads of
+    others (trained models), and `rest_excess`, `matched` less `chance` without the heads above one half.
     """
     return pd.DataFrame([row for a, b in pairs_of(models) for row in pair_rows(models[a], models[b], models, seed)])
 

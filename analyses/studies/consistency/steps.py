@@ -16,7 +16,7 @@ from analyses.comparison.snapshots import earlier_steps, from_then_on, spread
 from analyses.studies.consistency.measures import attention, comparable
 from analyses.studies.consistency.tables import bracketed
 from analyses.studies.consistency.within import Model, Row
-from interp.ablation.verdict import ATTENDS
+from interp.ablation.size_classes import ATTENDS
 from interp.display.text import counted
 from interp.statistics.agreement import mean_over_pairs, pearson, spearman, top_overlap
 from interp.statistics.seeds import t_interval

@@ -21,7 +21,7 @@ from analyses.studies.consistency.measures import initial_model, look
 from analyses.studies.consistency.steps import N_PROMPTS, steps_table
 from analyses.studies.consistency.steps import sentences as steps_in_words
 from analyses.studies.consistency.within import TOP, Model, contrasts_table, curricula_table, found_table, within_table
-from interp.ablation.verdict import ATTENDS
+from interp.ablation.size_classes import ATTENDS
 from interp.statistics.seeds import independent_seeds
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError

@@ -19,7 +19,7 @@ from analyses.studies.consistency.between import EVERYONE, FOUND, Coincidences, 
 from analyses.studies.consistency.tables import NAMES, bracketed
 from analyses.studies.consistency.within import MIXED, TOP, Model, Row
 from analyses.studies.published import CLASSES, NEAR, published_maps
-from interp.ablation.verdict import ATTENDS
+from interp.ablation.size_classes import ATTENDS
 from interp.display.text import counted, listed
 from interp.statistics.agreement import N_DRAWS, mean_over_pairs, pearson
 from interp.statistics.effects import SIGNIFICANT

@@ -20,7 +20,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from analyses.studies.consistency.measures import Looks
-from interp.ablation.verdict import ATTENDS
+from interp.ablation.size_classes import ATTENDS
 from interp.model.heads import HeadSet, heads_above
 from interp.statistics.agreement import (
     Agreement,

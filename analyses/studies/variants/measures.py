@@ -10,7 +10,7 @@ from analyses.comparison.paired_errors import ClassErrors
 from analyses.studies.cause import MATTERS
 from analyses.studies.plateaus.study import LEFT
 from interp.ablation.ablate import Ablation, ablate
-from interp.ablation.verdict import ATTENDS
+from interp.ablation.size_classes import ATTENDS
 from interp.model.heads import HeadSet, all_heads, heads_above, show
 from interp.scores.score import selection_scores
 from training.checkpoints.checkpoint import Checkpoint

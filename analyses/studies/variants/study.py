@@ -22,7 +22,7 @@ from analyses.studies.variants.grouping import REFERENCE, variants
 from analyses.studies.variants.measures import MEASURES, Measured, measure, model_row
 from analyses.studies.variants.verdict import cell, verdict
 from interp.ablation.pooled import pooled
-from interp.ablation.verdict import ATTENDS
+from interp.ablation.size_classes import ATTENDS
 from interp.display.axes import INTACT, NULL, panels
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.output import interval, records
@@ -93,7 +93,7 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
 
 
 def pooled_effects(measured: Sequence[Measured]) -> pd.DataFrame:
-    """What removing the found heads costs, over the independent seeds of one variant (`interp.ablation.pooled.pooled`)."""
+    """What removing the found heads costs, over the independent seeds of one variant (`interp.pooled`)."""
     found = [(one.checkpoint, one.removed, one.found) for one in measured if one.removed is not None]
     if not found:
         return pd.DataFrame()

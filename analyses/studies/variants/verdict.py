@@ -10,7 +10,7 @@ from analyses.comparison.groups import Groups
 from analyses.studies.variants.comparison import N_PERMUTATIONS
 from analyses.studies.variants.grouping import REFERENCE, changes
 from analyses.studies.variants.measures import MEASURES
-from interp.ablation.verdict import ATTENDS, HALF
+from interp.ablation.size_classes import ATTENDS, HALF
 from interp.display.text import counted, listed
 from interp.statistics.effects import SIGNIFICANT
 from interp.statistics.p_values import p_number

@@ -5,7 +5,8 @@ import math
 import pandas as pd
 import pytest
 
-from interp.ablation.verdict import keep_verdict, pooled_verdict, size_of, verdict
+from interp.ablation.size_classes import size_of
+from interp.ablation.verdict import keep_verdict, pooled_verdict, verdict
 
 ROW = {
     "heads": "0.1",

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 import interp
 from analyses.findings import Findings
 from interp import load, parse_heads
-from interp.display.result import Shown
+from interp.display.result import Result
 from interp.model.hooked_transformer import hooked
 from interp.patching.path_receivers import parse_receivers
 from interp.readouts.probes import Protocol
@@ -69,7 +69,7 @@ KINDS = (
 
 def test_every_kind_of_result_is_tried(results):
     assert set(results) == set(KINDS)
-    assert {type(one) for one in results.values()} == set(subclasses(Shown))
+    assert {type(one) for one in results.values()} == set(subclasses(Result))
 
 
 def subclasses(base):

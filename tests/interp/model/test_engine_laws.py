@@ -1,7 +1,7 @@
 """Laws of removal that need no oracle: on models whose weights were changed, on prompts cut and put in another order.
 
-tests/interp/model/test_engine.py compares the engine with HookedTransformer; here a removal is compared with another model
-(weights set to zero, heads in another order, biases moved) and with itself.
+tests/interp/model/test_engine.py compares the engine with HookedTransformer; here a removal is compared with
+another model (weights set to zero, heads in another order, biases moved) and with itself.
 """
 
 import copy

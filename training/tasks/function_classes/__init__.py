@@ -1,8 +1,8 @@
 """What is learned in context. A class is called by its name, or NAME:PARAMETER (`sparse_linear:2`).
 
 To add one: write a `FunctionClass` in one of the files here or in a new one, name it in `FAMILIES` and in
-`training.names`, and give its closed forms a row in tests/training/tasks/test_function_classes.py, which checks them all by
-simulation. In a notebook the entry in `FAMILIES` is enough (notebooks/concepts/extending.md).
+`training.names`, and give its closed forms a row in tests/training/tasks/test_function_classes.py, which checks them
+all by simulation. In a notebook the entry in `FAMILIES` is enough (notebooks/concepts/extending.md).
 """
 
 from training.tasks.function_classes.base import Baseline, FunctionClass, FunctionOfX, WeightKind

@@ -1,0 +1,37 @@
+"""Size classes of effects, and the thresholds behind them: what verdicts and studies mean by most, part and none."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+Row = dict[str, Any]
+
+VERDICTS = 3  # sets; beyond that a table is easier to read than sentences
+HARMLESS = 0.05
+HALF = 0.5
+ATTENDS = 0.5
+
+
+def is_silent(rows: Sequence[Row]) -> bool:
+    """Whether a set's total and direct effects are none in every row that has an effect, and there is one."""
+    defined = [row for row in rows if size_of(row) != "undefined"]
+    return bool(defined) and all(size_of(row) == size_of(row, "direct_") == "none" for row in defined)
+
+
+def size_of(row: Row, prefix: str = "") -> str:
+    """Rule 1; `undefined` where the intact model makes no use of the context.
+
+    Args:
+        row: of an ablation's table.
+        prefix: of the effect's columns: none for the total effect, `direct_` or `frozen_`.
+    """
+    effect, low, high = (row[prefix + name] for name in ("effect", "ci_low", "ci_high"))
+    if math.isnan(effect):
+        return "undefined"
+    if effect >= HALF:
+        return "most"
+    if low >= -HARMLESS and high <= HARMLESS:
+        return "none"
+    if high < 0:
+        return "negative"
+    return "part" if low > 0 else "unclear"
