@@ -1,28 +1,182 @@
-"""The same weights as a `transformer_lens.HookedTransformer`: the only module that names transformer_lens."""
+"""The same weights as a model of transformer_lens: the only module that names transformer_lens.
+
+With transformer-lens 3.x that is a HookedTransformer; 4.x has no such class, and there it is a TransformerBridge.
+"""
 
 import warnings
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
-from torch import Tensor
-from transformer_lens import HookedTransformer, HookedTransformerConfig
+from torch import Tensor, nn
 
 from training.checkpoints.checkpoint import Checkpoint, load
 from training.common.library_defaults import library_defaults
-from training.config.config import ModelConfig
 from training.model.transformer import LN_EPS, Transformer
 
+SERIES = int(version("transformer-lens").split(".")[0])
+"""The major version of transformer-lens that is installed."""
 
-class HookedPromptTransformer(HookedTransformer):
-    """A HookedTransformer that reads prompts of real vectors `[batch pos dim]` instead of token ids."""
+if SERIES < 4:
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
 
-    def input_to_embed(self, input: Float[Tensor, "batch pos dim"], *_: Any, **__: Any) -> tuple[Any, ...]:
-        """The first residual stream: `prompt @ W_E + W_pos`. There are no token ids and no padding."""
-        embed = self.hook_embed(input @ self.embed.W_E)
-        pos_embed = self.hook_pos_embed(self.pos_embed.W_pos[: input.shape[1]].expand_as(embed))
-        return embed + pos_embed, None, None, None
+    class HookedPromptTransformer(HookedTransformer):
+        """A HookedTransformer that reads prompts of real vectors `[batch pos dim]` instead of token ids."""
+
+        def input_to_embed(self, input: Float[Tensor, "batch pos dim"], *_: Any, **__: Any) -> tuple[Any, ...]:
+            """The first residual stream: `prompt @ W_E + W_pos`. There are no token ids and no padding."""
+            embed = self.hook_embed(input @ self.embed.W_E)
+            pos_embed = self.hook_pos_embed(self.pos_embed.W_pos[: input.shape[1]].expand_as(embed))
+            return embed + pos_embed, None, None, None
+
+        def center_unembed(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+            """The weights as they are: the mean over the outputs that TransformerLens subtracts is the one output."""
+            return state_dict
+
+        def load_and_process_state_dict(
+            self,
+            state_dict: dict[str, Tensor],
+            fold_ln: bool = True,
+            center_writing_weights: bool = True,
+            center_unembed: bool = False,  # noqa: ARG002
+            fold_value_biases: bool = True,
+            refactor_factored_attn_matrices: bool = False,
+        ) -> None:
+            """As in TransformerLens, without `center_unembed`, which `process_weights_` asks for by default."""
+            super().load_and_process_state_dict(
+                state_dict, fold_ln, center_writing_weights, False, fold_value_biases, refactor_factored_attn_matrices
+            )
+
+    def build_twin(model: Transformer, device: str) -> HookedPromptTransformer:
+        with warnings.catch_warnings():  # 3.x announces that 4.x has no such class
+            warnings.filterwarnings("ignore", "HookedTransformer is deprecated", DeprecationWarning)
+            twin = HookedPromptTransformer(HookedTransformerConfig(**twin_config(model), device=device))
+        missing, unexpected = twin.load_state_dict(model.state_dict(), strict=False)
+        parameters = dict(twin.named_parameters())
+        if unexpected or any(name in parameters for name in missing):
+            raise RuntimeError(f"HookedTransformer has other parameters: {unexpected}, {missing}")
+        return twin
+
+else:
+    from transformer_lens.config import TransformerBridgeConfig
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
+    from transformer_lens.model_bridge.sources import build_bridge_from_module
+    from transformer_lens.model_bridge.sources.native import NativeAttention, NativeBlock, NativeModel
+
+    HookedPromptTransformer = TransformerBridge
+
+    class ReadIn(nn.Embedding):
+        """`prompt @ W_E` instead of a look-up."""
+
+        def forward(self, input: Float[Tensor, "batch pos dim"]) -> Float[Tensor, "batch pos d_model"]:
+            return input @ self.weight
+
+    class PromptAttention(NativeAttention):
+        """Attention whose scores can be edited; NativeAttention only shows the pattern under their name."""
+
+        edit_scores: Callable[[Tensor], Tensor]
+
+        def forward(
+            self,
+            hidden_states: Float[Tensor, "batch pos d_model"],
+            attention_mask: None = None,
+            position_ids: Any = None,
+            pattern_fn: Callable[[Tensor], Tensor] = nn.Identity(),
+            **_: Any,
+        ) -> tuple[Float[Tensor, "batch pos d_model"], None]:
+            q, k, v = (
+                rearrange(part(hidden_states), "batch pos (head d_head) -> batch head pos d_head", head=self.n_heads)
+                for part in (self.q, self.k, self.v)
+            )
+            hidden = self.causal_mask[: q.shape[2], : q.shape[2]]
+            scores = self.edit_scores((q @ k.mT / self.scale).masked_fill(hidden, -torch.inf))
+            pattern = pattern_fn(scores.softmax(-1))
+            return self.o(rearrange(pattern @ v, "batch head pos d_head -> batch pos (head d_head)")), None
+
+    class PromptBlock(NativeBlock):
+        """A block whose middle residual stream can be edited; NativeBlock's edits there reach its MLP alone."""
+
+        def __init__(self, cfg: TransformerBridgeConfig) -> None:
+            super().__init__(cfg)
+            self.attn = PromptAttention(cfg)
+            self.mid = nn.Identity()
+
+        def forward(self, hidden_states: Float[Tensor, "batch pos d_model"], **_: Any) -> tuple[Tensor]:
+            mid = self.mid(hidden_states + self.attn(self.ln1(hidden_states))[0])
+            return (mid + self.mlp(self.ln2(mid)),)
+
+    class PromptModel(NativeModel):
+        """A NativeModel that reads prompts `[batch pos dim]`."""
+
+        def __init__(self, cfg: TransformerBridgeConfig) -> None:
+            super().__init__(cfg)
+            self.tok_embed = ReadIn(cfg.d_vocab, cfg.d_model)
+            self.layers = nn.ModuleList(PromptBlock(cfg) for _ in range(cfg.n_layers))
+            self.head = nn.Linear(cfg.d_model, cfg.d_vocab_out)
+
+        def forward(self, input_ids: Any = None, *, inputs_embeds: Any = None, **options: Any) -> Tensor:
+            """The bridge hands on what is real-valued as `inputs_embeds`: a prompt, or with start_at_layer a residual
+            stream, which an inner layer then puts in the place of whatever the layers before have computed.
+            """
+            if inputs_embeds is not None and inputs_embeds.shape[-1] == self.cfg.d_vocab:
+                input_ids, inputs_embeds = inputs_embeds, None
+            return super().forward(input_ids, inputs_embeds=inputs_embeds, **options)
+
+    def build_twin(model: Transformer, device: str) -> TransformerBridge:
+        config = TransformerBridgeConfig(**twin_config(model))
+        twin = build_bridge_from_module(
+            PromptModel(config).to(device),
+            architecture="TransformerLensNative",
+            tl_config=config,
+            model_name="native",
+            post_adapter_hook=expose_middle,
+        )
+        for block in twin.blocks:
+            object.__setattr__(block.attn.original_component, "edit_scores", block.attn.hook_attn_scores)
+        twin.load_state_dict(bridge_weights(model.state_dict()), strict=True)
+        return twin
+
+    def expose_middle(adapter: Any) -> None:
+        block = adapter.component_mapping["blocks"]
+        block.submodules["mid"] = GeneralizedComponent(name="mid")
+        block.hook_aliases = {**block.hook_aliases, "hook_resid_mid": "mid.hook_out"}
+
+
+LAYOUTS = {
+    **{f"W_{part}": f"{part.lower()}.weight head d_model d_head -> (head d_head) d_model" for part in "QKV"},
+    **{f"b_{part}": f"{part.lower()}.bias head d_head -> (head d_head)" for part in "QKV"},
+    "W_O": "o.weight head d_head d_model -> d_model (head d_head)",
+    "W_in": "in.weight d_model d_mlp -> d_mlp d_model",
+    "W_out": "out.weight d_mlp d_model -> d_model d_mlp",
+    "W_U": "weight d_model out -> out d_model",
+    "W_E": "weight dim d_model -> dim d_model",
+    "W_pos": "weight pos d_model -> pos d_model",
+    "w": "weight d_model -> d_model",
+    "b": "bias d_model -> d_model",
+    "b_U": "bias out -> out",
+    **{f"b_{part}": f"{part.lower()}.bias d -> d" for part in ("O", "in", "out")},
+}
+"""What a TransformerBridge calls each parameter, and its axes there and here."""
+
+
+def bridge_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Parameters under a TransformerBridge's names and with its shapes, in which a linear map is [out in].
+
+    >>> weights = {"blocks.0.attn.W_O": torch.zeros(2, 4, 8), "blocks.0.ln1.w": torch.zeros(8)}
+    >>> {name: list(tensor.shape) for name, tensor in bridge_weights(weights).items()}
+    {'blocks.0.attn.o.weight': [8, 8], 'blocks.0.ln1.weight': [8]}
+    """
+    converted = {}
+    for name, tensor in weights.items():
+        module, _, parameter = name.rpartition(".")
+        theirs, _, layout = LAYOUTS[parameter].partition(" ")
+        converted[f"{module}.{theirs}"] = rearrange(tensor, layout)
+    return converted
 
     def center_unembed(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """The weights as they are: the mean over the outputs that TransformerLens subtracts is the one output."""
@@ -45,12 +199,15 @@ class HookedPromptTransformer(HookedTransformer):
 
 @library_defaults()
 def hooked(source: str | Path | Checkpoint | Transformer, device: str = "cpu") -> HookedPromptTransformer:
-    """A checkpoint (or a model in memory) as a HookedTransformer that takes prompts.
+    """A checkpoint (or a model in memory) as a model of TransformerLens that takes prompts.
 
     `model(prompt)` is [batch pos 1]; at the token x_i it is the prediction of y_i (the compact model's
     `layout` says where the x tokens stand). `run_with_cache` and
     `run_with_hooks` work as in every TransformerLens notebook. Do not use the `_by_pos` sweeps of
     `transformer_lens.patching` on it: they take the number of positions from the last axis of the prompt.
+
+    With transformer-lens 3.x the model is a HookedTransformer, with 4.x a TransformerBridge. Activations have the same
+    names and values, and edits of them the same effects, but for `hook_result`, which 4.x does not compute.
 
     Raises:
         UserError: there is no such checkpoint.
@@ -63,31 +220,24 @@ def hooked(source: str | Path | Checkpoint | Transformer, device: str = "cpu") -
     if isinstance(source, str | Path):
         source = load(source, device)
     model = source.model if isinstance(source, Checkpoint) else source
-    with warnings.catch_warnings():  # this project pins the last series that has the class
-        warnings.filterwarnings("ignore", "HookedTransformer is deprecated", DeprecationWarning)
-        twin = HookedPromptTransformer(hooked_config(model.config, len(model.embed.W_E), device))
-    missing, unexpected = twin.load_state_dict(model.state_dict(), strict=False)
-    parameters = dict(twin.named_parameters())
-    if unexpected or any(name in parameters for name in missing):
-        raise RuntimeError(f"HookedTransformer has other parameters: {unexpected}, {missing}")
-    return twin.eval().requires_grad_(False)
+    return build_twin(model, device).eval().requires_grad_(False)
 
 
-def hooked_config(config: ModelConfig, n_coordinates: int, device: str) -> HookedTransformerConfig:
-    return HookedTransformerConfig(
-        n_layers=config.n_layers,
-        n_heads=config.n_heads,
-        d_model=config.d_model,
-        d_head=config.d_head,
-        d_mlp=4 * config.d_model,
-        n_ctx=config.n_ctx,
-        d_vocab=n_coordinates,
-        d_vocab_out=1,
-        act_fn="gelu_new",
-        eps=LN_EPS,
-        normalization_type="LN",
-        attention_dir="causal",
-        init_weights=False,
-        device=device,
-        dtype=torch.float32,
-    )
+def twin_config(model: Transformer) -> dict[str, Any]:
+    """The sizes and choices that both kinds of configuration take."""
+    config = model.config
+    return {
+        "n_layers": config.n_layers,
+        "n_heads": config.n_heads,
+        "d_model": config.d_model,
+        "d_head": config.d_head,
+        "d_mlp": 4 * config.d_model,
+        "n_ctx": config.n_ctx,
+        "d_vocab": len(model.embed.W_E),
+        "d_vocab_out": 1,
+        "act_fn": "gelu_new",
+        "eps": LN_EPS,
+        "normalization_type": "LN",
+        "attention_dir": "causal",
+        "init_weights": False,
+    }
