@@ -178,24 +178,6 @@ def bridge_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         converted[f"{module}.{theirs}"] = rearrange(tensor, layout)
     return converted
 
-    def center_unembed(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The weights as they are: the mean over the outputs that TransformerLens subtracts is the one output."""
-        return state_dict
-
-    def load_and_process_state_dict(
-        self,
-        state_dict: dict[str, Tensor],
-        fold_ln: bool = True,
-        center_writing_weights: bool = True,
-        center_unembed: bool = False,  # noqa: ARG002
-        fold_value_biases: bool = True,
-        refactor_factored_attn_matrices: bool = False,
-    ) -> None:
-        """As in TransformerLens, without `center_unembed`, which `process_weights_` asks for by default."""
-        super().load_and_process_state_dict(
-            state_dict, fold_ln, center_writing_weights, False, fold_value_biases, refactor_factored_attn_matrices
-        )
-
 
 @library_defaults()
 def hooked(source: str | Path | Checkpoint | Transformer, device: str = "cpu") -> HookedPromptTransformer:
