@@ -4,11 +4,14 @@ import sys
 from typing import NoReturn
 
 from interp.doctor.package_origin import PACKAGES, misplaced
+from interp.doctor.platforms import unsupported
 
 
 def main() -> NoReturn:
-    """Exit code 1 if another `training` or `analyses` would be imported; otherwise as `interp.cli.main` says."""
-    for problem in filter(None, map(misplaced, PACKAGES)):
+    """Exit code 1 on an unsupported platform or if another `training` or `analyses` would be imported; otherwise as
+    `interp.cli.main` says.
+    """
+    for problem in filter(None, (unsupported(), *map(misplaced, PACKAGES))):
         sys.exit(f"interp: {problem}")
     from interp.cli import main as run
 

@@ -5,7 +5,6 @@
 3. After success the record says what was done.
 """
 
-import fcntl
 import os
 import signal
 import socket
@@ -21,6 +20,7 @@ from interp.__main__ import main as interp
 from interp.cli import fail
 from training.common.atomic_files import open_own
 from training.common.errors import UserError
+from training.common.locks import lock_exclusively
 
 BUSY = 75  # the exit code where another process has the cell (a temporary failure, in sysexits.h)
 
@@ -35,11 +35,7 @@ def locked(path: Path) -> Iterator[int | None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = open_own(path)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield None
-    else:
-        yield handle
+        yield handle if lock_exclusively(handle) else None
     finally:
         os.close(handle)
 

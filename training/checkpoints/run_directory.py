@@ -1,6 +1,5 @@
 """May this run write into this directory? Nothing is ever overwritten without being asked to."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from training.checkpoints.checkpoint import CONFIG, WEIGHTS, read_config, read_resume, read_weights
 from training.common.errors import UserError
+from training.common.locks import lock_exclusively
 from training.config.config import RunConfig
 from training.config.parse import differences, to_dict
 
@@ -49,10 +49,8 @@ def locked(directory: Path) -> Iterator[None]:
     directory.mkdir(parents=True, exist_ok=True)
     handle = os.open(directory, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"--out {directory} is in use: another process trains in it") from None
+        if not lock_exclusively(handle):
+            raise UserError(f"--out {directory} is in use: another process trains in it")
         yield
     finally:
         os.close(handle)
