@@ -1,6 +1,6 @@
 """Opens models: locates attention heads by what they attend to, and tests what they cause.
 
-Open: `load` a run or a shipped checkpoint; `hooked` gives it as a HookedTransformer.
+Open: `load` a run or a shipped checkpoint; `hooked` gives it as a model of TransformerLens.
 Look: `score` heads, or see their `patterns` in a prompt.
 Remove: `ablate` sets of heads (`parse_heads`), one after another (`cumulative`) or in `pairs`; `pooled` over seeds.
 Patch: `patch` activations between `prompt_pairs`, or `path_effects`.
@@ -14,7 +14,10 @@ Every result has tables (pandas), `plot()`, `show()` for a terminal, and shows i
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+from interp.doctor.package_origin import DISTRIBUTION
 
 if TYPE_CHECKING:
     from interp.ablation.ablate import ablate
@@ -85,6 +88,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version(DISTRIBUTION)
     if name not in _HOMES:
         raise AttributeError(f"module 'interp' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)

@@ -11,13 +11,14 @@ from contextlib import suppress
 from importlib.metadata import entry_points
 from io import TextIOWrapper
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from typer.exceptions import TyperException
 
+import interp
 from training.common.errors import CheckError, UserError
-from training.common.terminal import one_line
+from training.common.terminal import echo, one_line
 
 GROUP = "interp.commands"
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it of a program whose reader has gone
@@ -31,7 +32,9 @@ def build() -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback()(add_options)
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: list(PANELS).index(entry.module.split(".")[0])):
         command, panel = entry.load(), PANELS[entry.module.split(".")[0]]
         if isinstance(command, typer.Typer):
@@ -39,6 +42,22 @@ def build() -> typer.Typer:
         else:
             app.command(entry.name, rich_help_panel=panel)(command)
     return app
+
+
+def print_version(is_asked_for: bool) -> bool:
+    if is_asked_for:
+        echo(f"interp {interp.__version__}")
+        raise typer.Exit
+    return is_asked_for
+
+
+Version = Annotated[
+    bool, typer.Option("--version", help="Print the version and exit.", callback=print_version, is_eager=True)
+]
+
+
+def add_options(version: Version = False) -> None:
+    """Options of `interp` itself."""
 
 
 def main() -> NoReturn:
