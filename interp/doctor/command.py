@@ -10,7 +10,7 @@ from training.common.terminal import echo
 if TYPE_CHECKING:
     from interp.doctor.installation import Finding
 
-TRIALS = {"devices": "check_torch", "zoo": "check_zoo", "HookedTransformer": "check_hooked"}
+TRIALS = {"devices": "check_torch", "zoo": "check_zoo", "TransformerLens": "check_hooked"}
 """Checks of interp.doctor.smoke_tests, each of which needs those before it."""
 
 

@@ -49,13 +49,14 @@ def error_on_linear(checkpoint: Checkpoint) -> float:
 
 
 def check_hooked() -> Finding:
-    """TransformerLens has the class that `interp.hooked` needs, and computes the same with it."""
+    """TransformerLens computes the same with what `interp.hooked` gives."""
     from interp.model.hooked_transformer import hooked  # seconds
 
     model = load(MODEL).model
-    apart = distance(model, hooked(model))
-    problem = f"HookedTransformer is {apart:.1e} away from {MODEL}: install the versions in constraints.txt"
-    return Finding("HookedTransformer", f"within {apart:.0e} of {MODEL}", None if apart < TOLERANCE else problem)
+    twin = hooked(model)
+    apart, kind = distance(model, twin), type(twin).__name__
+    problem = f"{kind} is {apart:.1e} away from {MODEL}: install the versions in constraints.txt"
+    return Finding("TransformerLens", f"{kind} within {apart:.0e} of {MODEL}", None if apart < TOLERANCE else problem)
 
 
 def distance(model: Transformer, twin: Callable[[Tensor], Float[Tensor, "batch pos 1"]]) -> float:

@@ -84,9 +84,8 @@ else:
         def forward(
             self,
             hidden_states: Float[Tensor, "batch pos d_model"],
-            attention_mask: None = None,
-            position_ids: Any = None,
-            pattern_fn: Callable[[Tensor], Tensor] = nn.Identity(),
+            *,
+            pattern_fn: Callable[[Tensor], Tensor],
             **_: Any,
         ) -> tuple[Float[Tensor, "batch pos d_model"], None]:
             q, k, v = (
@@ -194,7 +193,7 @@ def hooked(source: str | Path | Checkpoint | Transformer, device: str = "cpu") -
     Raises:
         UserError: there is no such checkpoint.
 
-    >>> import torch
+    >>> from training.config.config import ModelConfig
     >>> tiny = Transformer(ModelConfig(n_layers=1, n_heads=2, d_model=8, n_dims=3, n_ctx=6))
     >>> hooked(tiny)(torch.zeros(5, 6, 3)).shape
     torch.Size([5, 6, 1])

@@ -58,14 +58,14 @@ def test_a_healthy_installation_has_no_problems(tmp_path, monkeypatch, capfd):
     assert document["problems"] == []
     assert found["torch"] == f"{version('torch')} (>=2.6)"
     assert found["package training"] == str(ROOT / "training" / "__init__.py")
-    assert found["HookedTransformer"].endswith("of zoo:mixed-0")
+    assert found["TransformerLens"].endswith("of zoo:mixed-0")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_transformer_lens_without_the_class_is_named_with_the_command_that_mends_it(install, problems):
-    install("transformer_lens", "4.3.0")
+def test_a_transformer_lens_out_of_range_is_named_with_the_command_that_mends_it(install, problems):
+    install("transformer_lens", "5.0.0")
     assert problems() == [
-        'transformer-lens 4.3.0 is installed, <4,>=3.9 is needed: pip install "transformer-lens<4,>=3.9"'
+        'transformer-lens 5.0.0 is installed, <5,>=3.9 is needed: pip install "transformer-lens<5,>=3.9"'
     ]
 
 
