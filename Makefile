@@ -1,7 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: install demo test test-quick test-slow test-machines coverage mutants bench lint notebooks docs figures zoo study-runs lock clean
+.PHONY: install demo test test-quick test-slow test-machines test-oldest coverage mutants bench lint notebooks docs figures zoo study-runs lock clean
 
 # Modules are compiled once, when they are first imported, and not all of them at installation: most never are. So
 # compiled ones have to be kept, and `install` imports those that take seconds.
@@ -46,6 +46,10 @@ test-slow: install
 # The numerical tests, and the digits that commands print, as other processors, thread counts and loads give them.
 test-machines: install
 	$(BIN)/python tests/machines/run.py
+
+# The tests on the lowest declared version of every dependency; PYTHON=python3.13 takes another Python.
+test-oldest:
+	bash tests/machines/oldest.sh $(PYTHON)
 
 # Which lines and branches of the packages the tests reach, the emptiest files first. Without a test that coverage
 # itself upsets: it writes a file where a command may not.
