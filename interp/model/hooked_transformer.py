@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from einops import rearrange
@@ -21,7 +21,7 @@ from training.model.transformer import LN_EPS, Transformer
 SERIES = int(version("transformer-lens").split(".")[0])
 """The major version of transformer-lens that is installed."""
 
-if SERIES < 4:
+if TYPE_CHECKING or SERIES < 4:  # types are checked against 3.9, which `make install` takes
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
     class HookedPromptTransformer(HookedTransformer):
