@@ -21,6 +21,6 @@ EOF
 "$oldest/bin/uv" pip compile --quiet --constraint "$oldest/floors.txt" pyproject.toml --output-file "$oldest/resolved.txt"
 sed "s/^torch==.*/$torch/" "$oldest/floors.txt" > "$oldest/tested.txt"
 "$oldest/bin/python" -m pip install --quiet --no-compile -c "$oldest/tested.txt" -e . \
-    beartype hypothesis ipywidgets pytest pytest-xdist pyyaml
+    beartype hypothesis ipykernel ipywidgets pytest pytest-xdist pyyaml
 "$oldest/bin/python" -m pytest -m "not slow" -n auto -o filterwarnings= tests/training tests/interp tests/analyses \
     tests/truth tests/test_cli.py tests/test_publication.py
