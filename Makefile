@@ -45,11 +45,11 @@ test-slow: install
 
 # The numerical tests, and the digits that commands print, as other processors, thread counts and loads give them.
 test-machines: install
-	$(BIN)/python tests/machines/run.py
+	$(BIN)/python tests/other_machines/run.py
 
 # The tests on the lowest declared version of every dependency; PYTHON=python3.13 takes another Python.
 test-oldest:
-	bash tests/machines/oldest.sh $(PYTHON)
+	bash tests/other_machines/oldest.sh $(PYTHON)
 
 # Which lines and branches of the packages the tests reach, the emptiest files first. Without a test that coverage
 # itself upsets: it writes a file where a command may not.

@@ -56,32 +56,33 @@ def pooled(_: Path) -> object:
     return interp.pooled(models, ablations, [HEAD, HEAD], "0.1")
 
 
-FEW = {"n_prompts": 16}
 CALLS: dict[str, Callable[[Path], object]] = {
     "Transformer": lambda _: dict(Transformer(zoo().config.model).named_parameters()),
-    "ablate": lambda _: interp.ablate(zoo(), [HEAD], n_controls=3, **FEW),
-    "ablate optimal": lambda path: interp.ablate(small(path), [HEAD], modes=["optimal"], n_controls=1, **FEW),
-    "attribute": lambda _: interp.attribute(zoo(), **FEW),
-    "attribute_edges": lambda path: interp.attribute_edges(small(path), **FEW),
-    "circuits": lambda path: interp.circuits(small(path), n_random=2, sizes=(4, 8), **FEW),
-    "cumulative": lambda _: interp.cumulative(zoo(), [Head(0, 1), Head(1, 2)], modes=["mean"], n_orders=2, **FEW),
+    "ablate": lambda _: interp.ablate(zoo(), [HEAD], n_controls=3, n_prompts=16),
+    "ablate optimal": lambda path: interp.ablate(small(path), [HEAD], modes=["optimal"], n_controls=1, n_prompts=16),
+    "attribute": lambda _: interp.attribute(zoo(), n_prompts=16),
+    "attribute_edges": lambda path: interp.attribute_edges(small(path), n_prompts=16),
+    "circuits": lambda path: interp.circuits(small(path), n_random=2, sizes=(4, 8), n_prompts=16),
+    "cumulative": lambda _: interp.cumulative(
+        zoo(), [Head(0, 1), Head(1, 2)], modes=["mean"], n_orders=2, n_prompts=16
+    ),
     "decode_heads": lambda path: interp.decode_heads(
         small(path), protocol=replace(decoding.DEFAULT, n_prompts=16, n_fit=64)
     ),
     "error_curves": lambda _: evaluate.error_curves(zoo(), ["linear"], n_prompts=16, seed=0),
     "evaluation_prompts": prompts,
     "hooked": lambda _: dict(interp.hooked("zoo:linear-0").named_parameters()),
-    "lens": lambda _: interp.lens(zoo(), **FEW),
+    "lens": lambda _: interp.lens(zoo(), n_prompts=16),
     "load": lambda _: dict(zoo().model.named_parameters()),
-    "pairs": lambda _: interp.pairs(zoo(), [Head(0, 1), Head(1, 2)], modes=["mean"], **FEW),
+    "pairs": lambda _: interp.pairs(zoo(), (Head(0, 1), Head(1, 2)), modes=["mean"], n_prompts=16),
     "parse_heads": lambda _: interp.parse_heads("each", 2, 2),
-    "patch": lambda _: interp.patch(zoo(), **FEW),
-    "path_effects": lambda _: interp.path_effects(zoo(), [HEAD], parse_receivers("out", 3, 8), **FEW),
+    "patch": lambda _: interp.patch(zoo(), n_prompts=16),
+    "path_effects": lambda _: interp.path_effects(zoo(), [HEAD], parse_receivers("out", 3, 8), n_prompts=16),
     "patterns": lambda _: interp.patterns(zoo()),
     "pooled": pooled,
     "probe": lambda path: interp.probe(small(path), protocol=replace(probes.DEFAULT, n_prompts=16, n_fit=64)),
     "prompt_pairs": lambda path: interp.prompt_pairs(small(path).config, "linear", "function", n_prompts=8, seed=0),
-    "score": lambda _: interp.score(zoo(), **FEW),
+    "score": lambda _: interp.score(zoo(), n_prompts=16),
     "swap": lambda path: interp.swap(
         small(path), protocol=replace(probes.DEFAULT, n_prompts=16, n_fit=64), n_controls=2, n_compared=8
     ),

@@ -19,6 +19,7 @@ Effects, with S = `circuits.SPREAD` (the error of x_q mean(x_i y_i)) and mean or
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from circuits import (
@@ -206,7 +207,7 @@ def rotate_stream(model: Transformer, rng: torch.Generator) -> None:
             parameter.copy_(rotation.T @ parameter)
 
 
-def rotate_and_shuffle_heads(attention: torch.nn.Module, order: Tensor, rng: torch.Generator) -> None:
+def rotate_and_shuffle_heads(attention: Any, order: Tensor, rng: torch.Generator) -> None:
     d_head = attention.W_Q.shape[-1]
     of_keys, of_values = orthonormal(d_head, rng), orthonormal(d_head, rng)
     for name in ("W_Q", "W_K", "b_Q", "b_K", "W_V", "b_V", "W_O"):

@@ -266,7 +266,7 @@ def test_colours_are_those_of_the_other_figures():
     import seaborn as sns
     from matplotlib.colors import to_hex
 
-    from interp.display import figures as plots
+    from interp.display import axes as plots
 
     for stops, name in ((svg.SEQUENTIAL, "mako_r"), (svg.DIVERGING, "vlag")):
         palette = sns.color_palette(name, as_cmap=True)

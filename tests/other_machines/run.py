@@ -1,7 +1,7 @@
 """The numerical tests, and the digits that commands print, as other machines compute them.
 
-    python tests/machines/run.py                      # all settings: `make test-machines`
-    python tests/machines/run.py "four threads"       # some of them
+    python tests/other_machines/run.py                      # all settings: `make test-machines`
+    python tests/other_machines/run.py "four threads"       # some of them
 
 Every command has to print the same under all settings; tests/interp, tests/training and tests/truth have to pass under
 each: these hold the arithmetic. The other tests read, write, tabulate and draw what these packages compute.
