@@ -102,7 +102,7 @@ def differs_from_zero(
     >>> differs_from_zero(np.array([0.1, -0.2, -0.3, np.nan]), np.array([0.2, 0.1, -0.1, np.nan])).tolist()
     [True, False, True, False]
     """
-    return (np.asarray(ci_low) > 0) | (np.asarray(ci_high) < 0)
+    return np.asarray((np.asarray(ci_low) > 0) | (np.asarray(ci_high) < 0))
 
 
 @dataclass(frozen=True)
