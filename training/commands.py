@@ -290,14 +290,9 @@ def check_classes(classes: str | None, default: tuple[str, ...]) -> list[str]:
     Raises:
         UserError: unknown or repeated class.
     """
-    from training.tasks.function_classes import function_class
+    from training.tasks.function_classes import choose_classes
 
-    names = list(default) if classes is None else [name.strip() for name in classes.split(",")]
-    if len(set(names)) < len(names):
-        raise UserError(f"--classes {classes}: a class is named twice")
-    for name in names:
-        function_class(name)
-    return names
+    return choose_classes(classes, default)
 
 
 def check_device(device: str) -> str:

@@ -12,6 +12,7 @@ from training.common.errors import UserError
 DEFAULT_PROMPTS = 1024
 DEFAULT_CONTROLS = 200
 DEFAULT_NULL_PROMPTS = 256
+DEFAULT_ORDERS = 20
 
 
 def whole_number(at_least: int) -> Callable[[str | int], int]:

@@ -18,15 +18,16 @@ from jaxtyping import Float
 from interp.ablation.control_sets import MATCHES, Match, NullSets, matched_sets
 from interp.ablation.errors import Cell, ClassErrors, cells, failed_sets
 from interp.ablation.joint import joint_removals
-from interp.ablation.modes import DEFAULT_MODES, UNIFORM, Mode, mode
+from interp.ablation.modes import DEFAULT_MODES, Mode
+from interp.ablation.plan import Plan, plan
 from interp.ablation.reference_activations import reference_values
 from interp.ablation.runner import MEMORY, Protocol, measure
 from interp.ablation.size_classes import ATTENDS, VERDICTS, is_silent
 from interp.ablation.store import Store
 from interp.display.result import Axes, Result
-from interp.model.engine import check_site
 from interp.model.heads import MLP, Head, HeadSet, all_heads, show
-from interp.model.positions import check_points, parse_points, parse_tokens
+from interp.scores.head_choice import HeadChoice
+from interp.scores.score import selection_scores
 from interp.statistics.effects import (
     Effect,
     detectable_effect,
@@ -40,8 +41,7 @@ from training.common.library_defaults import library_defaults
 from training.common.output import records
 from training.common.table_rows import distinct, where
 from training.config.config import stream_seed
-from training.options import DEFAULT_NULL_PROMPTS
-from training.tasks.prompts import last_quarter
+from training.options import DEFAULT_CONTROLS, DEFAULT_NULL_PROMPTS, DEFAULT_PROMPTS
 
 Design = Literal["remove", "keep"]
 DESIGNS: Mapping[Design, str] = {"remove": "remove the set", "keep": "remove every head but the set"}
@@ -165,28 +165,29 @@ class Ablation(Result):
 @library_defaults()
 def ablate(
     checkpoint: Checkpoint,
-    sets: Sequence[HeadSet],
-    classes: Sequence[str] | None = None,
+    heads: HeadChoice,
+    classes: str | Sequence[str] | None = None,
     *,
-    modes: Sequence[str | Mode] = DEFAULT_MODES,
+    modes: str | Sequence[str | Mode] = DEFAULT_MODES,
     design: Design = "remove",
     site: str = "z",
     at: str = "all",
     points: str | None = None,
-    n_prompts: int = 1024,
+    n_prompts: int = DEFAULT_PROMPTS,
     n_null_prompts: int = DEFAULT_NULL_PROMPTS,
-    n_controls: int = 200,
+    n_controls: int = DEFAULT_CONTROLS,
     matches: Sequence[Match] = tuple(MATCHES),
     seed: int = 0,
     memory: int = MEMORY,
     store: Store | None = None,
     scores: Float[np.ndarray, "layer head"] | None = None,
 ) -> Ablation:
-    """Remove sets of components and judge the damage against random sets.
+    """Remove sets of components and compare the damage with that of random sets.
 
     Args:
         checkpoint: a loaded run (`interp.load`).
-        sets: the sets (`interp.parse_heads`); choose them on other prompts (stream `selection` of `score`).
+        heads: the sets: text such as `0.1`, `above:0.5` or `each` (`interp.model.heads.SYNTAX`), a `Head`, some heads,
+            or several sets. `top:K` and `above:SCORE` choose on other prompts (stream `selection`) than the test.
         classes: function classes; None takes those of the run.
         modes: what a removed component gives instead: names in `interp.ablation.modes.MODES`, or modes of your own; not
             used at the site `pattern`.
@@ -195,69 +196,123 @@ def ablate(
         at: the tokens at which components are removed, see `interp.model.positions.TOKENS`.
         points: the ranges of pairs over which the effect is measured, such as `0-3,12-15`; None is the last quarter.
         n_prompts: per class; the same ones for every condition.
-        n_null_prompts: on how many of them, the first ones, null sets are measured; a set under test is compared with
-            them by its effect on the same prompts. What prompts add to the spread of effects over sets is small.
-        n_controls: null sets per set and matching; all there are when there are no more.
-        matches: how null sets are matched, see `interp.ablation.control_sets.MATCHES`.
-        seed: of prompts, null sets and resampling.
+        n_null_prompts: on how many of them, the first ones, control sets are measured; a set under test is compared
+            with them by its effect on the same prompts. What prompts add to the spread of effects over sets is small.
+        n_controls: control sets per set and matching; all there are when there are no more.
+        matches: how control sets are matched, see `interp.ablation.control_sets.MATCHES`.
+        seed: of prompts, control sets and resampling.
         memory: bytes that activations may take.
-        store: keeps finished pieces, so that an interrupted sweep goes on (`interp.ablation.store.Store`).
+        store: keeps finished pieces, so that an interrupted run goes on (`interp.ablation.store.Store`).
         scores: retrospective scores on selection prompts; heads that attend (above `ATTENDS`) but cost nothing alone
-            are then removed together with other heads, too (`interp.ablation.joint`).
+            are then removed together with other heads, too (`interp.ablation.joint`). Computed where heads are text.
 
     Raises:
         CheckError: for every set, a removal did not act or acted where it should not; a set for which it is so is left
             out and named in `failed`.
-        UserError: unknown class, mode, site, tokens or range.
+        UserError: unknown heads, class, mode, site, tokens or range.
 
-    >>> from interp import load, parse_heads
-    >>> result = ablate(load("zoo:mixed-0"), parse_heads("0.0", 3, 8), ["linear"], n_prompts=64, n_controls=5)
+    >>> from interp import load
+    >>> result = ablate(load("zoo:mixed-0"), "0.0", "linear", n_prompts=64, n_controls=5)
     >>> list(result.table["mode"])
     ['zero', 'mean', 'resample']
     """
-    classes = list(classes or checkpoint.config.evaluated_classes)
-    chosen, protocol = plan(checkpoint, modes, site, at, points, n_prompts, seed, memory, store)
-    protocol = replace(protocol, n_null_prompts=n_null_prompts)
-    norms = output_norms(checkpoint, classes, seed)
-    rng = np.random.default_rng(stream_seed("null sets", seed))
-    nulls: dict[tuple[HeadSet, Match], NullSets] = {
-        (one, match): matched_sets(one, norms, match=match, n_sets=n_controls, rng=rng)
-        for one in sets
+    if isinstance(heads, str) and scores is None:
+        scores = selection_scores(checkpoint, n_prompts, seed)
+    planned = plan(
+        checkpoint,
+        heads,
+        classes,
+        modes=modes,
+        site=site,
+        at=at,
+        points=points,
+        n_prompts=n_prompts,
+        n_null_prompts=n_null_prompts,
+        seed=seed,
+        memory=memory,
+        store=store,
+        scores=scores,
+    )
+    return run(planned, design=design, n_controls=n_controls, matches=matches)
+
+
+def run(
+    planned: Plan,
+    *,
+    design: Design = "remove",
+    n_controls: int = DEFAULT_CONTROLS,
+    matches: Sequence[Match] = tuple(MATCHES),
+) -> Ablation:
+    """Carry out a plan; the arguments are those of `ablate`."""
+    checkpoint, classes, protocol = planned.checkpoint, planned.classes, planned.protocol
+    norms = output_norms(checkpoint, classes, protocol.seed)
+    rng = np.random.default_rng(stream_seed("null sets", protocol.seed))
+    controls: Nulls = {
+        (heads, match): matched_sets(heads, norms, match=match, n_sets=n_controls, rng=rng)
+        for heads in planned.sets
         for match in matches
     }
-    every_null = list(dict.fromkeys(null_set for null in nulls.values() for null_set in null.sets))
-    removed = {one: removed_by(one, design, checkpoint) for one in [*sets, *every_null]}
+    every_control = list(dict.fromkeys(control for drawn in controls.values() for control in drawn.sets))
+    removed = {heads: removed_by(heads, design, checkpoint) for heads in [*planned.sets, *every_control]}
     errors = measure(
-        checkpoint, classes, [removed[one] for one in sets], [removed[one] for one in every_null], chosen, protocol
+        checkpoint,
+        classes,
+        [removed[heads] for heads in planned.sets],
+        [removed[control] for control in every_control],
+        planned.modes,
+        protocol,
     )
-    failures = failed_sets(errors)
-    failed = {show(one): failures[removed[one]] for one in sets if removed[one] in failures}
-    sets = [one for one in sets if removed[one] not in failures]
-    if not sets:
-        raise CheckError(next(iter(failed.values())))
-    nulls = {
-        key: replace(null, sets=tuple(one for one in null.sets if removed[one] not in failures))
-        for key, null in nulls.items()
-    }
-    rows, null_rows, curves = [], [], []
-    for cell in cells(errors, protocol.ranges, seed):
-        new_rows, new_null_rows = judge(cell, sets, nulls, removed, design, n_tests=len(classes))
-        rows += new_rows
-        null_rows += new_null_rows
-    for name, of_class in errors.items():
-        curves += curve_rows(of_class, name, {show(one): removed[one] for one in sets})
-    add_holm(rows)
-    order = {show(heads): place for place, heads in enumerate(sets)}
-    table = pd.DataFrame(rows).sort_values("heads", key=lambda names: names.map(order), kind="stable")
-    columns = ["heads", "function_class", "mode", "points", "match", "control", "effect", "disjoint"]
-    null = pd.DataFrame(null_rows, columns=columns)
-    table = table.reset_index(drop=True)
+    sets, controls, failed = without_failures(planned.sets, controls, removed, failed_sets(errors))
+    table, null = effect_tables(errors, protocol, sets, controls, removed, design)
+    names = {show(heads): removed[heads] for heads in sets}
+    curves = [row for name, of_class in errors.items() for row in curve_rows(of_class, name, names)]
     lowest, joint = {}, pd.DataFrame()
-    if scores is not None and design == "remove":
-        lowest = {show(one): lowest_score(one, scores) for one in sets}
-        joint = joint_removals(checkpoint, classes, candidates(table, sets, lowest), scores, chosen, protocol)
+    if planned.scores is not None and design == "remove":
+        lowest = {show(heads): lowest_score(heads, planned.scores) for heads in sets}
+        silent = candidates(table, sets, lowest)
+        joint = joint_removals(checkpoint, classes, silent, planned.scores, planned.modes, protocol)
     about = checkpoint.name, checkpoint.step
     return Ablation(*about, table, null, pd.DataFrame(curves), protocol, design, errors, lowest, joint, failed)
+
+
+def without_failures(
+    sets: Sequence[HeadSet], controls: Nulls, removed: Mapping[HeadSet, HeadSet], failures: Mapping[HeadSet, str]
+) -> tuple[list[HeadSet], Nulls, dict[str, str]]:
+    """The sets and control sets whose self-checks passed, and by name the sets that are left out with the reason.
+
+    Raises:
+        CheckError: no set is left.
+    """
+    failed = {show(heads): failures[removed[heads]] for heads in sets if removed[heads] in failures}
+    passed = [heads for heads in sets if removed[heads] not in failures]
+    if not passed:
+        raise CheckError(next(iter(failed.values())))
+    kept = {
+        key: replace(drawn, sets=tuple(control for control in drawn.sets if removed[control] not in failures))
+        for key, drawn in controls.items()
+    }
+    return passed, kept, failed
+
+
+def effect_tables(
+    errors: Mapping[str, ClassErrors],
+    protocol: Protocol,
+    sets: Sequence[HeadSet],
+    controls: Nulls,
+    removed: Mapping[HeadSet, HeadSet],
+    design: Design,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tables `table` and `null` of an `Ablation`."""
+    rows, null_rows = [], []
+    for cell in cells(errors, protocol.ranges, protocol.seed):
+        new_rows, new_null_rows = judge(cell, sets, controls, removed, design, n_tests=len(errors))
+        rows += new_rows
+        null_rows += new_null_rows
+    add_holm(rows)
+    order = {show(heads): rank for rank, heads in enumerate(sets)}
+    table = pd.DataFrame(rows).sort_values("heads", key=lambda names: names.map(order), kind="stable")
+    columns = ["heads", "function_class", "mode", "points", "match", "control", "effect", "disjoint"]
+    return table.reset_index(drop=True), pd.DataFrame(null_rows, columns=columns)
 
 
 def lowest_score(heads: HeadSet, scores: Float[np.ndarray, "layer head"]) -> float:
@@ -269,31 +324,6 @@ def candidates(table: pd.DataFrame, sets: Sequence[HeadSet], scores: Mapping[str
     """The single heads that attend and whose removal alone costs nothing (`interp.ablation.size_classes.is_silent`)."""
     silent = [one for one in sets if len(one) == 1 and scores[show(one)] > ATTENDS]
     return [one for one in silent if is_silent(records(where(table, heads=show(one))))]
-
-
-def plan(
-    checkpoint: Checkpoint,
-    modes: Sequence[str | Mode],
-    site: str,
-    at: str,
-    points: str | None,
-    n_prompts: int,
-    seed: int,
-    memory: int = MEMORY,
-    store: Store | None = None,
-) -> tuple[list[Mode], Protocol]:
-    """Modes and protocol from what a user writes."""
-    config = checkpoint.config
-    n_points = config.data.n_points
-    tokens = parse_tokens(at, config.layout, n_points)
-    named = [last_quarter(n_points)] if points is None else parse_points(points)
-    ranges = tuple(check_points(one, n_points) for one in named)
-    protocol = Protocol(n_prompts, seed, ranges, check_site(site), tokens, memory, store)
-    chosen = [UNIFORM] if site == "pattern" else [mode(one) for one in modes]
-    names = [one.name for one in chosen]
-    if len(set(names)) < len(names):
-        raise UserError(f"--mode {','.join(names)}: {max(names, key=names.count)} is named twice")
-    return chosen, protocol
 
 
 def removed_by(heads: HeadSet, design: Design, checkpoint: Checkpoint) -> HeadSet:

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from interp.ablation.ablate import plan
 from interp.ablation.errors import Cell, cells
 from interp.ablation.modes import DEFAULT_MODES, Mode
 from interp.ablation.pairs import Rows, check_several
+from interp.ablation.plan import Plan, plan
 from interp.ablation.runner import MEMORY, Protocol, measure
 from interp.ablation.store import Store
 from interp.display.result import Result
@@ -19,6 +19,7 @@ from interp.statistics.effects import interval_of, permutation_p
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.library_defaults import library_defaults
 from training.config.config import stream_seed
+from training.options import DEFAULT_ORDERS, DEFAULT_PROMPTS
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,14 +51,14 @@ class CumulativeAblation(Result):
 def cumulative(
     checkpoint: Checkpoint,
     order: Sequence[Head],
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     *,
-    modes: Sequence[str | Mode] = DEFAULT_MODES,
+    modes: str | Sequence[str | Mode] = DEFAULT_MODES,
     site: str = "z",
     at: str = "all",
     points: str | None = None,
-    n_prompts: int = 1024,
-    n_orders: int = 20,
+    n_prompts: int = DEFAULT_PROMPTS,
+    n_orders: int = DEFAULT_ORDERS,
     seed: int = 0,
     memory: int = MEMORY,
     store: Store | None = None,
@@ -83,14 +84,31 @@ def cumulative(
         UserError: fewer than two heads, or an unknown name.
     """
     check_several("cumulative", order)
-    names = list(classes or checkpoint.config.evaluated_classes)
-    chosen, protocol = plan(checkpoint, modes, site, at, points, n_prompts, seed, memory, store)
+    planned = plan(
+        checkpoint,
+        order,
+        classes,
+        modes=modes,
+        site=site,
+        at=at,
+        points=points,
+        n_prompts=n_prompts,
+        seed=seed,
+        memory=memory,
+        store=store,
+    )
+    return run(planned, order, n_orders=n_orders)
+
+
+def run(planned: Plan, order: Sequence[Head], *, n_orders: int = DEFAULT_ORDERS) -> CumulativeAblation:
+    """Carry out a plan for the heads in this order; the arguments are those of `cumulative`."""
+    checkpoint, protocol, seed = planned.checkpoint, planned.protocol, planned.protocol.seed
     rng = np.random.default_rng(stream_seed("orders", seed))
     orders = [list(order)] + [[order[i] for i in rng.permutation(len(order))] for _ in range(n_orders)]
-    ladders = [[head_set(one[: k + 1]) for k in range(len(order))] for one in orders]
+    ladders = [[head_set(heads[: k + 1]) for k in range(len(order))] for heads in orders]
     everything = head_set(order)
     steps = [step for ladder in ladders for step in ladder]
-    errors = measure(checkpoint, names, [everything], steps, chosen, protocol)
+    errors = measure(checkpoint, planned.classes, [everything], steps, planned.modes, protocol)
     rows, areas = [], []
     for cell in cells(errors, protocol.ranges, seed):
         curves = np.array([cell.mean_effects(ladder) for ladder in ladders])

@@ -9,17 +9,19 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from interp.ablation.ablate import plan
 from interp.ablation.errors import Cell, cells
 from interp.ablation.modes import DEFAULT_MODES, Mode
+from interp.ablation.plan import Plan, plan
 from interp.ablation.runner import MEMORY, Protocol, measure
 from interp.ablation.store import Store
 from interp.display.result import Result
-from interp.model.heads import Head, HeadSet, head_set, show
+from interp.model.heads import Head, head_set, show
+from interp.scores.head_choice import HeadChoice
 from interp.statistics.effects import holm, interval_of
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
 from training.common.library_defaults import library_defaults
+from training.options import DEFAULT_PROMPTS
 
 Rows = list[dict[str, Any]]
 
@@ -59,14 +61,14 @@ class PairAblation(Result):
 @library_defaults()
 def pairs(
     checkpoint: Checkpoint,
-    heads: HeadSet,
-    classes: Sequence[str] | None = None,
+    heads: HeadChoice,
+    classes: str | Sequence[str] | None = None,
     *,
-    modes: Sequence[str | Mode] = DEFAULT_MODES,
+    modes: str | Sequence[str | Mode] = DEFAULT_MODES,
     site: str = "z",
     at: str = "all",
     points: str | None = None,
-    n_prompts: int = 1024,
+    n_prompts: int = DEFAULT_PROMPTS,
     seed: int = 0,
     memory: int = MEMORY,
     store: Store | None = None,
@@ -75,7 +77,7 @@ def pairs(
 
     Args:
         checkpoint: a loaded run.
-        heads: all pairs of these are tried.
+        heads: all pairs of these are tried; named as in `interp.ablate`.
         classes: function classes; None takes those of the run.
         modes: what removed heads give.
         site: of heads.
@@ -90,13 +92,32 @@ def pairs(
         CheckError: a removal did not act.
         UserError: fewer than two heads, or an unknown name.
     """
+    planned = plan(
+        checkpoint,
+        heads,
+        classes,
+        modes=modes,
+        site=site,
+        at=at,
+        points=points,
+        n_prompts=n_prompts,
+        seed=seed,
+        memory=memory,
+        store=store,
+    )
+    return run(planned)
+
+
+def run(planned: Plan) -> PairAblation:
+    """Carry out a plan for all pairs of its heads."""
+    heads, checkpoint, protocol = planned.heads, planned.checkpoint, planned.protocol
     check_several("pairs", heads)
-    names = list(classes or checkpoint.config.evaluated_classes)
-    chosen, protocol = plan(checkpoint, modes, site, at, points, n_prompts, seed, memory, store)
     both = [head_set(pair) for pair in combinations(heads, 2)]
-    errors = measure(checkpoint, names, [heads], [*((head,) for head in heads), *both], chosen, protocol)
+    errors = measure(
+        checkpoint, planned.classes, [heads], [*((head,) for head in heads), *both], planned.modes, protocol
+    )
     rows = []
-    for cell in cells(errors, protocol.ranges, seed):
+    for cell in cells(errors, protocol.ranges, protocol.seed):
         new_rows = [pair_row(cell, *pair) for pair in both]
         for row, p_value in zip(new_rows, holm([row["p_value"] for row in new_rows]), strict=True):
             row["p_holm"] = p_value

@@ -1,18 +1,17 @@
 """What `interp ablate` does with its options: one design on one or several checkpoints, printed, drawn and written."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
-from interp.ablation.ablate import Ablation, Design, ablate, plan, removed_by
-from interp.ablation.cumulative import CumulativeAblation, cumulative
-from interp.ablation.modes import mode as intervention
-from interp.ablation.pairs import PairAblation, check_several, pairs
+from interp.ablation import ablate, cumulative, pairs
+from interp.ablation.ablate import Ablation, Design, removed_by
+from interp.ablation.cumulative import CumulativeAblation
+from interp.ablation.pairs import PairAblation, check_several
+from interp.ablation.plan import Plan, plan
 from interp.ablation.pooled import pooled
 from interp.ablation.reference_activations import partner_prompts
 from interp.ablation.size_classes import VERDICTS
@@ -20,19 +19,15 @@ from interp.ablation.store import Store
 from interp.ablation.tables import pooled_table
 from interp.ablation.verdict import pooled_verdict
 from interp.display.result import Axes
-from interp.model.heads import MLP, Head, HeadSet, head_set, parse_heads, show
+from interp.model.heads import MLP, show
 from interp.scores.score import selection_scores
 from interp.statistics.seeds import independent_seeds
 from training import options
 from training.checkpoints.checkpoint import Checkpoint
 from training.checkpoints.name_patterns import load_all
-from training.commands import check_classes
 from training.common import output
 from training.common.errors import UserError, refuse_failures
 from training.common.terminal import echo
-from training.config.config import RunConfig
-
-ORDERS = 20
 
 Result = Ablation | CumulativeAblation | PairAblation
 
@@ -58,121 +53,102 @@ class Request:
 
     @property
     def n_controls(self) -> int:
-        default = ORDERS if self.design == "cumulative" else options.DEFAULT_CONTROLS
+        default = options.DEFAULT_ORDERS if self.design == "cumulative" else options.DEFAULT_CONTROLS
         return default if self.controls is None else self.controls
-
-
-@dataclass(frozen=True)
-class Subject:
-    """One checkpoint with the sets that the request names in it.
-
-    Attributes:
-        checkpoint: the model.
-        names: function classes to test on.
-        sets: what to remove or keep.
-        scores: mean retrospective scores on the selection prompts.
-    """
-
-    checkpoint: Checkpoint
-    names: list[str]
-    sets: list[HeadSet]
-    scores: Float[np.ndarray, "layer head"]
-
-    @property
-    def by_score(self) -> list[Head]:
-        """The heads of all sets, the highest score first."""
-        return sorted({head for one in self.sets for head in one}, key=lambda head: (-self.scores[head], head))
 
 
 def run(request: Request, *, json: bool, out: Path | None) -> None:
     """Carry the request out and show what came of it."""
     checkpoints = load_all(request.ckpts, request.device)
-    subjects = [subject(request, checkpoint) for checkpoint in checkpoints]
-    store = Store(output.prepare_directory(out)) if out else None
-    places = [output.prepare_directory(one) for one in directories(checkpoints, out)] if out else []
-    results = [carry_out(request, one, store) for one in subjects]
-    several = None
-    if len(subjects) > 1 and all(isinstance(one, Ablation) for one in results):
-        if any(len(one.sets) != 1 for one in subjects):
-            echo("interp: effects are pooled over checkpoints for single sets only", err=True)
-        else:
-            ablations = cast(list[Ablation], results)
-            several = pooled(checkpoints, ablations, [one.sets[0] for one in subjects], request.heads)
+    plans = [plan_for(request, checkpoint) for checkpoint in checkpoints]
     if out:
-        write(subjects, results, several, places, out)
+        store = Store(output.prepare_directory(out))
+        plans = [replace(planned, protocol=replace(planned.protocol, store=store)) for planned in plans]
+    places = [output.prepare_directory(directory) for directory in directories(checkpoints, out)] if out else []
+    results = [carry_out(request, planned) for planned in plans]
+    several = pool(request, plans, results)
+    if out:
+        write(plans, results, several, places, out)
     if json:
-        output.print_json(document(request, subjects, results, several))
+        output.print_json(document(request, plans, results, several))
     else:
         for result in results:
             show_result(result)
         if several is not None:
-            output.print_table(*pooled_table(several, f"{request.heads} in {len(subjects)} models"))
+            output.print_table(*pooled_table(several, f"{request.heads} in {len(plans)} models"))
             echo(pooled_verdict(several))
     refuse_failures(failure for result in results if isinstance(result, Ablation) for failure in result.failures)
 
 
-def subject(request: Request, checkpoint: Checkpoint) -> Subject:
-    names = check_classes(request.classes, checkpoint.config.evaluated_classes)
-    seed, n_prompts = request.seed, request.prompts
-    plan(checkpoint, request.modes, request.site, request.at, request.points, n_prompts, seed)  # refuses early
-    scores = selection_scores(checkpoint, n_prompts, seed)
-    sets = parse_heads(request.heads, *scores.shape, scores=scores.tolist)
-    check_design(request.design, sets, checkpoint)
-    check_partners(checkpoint.config, names, request.modes)
-    return Subject(checkpoint, names, sets, scores)
+def plan_for(request: Request, checkpoint: Checkpoint) -> Plan:
+    """The plan for one checkpoint; refuses before anything is written what cannot be done."""
+    planned = plan(
+        checkpoint,
+        request.heads,
+        request.classes,
+        modes=request.modes,
+        site=request.site,
+        at=request.at,
+        points=request.points,
+        n_prompts=request.prompts,
+        n_null_prompts=request.null_prompts,
+        seed=request.seed,
+        memory=request.memory,
+        scores=selection_scores(checkpoint, request.prompts, request.seed),
+    )
+    check_design(request.design, planned)
+    check_partners(planned)
+    return planned
 
 
-def check_design(design: str, sets: Sequence[HeadSet], checkpoint: Checkpoint) -> None:
-    """Refuse before anything is computed what a design cannot do with these sets.
+def check_design(design: str, planned: Plan) -> None:
+    """Refuse what a design cannot do with these sets.
 
     Raises:
         UserError: too few heads, or an MLP where only heads will do.
     """
-    everything = head_set(head for one in sets for head in one)
     if design in ("cumulative", "pairs"):
-        check_several(design, everything)
-    if design == "cumulative" and any(head.number == MLP for head in everything):
+        check_several(design, planned.heads)
+    if design == "cumulative" and any(head.number == MLP for head in planned.heads):
         raise UserError("--design cumulative removes in the order of score, which MLPs do not have: name heads only")
     if design == "keep":
-        for one in sets:
-            removed_by(one, design, checkpoint)
+        for heads in planned.sets:
+            removed_by(heads, design, planned.checkpoint)
 
 
-def check_partners(config: RunConfig, names: Sequence[str], modes: Sequence[str]) -> None:
-    """Refuse before anything is computed what `interp.ablation.reference_activations` has no prompts for.
+def check_partners(planned: Plan) -> None:
+    """Refuse modes whose partner prompts this run cannot make.
 
     Raises:
         UserError: a mode needs another function class and there is none.
     """
-    for mode in map(intervention, modes):
+    for mode in planned.modes:
         if mode.partner is not None and mode.partner != "noise":
-            for name in names:
-                partner_prompts(config, name, mode.partner, n_prompts=1, seed=0)
+            for function_class in planned.classes:
+                partner_prompts(planned.checkpoint.config, function_class, mode.partner, n_prompts=1, seed=0)
 
 
-def carry_out(request: Request, one: Subject, store: Store | None) -> Result:
-    common: dict[str, Any] = {
-        "modes": request.modes,
-        "site": request.site,
-        "at": request.at,
-        "points": request.points,
-        "n_prompts": request.prompts,
-        "seed": request.seed,
-        "memory": request.memory,
-        "store": store,
-    }
-    everything = tuple(sorted({head for heads in one.sets for head in heads}))
+def carry_out(request: Request, planned: Plan) -> Result:
+    """Run the design that was asked for."""
     if request.design == "cumulative":
-        return cumulative(one.checkpoint, one.by_score, one.names, n_orders=request.n_controls, **common)
+        assert planned.scores is not None
+        scores = planned.scores
+        by_score = sorted(planned.heads, key=lambda head: (-scores[head], head))
+        return cumulative.run(planned, by_score, n_orders=request.n_controls)
     if request.design == "pairs":
-        return pairs(one.checkpoint, everything, one.names, **common)
-    design = cast(Design, request.design)
-    own: dict[str, Any] = {
-        "n_controls": request.n_controls,
-        "n_null_prompts": request.null_prompts,
-        "scores": one.scores,
-    }
-    return ablate(one.checkpoint, one.sets, one.names, design=design, **own, **common)
+        return pairs.run(planned)
+    return ablate.run(planned, design=cast(Design, request.design), n_controls=request.n_controls)
+
+
+def pool(request: Request, plans: Sequence[Plan], results: Sequence[Result]) -> pd.DataFrame | None:
+    """The ablations of several models together, where each is of a single set."""
+    ablations = [result for result in results if isinstance(result, Ablation)]
+    if len(plans) == 1 or len(ablations) < len(results):
+        return None
+    if any(len(planned.sets) != 1 for planned in plans):
+        echo("interp: effects are pooled over checkpoints for single sets only", err=True)
+        return None
+    return pooled([planned.checkpoint for planned in plans], ablations, [p.sets[0] for p in plans], request.heads)
 
 
 def directories(checkpoints: Sequence[Checkpoint], out: Path) -> list[Path]:
@@ -183,7 +159,7 @@ def directories(checkpoints: Sequence[Checkpoint], out: Path) -> list[Path]:
 
 
 def write(
-    subjects: Sequence[Subject],
+    plans: Sequence[Plan],
     results: Sequence[Result],
     several: pd.DataFrame | None,
     places: Sequence[Path],
@@ -192,42 +168,42 @@ def write(
     """Tables and figures of each checkpoint in its place, and those of all together."""
     from interp.display.axes import save_figure
 
-    for one, result, directory in zip(subjects, results, places, strict=True):
+    for planned, result, directory in zip(plans, results, places, strict=True):
         result.write(directory)
-        for figure, axes in figures(one, result):
+        for figure, axes in figures(planned, result):
             save_figure(axes, directory / figure)
     if several is not None:
         output.write_table(several, out / "pooled.csv")
 
 
-def figures(one: Subject, result: Result) -> list[tuple[str, list[Axes]]]:
+def figures(planned: Plan, result: Result) -> list[tuple[str, list[Axes]]]:
     """File names and matplotlib axes."""
     if isinstance(result, CumulativeAblation):
         return [("cumulative.png", result.plot())]
     if isinstance(result, PairAblation):
         return [("pairs.png", result.plot())]
-    if len(one.sets) == 1 or len(one.sets) > VERDICTS:
-        return [("ablation.png" if len(one.sets) == 1 else "effects.png", result.plot())]
-    names = output.file_names([show(heads) for heads in one.sets])
-    return [(f"ablation_{name}.png", result.plot(show(heads))) for name, heads in zip(names, one.sets, strict=True)]
+    if len(planned.sets) == 1 or len(planned.sets) > VERDICTS:
+        return [("ablation.png" if len(planned.sets) == 1 else "effects.png", result.plot())]
+    names = output.file_names([show(heads) for heads in planned.sets])
+    return [(f"ablation_{name}.png", result.plot(show(heads))) for name, heads in zip(names, planned.sets, strict=True)]
 
 
 def document(
-    request: Request, subjects: Sequence[Subject], results: Sequence[Result], several: pd.DataFrame | None
+    request: Request, plans: Sequence[Plan], results: Sequence[Result], several: pd.DataFrame | None
 ) -> dict[str, Any]:
     """What `--json` prints."""
-    first = subjects[0]
+    first = plans[0]
     tables = []
-    for one, result in zip(subjects, results, strict=True):
-        tables += [{"checkpoint": one.checkpoint.name, **row} for row in output.records(result.table)]
+    for planned, result in zip(plans, results, strict=True):
+        tables += [{"checkpoint": planned.checkpoint.name, **row} for row in output.records(result.table)]
     about = {
         "checkpoint": first.checkpoint.name,
         "step": first.checkpoint.step,
         "checkpoints": [
-            {"checkpoint": one.checkpoint.name, "step": one.checkpoint.step, "heads": [show(s) for s in one.sets]}
-            for one in subjects
+            {"checkpoint": p.checkpoint.name, "step": p.checkpoint.step, "heads": [show(heads) for heads in p.sets]}
+            for p in plans
         ],
-        "n_seeds": len(independent_seeds([one.checkpoint for one in subjects])),
+        "n_seeds": len(independent_seeds([planned.checkpoint for planned in plans])),
         "seed": request.seed,
         "prompts": request.prompts,
         "null_prompts": min(request.null_prompts, request.prompts),
@@ -237,7 +213,7 @@ def document(
         "at": request.at,
         "selection_stream": "selection",
         "test_stream": "test",
-        "heads": [show(one) for one in first.sets],
+        "heads": [show(heads) for heads in first.sets],
         "results": tables,
     }
     if isinstance(results[0], Ablation):

@@ -33,6 +33,7 @@ from training.common.library_defaults import library_defaults
 from training.common.output import Table
 from training.common.progress import progress_bar
 from training.config.config import stream_seed
+from training.tasks.function_classes import choose_classes
 
 MEMORY = 2**28  # bytes of activations and gradients that a worker holds
 CHUNK = 64  # prompts: more of them fall out of the caches
@@ -95,7 +96,7 @@ class Attribution(Result):
 @library_defaults()
 def attribute(
     checkpoint: Checkpoint,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     *,
     site: str = "z",
     methods: Sequence[str] = (EXACT,),
@@ -133,7 +134,7 @@ def attribute(
     >>> bool(found.receipts["spearman"][0] > 0.5)
     True
     """
-    names = list(classes or checkpoint.config.evaluated_classes)
+    names = choose_classes(classes, checkpoint.config.evaluated_classes)
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
     target = plan_nodes(checkpoint, names, question, site=site, at=at, methods=methods, n_steps=n_steps)
     return measured(checkpoint, names, target, methods, question, n_receipt, site)
@@ -142,7 +143,7 @@ def attribute(
 @library_defaults()
 def attribute_edges(
     checkpoint: Checkpoint,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     *,
     methods: Sequence[str] = (EXACT,),
     corrupt: str = "function",
@@ -176,7 +177,7 @@ def attribute_edges(
     >>> len(found.table)
     802
     """
-    names = list(classes or checkpoint.config.evaluated_classes)
+    names = choose_classes(classes, checkpoint.config.evaluated_classes)
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
     target = plan_edges(checkpoint, names, question, methods=methods, n_steps=n_steps)
     return measured(checkpoint, names, target, methods, question, n_receipt, "edges")

@@ -40,6 +40,7 @@ from training.common.output import records
 from training.common.progress import progress_bar
 from training.config.config import stream_seed
 from training.model.transformer import Transformer
+from training.tasks.function_classes import choose_classes
 
 SIZES = (5, 10, 20, 50, 100, 200, 400)
 SAME = 1e-4
@@ -130,7 +131,7 @@ class Circuits(Result):
 @library_defaults()
 def circuits(
     checkpoint: Checkpoint,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     *,
     sizes: Sequence[int] = SIZES,
     method: str = EXACT,
@@ -169,7 +170,7 @@ def circuits(
     >>> bool(found.curve["faithfulness"][0] > 0.3)
     True
     """
-    names = list(classes or checkpoint.config.evaluated_classes)
+    names = choose_classes(classes, checkpoint.config.evaluated_classes)
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
     target = plan_edges(checkpoint, names, question, methods=[method], n_steps=n_steps)
     check_asked(sizes, faithful, int(target.graph.allowed.sum()))

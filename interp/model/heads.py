@@ -124,7 +124,7 @@ def parse_head(name: str, text: str) -> Head:
 
 
 def check_head(head: Head, text: str, n_layers: int, n_heads: int) -> None:
-    if head.layer >= n_layers or head.number >= n_heads:
+    if not 0 <= head.layer < n_layers or not MLP <= head.number < n_heads:
         raise UserError(
             f"--heads {text}: there is no head {head}; "
             f"this model has layers 0-{n_layers - 1} with heads 0-{n_heads - 1}"

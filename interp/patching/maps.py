@@ -31,6 +31,7 @@ from training.common.output import records
 from training.common.progress import progress_bar
 from training.config.config import RunConfig, stream_seed
 from training.model.transformer import Transformer
+from training.tasks.function_classes import choose_classes
 from training.tasks.prompts import Layout
 
 ALIKE = 0.5
@@ -100,7 +101,7 @@ class PatchMap(Result):
 @library_defaults()
 def patch(
     checkpoint: Checkpoint,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     *,
     site: str = "z",
     corrupt: str = "function",
@@ -134,7 +135,7 @@ def patch(
     >>> found.table["effect"].round(3).tolist()[-1]
     1.0
     """
-    names = list(classes or checkpoint.config.evaluated_classes)
+    names = choose_classes(classes, checkpoint.config.evaluated_classes)
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
     places = plan(checkpoint, names, question, site=site, heads=heads, at=at)
     variants = [place.variant for place in places]

@@ -34,6 +34,7 @@ from training.common.library_defaults import library_defaults
 from training.common.progress import progress_bar
 from training.config.config import stream_seed
 from training.model.transformer import EVERY, Sites, Transformer, project
+from training.tasks.function_classes import choose_classes
 
 ALL = "all"
 """The receiver of the senders' whole effect: everything that reads them."""
@@ -71,7 +72,7 @@ def path_effects(
     checkpoint: Checkpoint,
     senders: Sequence[HeadSet],
     receivers: Sequence[tuple[Receiver, ...]],
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     *,
     corrupt: str = "prompt",
     direction: str = "noise",
@@ -96,7 +97,7 @@ def path_effects(
         CheckError: a patch did not act, or acted where it should not.
         UserError: an unknown name, or no receiver reads any of the senders.
     """
-    names = list(classes or checkpoint.config.evaluated_classes)
+    names = choose_classes(classes, checkpoint.config.evaluated_classes)
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
     bundles = bundles_of(senders, receivers)
     jobs = [job for bundle in bundles for job in bundle.jobs]

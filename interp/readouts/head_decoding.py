@@ -31,6 +31,7 @@ from training.common.progress import progress_bar
 from training.config.config import stream_seed
 from training.evaluation.evaluate import evaluation_prompts
 from training.model.transformer import Attention, Transformer
+from training.tasks.function_classes import choose_classes
 from training.tasks.prompts import Prompts
 
 N_PERMUTATIONS = 9999
@@ -64,7 +65,7 @@ class HeadDecoding(Result):
 @library_defaults()
 def decode_heads(
     checkpoint: Checkpoint,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     *,
     protocol: Protocol = DEFAULT,
 ) -> HeadDecoding:
@@ -87,7 +88,7 @@ def decode_heads(
     check_enough(protocol.n_prompts)
     check_enough(protocol.n_fit, "--fit-prompts")
     tables, agreements = [], []
-    for name in progress_bar(list(classes or checkpoint.config.evaluated_classes), desc="heads", unit="class"):
+    for name in progress_bar(choose_classes(classes, checkpoint.config.evaluated_classes), desc="heads", unit="class"):
         table = decode_class(checkpoint, name, protocol)
         rng = np.random.default_rng(stream_seed("heads", protocol.seed, name))
         rho, p_value = rank_agreement(table["value"].to_numpy(), table["score"].to_numpy(), rng)

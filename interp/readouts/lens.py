@@ -38,7 +38,7 @@ from training.config.config import RunConfig, stream_seed
 from training.evaluation.evaluate import evaluation_prompts, predictions
 from training.model.transformer import LN_EPS, Transformer
 from training.tasks.baselines.plain import best_ridge, gradient_descent, least_squares
-from training.tasks.function_classes import function_class
+from training.tasks.function_classes import choose_classes, function_class
 from training.tasks.prompts import Prompts, last_quarter
 
 KINDS = ("plain", "tuned")
@@ -81,7 +81,7 @@ class Lens(Result):
 @library_defaults()
 def lens(
     checkpoint: Checkpoint,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     *,
     steps: Sequence[int] = STEPS,
     token: Token = "x",
@@ -109,7 +109,7 @@ def lens(
     check_enough(n_prompts)
     config = checkpoint.config
     tables, depths = [], []
-    for name in progress_bar(list(classes or config.evaluated_classes), desc="lens", unit="class"):
+    for name in progress_bar(choose_classes(classes, config.evaluated_classes), desc="lens", unit="class"):
         measured = measure(checkpoint, name, steps, token, n_prompts, seed)
         table, depth = summarise(measured, config.data.n_points, seed)
         tables.append(table)

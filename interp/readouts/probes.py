@@ -38,6 +38,7 @@ from training.config.config import RunConfig, stream_seed
 from training.evaluation.evaluate import evaluation_functions
 from training.model.transformer import Edit, Transformer
 from training.sampling import Sampled
+from training.tasks.function_classes import choose_classes
 
 DEFAULT_FIT_PROMPTS = 2048
 
@@ -126,7 +127,7 @@ class Probes(Result):
 @library_defaults()
 def probe(
     checkpoint: Checkpoint,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     *,
     targets: Sequence[str] | None = None,
     protocol: Protocol = DEFAULT,
@@ -150,7 +151,7 @@ def probe(
     (7, True)
     """
     config = checkpoint.config
-    wanted = list(classes or config.evaluated_classes)
+    wanted = choose_classes(classes, config.evaluated_classes)
     found = check_targets(targets, wanted, config.evaluated_classes, protocol.tokens)
     check_enough(protocol.n_prompts)
     check_enough(protocol.n_fit, "--fit-prompts")

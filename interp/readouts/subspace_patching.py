@@ -53,6 +53,7 @@ from training.common.progress import progress_bar
 from training.config.config import stream_seed
 from training.evaluation.evaluate import evaluation_functions, predictions
 from training.model.transformer import Transformer
+from training.tasks.function_classes import choose_classes
 
 RANK_TOLERANCE = 1e-6
 """Directions that are this much smaller than the largest are rounding."""
@@ -94,7 +95,7 @@ class Swaps(Result):
 @library_defaults()
 def swap(
     checkpoint: Checkpoint,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     *,
     targets: Sequence[str] | None = None,
     protocol: Protocol = DEFAULT,
@@ -122,7 +123,7 @@ def swap(
     (['0.post', '1.post', '2.post'], True)
     """
     config = checkpoint.config
-    names = list(classes or config.evaluated_classes)
+    names = choose_classes(classes, config.evaluated_classes)
     found = check_targets(targets, names, config.evaluated_classes, protocol.tokens)
     examples = max(place.examples for place in protocol.places(config.data.n_points))
     arms: list[tuple[str, str, Token, list[str]]] = [

@@ -30,6 +30,7 @@ from training.common.progress import progress_bar
 from training.config.config import RunConfig, stream_seed
 from training.evaluation.evaluate import CHUNK, evaluation_prompts
 from training.model.transformer import Transformer
+from training.tasks.function_classes import choose_classes
 from training.tasks.prompts import Prompts
 from training.tasks.shifts import SHIFTS
 from training.tasks.shifts import shift as shift_called
@@ -130,7 +131,7 @@ class HeadScores(Result):
 
 def score(
     checkpoint: Checkpoint,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     *,
     kind: str | ScoreKind = "retrospective",
     by: str = "pattern",
@@ -183,7 +184,7 @@ def score(
 @library_defaults()
 def score_all(
     checkpoint: Checkpoint,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     *,
     measures: Sequence[Measure] | None = None,
     by: str = "pattern",
@@ -216,7 +217,7 @@ def score_all(
     ['retrospective', 'paper']
     """
     config = checkpoint.config
-    names = list(classes or config.evaluated_classes)
+    names = choose_classes(classes, config.evaluated_classes)
     measures = measures_of(["all"]) if measures is None else measures
     check_scores(config, names, measures, by=by, inputs=inputs, shift=shift)
     means, lows, highs, chances = {}, {}, {}, {}

@@ -35,7 +35,7 @@ ROW = {
     "size_n_controls": 0,
     "size_p_value": math.nan,
 }
-NULL = "39 layer-matched sets cost 0.01 on average and 0.02 at most (p = 0.025, after Holm 0.05)"
+NULL = "39 layer-matched sets cost 0.01 on average and 0.02 at most (p <= 0.025, after Holm <= 0.05 (39 draws))"
 FEW = "p cannot be smaller than 0.125; several seeds, pooled (--ckpt 'NAME-*'), allow a smaller p); "
 ALONE = "no other replacement was tried"
 
@@ -133,12 +133,12 @@ def test_nothing_is_measured_where_the_context_is_not_used():
         ({"n_controls": 1, "n_disjoint": 1}, "; 1 layer-matched set cost 0.01"),
         ({"n_controls": 2, "n_disjoint": 2, "exact": True}, "; all 2 layer-matched sets cost 0.01"),
         ({"n_disjoint": 3}, "sets, of which the 3 without any of these heads cost 0.01 on average and 0.02 at most (p"),
-        ({"n_disjoint": 0}, "; compared with 39 layer-matched sets, all of which share a head with it (p = 0.025"),
-        ({"smallest_p": 0.05}, "after Holm 0.05); "),
-        ({"smallest_p": 0.125}, f"after Holm 0.05; with only 39 control sets {FEW}"),
-        ({"smallest_p": 0.125, "p_holm": 0.3}, f"after Holm 0.3; with only 39 control sets {FEW}"),
-        ({"p_holm": 0.051}, "after Holm 0.051; an effect of 0.15 would have been detected); "),
-        ({"p_holm": 0.051, "detectable": math.inf}, "after Holm 0.051); "),
+        ({"n_disjoint": 0}, "; compared with 39 layer-matched sets, all of which share a head with it (p <= 0.025"),
+        ({"smallest_p": 0.05}, "after Holm <= 0.05 (39 draws)); "),
+        ({"smallest_p": 0.125}, f"after Holm <= 0.05 (39 draws); with only 39 control sets {FEW}"),
+        ({"smallest_p": 0.125, "p_holm": 0.3}, f"after Holm <= 0.3 (39 draws); with only 39 control sets {FEW}"),
+        ({"p_holm": 0.051}, "after Holm <= 0.051 (39 draws); an effect of 0.15 would have been detected); "),
+        ({"p_holm": 0.051, "detectable": math.inf}, "after Holm <= 0.051 (39 draws)); "),
         ({"p_value": 0.123456, "p_holm": 0.0456789}, "(p = 0.123, after Holm 0.0457); "),
     ],
 )
@@ -260,7 +260,7 @@ def test_a_removal_that_helps_is_named_with_the_two_sided_test():
     row = effect(-0.73, -0.8, -0.7) | {"smallest_p": 0.01}
     assert say(row, {"mode": "zero"} | row) == [
         "Removing 0.1 helps on linear: the error falls by 0.73 [0.70, 0.80] of the in-context gain (mean ablation); "
-        "39 layer-matched sets cost 0.01 on average and -0.01 at least (two-sided p = 0.05, after Holm 0.1); the "
+        "39 layer-matched sets cost 0.01 on average and -0.01 at least (two-sided p <= 0.05, after Holm <= 0.1 (39 draws)); the "
         "replacements agree (mean -0.73, zero -0.73); its direct effect has the opposite sign (0.21 [0.15, 0.25])."
     ]
     few = say(row | {"smallest_p": 0.03})[0]
@@ -274,7 +274,7 @@ def test_a_note_says_why_nothing_changes():
 
 def test_a_set_that_is_kept_is_told_by_what_is_left():
     rows = [
-        {"p_value": 0.0123456},
+        {"p_value": 0.123456},
         {"function_class": "cubic", "n_controls": 0},
         {"function_class": "quadratic", "effect": math.nan},
         {"heads": "2.3"},
@@ -282,7 +282,7 @@ def test_a_set_that_is_kept_is_told_by_what_is_left():
     first, second = keep_verdict(pd.DataFrame([ROW | row for row in rows]))
     assert first == (
         "With no head but 0.1 0.80 of the in-context gain on linear is left (mean ablation of all others costs "
-        "0.20 [0.10, 0.30]); p = 0.0123 that any of 39 layer-matched sets does as well. "
+        "0.20 [0.10, 0.30]); p = 0.123 against 39 layer-matched control sets. "
         "With no head but 0.1 0.80 of the in-context gain on cubic is left (mean ablation of all others costs "
         "0.20 [0.10, 0.30]). "
         "The intact model makes no use of the context on quadratic."

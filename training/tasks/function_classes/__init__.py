@@ -5,6 +5,9 @@ To add one: write a `FunctionClass` in one of the files here or in a new one, na
 all by simulation. In a notebook the entry in `FAMILIES` is enough (notebooks/concepts/extending.md).
 """
 
+from collections.abc import Sequence
+
+from training.common.errors import UserError
 from training.tasks.function_classes.base import Baseline, FunctionClass, FunctionOfX, WeightKind
 from training.tasks.function_classes.boolean import Conjunction, SparseParity
 from training.tasks.function_classes.hermite import Hermite
@@ -14,7 +17,7 @@ from training.tasks.function_classes.quadratic import CoordinatewiseQuadratic, G
 from training.tasks.function_classes.sequences import AssociativeRecall, MarkovChain, Prototypes
 from training.tasks.registry import from_registry
 
-__all__ = ["FAMILIES", "Baseline", "FunctionClass", "FunctionOfX", "WeightKind", "function_class"]
+__all__ = ["FAMILIES", "Baseline", "FunctionClass", "FunctionOfX", "WeightKind", "choose_classes", "function_class"]
 
 FAMILIES: dict[str, type[FunctionClass] | FunctionClass] = {
     "linear": Hermite(1),
@@ -48,3 +51,26 @@ def function_class(spec: str) -> FunctionClass:
     SparseLinear(nonzero=2)
     """
     return from_registry("function class", spec, FAMILIES)
+
+
+def choose_classes(classes: str | Sequence[str] | None, default: Sequence[str]) -> list[str]:
+    """The function classes that a user names, or the default ones.
+
+    Args:
+        classes: names, or text such as `linear,cubic`; None takes the default.
+        default: those of a run.
+
+    Raises:
+        UserError: a class is unknown or named twice.
+
+    >>> choose_classes("linear, cubic", ["quadratic"]), choose_classes(None, ["quadratic"])
+    (['linear', 'cubic'], ['quadratic'])
+    """
+    if isinstance(classes, str):
+        classes = [name.strip() for name in classes.split(",")]
+    names = list(classes or default)
+    if len(set(names)) < len(names):
+        raise UserError(f"--classes {','.join(names)}: a class is named twice")
+    for name in names:
+        function_class(name)
+    return names

@@ -1,0 +1,66 @@
+"""Heads as users name them: text, a head, a set, or several sets, resolved against one model."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from jaxtyping import Float
+
+from interp.model.heads import Head, HeadSet, check_head, head_set, parse_heads, show
+from interp.scores.score import selection_scores
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.errors import UserError
+from training.options import DEFAULT_PROMPTS
+
+HeadChoice = str | Head | Sequence[Head] | Sequence[HeadSet]
+"""Text such as `0.1,1.2` or `above:0.5` (`interp.model.heads.SYNTAX`); a `Head`; heads, as one set; several sets."""
+
+
+def choose_sets(
+    checkpoint: Checkpoint,
+    heads: HeadChoice,
+    *,
+    n_prompts: int = DEFAULT_PROMPTS,
+    seed: int = 0,
+    scores: Float[np.ndarray, "layer head"] | None = None,
+) -> list[HeadSet]:
+    """The head sets that a choice stands for.
+
+    Args:
+        checkpoint: the model.
+        heads: see `HeadChoice`.
+        n_prompts: per class, for `top:K` and `above:SCORE`, which score on prompts of the stream `selection`.
+        seed: of these prompts.
+        scores: retrospective scores on selection prompts, if they are known already.
+
+    Raises:
+        UserError: malformed, no heads at all, or no such head in this model.
+
+    >>> from interp import load
+    >>> choose_sets(load("zoo:mixed-0"), Head(0, 1))
+    [(Head(layer=0, number=1),)]
+    """
+    model = checkpoint.config.model
+    if isinstance(heads, str):
+        known = scores.tolist if scores is not None else partial(score_table, checkpoint, n_prompts, seed)
+        return parse_heads(heads, model.n_layers, model.n_heads, known)
+    sets = sets_of(heads)
+    if not sets or not all(sets):
+        raise UserError("no heads are given: name them as text such as '0.1,1.2', or as sets of Head")
+    for heads_together in sets:
+        for head in heads_together:
+            check_head(head, show(heads_together), model.n_layers, model.n_heads)
+    return sets
+
+
+def sets_of(heads: Head | Sequence[Head] | Sequence[HeadSet]) -> list[HeadSet]:
+    if isinstance(heads, Head):
+        return [(heads,)]
+    members = list(heads)
+    if members and all(isinstance(member, Head) for member in members):
+        return [head_set(member for member in members if isinstance(member, Head))]
+    return [head_set(member) for member in members if not isinstance(member, Head)]
+
+
+def score_table(checkpoint: Checkpoint, n_prompts: int, seed: int) -> list[list[float]]:
+    return selection_scores(checkpoint, n_prompts, seed).tolist()
