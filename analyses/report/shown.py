@@ -151,7 +151,17 @@ def effects_table(model: ModelEvidence) -> Table:
         )
         for row in records(model.ablation.table)
     ]
-    columns = ("heads", "class", "replacement", "effect", "direct", "LN frozen", "sets", "their mean", "their largest")
+    columns = (
+        "heads",
+        "class",
+        "replacement",
+        "effect",
+        "direct effect",
+        "frozen LN",
+        "controls",
+        "control mean",
+        "control maximum",
+    )
     return Table(
         "Removing the found heads, and each of them", (*columns, "p after Holm, same layers", "any layers"), rows
     )

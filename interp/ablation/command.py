@@ -74,8 +74,9 @@ def ablate(
     top:K and above:SCORE choose by retrospective score (mean over the trained classes) on prompts of their own, in
     every checkpoint for itself; cumulative removes in the order of that score. With --out an interrupted sweep goes on.
 
-    p ranks a set among layer-matched sets. "p size" and "p norm" compare with sets from any layer and do not tell heads
-    from their layers. Where one model has too few sets, several seeds (--ckpt 'zoo:mixed-*') allow a smaller p.
+    p ranks a set among layer-matched control sets. Control sets from any layer (`size_p_value` in --json and --out) do
+    not tell heads from their layers. Where one model has too few sets, several seeds (--ckpt 'zoo:mixed-*') allow a
+    smaller p.
 
     \b
     Examples:

@@ -49,16 +49,16 @@ def ablation_table(result: Ablation) -> Table:
         ]
         for row in records(result.table)
     ]
-    header = ["heads, class, mode", "effect", "direct", "LN frozen", "null", "sets", "p", "p Holm", "p size", "p norm"]
+    header = ["heads, class, mode", "effect", "direct", "frozen LN", "control mean", "controls", "p", "p Holm"]
     points = ", ".join(result.table["points"].unique())
     notes = list(dict.fromkeys(note for note in result.table["note"] if note))
     done = "removing the set" if result.design == "remove" else "removing every head but the set"
     caption = (
         f"effect of {done}: share of the way from the intact model to the no-context optimum, pairs {points}; direct: "
-        "without reactions; LN frozen: with the LayerNorm scales of the intact run; null: mean effect of layer-matched "
-        f"sets without these heads, on the first {result.protocol.n_compared} of {result.n_prompts} prompts, "
-        "p: against layer-matched sets; p size and p norm: against sets of as many heads from any layer and of similar "
-        "output norm, which do not tell these heads from their layers; "
+        "without reactions of later components; frozen LN: with the LayerNorm scales of the intact run; control mean: "
+        "mean effect of layer-matched control sets without these heads, on the first "
+        f"{result.protocol.n_compared} of {result.n_prompts} prompts; p: against layer-matched control sets, p Holm: "
+        "over classes; p against other control sets is in --json and --out; "
         f"seed {result.seed}; float64 differs by less than {power_of_ten_above(result.spot_check):.0e}"
         f"{''.join(f'; {note}' for note in notes)}"
     )
@@ -75,9 +75,9 @@ def power_of_ten_above(difference: float) -> float:
 
 
 def p_cells(row: dict[str, Any]) -> list[str]:
-    """p against layer-matched sets, the same after Holm, and p against the two other nulls."""
-    layer, *others = (p_number(row[f"{null}p_value"], draws_behind(row, null)) for null in ("", "size_", "norm_"))
-    return [layer, p_number(row["p_holm"], draws_behind(row), unadjusted=row["p_value"]), *others]
+    """p against layer-matched control sets, and the same after Holm."""
+    n_draws = draws_behind(row)
+    return [p_number(row["p_value"], n_draws), p_number(row["p_holm"], n_draws, unadjusted=row["p_value"])]
 
 
 def cumulative_table(result: CumulativeAblation) -> Table:

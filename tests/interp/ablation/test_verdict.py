@@ -260,8 +260,9 @@ def test_a_removal_that_helps_is_named_with_the_two_sided_test():
     row = effect(-0.73, -0.8, -0.7) | {"smallest_p": 0.01}
     assert say(row, {"mode": "zero"} | row) == [
         "Removing 0.1 helps on linear: the error falls by 0.73 [0.70, 0.80] of the in-context gain (mean ablation); "
-        "39 layer-matched sets cost 0.01 on average and -0.01 at least (two-sided p <= 0.05, after Holm <= 0.1 (39 draws)); the "
-        "replacements agree (mean -0.73, zero -0.73); its direct effect has the opposite sign (0.21 [0.15, 0.25])."
+        "39 layer-matched sets cost 0.01 on average and -0.01 at least (two-sided p <= 0.05, after Holm <= 0.1 "
+        "(39 draws)); the replacements agree (mean -0.73, zero -0.73); its direct effect has the opposite sign "
+        "(0.21 [0.15, 0.25])."
     ]
     few = say(row | {"smallest_p": 0.03})[0]
     assert "with only 39 control sets p cannot be smaller than 0.06;" in few
