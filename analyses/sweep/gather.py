@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from analyses.sweep.plan import Cell
+from analyses.sweep.record import results
 from training.common.output import write_table
 
 
@@ -19,11 +20,16 @@ def gather(cells: Sequence[Cell], directory: Path) -> list[Path]:
     written: list[Path] = []
     for group in dict.fromkeys(cell.group for cell in cells):
         of_group = [cell for cell in cells if cell.group == group]
-        for name in sorted({path.name for cell in of_group for path in cell.directory.glob("*.csv")}):
+        for name in sorted({path.name for cell in of_group for path in tables_of(cell)}):
             path = directory / group / name
             write_table(joined(of_group, name), path)
             written.append(path)
     return written
+
+
+def tables_of(cell: Cell) -> list[Path]:
+    """The tables that the cell has written, not those that anyone else put beside them."""
+    return [path for path in results(cell.directory) if path.parent == cell.directory and path.suffix == ".csv"]
 
 
 def joined(cells: Iterable[Cell], name: str) -> pd.DataFrame:
@@ -31,7 +37,7 @@ def joined(cells: Iterable[Cell], name: str) -> pd.DataFrame:
     tables = []
     for cell in cells:
         path = cell.directory / name
-        if path.exists():
+        if path in tables_of(cell):
             rows = pd.read_csv(path, dtype=str, keep_default_na=False)
             told = pd.DataFrame([{key: value for key, value in cell.point.items() if key not in rows}] * len(rows))
             tables.append(pd.concat([told, rows], axis=1))

@@ -22,6 +22,8 @@ from training.common.terminal import printable
 
 TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.interp\.tmp", re.DOTALL)
 """Names of temporary files: nobody else calls a file so."""
+WRITTEN: set[Path] = set()
+"""The absolute paths of the files that this process has written or opened for writing here."""
 MODES = {
     stat.S_ISDIR: "a directory",
     stat.S_ISFIFO: "a pipe",
@@ -46,6 +48,7 @@ def write_atomically(path: Path, data: bytes) -> None:
                 file.flush()
                 os.fsync(handle)
             temporary.replace(path)
+        WRITTEN.add(path.absolute())
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
 
@@ -139,6 +142,7 @@ def open_own(path: Path, flags: int = os.O_RDWR) -> int:
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise OSError(None, "it is not a plain file", str(path))
+    WRITTEN.add(path.absolute())
     return handle
 
 

@@ -14,10 +14,12 @@ from analyses.sweep import cell as cell_process
 from analyses.sweep import record
 from analyses.sweep.board import MOST_LOST, Board, State
 from analyses.sweep.cell import BUSY, holder, locked
+from analyses.sweep.gather import gather
 from analyses.sweep.plan import Cell, Place, plan
 from analyses.sweep.settings import parsed
 from analyses.sweep.table import caption, failures, live_table
 from training.checkpoints.checkpoint import read_config, write_config, zoo_path
+from training.common.atomic_files import write_text
 from training.processes.processes import LOST, Task, Workers, carry_out
 
 
@@ -142,7 +144,7 @@ def scored(tmp_path) -> Cell:
     (cell,) = plan(parsed({"out": "grid", "ckpt": "model", "analyse": {"command": "score"}}), tmp_path)
     now = record.record(cell.arguments, cell.place)
     record.begin(cell.directory, now)
-    (cell.directory / "scores.csv").write_text("value\n1\n")
+    write_text("value\n1\n", cell.directory / "scores.csv")
     assert not record.is_done(cell)
     record.finish(cell.directory, now)
     assert record.is_done(cell)
@@ -192,6 +194,31 @@ def test_results_of_another_command_are_removed_and_an_interrupted_one_goes_on(s
     assert not record.is_done(scored)
     record.begin(scored.directory, now | {"command": ["another"]})
     assert not (scored.directory / "scores.csv").exists()
+
+
+def test_what_others_put_beside_results_outlives_another_command(scored, tmp_path):
+    notes = [scored.directory / name for name in ("notes.md", "mine.csv", "figures/notes.md")]
+    for path in notes:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine\n1\n")
+    (written,) = gather([scored], tmp_path / "tables")
+    assert written.name == "scores.csv"
+    record.begin(scored.directory, record.record(scored.arguments, scored.place) | {"command": ["another"]})
+    assert not (scored.directory / "scores.csv").exists()
+    assert [path.read_text() for path in notes] == ["mine\n1\n"] * 3
+
+
+@pytest.mark.parametrize(
+    "listed", [["../thesis.tex"], ["link/thesis.tex"], ["/etc/hosts", 1], "thesis.tex", None, ["\0"]]
+)
+def test_a_record_that_lists_files_of_others_removes_none(scored, listed):
+    (scored.directory / "link").symlink_to("..")
+    thesis = scored.directory.parent / "thesis.tex"
+    thesis.write_text("years of work")
+    record.write(scored.directory, record.read(scored.directory) | {"files": listed})
+    record.begin(scored.directory, {"command": ["another"]})
+    assert thesis.read_text() == "years of work"
+    assert record.read(scored.directory) == {"command": ["another"], "done": False, "files": []}
 
 
 def test_files_that_no_sweep_has_written_are_left_alone(tmp_path):
