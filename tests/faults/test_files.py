@@ -2,8 +2,11 @@
 
 import os
 import pickle
+import re
+import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -14,11 +17,13 @@ from analyses.sweep.cell import locked
 from analyses.sweep.settings import read as read_sweep
 from interp.ablation.store import Store
 from training.checkpoints.checkpoint import delete_run, load
-from training.checkpoints.history import append_rows, read_history
+from training.checkpoints.history import LONGEST_ROW, append_rows, history_text, read_history
+from training.checkpoints.run_directory import check_history_size
 from training.checkpoints.tensor_files import LARGEST_HEADER, read_metadata
 from training.common.atomic_files import TEMPORARY, created, open_own, temporary_file, write_atomically
 from training.common.errors import UserError
 from training.common.output import prepare_directory
+from training.loop.trainer import train
 from training.processes.processes import Task, last_words
 
 
@@ -100,6 +105,28 @@ def test_a_header_is_limited_before_it_is_read(tmp_path):
     os.truncate(path, LARGEST_HEADER + 9)
     with pytest.raises(UserError, match="its header announces 4194305 bytes, and none of ours has more than 4194304"):
         read_metadata(path)
+
+
+def test_a_history_that_would_be_too_large_to_read_is_never_begun(run_config, tmp_path):
+    recipe = replace(run_config.recipe, steps=10**7)
+
+    def config(eval_every: int):
+        return replace(run_config, recipe=recipe, record=replace(run_config.record, eval_every=eval_every))
+
+    with pytest.raises(UserError, match=r"record\.eval_every=1: 10000000 steps .* above 64 MiB") as refusal:
+        train(config(1), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+    least = int(re.findall(r"\d+", str(refusal.value))[-1])
+    check_history_size(config(least))
+    with pytest.raises(UserError, match=f"valid: at least {least}"):
+        check_history_size(config(least - 1))
+
+
+def test_no_row_of_a_history_is_longer_than_its_size_is_reckoned(whole_run):
+    longest = {int: 10**18, float: -sys.float_info.min, type(None): -sys.float_info.min, str: ""}
+    row = {key: longest[type(value)] for key, value in read_history(whole_run)[-1].items()}
+    text = history_text([row | {"run": "0" * 16, "flops": 10**30 - 1}])
+    assert 400 < len(text) <= LONGEST_ROW
 
 
 @pytest.fixture

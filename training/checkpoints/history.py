@@ -20,6 +20,7 @@ HISTORY = "history.jsonl"
 CHECKSUM = "crc32"
 CHECKSUM_KEY = f', "{CHECKSUM}": '.encode()
 LARGEST = 2**26  # bytes; a run of the paper has a few hundred thousand
+LONGEST_ROW = 512  # bytes beside the names of its class and inputs; numbers of all digits need 450
 RUN = "run"
 WORDS = ("function_class", "inputs", RUN)
 

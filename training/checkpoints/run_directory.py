@@ -1,11 +1,13 @@
 """May this run write into this directory? Nothing is ever overwritten without being asked to."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from training.checkpoints.checkpoint import CONFIG, WEIGHTS, read_config, read_resume, read_weights
+from training.checkpoints.history import LARGEST, LONGEST_ROW
 from training.common.errors import UserError
 from training.common.locks import lock_exclusively
 from training.config.config import RunConfig
@@ -16,8 +18,10 @@ def check(config: RunConfig, directory: Path, *, resume: bool, force: bool) -> N
     """Refuse a directory that holds something else than this run is about to make.
 
     Raises:
-        UserError: it holds another run, or a run while neither `resume` nor `force` was asked for, or other files.
+        UserError: it holds another run, or a run while neither `resume` nor `force` was asked for, or other files; or
+            the run's history would be too large.
     """
+    check_history_size(config)
     if directory.is_file():
         raise UserError(f"--out {directory} is a file; a directory is needed")
     if not directory.exists() or all(path.name.startswith(".") for path in directory.iterdir()):
@@ -34,6 +38,24 @@ def check(config: RunConfig, directory: Path, *, resume: bool, force: bool) -> N
     if differing:
         raise UserError(
             f"--out {directory} holds a run with another {', '.join(differing)}: it cannot be resumed as this"
+        )
+
+
+def check_history_size(config: RunConfig) -> None:
+    """Refuse a run that evaluates so often that its history could grow larger than what is read.
+
+    Raises:
+        UserError: it does; names the least interval that fits.
+    """
+    steps, every = config.recipe.steps, config.record.eval_every
+    arms = [(name, inputs) for name in config.evaluated_classes for inputs in config.data.inputs]
+    evaluation = sum(LONGEST_ROW + len(json.dumps(arm)) for arm in arms)  # bytes
+    most = max(1, LARGEST // evaluation - 2)  # the first and the last step are evaluated, too
+    if steps // every > most:
+        raise UserError(
+            f"record.eval_every={every}: {steps} steps would be evaluated {steps // every} times on {len(arms)} "
+            f"combinations of class and inputs, which needs a history above {LARGEST >> 20} MiB (valid: at least "
+            f"{-(-steps // most)})"
         )
 
 

@@ -55,10 +55,12 @@ def train(
         progress: show a bar, if stderr is a terminal.
 
     Raises:
-        UserError: the save to resume from is damaged, another process writes to the directory, or it cannot be written.
+        UserError: the save to resume from is damaged, another process writes to the directory, it cannot be written,
+            or the history would be too large.
         CheckError: the loss diverged; the last good state is kept.
         KeyboardInterrupt: asked to stop (SIGINT, SIGTERM), after saving.
     """
+    rundir.check_history_size(config)
     with writing_to(directory), rundir.locked(directory), arithmetic(config.recipe), Interruption() as stop:
         state = (restore(config, directory, device) if resume else None) or new_state(config, device)
         first_step = state.step
