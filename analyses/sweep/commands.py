@@ -98,8 +98,8 @@ def planned(file: Path) -> "tuple[str, list[Cell]]":
     from analyses.sweep.plan import plan
     from analyses.sweep.settings import read
 
+    asked = read(file)
     try:
-        asked = read(file)
         cells = plan(asked, file.resolve().parent)
         check_runs(cells)
         return asked.out, cells

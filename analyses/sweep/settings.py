@@ -79,21 +79,20 @@ def read(path: Path) -> Sweep:
     """The sweep that a file describes.
 
     Raises:
-        UserError: it cannot be read, or something in it is unknown, missing or malformed.
+        UserError: it cannot be read, or something in it is unknown, missing or malformed; names the file.
     """
     try:
-        return parsed(document_in(path))
+        return parsed(read_parsed(path, LARGEST, tomllib.loads, "TOML"))
     except RecursionError:
-        raise UserError(f"{path} is nested too deeply") from None
-
-
-def document_in(path: Path) -> dict[str, Any]:
-    try:
-        return read_parsed(path, LARGEST, tomllib.loads, "TOML")
+        raise UserError(f"{path}: it is nested too deeply") from None
     except FileNotFoundError:
         raise UserError(f"there is no file '{path}'") from None
-    except (OSError, ValueError) as error:  # what is no TOML or no text is a ValueError
-        raise UserError(f"{path} is no TOML file: {error}") from None
+    except OSError as error:
+        raise UserError(f"cannot read '{path}': {error.strerror or error}") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except ValueError as error:  # neither TOML nor text
+        raise UserError(f"{path}: it is no TOML file: {error}") from None
 
 
 def parsed(document: Mapping[str, Any]) -> Sweep:

@@ -242,6 +242,7 @@ def test_a_mistake_is_refused_in_one_line_that_names_the_file(text, message, tmp
     with pytest.raises(UserError) as refused:
         planned(file)
     assert str(refused.value).startswith(f"{file}: ")
+    assert str(refused.value).count(str(file)) == 1
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
     assert [*tmp_path.iterdir()] == [file]
