@@ -12,7 +12,7 @@ from interp.display.axes import save_figure
 from interp.display.html import result_html
 from training.common.errors import UserError, one_of
 from training.common.output import Table, print_table, records, write_table, write_text
-from training.common.terminal import echo
+from training.common.terminal import echo, printable_line
 
 Figure = Callable[[], list[Axes]]
 
@@ -80,7 +80,7 @@ def summary(found: Findings) -> str:
         lines += [f"![{name}]({name}.png)", ""]
     lines += ["; ".join(f"{key}: {said(value)}" for key, value in found.protocol.items()) + "."]
     lines += [f"Tables: {', '.join(f'`{name}.csv`' for name in found.tables)}."]
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(printable_line, lines)) + "\n"
 
 
 def markdown_table(table: pd.DataFrame) -> list[str]:

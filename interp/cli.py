@@ -18,7 +18,7 @@ from typer.exceptions import TyperException
 
 import interp
 from training.common.errors import CheckError, UserError
-from training.common.terminal import echo, one_line
+from training.common.terminal import echo, naming_stream, one_line
 
 GROUP = "interp.commands"
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it of a program whose reader has gone
@@ -70,7 +70,8 @@ def main() -> NoReturn:
     try:
         check_current_directory()
         code = run()
-        print(end="", flush=True)
+        with naming_stream("stdout"):
+            print(end="", flush=True)
     except BrokenPipeError:
         discard_output()
         sys.exit(BROKEN_PIPE)
@@ -146,9 +147,12 @@ def what_the_system_refused(error: Exception) -> str | None:
     """
     if isinstance(error, MemoryError) or re.search("allocate memory|out of memory", str(error)):
         return "not enough memory: ask for fewer prompts or sets at a time, or a smaller model"
-    if isinstance(error, OSError):
-        return f"cannot use '{error.filename or 'stdout'}': {error.strerror or error}"
-    return None
+    if not isinstance(error, OSError):
+        return None
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.filename is not None:
+        return f"cannot use '{error.filename}': {reason}"
+    return f"the operating system reports: {reason}"
 
 
 def fail(error: Exception, code: int) -> NoReturn:

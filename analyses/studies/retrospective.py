@@ -22,6 +22,7 @@ from interp.scores.figures import plot_scores
 from interp.scores.score import HeadScores, score, selection_scores
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.output import write_table, write_text
+from training.common.terminal import printable_line
 from training.evaluation.evaluate import error_curves
 
 QUESTION = "Do retrospective heads make this model learn in context?"
@@ -129,4 +130,4 @@ def summary(result: RetrospectiveStudy, figures: list[str]) -> str:
             "other prompts than they were tested on. Tables: `scores.csv`, `error_curves.csv`, `ablation.csv`, "
             "`ablation_null.csv`, `ablation_curves.csv`.",
         ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(printable_line, lines)) + "\n"

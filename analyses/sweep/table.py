@@ -12,7 +12,7 @@ from rich.live import Live
 from analyses.sweep.board import Board, State
 from analyses.sweep.plan import Cell
 from training.common.output import Table, drawn
-from training.common.terminal import printable
+from training.common.terminal import printable_line
 from training.processes.processes import LOST, Workers, last_words
 from training.processes.run_sets import steps_done
 
@@ -51,7 +51,7 @@ class Watch:
             return
         for cell in self.board.news[self.told :]:
             self.told += 1
-            self.console.print(printable(f"{self.before + self.told} of {news(self.board, cell)}"), soft_wrap=True)
+            self.console.print(printable_line(f"{self.before + self.told} of {news(self.board, cell)}"), soft_wrap=True)
 
 
 def live_table(board: Board, n_at_once: int) -> RenderableType:
@@ -61,7 +61,7 @@ def live_table(board: Board, n_at_once: int) -> RenderableType:
     lines += [f"and {len(running) - SHOWN} more"] if len(running) > SHOWN else []
     lines += [f"{name}: {other} has it" for name, other in islice(board.elsewhere.items(), SHOWN)]
     table = summary(board, [*State])
-    return Group(drawn(table.header, table.rows), *map(printable, lines), caption(board, n_at_once))
+    return Group(drawn(table.header, table.rows), *map(printable_line, lines), caption(board, n_at_once))
 
 
 def summary(board: Board, states: Sequence[State] = ()) -> Table:

@@ -38,7 +38,8 @@ def doctor(json: options.Json = False) -> None:
     else:
         rows = [[check, found, "problem" if problem else "ok"] for check, found, problem in findings]
         print_table("this installation", ["check", "found", ""], rows, align="left")
-        echo("\n".join(problems) or "no problems")
+        for line in problems or ["no problems"]:
+            echo(line)
     if problems:
         raise CheckError(f"problems: {len(problems)}")
 

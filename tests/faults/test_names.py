@@ -107,6 +107,15 @@ def test_nothing_that_is_printed_holds_control_characters(capsys, monkeypatch):
     assert not UNSAFE.search(shown)
 
 
+def test_a_line_break_in_a_name_breaks_no_line(capsys):
+    name = "a\nb\tc"
+    echo(f"\n{name} is a name\n")
+    print_table(name, [name, "b"], [[name, name]], name)
+    out, _ = capsys.readouterr()
+    assert out.startswith("\n" + r"a\nb\tc is a name" + "\n\n")
+    assert out.count(r"a\nb\tc") == 6
+
+
 CELLS = ["=1+1", "+cmd", "-cmd", "@SUM(A1)", "\t=1", "\r=1", "＝1", "a;=1+1", "-1-cmd|' /C calc'!A0"]
 
 

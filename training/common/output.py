@@ -13,7 +13,7 @@ from rich.console import Console
 from training.common.atomic_files import check_writable, write_text
 from training.common.errors import UserError
 from training.common.spreadsheets import without_formulae
-from training.common.terminal import printable
+from training.common.terminal import naming_stream, printable_line
 
 if TYPE_CHECKING:  # `interp doctor` prints with what is here, and must be able to say that pandas is missing
     import pandas as pd
@@ -21,7 +21,8 @@ if TYPE_CHECKING:  # `interp doctor` prints with what is here, and must be able 
 
 def print_json(document: dict[str, Any]) -> None:
     """One JSON document on stdout; NaN, which JSON has no word for, becomes null."""
-    print(json.dumps(plain(document)))
+    with naming_stream("stdout"):
+        print(json.dumps(plain(document)), flush=True)
 
 
 def plain(value: Any) -> Any:
@@ -65,8 +66,9 @@ def print_table(
     """A table on stdout between its title and its caption; the first column is text, the others align to the right."""
     width = None if Console().is_terminal else 120
     console = Console(width=width, markup=False, highlight=False)  # no markup: E[y²] is not a style
-    for part in (printable(title), drawn(header, rows, align), printable(caption)):
-        console.print(part)
+    for part in (printable_line(title), drawn(header, rows, align), printable_line(caption)):
+        with naming_stream("stdout"):
+            console.print(part)
 
 
 def drawn(
@@ -75,9 +77,9 @@ def drawn(
     """The lines and cells of a table."""
     table = rich.table.Table()
     for place, column in enumerate(header):
-        table.add_column(printable(column), justify=align if place else "left")
+        table.add_column(printable_line(column), justify=align if place else "left")
     for row in rows:
-        table.add_row(*map(printable, row))
+        table.add_row(*map(printable_line, row))
     return table
 
 

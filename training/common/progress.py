@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from training.common.terminal import printable
+from training.common.terminal import printable_line
 
 
 def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> "tqdm[Any]":
@@ -23,7 +23,7 @@ def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> "tqdm
     >>> list(progress_bar(range(2), desc="quiet where nobody watches"))
     [0, 1]
     """
-    options = {key: printable(value) if isinstance(value, str) else value for key, value in options.items()}
+    options = {key: printable_line(value) if isinstance(value, str) else value for key, value in options.items()}
     if not in_notebook():
         return tqdm(iterable, **{"disable": None, **options})
     silenced = bool(options.pop("disable", None) or os.environ.get("TQDM_DISABLE"))  # widgets do not ask the variable

@@ -6,6 +6,8 @@ All that is printed passes through `printable`: messages and sentences (`echo`),
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters but tab and line feed (C0, DEL, C1, thus every escape sequence), and marks of text direction."""
@@ -19,6 +21,15 @@ def printable(text: str) -> str:
     runs/\x1b[31mred\x9b1m\u202e
     """
     return UNSAFE.sub(lambda match: ascii(match.group())[1:-1], text)
+
+
+def printable_line(text: str) -> str:
+    r"""The text with tabs and line feeds as escapes, too: a name that holds some stays on its line and in its cell.
+
+    >>> print(printable_line("runs/a\nb\x07"))
+    runs/a\nb\x07
+    """
+    return printable(text).replace("\t", r"\t").replace("\n", r"\n")
 
 
 def one_line(message: str) -> str:
@@ -42,7 +53,19 @@ def shortened(text: str, longest: int) -> str:
 
 
 def echo(text: object, *, err: bool = False) -> None:
-    """Print a line on stdout, or on stderr."""
+    """Print a line on stdout, or on stderr; line feeds at its two ends give blank lines, others are escaped."""
     stream = sys.stderr if err else sys.stdout
     if stream is not None:  # None where the process was started with a closed one
-        print(printable(str(text)), file=stream, flush=True)
+        line = str(text).strip("\n")
+        with naming_stream("stderr" if err else "stdout"):
+            print(str(text).replace(line, printable_line(line)), file=stream, flush=True)
+
+
+@contextmanager
+def naming_stream(name: str) -> Iterator[None]:
+    """Errors of the operating system that name no file name this stream."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = name if error.filename is None else error.filename
+        raise
