@@ -116,6 +116,14 @@ def test_a_line_break_in_a_name_breaks_no_line(capsys):
     assert out.count(r"a\nb\tc") == 6
 
 
+def test_no_name_becomes_an_emoji(capsys):
+    """Rich draws a thumb for `:-1:` and a face for `:smile:`, as in the title of `--shift scale_x:-1`."""
+    names = ["zoo:linear-0, shift scale_x:-1: error", "runs/:smile:/a", "student_t:100:"]
+    print_table(names[0], ["run", names[1]], [["linear", names[2]]], names[1])
+    out, _ = capsys.readouterr()
+    assert [out.count(name) for name in names] == [1, 2, 1]
+
+
 CELLS = ["=1+1", "+cmd", "-cmd", "@SUM(A1)", "\t=1", "\r=1", "＝1", "a;=1+1", "-1-cmd|' /C calc'!A0"]
 
 

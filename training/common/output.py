@@ -65,7 +65,8 @@ def print_table(
 ) -> None:
     """A table on stdout between its title and its caption; the first column is text, the others align to the right."""
     width = None if Console().is_terminal else 120
-    console = Console(width=width, markup=False, highlight=False)  # no markup: E[y²] is not a style
+    # E[y²] is not a style, and neither is the `:-1:` in scale_x:-1: a thumb
+    console = Console(width=width, markup=False, emoji=False, highlight=False)
     for part in (printable_line(title), drawn(header, rows, align), printable_line(caption)):
         with naming_stream("stdout"):
             console.print(part)
