@@ -37,7 +37,7 @@ class Job:
         words = ("interp", "train", *self.arguments, "--out", str(self.directory))
         log, threads = log_of(self.directory), self.config.recipe.threads
         name, shown = self.directory.name, shlex.join(words)
-        return Task(name, ("-m", *words), shown, log, threads=threads, on_gpu=self.on_gpu)
+        return Task(name, ("-P", "-m", *words), shown, log, threads=threads, on_gpu=self.on_gpu)
 
 
 def log_of(directory: Path) -> Path:

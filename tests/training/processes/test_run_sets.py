@@ -35,6 +35,17 @@ def test_a_set_reports_which_runs_failed_and_why(interp, quick_settings, tmp_pat
     assert (tmp_path / "mixed-3.log").read_text().strip().endswith(last.split("mixed-3: interp: ")[1].split(";")[0])
 
 
+def test_files_of_the_users_are_not_imported_by_the_runs_of_a_set(outcome, quick_settings, tmp_path, monkeypatch):
+    """`random.py` and `training/` in the current directory, where the command line itself does not look."""
+    (tmp_path / "random.py").write_text("raise SystemExit('shadowed')")
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    ended = outcome("train", "--seeds", "0", "--out", "runs", *quick_settings, "--set", "recipe.steps=2")
+    assert ended.code == 0, ended.err
+    assert load(tmp_path / "runs" / "mixed-0").step == 2
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_set_saves_all_its_runs(interp, quick_settings, tmp_path, number):
     given = ["--set", "recipe.steps=500000", "--set", "record.save_every=100000"]
