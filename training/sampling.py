@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from training.common.digits import require_whole
 from training.common.errors import UserError
 from training.common.library_defaults import library_defaults
 from training.config.config import RunConfig
@@ -116,6 +117,7 @@ def crossed_prompts(
 def draw(
     config: RunConfig, name: str, generator: torch.Generator, n_prompts: int, inputs: str | None, n_points: int
 ) -> Draw:
+    require_whole("n_prompts", n_prompts, at_least=1)
     drawn, n_dims = function_class(name), config.model.n_dims
     if drawn.least_dims > n_dims:
         raise UserError(f"{name} needs model.n_dims >= {drawn.least_dims} (this run: {n_dims})")

@@ -1,5 +1,9 @@
 """Whole numbers in what a user or a file says."""
 
+from numbers import Integral
+
+from training.common.errors import UserError
+
 MOST_DIGITS = 18
 """As many as fit 64 bits whatever they are; nothing here counts further."""
 
@@ -11,3 +15,15 @@ def whole(text: str) -> int | None:
     (7, None, None, None)
     """
     return int(text) if text.isdecimal() and len(text) <= MOST_DIGITS else None
+
+
+def require_whole(name: str, value: object, at_least: int) -> None:
+    """Refuse an argument that is no whole number from `at_least` upwards; those of NumPy are whole numbers, too.
+
+    Raises:
+        UserError: it is a float, a tensor, a text, a truth value or None, or too small.
+
+    >>> require_whole("n_prompts", 16, at_least=1)
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < at_least:
+        raise UserError(f"{name}={value!r}: a whole number of at least {at_least} is needed")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import mean_interval
+from training.common.digits import require_whole
 from training.common.library_defaults import library_defaults
 from training.common.progress import progress_bar
 from training.config.config import RunConfig, stream_seed
@@ -60,7 +61,12 @@ def evaluation_functions(config: RunConfig, name: str, *, n_prompts: int, seed: 
 
 
 def evaluation_generator(stream: str, seed: int) -> torch.Generator:
-    """What draws the prompts of a stream."""
+    """What draws the prompts of a stream.
+
+    Raises:
+        UserError: the seed is no whole number. 0, 0.0, None and tensor(0) would name different streams.
+    """
+    require_whole("seed", seed, at_least=0)
     return torch.Generator().manual_seed(stream_seed("evaluation", stream, seed))
 
 

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -64,3 +67,41 @@ def test_streams_and_classes_of_evaluation_prompts(quick_config):
     assert torch.equal(draw(), draw(name="cubic"))
     assert not torch.equal(draw(), draw(seed=1))
     assert not torch.equal(draw(), draw(stream="selection"))
+
+
+ARGUMENTS = """
+import numpy as np, torch
+from training.checkpoints.checkpoint import load
+from training.evaluation.evaluate import evaluation_prompts
+
+config = load("zoo:linear-0").config
+usual = evaluation_prompts(config, "linear", n_prompts=4, seed=3).xs
+for kind in (np.int64, np.uint8):
+    assert torch.equal(evaluation_prompts(config, "linear", n_prompts=kind(4), seed=kind(3)).xs, usual)
+for seed in (None, 0.0, -1, "0", True, torch.tensor(0)):
+    try:
+        evaluation_prompts(config, "linear", n_prompts=4, seed=seed)
+    except ValueError as error:
+        print(error)
+for n_prompts in (0, -5, 16.0, "16", True, None):
+    try:
+        evaluation_prompts(config, "linear", n_prompts=n_prompts, seed=0)
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_seeds_and_numbers_of_prompts_are_whole_numbers():
+    """None, 0.0, True and tensor(0) would each name a stream of their own; those of NumPy are what they equal.
+
+    In a process of its own, where no annotation is checked.
+    """
+    process = subprocess.run([sys.executable, "-c", ARGUMENTS], capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    messages = process.stdout.splitlines()
+    assert [message.split(":")[0] for message in messages[:6]] == [
+        f"seed={seed}" for seed in ("None", "0.0", "-1", "'0'", "True", "tensor(0)")
+    ]
+    assert [message.split(":")[0] for message in messages[6:]] == [
+        f"n_prompts={number}" for number in ("0", "-5", "16.0", "'16'", "True", "None")
+    ]
