@@ -484,6 +484,10 @@ CKPT = ("--ckpt", "zoo:mixed-0")
         (("score", *CKPT, *CKPT, "--out", "x"), "--ckpt zoo:mixed-0 is named twice"),
         (("score", *CKPT, "--prompts", 0), "'--prompts': 0 (a whole number of at least 2 is needed)"),
         (("score", *CKPT, "--prompts", "many"), "'--prompts': many (a whole"),
+        (
+            ("score", *CKPT, "--seed", 2**63),
+            "'--seed': 9223372036854775808 (a whole number of at least 0 is needed, of at",
+        ),
         (("score", *CKPT, "--seed", -1), "'--seed': -1 (a whole number of at least 0"),
         (("score", *CKPT, "--device", "tpu"), "--device tpu: not available here (valid: cpu"),
         (("score", *CKPT, "--bogus"), "No such option: --bogus"),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from training.common.digits import whole
+from training.common.digits import MOST_DIGITS, whole
 from training.common.errors import UserError
 
 DEFAULT_PROMPTS = 1024
@@ -21,7 +21,8 @@ def whole_number(at_least: int) -> Callable[[str | int], int]:
     def parse(text: str | int) -> int:  # typer hands the default through as it is
         number = whole(str(text))
         if number is None or number < at_least:
-            raise typer.BadParameter(f"{text} (a whole number of at least {at_least} is needed)")
+            longest = f", of at most {MOST_DIGITS} digits" if number is None and str(text).isdecimal() else ""
+            raise typer.BadParameter(f"{text} (a whole number of at least {at_least} is needed{longest})")
         return number
 
     return parse
