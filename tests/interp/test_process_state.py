@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from interp.patching.path_receivers import parse_receivers
 from interp.readouts import head_decoding as decoding
 from interp.readouts import probes
 from training.checkpoints import checkpoint
+from training.common.library_defaults import library_defaults
 from training.config.parse import from_preset
 from training.evaluation import convergence, evaluate
 from training.loop.trainer import train
@@ -166,6 +168,26 @@ def check_same_numbers(call: str, state: AbstractContextManager[object], factory
     for (kind, values), (usual_kind, usual_values) in zip(numbers(result), usual, strict=True):
         assert kind == usual_kind
         np.testing.assert_allclose(values, usual_values, rtol=1e-4, atol=1e-5, err_msg=kind)
+
+
+def test_blocks_of_two_threads_have_the_defaults_until_both_have_ended():
+    """The default dtype belongs to the process: the first block to end does not take it from the other one."""
+    begun, ended, dtypes = Event(), Event(), list[torch.dtype]()
+
+    def compute() -> None:
+        with library_defaults():
+            begun.set()
+            assert ended.wait(60)
+            dtypes.append(torch.get_default_dtype())
+
+    with set_for_a_while(torch.get_default_dtype, torch.set_default_dtype, torch.float64):
+        thread = Thread(target=compute)
+        with library_defaults():
+            thread.start()
+            assert begun.wait(60)
+        ended.set()
+        thread.join()
+    assert dtypes == [torch.float32]
 
 
 def test_every_public_function_is_tried():

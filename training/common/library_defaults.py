@@ -2,9 +2,37 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from threading import Lock
 
 import numpy as np
 import torch
+
+
+class ProcessSettings:
+    """The settings that all threads share, dtype and precision: the first block to begin sets them, the last to end
+    gives the caller's back."""
+
+    def __init__(self) -> None:
+        self.lock, self.n_blocks = Lock(), 0
+        self.dtype, self.precision = torch.float32, "highest"
+
+    def set_defaults(self) -> None:
+        with self.lock:
+            if not self.n_blocks:
+                self.dtype, self.precision = torch.get_default_dtype(), torch.get_float32_matmul_precision()
+            self.n_blocks += 1
+            torch.set_default_dtype(torch.float32)
+            torch.set_float32_matmul_precision("highest")
+
+    def restore(self) -> None:
+        with self.lock:
+            self.n_blocks -= 1
+            if not self.n_blocks:
+                torch.set_default_dtype(self.dtype)
+                torch.set_float32_matmul_precision(self.precision)
+
+
+PROCESS = ProcessSettings()
 
 
 @contextmanager
@@ -22,7 +50,6 @@ def library_defaults() -> Iterator[None]:
     >>> torch.get_default_dtype(), torch.set_default_dtype(torch.float32)
     (torch.float64, None)
     """
-    dtype, precision = torch.get_default_dtype(), torch.get_float32_matmul_precision()
     with ExitStack() as settings:
         settings.enter_context(torch.inference_mode(False))
         settings.enter_context(torch.enable_grad())
@@ -31,10 +58,6 @@ def library_defaults() -> Iterator[None]:
             settings.enter_context(torch.device("cpu"))
         for device in filter(torch.is_autocast_enabled, ("cpu", "cuda")):
             settings.enter_context(torch.autocast(device, enabled=False))
-        torch.set_default_dtype(torch.float32)
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(dtype)
-            torch.set_float32_matmul_precision(precision)
+        PROCESS.set_defaults()
+        settings.callback(PROCESS.restore)
+        yield
