@@ -25,7 +25,8 @@ def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> "tqdm
     """
     options = {key: printable_line(value) if isinstance(value, str) else value for key, value in options.items()}
     if not in_notebook():
-        return tqdm(iterable, **{"disable": None, **options})
+        nobody_reads = True if sys.stderr is None else None  # None: where stderr is no terminal
+        return tqdm(iterable, **{"disable": nobody_reads, **options})
     silenced = bool(options.pop("disable", None) or os.environ.get("TQDM_DISABLE"))  # widgets do not ask the variable
     options = {"leave": False, **options, "disable": silenced}
     if find_spec("ipywidgets") is None:
