@@ -17,7 +17,7 @@ from training.common.terminal import echo, printable_line
 Figure = Callable[[], list[Axes]]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Findings:
     """The answer to one question.
 

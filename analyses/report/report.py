@@ -18,7 +18,7 @@ from training.common.output import Table
 DEFAULT = Settings()
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Report:
     """Evidence, what follows from it, and how it came about.
 

@@ -22,7 +22,7 @@ from training.config.config import stream_seed
 from training.options import DEFAULT_ORDERS, DEFAULT_PROMPTS
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class CumulativeAblation(Result):
     """Heads removed one after another.
 

@@ -36,7 +36,7 @@ def check_several(design: str, heads: Sequence[Head]) -> None:
         raise UserError(f"--design {design} needs at least two heads (given: {show(tuple(heads))})")
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class PairAblation(Result):
     """Heads removed two by two.
 

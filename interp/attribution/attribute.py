@@ -40,7 +40,7 @@ CHUNK = 64  # prompts: more of them fall out of the caches
 COLUMNS = 4096  # nodes or edges whose resamples are held at a time
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Attribution(Result):
     """Effects of nodes or edges by several methods.
 

@@ -51,7 +51,7 @@ COMPARED = 128  # prompts on which random graphs are run
 SCORED = 256  # prompts on which edges are scored
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Circuits(Result):
     """Circuits of several sizes for every function class.
 

@@ -56,7 +56,7 @@ class Place(NamedTuple):
     variant: Variant
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class PatchMap(Result):
     """The effect of patching one site at many places.
 

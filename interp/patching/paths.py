@@ -41,7 +41,7 @@ ALL = "all"
 NMSE = ("nmse", "nmse_low", "nmse_high")
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class PathEffects(Result):
     """The effects of paths.
 

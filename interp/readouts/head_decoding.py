@@ -37,7 +37,7 @@ from training.tasks.prompts import Prompts
 N_PERMUTATIONS = 9999
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class HeadDecoding(Result):
     """How much of x_i each head of one model writes at y_i.
 

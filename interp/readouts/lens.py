@@ -46,7 +46,7 @@ STEPS = (1, 2, 4, 8, 16)
 """Of gradient descent."""
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Lens(Result):
     """The implied predictions of one model by depth.
 

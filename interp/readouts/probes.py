@@ -87,7 +87,7 @@ class Protocol:
 DEFAULT = Protocol()
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Probes(Result):
     """What was decoded from one model.
 

@@ -63,7 +63,7 @@ NULLS = ("even", "matched")
 SUBSPACES = ("weights", "pattern")
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Swaps(Result):
     """The causal test of one model's probes.
 

@@ -22,7 +22,7 @@ from training.model.transformer import Transformer
 from training.tasks.prompts import Prompts
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Patterns(Result):
     """The attention of some heads in one prompt, or its mean over several.
 

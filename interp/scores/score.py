@@ -59,7 +59,7 @@ def measures_of(names: Sequence[str], ranges: Sequence[slice] | None = None) -> 
     return [Measure(score_kind(name), points) for name in names for points in ranges or [None]]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class HeadScores(Result):
     """One score of every head of one model on every class.
 

@@ -98,6 +98,17 @@ def test_a_shell_is_not_flooded(results, kind):
     assert len(repr(results[kind])) < 120
 
 
+def test_results_are_found_in_lists_and_counted(results):
+    """`==` of arrays is no truth value, so a result equals itself only; `in`, `remove`, sets and caches work."""
+    listed = list(results.values())
+    for one in listed:
+        assert listed.count(one) == 1
+        assert one != replace(one)
+    assert len(set(listed)) == len(listed)
+    found = Findings("?", [], {}, {"a": pd.DataFrame()})
+    assert found in [replace(found), found]
+
+
 def text_of(html):
     return unescape(re.sub(r"<[^>]*>", " ", re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)))
 
@@ -231,6 +242,12 @@ def test_a_variable_keeps_the_bars_of_a_notebook_away(monkeypatch, asked):
     assert progress.progress_bar(range(2)).disable == bool(asked)
     assert progress.progress_bar(range(2), disable=None).disable == bool(asked)
     assert progress.progress_bar(range(2), disable=True).disable
+
+
+def test_bars_stay_away_where_there_is_no_stderr(monkeypatch):
+    """As in pythonw, and in a service that was started with a closed one."""
+    monkeypatch.setattr(sys, "stderr", None)
+    assert list(progress.progress_bar(range(2), desc="work")) == [0, 1]
 
 
 def test_bars_stay_away_where_nobody_watches(capsys):
