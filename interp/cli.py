@@ -67,6 +67,7 @@ def main() -> NoReturn:
     gone.
     """
     prepare_streams()
+    os.environ["MPLBACKEND"] = "agg"  # figures go to files, whatever a shell has set for its notebooks
     try:
         check_current_directory()
         code = run()

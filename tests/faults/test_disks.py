@@ -182,3 +182,15 @@ def test_an_output_that_knows_only_ascii_is_no_traceback():
     done = interp("eval", *CKPT, *FEW, stdout=subprocess.PIPE, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert "MSE / E[y\\xb2]" in done.stdout
+
+
+def test_a_backend_of_matplotlib_that_does_not_exist_is_not_asked_for(interp, tmp_path, monkeypatch):
+    """Nor one that needs a display: the command line draws into files."""
+    monkeypatch.setenv("MPLBACKEND", "nonsense")
+    process = interp(
+        "score", "--ckpt", "zoo:linear-0", "--classes", "linear", "--prompts", 16, "--json", "--out", tmp_path,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert list(tmp_path.glob("*.png"))
