@@ -11,12 +11,14 @@ from contextlib import suppress
 from importlib.metadata import entry_points
 from io import TextIOWrapper
 from pathlib import Path
+from types import FunctionType
 from typing import Annotated, NoReturn
 
 import typer
 from typer.exceptions import TyperException
 
 import interp
+from training.common.docstrings import docstring
 from training.common.errors import CheckError, UserError
 from training.common.terminal import echo, naming_stream, one_line
 
@@ -37,11 +39,20 @@ def build() -> typer.Typer:
     app.callback()(add_options)
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: list(PANELS).index(entry.module.split(".")[0])):
         command, panel = entry.load(), PANELS[entry.module.split(".")[0]]
+        restore_docstrings(command)
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=entry.name, rich_help_panel=panel)
         else:
             app.command(entry.name, rich_help_panel=panel)(command)
     return app
+
+
+def restore_docstrings(command: object) -> None:
+    """Give a command, or all commands of a group, the docstring that `python -OO` removed: it is the help."""
+    commands = [info.callback for info in command.registered_commands] if isinstance(command, typer.Typer) else [command]
+    for function in commands:
+        if isinstance(function, FunctionType):
+            function.__doc__ = docstring(function)
 
 
 def print_version(is_asked_for: bool) -> bool:

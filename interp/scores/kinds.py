@@ -1,6 +1,5 @@
 """What a score looks at: by name, the (query, key) pairs of a prompt between which attention is read."""
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from interp.model.positions import check_points, show_points
 from interp.names import SCORE_DEFINITIONS
+from training.common.docstrings import docstring
 from training.common.errors import UserError, one_of
 from training.tasks.prompts import PLAIN, Layout
 
@@ -113,7 +113,7 @@ class ScoreKind:
     @property
     def definition(self) -> str:
         """In words; that of a score of your own is the first line of what its targets say of themselves."""
-        own = (inspect.getdoc(self.targets) or "").partition("\n")[0]
+        own = docstring(self.targets).partition("\n")[0]
         return SCORE_DEFINITIONS.get(self.name, own)
 
     def weights(

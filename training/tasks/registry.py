@@ -1,11 +1,11 @@
 """Things that a user calls by NAME or NAME:PARAMETER: function classes, input distributions, shifts."""
 
 import dataclasses
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
+from training.common.docstrings import docstring
 from training.common.errors import UserError, one_of
 
 Thing = TypeVar("Thing")
@@ -65,5 +65,5 @@ def describe(families: Families[Thing]) -> list[tuple[str, str, str]]:
             parameter = f":{default}{field.name}"
         if dataclasses.is_dataclass(family) and not isinstance(family, type):
             parameter = "".join(f" ({f.name} {getattr(family, f.name)})" for f in dataclasses.fields(family))
-        rows.append((name, parameter, " ".join((inspect.getdoc(family) or "").split("\n\n")[0].split())))
+        rows.append((name, parameter, " ".join(docstring(family).split("\n\n")[0].split())))
     return rows
