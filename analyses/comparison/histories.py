@@ -8,7 +8,7 @@ import pandas as pd
 
 from training.checkpoints.checkpoint import Checkpoint, history_until
 from training.common.table_rows import where
-from training.evaluation.convergence import HELD, first_held
+from training.evaluation.convergence import HELD, first_held, ratios_to_no_context
 
 NEEDED = ("nmse_tail", "no_context_tail", "prompts_total", "flops")
 MEASURES = {"prompts_seen": "prompts of the class", "prompts_total": "prompts in all", "flops": "operations"}
@@ -29,7 +29,7 @@ def history(checkpoint: Checkpoint) -> pd.DataFrame | None:
     if not rows or any(row.get(column) is None for row in rows for column in columns):
         return None
     table = pd.DataFrame(rows)
-    return table.assign(ratio=table["nmse_tail"] / table["no_context_tail"])
+    return table.assign(ratio=ratios_to_no_context(table))
 
 
 def histories(checkpoints: Sequence[Checkpoint]) -> tuple[dict[str, pd.DataFrame], list[str]]:

@@ -29,7 +29,7 @@ from training.checkpoints.checkpoint import history_until, load
 from training.common import output
 from training.common.errors import UserError
 from training.config.config import RunConfig
-from training.evaluation.convergence import first_held
+from training.evaluation.convergence import HELD, first_held
 from training.loop.trainer import arithmetic
 
 SIZES = ("n_layers", "n_heads", "d_model", "n_dims")
@@ -58,7 +58,8 @@ class Course:
     def reached(self, name: str, target: float) -> int | None:
         """The step from which on the error was at or below the target, for three evaluations or to the end."""
         steps = sorted(self.errors[name])
-        at = first_held([self.errors[name][step] for step in steps], target)
+        errors = [self.errors[name][step] for step in steps]
+        at = first_held([*errors, *errors[-1:] * (HELD - 1)], target)
         return None if at is None else steps[at]
 
 

@@ -49,7 +49,7 @@ def trained(directory: Path) -> tuple[object, ...]:
 
 
 def prompts(directory: Path) -> object:
-    return evaluate.evaluation_prompts(small(directory).config, "cubic", n_prompts=8, seed=0, shift="skewed")
+    return evaluate.evaluation_prompts(small(directory).config, "cubic", n_prompts=8, seed=0, inputs="skewed")
 
 
 def pooled(_: Path) -> object:

@@ -10,7 +10,15 @@ COVERAGE = 0.95
 def bootstrap_weights(
     n_prompts: int, rng: np.random.Generator, n_resamples: int = N_RESAMPLES
 ) -> Float[np.ndarray, "resample prompt"]:
-    """How much each prompt counts in each resample: `weights @ values` are the resampled means of any values."""
+    """How much each prompt counts in each resample: `weights @ values` are the resampled means of any values.
+
+    All NaN for a single prompt, which says nothing about the spread over prompts: so is every interval made of them.
+
+    >>> bootstrap_weights(1, np.random.default_rng(0), n_resamples=2).tolist()
+    [[nan], [nan]]
+    """
+    if n_prompts == 1:
+        return np.full((n_resamples, 1), np.nan)
     return rng.multinomial(n_prompts, np.full(n_prompts, 1 / n_prompts), size=n_resamples) / n_prompts
 
 
@@ -34,7 +42,5 @@ def mean_interval(
     weights = bootstrap_weights(len(values), rng)
     resamples = weights @ values.reshape(len(values), -1)
     low, high = percentile_interval(resamples.reshape(-1, *values.shape[1:]))
-    if len(values) == 1:
-        return np.full_like(low, np.nan), np.full_like(high, np.nan)
     mean = values.mean(0)
     return np.minimum(low, mean), np.maximum(high, mean)

@@ -112,8 +112,13 @@ def count(value: float | int | None) -> str:
 
 
 def interval(value: float, low: float, high: float) -> str:
-    """A number with its interval; a dash when there is none."""
-    return number(value) if not math.isfinite(value) else f"{number(value)} [{number(low)}, {number(high)}]"
+    """A number with its interval, alone where that has no end; a dash when there is no number.
+
+    >>> interval(0.5, 0.4, 0.6), interval(0.5, math.nan, math.nan), interval(math.nan, math.nan, math.nan)
+    ('0.500 [0.400, 0.600]', '0.500', '-')
+    """
+    has_interval = math.isfinite(value) and (math.isfinite(low) or math.isfinite(high))
+    return f"{number(value)} [{number(low)}, {number(high)}]" if has_interval else number(value)
 
 
 def prepare_directory(directory: Path) -> Path:

@@ -23,13 +23,22 @@ NOT_ALWAYS_KEPT = {
 
 
 def first_held(errors: Sequence[float], limit: float, held: int = HELD) -> int | None:
-    """Index of the first of `held` consecutive values at or below the limit (or of as many as remain at the end).
+    """Index of the first of `held` consecutive values at or below the limit; None where there are never so many.
 
-    >>> first_held([1.0, 0.4, 0.9, 0.4, 0.3, 0.2, 0.9], 0.5), first_held([1.0, 0.9, 0.4], 0.5), first_held([1.0], 0.5)
-    (3, 2, None)
+    >>> first_held([1.0, 0.4, 0.9, 0.4, 0.3, 0.2, 0.9], 0.5), first_held([1.0, 0.9, 0.4, 0.3], 0.5)
+    (3, None)
     """
     below = [error <= limit for error in errors]
-    return next((i for i in range(len(below)) if below[i] and all(below[i : i + held])), None)
+    return next((i for i in range(len(below) - held + 1) if all(below[i : i + held])), None)
+
+
+def ratios_to_no_context(history: pd.DataFrame) -> "pd.Series[float]":
+    """`nmse_tail` / `no_context_tail`; NaN where the no-context optimum makes no error, as on a constant class.
+
+    >>> ratios_to_no_context(pd.DataFrame({"nmse_tail": [0.5, 0.5, 0.0], "no_context_tail": [1.0, 0.0, 0.0]})).tolist()
+    [0.5, nan, nan]
+    """
+    return history["nmse_tail"] / history["no_context_tail"].where(history["no_context_tail"] > 0)
 
 
 def convergence(directory: Path, fraction: float = FRACTION, held: int = HELD, step: int | None = None) -> pd.DataFrame:
@@ -38,7 +47,8 @@ def convergence(directory: Path, fraction: float = FRACTION, held: int = HELD, s
     Columns: `function_class`, `inputs`; `nmse` (mean over points), `nmse_tail` and `no_context_tail` (the model and the
     no-context optimum over the last quarter of the points) at the end; and where the run converged - the first
     evaluation whose `nmse_tail` is at most `fraction` of `no_context_tail` and stays there for `held` evaluations -
-    `step`, `prompts_seen` (of the class), `prompts_total`, `flops` and `seconds`, all missing if it never did.
+    `step`, `prompts_seen` (of the class), `prompts_total`, `flops` and `seconds`, all missing if it never did (also where the run ended sooner, or where the
+    no-context optimum has no error to compare with).
 
     Args:
         directory: a run's.
@@ -63,7 +73,7 @@ def convergence(directory: Path, fraction: float = FRACTION, held: int = HELD, s
     rows = []
     for (name, inputs), arm in history.groupby(["function_class", "inputs"], sort=False):  # pyright: ignore
         last = arm.iloc[-1]
-        ratios = list(arm["nmse_tail"] / arm["no_context_tail"])
+        ratios = ratios_to_no_context(arm).tolist()
         at = first_held(ratios, fraction, held)
         account = ["step", "prompts_seen", "prompts_total", "flops", "seconds"]
         reached = dict.fromkeys(account) if at is None else arm.iloc[at][account].to_dict()
