@@ -49,7 +49,9 @@ def build() -> typer.Typer:
 
 def restore_docstrings(command: object) -> None:
     """Give a command, or all commands of a group, the docstring that `python -OO` removed: it is the help."""
-    commands = [info.callback for info in command.registered_commands] if isinstance(command, typer.Typer) else [command]
+    commands = (
+        [info.callback for info in command.registered_commands] if isinstance(command, typer.Typer) else [command]
+    )
     for function in commands:
         if isinstance(function, FunctionType):
             function.__doc__ = docstring(function)

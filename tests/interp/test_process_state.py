@@ -118,6 +118,9 @@ def other_seed() -> Iterator[None]:
     assert torch.equal(torch.get_rng_state(), drawn), "the call drew from the process's generator"
 
 
+LONG = ("ablate optimal", "attribute_edges", "circuits", "pooled", "swap")
+
+
 STATES: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "float64 by default": lambda: set_for_a_while(torch.get_default_dtype, torch.set_default_dtype, torch.float64),
     "float16 by default": lambda: set_for_a_while(torch.get_default_dtype, torch.set_default_dtype, torch.float16),
@@ -194,7 +197,7 @@ def test_every_public_function_is_tried():
     assert set(interp.__all__) - {"Head"} <= set(CALLS)
 
 
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", [pytest.param(call, marks=[pytest.mark.slow] * (call in LONG)) for call in CALLS])
 def test_no_state_of_the_process_changes_a_result(call, tmp_path_factory):
     with ExitStack() as all_states:
         for name in set(STATES) - {"two threads"}:  # which a busy machine takes long for

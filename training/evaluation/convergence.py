@@ -47,8 +47,8 @@ def convergence(directory: Path, fraction: float = FRACTION, held: int = HELD, s
     Columns: `function_class`, `inputs`; `nmse` (mean over points), `nmse_tail` and `no_context_tail` (the model and the
     no-context optimum over the last quarter of the points) at the end; and where the run converged - the first
     evaluation whose `nmse_tail` is at most `fraction` of `no_context_tail` and stays there for `held` evaluations -
-    `step`, `prompts_seen` (of the class), `prompts_total`, `flops` and `seconds`, all missing if it never did (also where the run ended sooner, or where the
-    no-context optimum has no error to compare with).
+    `step`, `prompts_seen` (of the class), `prompts_total`, `flops` and `seconds`, all missing if it never did: if fewer
+    evaluations were left, or if the no-context optimum makes no error to compare with, too.
 
     Args:
         directory: a run's.

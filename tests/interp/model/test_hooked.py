@@ -74,7 +74,12 @@ def reloaded_with(model, state_dict):
     return model
 
 
-@pytest.mark.parametrize("change", CHANGES)
+QUICK = ("process_weights_", "set_use_attn_result", "float64", "deepcopy")
+
+
+@pytest.mark.parametrize(
+    "change", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in CHANGES]
+)
 def test_what_transformer_lens_users_do_changes_no_prediction(change):
     prompt = torch.randn(2, 32, 4, generator=torch.Generator().manual_seed(0))
     model = CHANGES[change](hooked("zoo:mixed-0"))

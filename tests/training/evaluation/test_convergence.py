@@ -37,7 +37,8 @@ def test_three_evaluations_are_three(errors, at):
 def rows(errors, no_context):
     counters = {"function_class": "linear", "inputs": "gaussian", "prompts_total": 8, "seconds": 1.0, "flops": 9.0}
     return [
-        counters | {"step": step, "prompts_seen": step, "nmse": error, "nmse_tail": error, "no_context_tail": no_context}
+        counters
+        | {"step": step, "prompts_seen": step, "nmse": error, "nmse_tail": error, "no_context_tail": no_context}
         for step, error in enumerate(errors)
     ]
 
