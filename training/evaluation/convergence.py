@@ -32,13 +32,14 @@ def first_held(errors: Sequence[float], limit: float, held: int = HELD) -> int |
     return next((i for i in range(len(below) - held + 1) if all(below[i : i + held])), None)
 
 
-def ratios_to_no_context(history: pd.DataFrame) -> "pd.Series[float]":
+def ratios_to_no_context(history: pd.DataFrame) -> list[float]:
     """`nmse_tail` / `no_context_tail`; NaN where the no-context optimum makes no error, as on a constant class.
 
-    >>> ratios_to_no_context(pd.DataFrame({"nmse_tail": [0.5, 0.5, 0.0], "no_context_tail": [1.0, 0.0, 0.0]})).tolist()
+    >>> ratios_to_no_context(pd.DataFrame({"nmse_tail": [0.5, 0.5, 0.0], "no_context_tail": [1.0, 0.0, 0.0]}))
     [0.5, nan, nan]
     """
-    return history["nmse_tail"] / history["no_context_tail"].where(history["no_context_tail"] > 0)
+    errors = zip(history["nmse_tail"].tolist(), history["no_context_tail"].tolist(), strict=True)
+    return [error / no_context if no_context > 0 else math.nan for error, no_context in errors]
 
 
 def convergence(directory: Path, fraction: float = FRACTION, held: int = HELD, step: int | None = None) -> pd.DataFrame:
@@ -47,8 +48,8 @@ def convergence(directory: Path, fraction: float = FRACTION, held: int = HELD, s
     Columns: `function_class`, `inputs`; `nmse` (mean over points), `nmse_tail` and `no_context_tail` (the model and the
     no-context optimum over the last quarter of the points) at the end; and where the run converged - the first
     evaluation whose `nmse_tail` is at most `fraction` of `no_context_tail` and stays there for `held` evaluations -
-    `step`, `prompts_seen` (of the class), `prompts_total`, `flops` and `seconds`, all missing if it never did: if fewer
-    evaluations were left, or if the no-context optimum makes no error to compare with, too.
+    `step`, `prompts_seen` (of the class), `prompts_total`, `flops` and `seconds`, all missing if it never did.
+    A run that ended before `held` evaluations has not converged, nor has one whose no-context optimum makes no error.
 
     Args:
         directory: a run's.
@@ -73,7 +74,7 @@ def convergence(directory: Path, fraction: float = FRACTION, held: int = HELD, s
     rows = []
     for (name, inputs), arm in history.groupby(["function_class", "inputs"], sort=False):  # pyright: ignore
         last = arm.iloc[-1]
-        ratios = ratios_to_no_context(arm).tolist()
+        ratios = ratios_to_no_context(arm)
         at = first_held(ratios, fraction, held)
         account = ["step", "prompts_seen", "prompts_total", "flops", "seconds"]
         reached = dict.fromkeys(account) if at is None else arm.iloc[at][account].to_dict()
