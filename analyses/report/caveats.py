@@ -8,7 +8,7 @@ from analyses.report.evidence import Evidence, ModelEvidence
 from interp.ablation.size_classes import ATTENDS, size_of
 from interp.display.text import counted
 from interp.model.heads import show
-from interp.statistics.effects import SIGNIFICANT
+from interp.statistics.effects import LEAST_GAIN, SIGNIFICANT
 from interp.statistics.seeds import independent_seeds
 from training.common.output import records
 from training.common.table_rows import where
@@ -75,11 +75,14 @@ def unconverged(evidence: Evidence) -> Found:
 
 
 def undefined_effects(evidence: Evidence) -> Found:
-    """A class on which the intact model makes no use of the context, so that effects do not exist."""
+    """A class on which the intact model has no clear in-context gain, so that effects are undefined."""
     for model in evidence.models:
         names = [name for name in model.classes if size_of(first_row(model, name)) == "undefined"]
         if names:
-            text = f"{model.name} makes no use of the context on {', '.join(names)}: effects are undefined there."
+            text = (
+                f"{model.name} is not clearly better than the no-context optimum on {', '.join(names)} (by more than "
+            )
+            text += f"{LEAST_GAIN:g} standard errors of the gain): effects are undefined there."
             yield text, (model.name,)
 
 

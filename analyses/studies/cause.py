@@ -161,7 +161,7 @@ def pool(subjects: Sequence[Subject], *, kept: bool) -> pd.DataFrame:
 
 
 def together(subjects: Sequence[Subject]) -> pd.DataFrame:
-    """One row per model with several retrospective heads and class that it uses context on: the `effect` of removing
+    """One row per model with several retrospective heads and class with a clear in-context gain: the `effect` of removing
     them together, the sum of what each costs alone, `sum_alone`, and the `excess` of the first (mean ablation)."""
     rows = []
     for one in subjects:
@@ -182,7 +182,7 @@ def guides(subjects: Sequence[Subject]) -> pd.DataFrame:
 
     Columns: `spearman` over the heads of a model, mean over independent seeds with its t-interval; over all heads of
     all models `n_matter` (effect above `level`), `n_attend` (score above `ATTENDS`), `n_both`, `precision`, `recall`.
-    Models that make no use of the context on a class are left out; `n_models` are left.
+    Models without a clear in-context gain on a class are left out; `n_models` are left.
     """
     rows = []
     for name in dict.fromkeys(name for one in subjects for name in distinct(one.heads, "function_class")):
@@ -361,7 +361,9 @@ def plot_dose_response(heads: pd.DataFrame) -> list[Axes]:
             cell = records(where(heads, curriculum=curriculum, function_class=name))
             scores, effects = ([head[column] for head in cell] for column in ("score", "effect"))
             if np.isnan(effects).all():
-                ax.text(0.5, 0.5, "no use of the context", transform=ax.transAxes, ha="center", fontsize=7, color=GREY)
+                ax.text(
+                    0.5, 0.5, "no clear in-context gain", transform=ax.transAxes, ha="center", fontsize=7, color=GREY
+                )
                 ax.set_yticks([])
             ax.plot(scores, effects, "o", ms=3, alpha=0.5, color=MODES["mean"], mec="none")
             ax.axhline(0, color=NULL, lw=0.8, zorder=0)

@@ -119,7 +119,7 @@ class Cell:
         return paired_effects(ablated, self.intact, self.no_context, self.weights)
 
     def resamples(self, removed: Iterable[HeadSet]) -> Float[np.ndarray, "resample set"] | None:
-        """Of effects; None where the intact model does not use the context."""
+        """Of effects; None where the intact model has no clear in-context gain."""
         ablated = np.stack([self.without(one) for one in removed])
         return effect_resamples(ablated, self.intact, self.no_context, self.weights)
 

@@ -19,7 +19,7 @@ def is_silent(rows: Sequence[Row]) -> bool:
 
 
 def size_of(row: Row, prefix: str = "") -> str:
-    """Rule 1; `undefined` where the intact model makes no use of the context.
+    """Rule 1; `undefined` where the intact model has no clear in-context gain.
 
     Args:
         row: of an ablation's table.

@@ -23,7 +23,7 @@ from interp.ablation.ablate import Ablation
 from interp.ablation.size_classes import ATTENDS, HARMLESS, Row, is_silent, size_of
 from interp.display.result import displays
 from interp.display.text import counted, decimals, listed
-from interp.statistics.effects import SIGNIFICANT
+from interp.statistics.effects import LEAST_GAIN, SIGNIFICANT
 from interp.statistics.p_values import draws_behind, p_text
 from training.common.output import records
 
@@ -107,6 +107,16 @@ def joint_phrase(row: Row) -> str:
     )
 
 
+def without_clear_gain(row: Row, where: str) -> str:
+    """Why an effect is undefined; a gain that is only too uncertain is no proof that the context is not used."""
+    ratio = row["nmse_before"] / row["nmse_no_context"]
+    text = (
+        f"The intact model is not clearly better than the no-context optimum on {where}: its error is {ratio:.2f} of "
+    )
+    text += f"it, and an effect needs a gain of more than {LEAST_GAIN:g} standard errors"
+    return text + ("; more prompts (--prompts) may show such a gain." if ratio < 1 else ".")
+
+
 def sentence(rows: list[Row], several_ranges: bool) -> str:
     """The modes of one set on one class together."""
     lead = next((row for row in rows if row["mode"] == "mean"), rows[0])
@@ -115,7 +125,7 @@ def sentence(rows: list[Row], several_ranges: bool) -> str:
         where += f" (pairs {lead['points']})"
     sizes = [size_of(row) for row in rows]
     if "undefined" in sizes:
-        return f"The intact model makes no use of the context on {where}: removing {heads} has no effect to measure."
+        return f"{without_clear_gain(lead, where)} The effect of removing {heads} is undefined."
     mode = f"({lead['mode']} ablation"
     if size_of(lead) == "negative":
         text = f"Removing {heads} helps on {where}: the error falls by {cost(lead, negative=True)} of the in-context "
@@ -196,7 +206,7 @@ def keep_verdict(table: pd.DataFrame) -> list[str]:
     groups: dict[str, list[str]] = {}
     for row in records(table):
         if math.isnan(row["effect"]):
-            text = f"The intact model makes no use of the context on {row['function_class']}."
+            text = without_clear_gain(row, row["function_class"])
         else:
             text = f"With no head but {row['heads']} {1 - row['effect']:.2f} of the in-context gain on "
             text += f"{row['function_class']} is left ({row['mode']} ablation of all others costs {cost(row)})"
@@ -231,7 +241,7 @@ def pooled_verdict(table: pd.DataFrame) -> str:
     sentences = []
     for row in rows:
         if not row["n_seeds"]:
-            sentences.append(f"No model makes use of the context on {row['function_class']}.")
+            sentences.append(f"No model is clearly better than the no-context optimum on {row['function_class']}.")
             continue
         helps = (row["ci_high"] if math.isnan(row["t_high"]) else row["t_high"]) < 0
         text = f"Over {counted(row['n_seeds'], 'independent seed')} ({counted(row['n_checkpoints'], 'model')}) "
@@ -241,7 +251,7 @@ def pooled_verdict(table: pd.DataFrame) -> str:
         text += f"{row['heads']} costs {pooled_cost(row)}{'; below 0 the removal helps' if helps else ''}; {p_value} "
         text += "against a layer-matched set in every model"
         if row["n_undefined"]:
-            text += f"; {counted(row['n_undefined'], 'model')} without use of the context left out"
+            text += f"; {counted(row['n_undefined'], 'model')} without a clear in-context gain left out"
         sentences.append(text + ".")
     if rows and rows[0]["n_seeds"] == 1:
         sentences.append("One seed is one piece of evidence: this is no claim about a curriculum.")

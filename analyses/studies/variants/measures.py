@@ -39,7 +39,7 @@ class Measured:
         found: its retrospective heads, chosen on selection prompts; may be empty.
         removed: their joint removal under mean ablation against layer-matched sets; None without any.
         classes: one row per class that it trains on: `ratio`, `left` (the plateau), `effect` of removing the found
-            heads and `n_matter`; both NaN where the model makes no use of the context.
+            heads and `n_matter`; both NaN where the model has no clear in-context gain.
         highest: its highest score.
     """
 

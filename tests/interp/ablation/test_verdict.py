@@ -5,14 +5,19 @@ import math
 import pandas as pd
 import pytest
 
+from interp.ablation.ablate import ablate
 from interp.ablation.size_classes import size_of
 from interp.ablation.verdict import keep_verdict, pooled_verdict, verdict
+from interp.model.heads import Head
+from training.checkpoints.checkpoint import load
 
 ROW = {
     "heads": "0.1",
     "function_class": "linear",
     "mode": "mean",
     "points": "12-15",
+    "nmse_before": 1.1,
+    "nmse_no_context": 1.0,
     "effect": 0.2,
     "ci_low": 0.1,
     "ci_high": 0.3,
@@ -121,9 +126,26 @@ def test_above_one_the_model_is_worse_than_one_without_context():
     assert words not in say(effect(1.4, 1.0, 1.5))[0]
 
 
-def test_nothing_is_measured_where_the_context_is_not_used():
-    said = say({"mode": "zero"}, effect(math.nan, math.nan, math.nan))
-    assert said == ["The intact model makes no use of the context on linear: removing 0.1 has no effect to measure."]
+NO_GAIN = (
+    "The intact model is not clearly better than the no-context optimum on {}: its error is {} of it, and an effect "
+    "needs a gain of more than 4 standard errors"
+)
+
+
+def test_nothing_is_measured_where_there_is_no_gain():
+    sentences = say({"mode": "zero"}, effect(math.nan, math.nan, math.nan))
+    assert sentences == [NO_GAIN.format("linear", "1.10") + ". The effect of removing 0.1 is undefined."]
+
+
+def test_a_gain_that_is_only_uncertain_asks_for_more_prompts():
+    """Mixed models have learned cubic, and 256 prompts are too few to show by how much."""
+    found = ablate(load("zoo:mixed-0"), [(Head(0, 1),)], ["cubic"], modes=["mean"], n_prompts=256, n_controls=0)
+    row = found.table.iloc[0]
+    ratio = row["nmse_before"] / row["nmse_no_context"]
+    assert ratio < 0.9
+    assert math.isnan(row["effect"])
+    (text,) = found.sentences()
+    assert text.startswith(NO_GAIN.format("cubic", f"{ratio:.2f}") + "; more prompts (--prompts) may show such a gain.")
 
 
 @pytest.mark.parametrize(
@@ -285,8 +307,7 @@ def test_a_set_that_is_kept_is_told_by_what_is_left():
         "With no head but 0.1 0.80 of the in-context gain on linear is left (mean ablation of all others costs "
         "0.20 [0.10, 0.30]); p = 0.123 against 39 layer-matched control sets. "
         "With no head but 0.1 0.80 of the in-context gain on cubic is left (mean ablation of all others costs "
-        "0.20 [0.10, 0.30]). "
-        "The intact model makes no use of the context on quadratic."
+        "0.20 [0.10, 0.30]). " + NO_GAIN.format("quadratic", "1.10") + "."
     )
     assert second.startswith("With no head but 2.3 0.80")
 
@@ -327,9 +348,9 @@ def pooled(*rows) -> str:
 def test_several_models_are_told_by_mean_ablation():
     assert pooled({"mode": "zero", "effect": 0.1}, {}) == SEVERAL + "."
     assert "(zero ablation;" in pooled({"mode": "zero"})
-    assert pooled({"n_undefined": 2}) == SEVERAL + "; 2 models without use of the context left out."
+    assert pooled({"n_undefined": 2}) == SEVERAL + "; 2 models without a clear in-context gain left out."
     nothing = {"function_class": "cubic", "n_seeds": 0}
-    assert pooled(nothing, {}) == f"No model makes use of the context on cubic. {SEVERAL}."
+    assert pooled(nothing, {}) == f"No model is clearly better than the no-context optimum on cubic. {SEVERAL}."
 
 
 def test_seeds_of_two_kinds_are_counted_and_their_mean_has_no_interval():
