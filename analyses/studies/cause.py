@@ -161,8 +161,8 @@ def pool(subjects: Sequence[Subject], *, kept: bool) -> pd.DataFrame:
 
 
 def together(subjects: Sequence[Subject]) -> pd.DataFrame:
-    """One row per model with several retrospective heads and class with a clear in-context gain: the `effect` of removing
-    them together, the sum of what each costs alone, `sum_alone`, and the `excess` of the first (mean ablation)."""
+    """One row per model with several retrospective heads and class with a clear gain: the `effect` of removing them
+    together, the sum of what each costs alone, `sum_alone`, and the `excess` of the first (mean ablation)."""
     rows = []
     for one in subjects:
         if one.removed is None or len(one.found) < 2:

@@ -36,10 +36,10 @@ def pooled(
 
     Columns: `effect` with the bootstrap interval `ci_low`, `ci_high` and the t-interval `t_low`, `t_high`, all four NaN
     where seeds are `all_or_nothing`; `n_half`, the seeds with an effect of at least one half, and the exact interval of
-    their share, `share_low`, `share_high`; `n_seeds`, `n_checkpoints` and `n_undefined` (models without
-    a clear in-context gain, left out); `effect_min`, `effect_max`; `p_value` of the mean effect against one layer-matched set per
-    model, drawn together, with `smallest_p`, the random draws behind it `n_draws` (0: all combinations were counted),
-    and `p_holm` over classes; `p_two_sided` and `p_two_sided_holm` as in `interp.ablation.ablate.Ablation`.
+    their share, `share_low`, `share_high`; `n_seeds`, `n_checkpoints` and `n_undefined` (models without a clear
+    in-context gain, left out); `effect_min`, `effect_max`; `p_value` of the mean effect against one layer-matched set
+    per model, drawn together, with `smallest_p`, the random draws behind it `n_draws` (0: all combinations were
+    counted), and `p_holm` over classes; `p_two_sided` and `p_two_sided_holm` as in `interp.ablation.ablate.Ablation`.
 
     Args:
         checkpoints: the models.
