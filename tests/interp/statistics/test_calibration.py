@@ -283,7 +283,7 @@ def rate_without_other_noise(errors: np.ndarray, n_prompts: int, n_samples: int 
 
 
 def test_few_test_prompts_do_not_make_the_mean_that_replaces_a_head_noisy(monkeypatch):
-    """Other reference prompts move the effect on 64 prompts by little; a mean over 64 would add 0.055 to it."""
+    """Other reference prompts move the effect on 64 prompts by little; a mean over 64 would add 0.056 to it."""
     row = mean_ablation(0, 64)
     others = reference_prompts(load("zoo:mixed-0").config, "linear", seed=1)
     monkeypatch.setattr(references, "reference_prompts", lambda *_: others)
