@@ -9,9 +9,9 @@ simulation of errors shows, is counted on a shipped model, through `ablate` as a
 import math
 from collections.abc import Callable
 from itertools import combinations, product
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,6 +36,7 @@ from interp.statistics.seed_intervals import welch
 from interp.statistics.seeds import exact_interval, null_means, t_interval
 from training.checkpoints.checkpoint import load
 from training.common.bootstrap import bootstrap_weights, percentile_interval
+from training.common.output import records
 
 FALSE_ALARM = 1e-4
 exhaustive = settings(derandomize=True, deadline=None, max_examples=60)
@@ -254,8 +255,8 @@ def ablation(seed: int, n_prompts: int) -> Ablation:
     )
 
 
-def mean_ablation(seed: int, n_prompts: int) -> pd.Series:
-    return ablation(seed, n_prompts).table.iloc[0]
+def mean_ablation(seed: int, n_prompts: int) -> dict[str, Any]:
+    return records(ablation(seed, n_prompts).table)[0]
 
 
 def many_errors(n_runs: int, n_prompts: int = 8192) -> np.ndarray:
