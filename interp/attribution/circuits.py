@@ -10,8 +10,10 @@
 A faithfulness beyond 1 overshoots, so graphs are compared by 1 - |1 - faithfulness|.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +28,9 @@ from interp.attribution.graph import Edges, Graph, edges_called, pruned
 from interp.attribution.targets import EXACT, AllEdges, Effects
 from interp.attribution.validation import largest
 from interp.display.result import Axes, Result
+from interp.display.text import decimals
 from interp.model.parallel import side_by_side
+from interp.model.self_checks import Comparison, require_agreement
 from interp.patching.effects import effect_of, gap_exists
 from interp.patching.prompt_pairs import PromptPairs
 from interp.patching.runner import Question, check_direction, chunks, predictions_at_query
@@ -43,8 +47,6 @@ from training.model.transformer import Transformer
 from training.tasks.function_classes import choose_classes
 
 SIZES = (5, 10, 20, 50, 100, 200, 400)
-SAME = 1e-4
-"""How near the runs with all edges and with none have to come to the clean and the corrupt run, in effects."""
 MEMORY = 2**27  # bytes that a worker's streams take
 CHUNK = 32  # prompts: more of them fall out of the caches
 COMPARED = 128  # prompts on which random graphs are run
@@ -114,7 +116,7 @@ class Circuits(Result):
         text = (
             f"On {name} {row['n_edges']} of {n_all} edges carry {row['faithfulness']:.2f} "
             f"[{row['faithfulness_low']:.2f}, {row['faithfulness_high']:.2f}] of what separates the clean from the "
-            f"corrupt run, and everything else {row['completeness']:.2f}"
+            f"corrupt run, and everything else {decimals(row['completeness'])}"
         )
         if row["n_random"]:
             text += (
@@ -278,6 +280,22 @@ class Cut:
         return self.best(low)
 
 
+def few_of(runs: "Runs") -> range:
+    """The prompts that self-checks are made on."""
+    return range(min(CHUNK, len(runs.clean)))
+
+
+def run_with(runs: "Runs", edges: Edges, *, is_clean: bool = True) -> Comparison:
+    """The run with clean information on these edges alone, beside the clean or the corrupt run."""
+    few, dtype = few_of(runs), next(runs.model.parameters()).dtype
+    expected = runs.clean if is_clean else runs.corrupt
+    given, wanted, intact = (
+        torch.from_numpy(values).to(dtype)[:, None]
+        for values in (runs.predict([edges], few)[0], expected[few], runs.clean[few])
+    )
+    return Comparison(given, wanted, intact)
+
+
 @dataclass(frozen=True)
 class Runs:
     """The test prompts of one class, ready for circuits to be run on them.
@@ -299,7 +317,7 @@ class Runs:
     @classmethod
     def of(cls, checkpoint: Checkpoint, name: str, question: Question) -> "Runs":
         pairs = question.pairs(checkpoint, name)
-        clean, corrupt = (predictions_at_query(checkpoint, side) for side in pairs)
+        clean, corrupt = (predictions_at_query(checkpoint.model, side) for side in pairs)
         rng = np.random.default_rng(stream_seed("bootstrap", question.seed, name))
         return cls(checkpoint.model, pairs, clean, corrupt, bootstrap_weights(len(clean), rng))
 
@@ -307,17 +325,21 @@ class Runs:
         """All edges are the clean run, none the corrupt run, and there is a difference between the two.
 
         Raises:
-            CheckError: they are not.
+            CheckError: they are not, by more than rounding.
         """
         if not gap_exists(self.corrupt, self.clean):
             raise CheckError("self-check: clean and corrupt prompts are predicted the same")
-        few = range(min(CHUNK, len(self.clean)))
-        wanted = {"all edges": (graph.allowed, self.clean), "no edges": (np.zeros_like(graph.allowed), self.corrupt)}
-        for what, (edges, run) in wanted.items():
-            (found,) = self.predict([edges], few)
-            far = np.abs(found - run[few]).max() / np.abs(self.clean - self.corrupt).max()
-            if not far <= SAME:
-                raise CheckError(f"self-check: the run with {what} is off by {far:.1e} of the largest gap")
+        all_edges, no_edges = (
+            partial(run_with, edges=edges) for edges in (graph.allowed, np.zeros_like(graph.allowed))
+        )
+        require_agreement(all_edges, self, "the run with all edges is not the clean run")
+        require_agreement(partial(no_edges, is_clean=False), self, "the run with no edges is not the corrupt run")
+
+    def in_float64(self) -> "Runs":
+        """The first prompts once more, in float64."""
+        model, pairs = copy.deepcopy(self.model).double(), self.pairs.rows(few_of(self)).double()
+        clean, corrupt = (predictions_at_query(model, side) for side in pairs)
+        return replace(self, model=model, pairs=pairs, clean=clean, corrupt=corrupt)
 
     def predict(self, graphs: Sequence[Edges], prompts: range | None = None) -> Float[np.ndarray, "graph prompt"]:
         """The predictions with clean information on the edges of each graph alone."""

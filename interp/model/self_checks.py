@@ -7,7 +7,7 @@ both are repeated in float64: a defect of the engine remains, rounding does not.
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -55,6 +55,16 @@ class Comparison(NamedTuple):
     @property
     def difference(self) -> float:
         return relative_difference(*self)
+
+
+@runtime_checkable
+class HasTwin(Protocol):
+    """Everything that a check computes from, which has a twin in float64."""
+
+    def in_float64(self) -> Any: ...
+
+
+AnySetup = TypeVar("AnySetup", bound=HasTwin)
 
 
 @dataclass(frozen=True)
@@ -276,7 +286,7 @@ def spot_check(
     return difference
 
 
-def require_agreement(compare: Callable[[Setup], Comparison], setup: Setup, failure: str) -> None:
+def require_agreement(compare: Callable[[AnySetup], Comparison], setup: AnySetup, failure: str) -> None:
     """Refuse predictions that differ by more than rounding.
 
     Where they differ by more than `TOLERANCE` in float32, they have to agree in float64 (`TOLERANCE_FLOAT64`), and the
@@ -295,17 +305,6 @@ def require_agreement(compare: Callable[[Setup], Comparison], setup: Setup, fail
         if twin.difference <= TOLERANCE_FLOAT64 and single.difference <= AMPLIFIED * rounding:
             return
     raise CheckError(f"self-check: {failure} (relative difference {single.difference:.1e})")
-
-
-def require_equal(
-    given: Float[Tensor, "batch point"],
-    wanted: Float[Tensor, "batch point"],
-    intact: Float[Tensor, "batch point"],
-    failure: str,
-) -> None:
-    difference = relative_difference(given, wanted, intact)
-    if not difference <= TOLERANCE:
-        raise CheckError(f"self-check: {failure} (relative difference {difference:.1e})")
 
 
 def relative_difference(

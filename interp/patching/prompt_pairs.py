@@ -48,6 +48,9 @@ class PromptPairs(NamedTuple):
     def rows(self, prompts: range) -> "PromptPairs":
         return PromptPairs(self.clean.rows(prompts), self.corrupt.rows(prompts))
 
+    def double(self) -> "PromptPairs":
+        return PromptPairs(self.clean.double(), self.corrupt.double())
+
     def to(self, device: torch.device | str) -> "PromptPairs":
         return PromptPairs(self.clean.to(device), self.corrupt.to(device))
 

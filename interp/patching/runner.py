@@ -14,7 +14,7 @@ from interp.model.parallel import side_by_side
 from interp.patching.effects import Outcomes
 from interp.patching.engine import predict_patched, run_on
 from interp.patching.prompt_pairs import PromptPairs, prompt_pairs
-from interp.patching.self_checks import CHECKED, PLAIN, check_patches, require_difference
+from interp.patching.self_checks import CHECKED, PLAIN, Acting, check_patches, require_difference
 from interp.patching.sites import Given, Variant, patches_of
 from interp.scores.score import selection_scores
 from training.checkpoints.checkpoint import Checkpoint
@@ -104,10 +104,12 @@ class Sweep(NamedTuple):
     Attributes:
         outcomes: predictions at the query.
         differs: by variant, whether anything that was patched in differs from what was there, on the first prompts.
+        varies: by variant, whether anything that was patched differs between the first prompts.
     """
 
     outcomes: Outcomes
     differs: Bool[np.ndarray, " variant"]
+    varies: Bool[np.ndarray, " variant"]
 
 
 Prepare = Callable[
@@ -146,12 +148,13 @@ def patch_sweep(
     own, other = (model.needed(side.rows(few).tokens) for side in (base, source))
     n_plain = max(1, PLAIN // len(jobs))
 
-    def check(job: tuple[Sequence[Variant], Given]) -> Bool[Tensor, " variant"]:
+    def check(job: tuple[Sequence[Variant], Given]) -> Acting:
         with torch.no_grad():
             return check_patches(model, own, other, *job, n_plain=n_plain)
 
-    differs = torch.cat(side_by_side(check, zip(jobs, prepare(model, own, other), strict=True)))
-    require_difference(differs.cpu().numpy(), variants)
+    acting = side_by_side(check, zip(jobs, prepare(model, own, other), strict=True))
+    differs, varies = (torch.cat(parts).cpu() for parts in zip(*acting, strict=True))
+    require_difference(Acting(differs, varies), variants)
     n_prompts, n_tokens = question.n_prompts, own.shape[1]
     size, stack = pass_sizes(model.config, n_tokens, n_prompts, torch.get_num_threads())
 
@@ -168,7 +171,7 @@ def patch_sweep(
         return np.concatenate(parts)
 
     patched = np.concatenate(side_by_side(run, chunks(n_prompts, size)), axis=1)
-    return Sweep(outcomes_of(checkpoint, name, pairs, patched), differs.cpu().numpy())
+    return Sweep(outcomes_of(checkpoint, name, pairs, patched), differs.numpy(), varies.numpy())
 
 
 def outcomes_of(
@@ -176,15 +179,14 @@ def outcomes_of(
 ) -> Outcomes:
     """Patched predictions beside those of both runs and of the no-context optimum."""
     config = checkpoint.config
-    clean, corrupt = (predictions_at_query(checkpoint, side) for side in pairs)
+    clean, corrupt = (predictions_at_query(checkpoint.model, side) for side in pairs)
     with torch.no_grad():
         no_context = function_class(name).no_context(pairs.clean.xs, config.data.weights)[:, -1].cpu().double().numpy()
     answer = pairs.answer.cpu().double().numpy()
     return Outcomes(patched, clean, corrupt, answer, no_context, config.second_moment(name))
 
 
-def predictions_at_query(checkpoint: Checkpoint, prompts: Prompts) -> Float[np.ndarray, " prompt"]:
-    model = checkpoint.model
+def predictions_at_query(model: Transformer, prompts: Prompts) -> Float[np.ndarray, " prompt"]:
     with torch.no_grad():
         parts = [model.predict(tokens)[:, -1] for tokens in prompts.tokens.split(CHUNK)]
     return torch.cat(parts).double().cpu().numpy()

@@ -1,13 +1,16 @@
 """A patch proves that it acted, before any effect is reported (see `interp.model.self_checks`)."""
 
+import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.model.self_checks import require_equal
+from interp.model.self_checks import TOLERANCE, Comparison, require_agreement
 from interp.patching.engine import Run, predict_patched, recorded, run_on
 from interp.patching.sites import Given, Patch, Patches, Variant, patches_of
 from training.common.errors import CheckError
@@ -17,6 +20,64 @@ CHECKED = 16  # prompts
 PLAIN = 12  # variants that are run on their own and through the plain forward pass too
 
 
+class Acting(NamedTuple):
+    """Where patching can act.
+
+    Attributes:
+        differs: by variant, whether anything that is patched in differs from what was there.
+        varies: by variant, whether anything that is patched differs between prompts of the same run by more than
+            rounding; all of them if there is a single prompt.
+    """
+
+    differs: Bool[Tensor, " variant"]
+    varies: Bool[Tensor, " variant"]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that a check computes from, in one precision.
+
+    Attributes:
+        model: the transformer.
+        base: tokens of the run that is patched.
+        source: tokens of the run that activations come from.
+        given: what is patched in.
+    """
+
+    model: Transformer
+    base: Float[Tensor, "batch pos dim"]
+    source: Float[Tensor, "batch pos dim"]
+    given: Given
+
+    def in_float64(self) -> "Setup":
+        given = {key: values.double() for key, values in self.given.items()}
+        return Setup(copy.deepcopy(self.model).double(), self.base.double(), self.source.double(), given)
+
+    @cached_property
+    def run(self) -> Run:
+        return run_on(self.model, self.base)
+
+    @cached_property
+    def intact(self) -> Float[Tensor, "batch 1"]:
+        return self.model.predict(self.base)[:, -1:]
+
+    @cached_property
+    def own(self) -> Given:
+        """The base run's activations wherever something is patched in."""
+        return recorded(self.model, self.base, self.given)
+
+    @cached_property
+    def source_streams(self) -> Given:
+        """The source run's residual stream before every layer."""
+        return recorded(self.model, self.source, [(layer, "resid_pre") for layer in range(self.model.config.n_layers)])
+
+    def patches(self, variants: Sequence[Variant]) -> Patches:
+        return patches_of(variants, self.base.shape[1], self.model.config.n_heads, self.base.device)
+
+    def patched(self, variant: Variant, given: Given) -> Float[Tensor, "batch 1"]:
+        return predict_patched(self.model, self.run, self.patches([variant]), given)[0][:, None]
+
+
 def check_patches(
     model: Transformer,
     base: Float[Tensor, "batch pos dim"],
@@ -24,7 +85,7 @@ def check_patches(
     variants: Sequence[Variant],
     given: Given,
     n_plain: int = PLAIN,
-) -> Bool[Tensor, " variant"]:
+) -> Acting:
     """Prove on a few prompts that patching acts only where it should, and say where it can act at all.
 
     Args:
@@ -36,58 +97,81 @@ def check_patches(
         n_plain: about how many variants are run on their own and through the plain forward pass too.
 
     Returns:
-        By variant, whether anything that is patched in differs from what was there.
+        By variant, whether anything that is patched in differs from what was there, and whether it varies at all.
 
     Raises:
         CheckError: the empty patch or patching a run with itself changes the predictions, the whole stream of another
             run does not give that run's prediction, or the engine differs from the model's own forward pass with the
             same edits.
     """
-    run, intact = run_on(model, base), model.predict(base)[:, -1:]
-    n_tokens, n_heads = base.shape[1], model.config.n_heads
-    patches = patches_of(variants, n_tokens, n_heads, base.device)
-    require_equal(run.prediction[:, None], intact, intact, "reading the prediction at the query changes it")
-    nothing = predict_patched(model, run, patches_of([()], n_tokens, n_heads, base.device), given)[0]
-    require_equal(nothing[:, None], intact, intact, "the empty patch changes the predictions")
-    own = recorded(model, base, patches.masks)
-    require_whole_stream(model, run, source)
+    setup = Setup(model, base, source, given)
+    require_agreement(read_query, setup, "reading the prediction at the query changes it")
+    require_agreement(patch_nothing, setup, "the empty patch changes the predictions")
+    for layer in range(model.config.n_layers):
+        failure = f"patching the whole stream before layer {layer} is not the run"
+        require_agreement(partial(patch_whole_stream, layer=layer), setup, failure)
     for variant in variants[:: max(1, len(variants) // n_plain)]:
-        one = patches_of([variant], n_tokens, n_heads, base.device)
-        itself = predict_patched(model, run, one, own)[0]
-        require_equal(itself[:, None], intact, intact, "patching a run with itself changes it")
-        engine = predict_patched(model, run, one, given)[0]
-        plain = plain_prediction(model, base, one, given)
-        require_equal(engine[:, None], plain[:, None], intact, "a patch in the engine is not that of the forward pass")
-    return differing(patches, own, given)
+        itself, other = (partial(patch, variant=variant) for patch in (patch_with_itself, patch_from_source))
+        require_agreement(itself, setup, "patching a run with itself changes it")
+        require_agreement(other, setup, "a patch in the engine is not that of the forward pass")
+    patches = setup.patches(variants)
+    differs = differing(patches, setup.own, given)
+    if len(base) == 1:
+        return Acting(differs, torch.ones_like(differs))
+    others = {key: own.roll(1, 0) for key, own in setup.own.items()}
+    return Acting(differs, differing(patches, setup.own, others, TOLERANCE))
 
 
-def require_difference(differs: Bool[np.ndarray, " variant"], variants: Sequence[Variant]) -> None:
-    """Refuse a sweep in which nothing can act.
+def read_query(setup: Setup) -> Comparison:
+    return Comparison(setup.run.prediction[:, None], setup.intact, setup.intact)
+
+
+def patch_nothing(setup: Setup) -> Comparison:
+    return Comparison(setup.patched((), setup.given), setup.intact, setup.intact)
+
+
+def patch_whole_stream(setup: Setup, layer: int) -> Comparison:
+    """The whole residual stream of another run gives that run's prediction."""
+    expected = setup.model.predict(setup.source)[:, -1:]
+    return Comparison(setup.patched((Patch("resid_pre", layer),), setup.source_streams), expected, expected)
+
+
+def patch_with_itself(setup: Setup, variant: Variant) -> Comparison:
+    return Comparison(setup.patched(variant, setup.own), setup.intact, setup.intact)
+
+
+def patch_from_source(setup: Setup, variant: Variant) -> Comparison:
+    plain = plain_prediction(setup.model, setup.base, setup.patches([variant]), setup.given)[:, None]
+    return Comparison(setup.patched(variant, setup.given), plain, setup.intact)
+
+
+def require_difference(acting: Acting, variants: Sequence[Variant]) -> None:
+    """Refuse a sweep in which nothing can act although everything varies.
+
+    Components whose activation is the same on every prompt (pruned heads) have an effect of 0, which is a result.
 
     Raises:
         CheckError: nothing that is patched in differs from what was there.
     """
-    if not differs.any():
+    if not (acting.differs | ~acting.varies).any():
         sites = ", ".join(sorted({patch.site for variant in variants for patch in variant}))
         raise CheckError(f"self-check: clean and corrupt prompts give the same {sites} wherever it is patched")
 
 
-def require_whole_stream(model: Transformer, run: Run, source: Float[Tensor, "batch pos dim"]) -> None:
-    """The whole residual stream of another run gives that run's prediction, from every layer on."""
-    n_layers, n_tokens = model.config.n_layers, source.shape[1]
-    wanted = model.predict(source)[:, -1:]
-    streams = recorded(model, source, [(layer, "resid_pre") for layer in range(n_layers)])
-    for layer in range(n_layers):
-        patches = patches_of([(Patch("resid_pre", layer),)], n_tokens, model.config.n_heads, source.device)
-        found = predict_patched(model, run, patches, streams)[0]
-        require_equal(found[:, None], wanted, wanted, f"patching the whole stream before layer {layer} is not the run")
+def differing(patches: Patches, own: Given, given: Given, tolerance: float = 0.0) -> Bool[Tensor, " variant"]:
+    """By variant, whether anything that is patched in differs from what was there.
 
-
-def differing(patches: Patches, own: Given, given: Given) -> Bool[Tensor, " variant"]:
-    """By variant, whether anything that is patched in differs from what was there."""
+    Args:
+        patches: where.
+        own: what was there.
+        given: what is patched in.
+        tolerance: differences up to this share of the largest value that was there, of each head, are none.
+    """
     found = torch.zeros(patches.n_variants, dtype=torch.bool, device=next(iter(own.values())).device)
     for key, mask in patches.masks.items():
-        changed = own[key] != given[key]
+        all_but_heads = (0, 2, 3) if key[1] == "pattern" else (0, 1, -1)
+        largest = own[key].abs().amax(dim=all_but_heads, keepdim=True)
+        changed = (own[key] - given[key]).abs() > tolerance * largest
         if key[1] == "pattern":
             by_token = changed.any(dim=3).any(dim=0).T
         else:

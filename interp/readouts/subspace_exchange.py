@@ -1,14 +1,16 @@
 """Exchanging a part of the residual stream between two runs, and the proof that the exchange acts."""
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.model.self_checks import require_equal
+from interp.model.self_checks import Comparison, require_agreement
 from interp.patching.prompt_pairs import PromptPairs
 from interp.readouts.stream import Stage, activations, finish_from, finish_query, read_stream
 from training.common.errors import CheckError
@@ -38,6 +40,22 @@ class Exchange:
     difference: Float[Tensor, "batch swapped d_model"]
     past: Mapping[int, Past]
 
+    def in_float64(self) -> "Exchange":
+        """The same runs once more, in float64."""
+        return make_exchange(copy.deepcopy(self.model).double(), self.pairs.double(), self.stage, self.positions)
+
+    def with_itself(self) -> "Exchange":
+        """The exchange of the changed run with itself."""
+        pairs = PromptPairs(self.pairs.clean, self.pairs.clean)
+        return replace(self, pairs=pairs, difference=torch.zeros_like(self.difference))
+
+    @property
+    def intact(self) -> Float[Tensor, "batch 1"]:
+        return self.model.predict(self.pairs.clean.tokens)[:, -1:]
+
+    def projector(self, basis: Float[np.ndarray, "d_model rank"]) -> Float[Tensor, "d_model d_model"]:
+        return torch.from_numpy(basis @ basis.T).to(self.clean)
+
     def rows(self, prompts: range) -> "Exchange":
         """The same for some prompts in a row."""
         chosen = slice(prompts.start, prompts.stop)
@@ -58,7 +76,7 @@ class Exchange:
 
     def predict(self, bases: Float[np.ndarray, "variant d_model rank"]) -> Float[np.ndarray, "variant prompt"]:
         """The predictions after each subspace was swapped."""
-        found = [self.predict_one(torch.from_numpy(basis @ basis.T).to(self.clean)) for basis in bases]
+        found = [self.predict_one(self.projector(basis)) for basis in bases]
         return torch.stack(found).double().cpu().numpy()
 
     def predict_one(self, projector: Float[Tensor, "d_model d_model"]) -> Float[Tensor, " batch"]:
@@ -106,29 +124,30 @@ def check_swap(exchange: Exchange, basis: Float[np.ndarray, "d_model rank"]) -> 
             does something else than the same edit of the model's own forward pass, or what was swapped in is not the
             other run's.
     """
-    model, size = exchange.model, len(basis)
-    tokens = exchange.pairs.clean.tokens
-    intact = model.predict(tokens)[:, -1:]
-    projector = torch.from_numpy(basis @ basis.T).to(exchange.clean)
-    nothing, everything = torch.zeros_like(projector), torch.eye(size).to(projector)
-    itself = Exchange(
-        model,
-        PromptPairs(exchange.pairs.clean, exchange.pairs.clean),
-        exchange.stage,
-        exchange.positions,
-        exchange.clean,
-        torch.zeros_like(exchange.difference),
-        exchange.past,
+    size = len(basis)
+    require_agreement(
+        partial(swap_nothing, basis=np.zeros((size, 1))), exchange, "swapping an empty subspace changes something"
     )
-    require_equal(
-        exchange.predict_one(nothing)[:, None], intact, intact, "swapping an empty subspace changes something"
-    )
-    require_equal(itself.predict_one(projector)[:, None], intact, intact, "swapping a run with itself changes it")
-    for name, one in (("a subspace", projector), ("the whole stream", everything)):
-        plain = plain_swap(exchange, one)
-        given = exchange.predict_one(one)[:, None]
-        require_equal(given, plain, intact, f"swapping {name} is not the same edit of the forward pass")
+    require_agreement(partial(swap_with_itself, basis=basis), exchange, "swapping a run with itself changes it")
+    for name, part in (("a subspace", basis), ("the whole stream", np.eye(size))):
+        failure = f"swapping {name} is not the same edit of the forward pass"
+        require_agreement(partial(swap_from_other, basis=part), exchange, failure)
     require_source(exchange, basis)
+
+
+def swap_nothing(exchange: Exchange, basis: Float[np.ndarray, "d_model rank"]) -> Comparison:
+    intact = exchange.intact
+    return Comparison(exchange.predict_one(exchange.projector(basis))[:, None], intact, intact)
+
+
+def swap_with_itself(exchange: Exchange, basis: Float[np.ndarray, "d_model rank"]) -> Comparison:
+    return swap_nothing(exchange.with_itself(), basis)
+
+
+def swap_from_other(exchange: Exchange, basis: Float[np.ndarray, "d_model rank"]) -> Comparison:
+    projector = exchange.projector(basis)
+    plain = plain_swap(exchange, projector)
+    return Comparison(exchange.predict_one(projector)[:, None], plain, exchange.intact)
 
 
 def require_source(exchange: Exchange, basis: Float[np.ndarray, "d_model rank"]) -> None:

@@ -91,6 +91,11 @@ class Prompts(NamedTuple):
         instruction = None if self.instruction is None else self.instruction.to(device)
         return Prompts(self.xs.to(device), self.ys.to(device), self.layout, instruction)
 
+    def double(self) -> "Prompts":
+        """The same prompts in float64."""
+        instruction = None if self.instruction is None else self.instruction.double()
+        return self._replace(xs=self.xs.double(), ys=self.ys.double(), instruction=instruction)
+
     def head(self, n_prompts: int) -> "Prompts":
         """The first prompts."""
         return self.rows(range(n_prompts))

@@ -107,7 +107,7 @@ def test_a_run_that_is_not_the_models_is_noticed(checkpoint, monkeypatch):
 
     monkeypatch.setattr(module, "corrupt_run", damaged)
     runs = Runs.of(checkpoint, "linear", Question("prompt", "noise", 3, 8, 0))
-    with pytest.raises(CheckError, match="the run with all edges is off by"):
+    with pytest.raises(CheckError, match="the run with all edges is not the clean run"):
         runs.check(Graph.of(checkpoint.config.model))
 
 

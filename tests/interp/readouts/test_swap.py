@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.stats import binom
 
+from interp.model import self_checks
 from interp.model.hooked_transformer import hooked
 from interp.patching.prompt_pairs import prompt_pairs
 from interp.readouts.probes import Place, Protocol
@@ -93,6 +94,13 @@ def test_a_swap_that_does_not_do_its_work_stops(spoil, said, random_checkpoint, 
     exchange = exchange_of(random_checkpoint, "y", Stage(0, "post"))
     with pytest.raises(CheckError, match=said):
         check_swap(dataclasses.replace(exchange, **spoil(exchange)), basis_of(rng, 3))
+
+
+def test_rounding_is_not_taken_for_a_defect(monkeypatch, random_checkpoint, rng):
+    """Where float32 differs by more than the tolerance, the runs are repeated in float64 and agree."""
+    monkeypatch.setattr(self_checks, "TOLERANCE", -1.0)
+    for token in ("x", "y"):
+        check_swap(exchange_of(random_checkpoint, token, Stage(0, "post")), basis_of(rng, 3))
 
 
 def test_a_basis_that_is_not_orthonormal_stops(random_checkpoint, rng):
