@@ -17,12 +17,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.display.result import Axes, Result
+from interp.display.text import counted
 from interp.model.heads import MLP, HeadSet, parse_heads, show
 from interp.model.positions import parse_tokens, token_names
 from interp.patching.effects import METRICS, Outcomes, effect_of, error_metrics
 from interp.patching.engine import recorded
 from interp.patching.runner import Prepare, Question, Sweep, check_direction, patch_sweep
 from interp.patching.sites import SITES, Given, Patch, Variant, check_site, head_patches
+from interp.statistics.effects import differs_from_zero, rank_by_evidence
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights, percentile_interval
 from training.common.errors import UserError, one_of
@@ -37,6 +39,7 @@ from training.tasks.prompts import Layout
 ALIKE = 0.5
 """NMSE: two runs that both err by less answer alike."""
 SAME = "Some places hold the same in both runs, so that patching them cannot act (column differs)."
+UNVARYING = "the same on every prompt, so that patching it changes nothing"
 AT = "all, each, query, x, y, or A-B, x:A-B, y:A-B for pairs A to B"
 
 
@@ -66,7 +69,7 @@ class PatchMap(Result):
         table: one row per function class and place: `layer`, `heads`, `tokens`; `effect` (0: nothing happened, 1: as if
             everything had been patched), `nmse`, `distance` and `excess` (see `interp.patching.effects.METRICS`), each
             with its 95 % interval over prompts (`ci_low`, `nmse_low`, …); `differs`, whether what was patched in
-            differs at all from what was there.
+            differs at all from what was there; `note`, if what was patched is the same on every prompt (pruned heads).
         question: prompts and direction.
         site: what was patched.
         ends: one row per function class: errors of the clean and the corrupt run and of the no-context optimum.
@@ -264,7 +267,7 @@ def rows_of(places: Sequence[Place], sweep: Sweep, name: str, question: Question
             for metric, columns in errors.items()
             for end, values in zip(("", "_low", "_high"), columns, strict=True)
         }
-        | {"differs": bool(sweep.differs[i])}
+        | {"differs": bool(sweep.differs[i]), "note": "" if sweep.varies[i] else UNVARYING}
         for i, place in enumerate(places)
     ]
 
@@ -285,10 +288,29 @@ def end_row(name: str, outcomes: Outcomes) -> dict[str, Any]:
 
 
 def strongest(found: PatchMap, name: str, count: int) -> list[dict[str, Any]]:
-    """The places on one class that matter most: with the largest effects, or, where both runs answer alike, errors."""
-    by = "nmse" if answers_alike(found, name) else "effect"
+    """The places on one class with the best evidence that they matter (`rank_by_evidence`).
+
+    Where both runs answer alike, those come first whose error changes most, and before them those whose interval
+    leaves out the error of the run that is patched.
+    """
     rows = [row for row in records(found.table) if row["function_class"] == name]
-    return sorted(rows, key=lambda row: -abs(row[by]))[:count]
+    if not answers_alike(found, name):
+        return sorted(rows, key=lambda row: rank_by_evidence(row["effect"], row["ci_low"], row["ci_high"]))[:count]
+    before = error_before(found, name)
+    return sorted(rows, key=lambda row: (not is_evident(found, name, row), -abs(row["nmse"] - before)))[:count]
+
+
+def is_evident(found: PatchMap, name: str, row: Mapping[str, Any]) -> bool:
+    """Whether the interval of a place leaves out that nothing happened."""
+    if answers_alike(found, name):
+        before = error_before(found, name)
+        return bool(differs_from_zero(row["nmse_low"] - before, row["nmse_high"] - before))
+    return not rank_by_evidence(row["effect"], row["ci_low"], row["ci_high"])[0]
+
+
+def error_before(found: PatchMap, name: str) -> float:
+    """NMSE of the run that is patched."""
+    return end_of(found, name)[f"nmse_{found.question.base}"]
 
 
 def answers_alike(found: PatchMap, name: str) -> bool:
@@ -303,20 +325,44 @@ def end_of(found: PatchMap, name: str) -> dict[str, Any]:
 
 
 def sentence(found: PatchMap, name: str) -> str:
-    """What the map of one class says, by rule: the place that matters most, and how near the next one comes."""
+    """What the map of one class says, by rule: the place with the best evidence, and the next one.
+
+    Places whose interval does not leave out that nothing happened are not named, but counted where there are no others.
+    """
     question, best = found.question, strongest(found, name, 2)
     corrupt = f"On {name} ({question.corrupt}) "
     if np.isnan(best[0]["effect"]):
         return f"{corrupt}the clean and the corrupt run predict the same: there is nothing to patch."
-    if answers_alike(found, name):
-        before = end_of(found, name)[f"nmse_{question.base}"]
-        text = f"{corrupt}both runs answer alike, so errors tell more than effects: from {before:.2f} NMSE "
-        places = [f"{place_name(found.site, row)} leads to {shown(row, 'nmse', 'nmse_')}" for row in best]
+    alike = answers_alike(found, name)
+    evident = [row for row in best if is_evident(found, name, row)]
+    if not evident:
+        nothing = (
+            "leads to an error that differs from that of the patched run"
+            if alike
+            else "has an effect that differs from 0"
+        )
+        n_places = sum(row["function_class"] == name for row in records(found.table))
+        return f"{corrupt}no patch {nothing} ({counted(n_places, 'place')} patched)."
+    if alike:
+        text = f"{corrupt}both runs answer alike, so errors tell more than effects: from "
+        text += f"{error_before(found, name):.2f} NMSE "
+        places = [f"{place_name(found.site, row)} leads to {shown(row, 'nmse', 'nmse_')}" for row in evident]
     else:
-        done = "restores" if question.direction == "denoise" else "destroys"
         text = f"{corrupt}patching "
-        places = [f"{place_name(found.site, row)} {done} {shown(row)} of the gap" for row in best]
+        places = [f"{place_name(found.site, row)} {outcome_of(row, question.direction)}" for row in evident]
     return text + "; next ".join(places) + "."
+
+
+def outcome_of(row: Mapping[str, Any], direction: str) -> str:
+    """What a patch does to the gap.
+
+    >>> outcome_of({"effect": -0.3, "ci_low": -0.4, "ci_high": -0.2}, "denoise")
+    'moves the prediction the other way, by 0.30 [0.20, 0.40] of the gap'
+    """
+    if row["effect"] < 0:
+        turned = {"effect": -row["effect"], "ci_low": -row["ci_high"], "ci_high": -row["ci_low"]}
+        return f"moves the prediction the other way, by {shown(turned)} of the gap"
+    return f"{'restores' if direction == 'denoise' else 'destroys'} {shown(row)} of the gap"
 
 
 def shown(row: Mapping[str, Any], metric: str = "effect", prefix: str = "ci_") -> str:

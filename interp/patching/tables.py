@@ -11,6 +11,7 @@ from interp.model.heads import head_grid
 from interp.patching.maps import PatchMap, place_name, strongest
 from interp.patching.paths import PathEffects
 from interp.patching.runner import Question
+from interp.statistics.effects import rank_by_evidence
 from training.common.output import Table, interval, number, records
 from training.common.table_rows import distinct, where
 
@@ -87,7 +88,8 @@ def path_table(found: PathEffects, weights: pd.DataFrame | None = None, most: in
         by_start.setdefault((row["function_class"], row["sender"]), []).append(row)
     rows = []
     for (name, sender), (whole, *paths) in by_start.items():
-        for row in [whole, *sorted(paths, key=lambda path: -abs(path["effect"]))[:most]]:
+        ranked = sorted(paths, key=lambda path: rank_by_evidence(path["effect"], path["ci_low"], path["ci_high"]))
+        for row in [whole, *ranked[:most]]:
             weight = known.get((sender, row["receiver"]), {})
             composed = [] if weights is None else [number(weight.get("score")), number(weight.get("chance"))]
             rows.append(

@@ -1,12 +1,20 @@
 """What a patching map says, by rule."""
 
 from interp.display.result import displays
-from interp.patching.maps import SAME, PatchMap, sentence
+from interp.display.text import listed
+from interp.patching.maps import SAME, UNVARYING, PatchMap, place_name, sentence
+from training.common.output import records
 from training.common.table_rows import distinct
 
 
 @displays(PatchMap, "sentences")
 def map_verdict(result: PatchMap) -> list[str]:
-    """The site that matters most on every class."""
+    """The places with the best evidence on every class, and those that cannot act."""
     sentences = [sentence(result, name) for name in distinct(result.table, "function_class")]
-    return sentences if all(result.table["differs"]) else [*sentences, SAME]
+    rows = records(result.table)
+    unvarying = dict.fromkeys(place_name(result.site, row) for row in rows if row["note"])
+    if unvarying:
+        sentences.append(f"{listed(list(unvarying))}: {UNVARYING}.")
+    if not all(row["differs"] or row["note"] for row in rows):
+        sentences.append(SAME)
+    return sentences

@@ -105,6 +105,20 @@ def differs_from_zero(
     return np.asarray((np.asarray(ci_low) > 0) | (np.asarray(ci_high) < 0))
 
 
+def rank_by_evidence(effect: float, ci_low: float, ci_high: float) -> tuple[bool, float]:
+    """A key that sorts effects by how well they account for the whole: the best first.
+
+    1. Those that differ from 0 by their interval and by more than rounding (`TIE`).
+    2. By nearness of their size to 1 as a ratio, so that an overshoot is no better than an effect that falls short.
+
+    >>> effects = [(1.4, 1.2, 1.6), (0.9, 0.8, 1.0), (1.0, -0.2, 2.2), (-0.5, -0.6, -0.4), (0.0, 0.0, 0.0)]
+    >>> [effect for effect, *_ in sorted(effects, key=lambda row: rank_by_evidence(*row))]
+    [0.9, 1.4, -0.5, 1.0, 0.0]
+    """
+    differs = bool(abs(effect) > TIE and differs_from_zero(ci_low, ci_high))
+    return not differs, abs(math.log(max(abs(effect), TIE))) if not math.isnan(effect) else math.inf
+
+
 @dataclass(frozen=True)
 class Effect:
     """An effect with its 95 % interval and standard error over prompts; NaN where there is none to measure."""

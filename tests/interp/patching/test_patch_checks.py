@@ -5,18 +5,20 @@ from typing import Any
 import pytest
 import torch
 
+from interp.model import self_checks
 from interp.model.heads import EMBED, Head
 from interp.names import SITE_NAMES
 from interp.patching import engine
 from interp.patching import runner as sweep
 from interp.patching import self_checks as checks
-from interp.patching.maps import patch
+from interp.patching.maps import UNVARYING, patch
 from interp.patching.path_receivers import Receiver
 from interp.patching.paths import path_effects
 from interp.patching.self_checks import differing
 from interp.patching.sites import SITES, Patch, patches_of
 from training.checkpoints.checkpoint import load
 from training.common.errors import CheckError
+from training.common.output import records
 from training.model.transformer import Past
 
 COMMON: dict[str, Any] = {"examples": 4, "n_prompts": 16}
@@ -102,6 +104,33 @@ def test_runs_that_hold_the_same_at_every_place_are_refused(trained):
             patch(trained, ["linear"], site="resid_pre", at="x:0", direction=direction, **COMMON)
     with pytest.raises(CheckError, match="give the same q"):
         patch(trained, ["linear"], site="q", heads="layer:0", at="x", **COMMON)
+
+
+@pytest.mark.parametrize(
+    ("site", "where"), [("z", {"heads": "0.1"}), ("v", {"heads": "1.2", "at": "y:1"}), ("resid_mid", {})]
+)
+def test_rounding_is_not_taken_for_a_defect(trained, monkeypatch, site, where):
+    """Where float32 differs by more than the tolerance, everything is repeated in float64, and agrees."""
+    monkeypatch.setattr(self_checks, "TOLERANCE", -1.0)
+    patch(trained, ["linear"], site=site, corrupt="prompt", **where, **COMMON)
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.3])
+def test_a_head_whose_output_does_not_vary_is_a_row_with_a_note(bias):
+    """A pruned head, and one that writes a constant: alone, and beside one that acts."""
+    pruned = load("zoo:mixed-0")
+    pruned.model.layers[1].attn.W_V[3] = 0
+    pruned.model.layers[1].attn.b_V[3] = bias
+    alone = patch(pruned, ["linear"], heads="1.3", **COMMON)
+    (row,) = records(alone.table)
+    assert row["effect"] == pytest.approx(0, abs=1e-6)
+    assert row["note"] == UNVARYING
+    assert alone.sentences() == [
+        "On linear (function) no patch has an effect that differs from 0 (1 place patched).",
+        "z of 1.3: the same on every prompt, so that patching it changes nothing.",
+    ]
+    both = patch(pruned, ["linear"], heads=[(Head(1, 2),), (Head(1, 3),)], **COMMON)
+    assert [bool(note) for note in both.table["note"]] == [False, True]
 
 
 def test_paths_go_through_the_same_checks(trained, monkeypatch):

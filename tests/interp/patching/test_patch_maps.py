@@ -1,5 +1,7 @@
 """Maps of patches against transformer_lens' own patching functions, and against their definitions row by row."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +13,7 @@ from interp.model.hooked_transformer import hooked
 from interp.model.positions import token_names
 from interp.patching import maps
 from interp.patching import runner as sweep
-from interp.patching.maps import patch, sentence, token_sets
+from interp.patching.maps import patch, sentence, strongest, token_sets
 from interp.patching.prompt_pairs import prompt_pairs
 from interp.patching.runner import stackable
 from training.checkpoints.checkpoint import load
@@ -290,15 +292,41 @@ def test_heads_can_be_chosen_by_score(trained):
 
 
 def test_the_sentence_names_the_best_place_and_the_next(found):
-    rows = sorted(
-        (row for row in records(found.table) if row["function_class"] == "linear"), key=lambda row: -abs(row["effect"])
-    )
+    rows = [row for row in records(found.table) if row["function_class"] == "linear" and row["ci_low"] > 0]
+    rows.sort(key=lambda row: abs(np.log(row["effect"])))  # nearest to 1: an overshoot is no better
     text = sentence(found, "linear")
     assert text.startswith(
         f"On linear (prompt) patching resid_mid of layer {rows[0]['layer']} at {rows[0]['tokens']} restores"
     )
     assert f"{rows[0]['effect']:.2f} [{rows[0]['ci_low']:.2f}, {rows[0]['ci_high']:.2f}] of the gap; next" in text
     assert f"resid_mid of layer {rows[1]['layer']} at {rows[1]['tokens']}" in text
+
+
+def with_effects(found, *effects):
+    """The map with a place for each (effect, ci_low, ci_high) of its first class."""
+    rows = [
+        row | dict(zip(("effect", "ci_low", "ci_high"), effect, strict=True))
+        for row, effect in zip(records(found.table), effects, strict=False)
+    ]
+    return replace(found, table=pd.DataFrame(rows))
+
+
+def test_the_place_is_chosen_by_evidence(found):
+    """Neither an overshoot nor an effect that may be none, however large, is the place that matters most."""
+    ends = [(1.4, 1.2, 1.6), (0.95, 0.9, 1.0), (1.0, -0.5, 2.5), (0.2, 0.1, 0.3)]
+    rows = strongest(with_effects(found, *ends), "linear", 4)
+    assert [row["effect"] for row in rows] == [0.95, 1.4, 0.2, 1.0]
+
+
+def test_a_map_without_effects_says_so(found):
+    text = sentence(with_effects(found, (0.3, -0.1, 0.7), (-0.2, -0.5, 0.1), (0.0, 0.0, 0.0)), "linear")
+    assert text == "On linear (prompt) no patch has an effect that differs from 0 (3 places patched)."
+
+
+def test_a_patch_that_moves_the_prediction_away_restores_nothing(found):
+    text = sentence(with_effects(found, (-0.5, -0.6, -0.4), (0.0, -0.1, 0.1)), "linear")
+    assert text.endswith("moves the prediction the other way, by 0.50 [0.40, 0.60] of the gap.")
+    assert "restores" not in text
 
 
 def test_where_both_runs_answer_alike_errors_are_told(trained):
