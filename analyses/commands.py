@@ -160,6 +160,7 @@ def retrospective(
         }
         results = output.records(result.ablation.table) if result.ablation else []
         output.print_json(about | {"scores": result.scores.values, "chance": result.scores.chance, "results": results})
+        refuse_failures(result.failures)
         return
     title, caption = f"{ckpt}, step {checkpoint.step}", f"{prompts} prompts, seed {seed}"
     print_curves(result.curves, title, caption)
@@ -171,6 +172,7 @@ def retrospective(
         echo(f"- {sentence}")
     if out:
         echo(f"\ntables, figures and summary.md: {out}/")
+    refuse_failures(result.failures)
 
 
 @study.command()

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from analyses.comparison.groups import with_all
 from analyses.report.emergence import emergence
-from interp.ablation.ablate import Ablation, ablate
+from interp.ablation.ablate import Ablation, ablate, ablate_or_reasons
 from interp.ablation.control_sets import Match
 from interp.ablation.pooled import pooled
 from interp.ablation.size_classes import ATTENDS
@@ -60,10 +60,12 @@ class ModelEvidence:
         selection: retrospective scores by which heads were chosen.
         found: the heads above `interp.ablation.size_classes.ATTENDS` there; empty if there are none.
         scores: by kind, on the test prompts.
-        ablation: of the found set and of each of its heads, against null sets; None if nothing was found.
+        ablation: of the found set and of each of its heads, against null sets; None if nothing was found, or if a
+            self-check failed for the found set.
         singles: of every head alone, by mean ablation, without null sets.
         paths: rows of `interp.patching.paths.path_effects` from every found head; empty if they were not traced.
         emergence: rows of `analyses.report.emergence`; empty without snapshots.
+        failures: which sets were left out because a self-check failed for them.
     """
 
     checkpoint: Checkpoint
@@ -75,6 +77,7 @@ class ModelEvidence:
     singles: Ablation
     paths: pd.DataFrame = field(default_factory=pd.DataFrame)
     emergence: pd.DataFrame = field(default_factory=pd.DataFrame)
+    failures: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -92,11 +95,6 @@ class ModelEvidence:
     @property
     def heads(self) -> HeadSet:
         return all_heads(*self.selection.shape)
-
-    @property
-    def failures(self) -> list[str]:
-        """Which sets were left out because a self-check failed for them."""
-        return [failure for one in (self.ablation, self.singles) if one is not None for failure in one.failures]
 
     @property
     def retrospective(self) -> HeadScores:
@@ -142,9 +140,9 @@ def measure(checkpoint: Checkpoint, settings: Settings) -> ModelEvidence:
     selection = selection_scores(checkpoint, n_prompts, seed)
     found = heads_above(ATTENDS, selection)
     scores = {one.kind.name: one for one in score_all(checkpoint, classes, n_prompts=n_prompts, seed=seed)}
-    ablation = None
+    ablation, reasons = None, list[str]()
     if found:
-        ablation = ablate(
+        ablation, reasons = ablate_or_reasons(
             checkpoint,
             sets_of(found),
             classes,
@@ -166,6 +164,7 @@ def measure(checkpoint: Checkpoint, settings: Settings) -> ModelEvidence:
         singles,
         readers(checkpoint, found, settings) if settings.paths else pd.DataFrame(),
         emergence(checkpoint, found, classes, n_prompts=n_prompts, seed=seed),
+        (*reasons, *singles.failures),
     )
 
 

@@ -59,12 +59,14 @@ def account(evidence: Evidence) -> Account:
 def sentences_of(model: ModelEvidence) -> list[str]:
     """What was found in one model and what removing it does."""
     chance = model.retrospective.chance
-    if model.ablation is None:
+    if not model.found:
         best = highest_head(model.selection)
         highest = f"the highest is {best} with {model.selection[best]:.2f}, chance {chance:.3f}"
         return [f"No head has a retrospective score above {ATTENDS} ({highest}): there is nothing to remove."]
     located = ", ".join(f"{head} ({model.selection[head]:.2f})" for head in model.found)
     first = f"Heads with a retrospective score above {ATTENDS} (chance {chance:.3f}): {located}."
+    if model.ablation is None:
+        return [first, "Removing them failed a self-check, so their effect is not known."]
     return [first, *model.ablation.all_sentences()]
 
 

@@ -82,7 +82,8 @@ def forests(evidence: Evidence, labels: Labels) -> list[str]:
         for name in model.classes:
             lead = next((row for row in null_rows(model, name) if row.label == LEAD), None)
             if lead is None:
-                nothing = {"effect": np.nan, "ci_low": np.nan, "ci_high": np.nan, "why": "no head found"}
+                why = "failed a self-check" if model.found else "no head found"
+                nothing = {"effect": np.nan, "ci_low": np.nan, "ci_high": np.nan, "why": why}
                 lead = Row("", nothing, {}, {}, SOFT)
             figures[name].append(lead._replace(label=labels[model.name], other={}))
     ends = extent([row for rows in figures.values() for row in rows])

@@ -14,6 +14,7 @@ from analyses.report.evidence import LEAD, Evidence, ModelEvidence
 from analyses.report.tables import model_rows
 from interp.model.heads import Head, show
 from interp.patching.paths import ALL
+from interp.statistics.effects import rank_by_evidence
 from interp.statistics.p_values import draws_behind, p_number
 from training.common.output import count, interval, number, records
 from training.common.table_rows import where
@@ -265,13 +266,17 @@ def reads_table(model: ModelEvidence, head: Head) -> Table:
     return Table(f"What {head} reads", ("score", "value", "chance", "of the way to the maximum"), rows)
 
 
+def evidence_of(row: Mapping[str, Any]) -> tuple[bool, float]:
+    return rank_by_evidence(row["effect"], row["ci_low"], row["ci_high"])
+
+
 def readers_table(model: ModelEvidence, head: Head, most: int = 6) -> Table:
     """Who reads a head: the strongest paths on each class, as shares of its effect through all of them."""
     rows = []
     own = where(model.paths, sender=str(head))
     for name in dict.fromkeys(own["function_class"]):
         of_class = [row for row in records(where(own, function_class=name)) if row["receiver"] != ALL]
-        for row in sorted(of_class, key=lambda row: -abs(row["effect"]))[:most]:
+        for row in sorted(of_class, key=evidence_of)[:most]:
             share = with_interval(row["share"], row["share_low"], row["share_high"])
             rows.append(
                 (

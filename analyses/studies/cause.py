@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 
 from analyses.comparison.groups import with_all
 from analyses.findings import Findings
-from interp.ablation.ablate import Ablation, ablate
+from interp.ablation.ablate import Ablation, ablate, ablate_or_reasons
 from interp.ablation.modes import DEFAULT_MODES
 from interp.ablation.pooled import pooled
 from interp.ablation.size_classes import ATTENDS, HALF
@@ -117,9 +117,13 @@ def examine(checkpoint: Checkpoint, n_prompts: int, seed: int) -> Subject:
     """Locate, remove and keep the retrospective heads of one model, and remove each head alone."""
     config = checkpoint.config
     found = heads_above(ATTENDS, selection_scores(checkpoint, n_prompts, seed))
-    carry_out = partial(ablate, checkpoint, [found], n_prompts=n_prompts, seed=seed)
-    removed = carry_out(n_controls=DEFAULT_CONTROLS) if found else None
-    kept = carry_out(n_controls=DEFAULT_CONTROLS, matches=("layer",), design="keep") if found else None
+    carry_out = partial(ablate_or_reasons, checkpoint, [found], n_controls=DEFAULT_CONTROLS)
+    carry_out = partial(carry_out, n_prompts=n_prompts, seed=seed)
+    removed, kept, reasons = None, None, list[str]()
+    if found:
+        removed, reasons = carry_out()
+        kept, others = carry_out(matches=("layer",), design="keep")
+        reasons = list(dict.fromkeys([*reasons, *others]))
     every = [(head,) for head in sorted(all_heads(config.model.n_layers, config.model.n_heads))]
     alone = ablate(checkpoint, every, modes=["mean"], n_controls=0, n_prompts=n_prompts, seed=seed)
     scores = score(checkpoint, config.evaluated_classes, n_prompts=n_prompts, seed=seed).table
@@ -129,7 +133,7 @@ def examine(checkpoint: Checkpoint, n_prompts: int, seed: int) -> Subject:
     heads = scores[["heads", "function_class", "score", "score_low", "score_high", "chance"]].merge(
         alone.table[["heads", "function_class", "points", "mode", "effect", "ci_low", "ci_high", "note"]]
     )
-    return Subject(checkpoint, found, removed, kept, with_model(heads, checkpoint), alone.failures)
+    return Subject(checkpoint, found, removed, kept, with_model(heads, checkpoint), [*reasons, *alone.failures])
 
 
 def with_model(table: pd.DataFrame, checkpoint: Checkpoint) -> pd.DataFrame:
@@ -152,9 +156,10 @@ def pool(subjects: Sequence[Subject], *, kept: bool) -> pd.DataFrame:
     """Effects over independent seeds, by curriculum (`interp.ablation.pooled.pooled`)."""
     what = "the set of all other heads" if kept else "the set of retrospective heads"
     parts = []
-    for name, group in with_all(subjects, curriculum_of):
-        ablations = [part for one in group if (part := one.kept if kept else one.removed) is not None]
-        rows = pooled([one.checkpoint for one in group], ablations, [one.found for one in group], what)
+    with_effects = [(one, part) for one in subjects if (part := one.kept if kept else one.removed) is not None]
+    for name, group in with_all(with_effects, lambda pair: curriculum_of(pair[0])):
+        ablations = [part for _, part in group]
+        rows = pooled([one.checkpoint for one, _ in group], ablations, [one.found for one, _ in group], what)
         rows.insert(0, "curriculum", name)
         parts.append(rows)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

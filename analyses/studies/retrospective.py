@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from interp.ablation.ablate import Ablation, ablate
+from interp.ablation.ablate import Ablation, ablate_or_reasons
 from interp.ablation.control_sets import MATCHES, Match
 from interp.ablation.figures import plot_ablation, plot_ablation_curves
 from interp.ablation.size_classes import ATTENDS
@@ -37,8 +37,10 @@ class RetrospectiveStudy:
         curves: error by number of examples (`training.evaluation.evaluate.error_curves`).
         scores: retrospective scores on the test prompts.
         found: the heads above one half on the selection prompts; empty if there are none.
-        ablation: of the found set and of each of its heads; None if nothing was found.
+        ablation: of the found set and of each of its heads; None if nothing was found, or if a
+            self-check failed for the found set.
         sentences: the verdict.
+        failures: which sets were left out because a self-check failed for them.
     """
 
     checkpoint: Checkpoint
@@ -47,6 +49,7 @@ class RetrospectiveStudy:
     found: HeadSet
     ablation: Ablation | None
     sentences: tuple[str, ...]
+    failures: tuple[str, ...] = ()
 
 
 def study(
@@ -78,7 +81,7 @@ def study(
         )
         return RetrospectiveStudy(checkpoint, curves, scores, found, None, (nothing,))
     sets = list(dict.fromkeys([found, *((head,) for head in found)]))
-    ablation = ablate(
+    ablation, reasons = ablate_or_reasons(
         checkpoint,
         sets,
         classes,
@@ -90,7 +93,8 @@ def study(
     )
     located = ", ".join(f"{head} ({mean[head]:.2f})" for head in found)
     first = f"Heads with a retrospective score above {ATTENDS} (chance {scores.chance:.3f}): {located}."
-    return RetrospectiveStudy(checkpoint, curves, scores, found, ablation, (first, *ablation.all_sentences()))
+    verdict = [] if ablation is None else ablation.all_sentences()
+    return RetrospectiveStudy(checkpoint, curves, scores, found, ablation, (first, *verdict), tuple(reasons))
 
 
 def write(result: RetrospectiveStudy, directory: Path) -> None:

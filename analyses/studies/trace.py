@@ -28,6 +28,7 @@ from interp.patching.paths import ALL, path_effects
 from interp.readouts.head_decoding import decode_heads
 from interp.readouts.probes import DEFAULT
 from interp.scores.score import selection_scores
+from interp.statistics.effects import rank_by_evidence
 from interp.statistics.seeds import independent_seeds, outcome_columns
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.output import interval, number, records
@@ -215,24 +216,30 @@ def reader_sentences(traced: Sequence[Traced], shares: pd.DataFrame) -> list[str
     for curriculum, group in with_all(traced, curriculum_of):
         first = [strongest(one) for one in group]
         counts = {reader: first.count(reader) for reader in READERS if reader in first}
-        said = ", ".join(f"{READERS[reader]} in {n}" for reader, n in counts.items())
-        rows = [row for row in records(where(shares, curriculum=curriculum)) if row["n_seeds"]]
-        main = max(rows, key=lambda row: row["share"], default=None)
-        if main is None:
-            found.append(f"{curriculum}: the heads have no effect whose paths could be followed.")
+        readers = ", ".join(f"{READERS[reader]} in {n}" for reader, n in counts.items())
+        if not counts:
+            found.append(f"{curriculum}: no group of readers has a share of the heads' effect that differs from 0.")
             continue
-        text = f"{curriculum}: the strongest reader is {said} of {len(group)} models; on average {over(main, 'share')} "
-        text += f"of the heads' effect goes through {READERS[main['reader']]}"
+        (main,) = records(where(shares, curriculum=curriculum, reader=max(counts, key=lambda reader: counts[reader])))
+        text = f"{curriculum}: the strongest reader is {readers} of {len(group)} models; on average "
+        text += f"{over(main, 'share')} of the heads' effect goes through {READERS[main['reader']]}"
         agree = max(counts.values(), default=0) == len(group) and len(group) > 1
         found.append(text + (", the same in every model." if agree else "."))
     return found
 
 
 def strongest(one: Traced) -> str:
-    """The group of readers with the largest mean share over a model's heads; nothing if none is defined."""
-    shares = {reader: mean_of(where(one.readers, reader=reader), "share") for reader in READERS}
-    defined = {reader: value for reader, value in shares.items() if not math.isnan(value)}
-    return max(defined, key=lambda reader: defined[reader]) if defined else ""
+    """The group of readers whose mean share over a model's heads has the best evidence; nothing if none differs from 0.
+
+    The ends of the intervals of several heads are averaged, which is wider than the interval of their mean.
+    """
+    columns = ("share", "share_low", "share_high")
+    groups = {reader: where(one.readers, reader=reader) for reader in READERS}
+    ranks = {
+        reader: rank_by_evidence(*(mean_of(group, column) for column in columns)) for reader, group in groups.items()
+    }
+    best = min(ranks, key=lambda reader: ranks[reader])
+    return "" if ranks[best][0] else best
 
 
 def shown(shares: pd.DataFrame, carried: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -21,7 +21,7 @@ from interp.ablation.joint import joint_removals
 from interp.ablation.modes import DEFAULT_MODES, Mode
 from interp.ablation.plan import Plan, plan
 from interp.ablation.reference_activations import reference_values
-from interp.ablation.runner import MEMORY, Protocol, measure
+from interp.ablation.runner import MEMORY, Protocol, SetCheckError, measure
 from interp.ablation.size_classes import ATTENDS, VERDICTS, is_silent
 from interp.ablation.store import Store
 from interp.display.result import Axes, Result
@@ -36,7 +36,7 @@ from interp.statistics.effects import (
     two_sided_p,
 )
 from training.checkpoints.checkpoint import Checkpoint
-from training.common.errors import CheckError, UserError, one_of
+from training.common.errors import UserError, one_of
 from training.common.library_defaults import library_defaults
 from training.common.output import records
 from training.common.table_rows import distinct, where
@@ -281,12 +281,12 @@ def without_failures(
     """The sets and control sets whose self-checks passed, and by name the sets that are left out with the reason.
 
     Raises:
-        CheckError: no set is left.
+        SetCheckError: no set is left.
     """
     failed = {show(heads): failures[removed[heads]] for heads in sets if removed[heads] in failures}
     passed = [heads for heads in sets if removed[heads] not in failures]
     if not passed:
-        raise CheckError(next(iter(failed.values())))
+        raise SetCheckError(next(iter(failed.values())))
     kept = {
         key: replace(drawn, sets=tuple(control for control in drawn.sets if removed[control] not in failures))
         for key, drawn in controls.items()
@@ -313,6 +313,30 @@ def effect_tables(
     table = pd.DataFrame(rows).sort_values("heads", key=lambda names: names.map(order), kind="stable")
     columns = ["heads", "function_class", "mode", "points", "match", "control", "effect", "disjoint"]
     return table.reset_index(drop=True), pd.DataFrame(null_rows, columns=columns)
+
+
+def ablate_or_reasons(
+    checkpoint: Checkpoint, sets: Sequence[HeadSet], classes: Sequence[str] | None = None, **options: Any
+) -> tuple[Ablation | None, list[str]]:
+    """`ablate`, for studies of the first set: no result where a self-check fails for it.
+
+    Args:
+        checkpoint: a loaded run.
+        sets: the sets; the first one has to be measured.
+        classes: function classes; None takes those of the run.
+        **options: of `ablate`.
+
+    Returns:
+        The result, and a sentence for each set that was left out.
+
+    Raises:
+        CheckError: a self-check failed for a null set or for the empty set.
+    """
+    try:
+        result = ablate(checkpoint, sets, classes, **options)
+    except SetCheckError as failure:
+        return None, [f"{checkpoint.name}: {show(sets[0])} left out, {failure}"]
+    return None if show(sets[0]) in result.failed else result, result.failures
 
 
 def lowest_score(heads: HeadSet, scores: Float[np.ndarray, "layer head"]) -> float:

@@ -155,6 +155,10 @@ def measure(
         return {name: class_errors(checkpoint, name, tested, nulls, modes, protocol, bar) for name in classes}
 
 
+class SetCheckError(CheckError):
+    """A self-check failed for every tested set, but not for the empty one."""
+
+
 @dataclass(frozen=True)
 class Chunk:
     """Some test prompts, run once.
@@ -323,7 +327,8 @@ class Sweep:
             which a check fails, with the reason.
 
         Raises:
-            CheckError: a check fails whatever is removed, or for every set.
+            CheckError: a check fails whatever is removed, or only for all sets together.
+            SetCheckError: a check fails for every set.
         """
         few = self.chunk(range(min(CHECKED, self.protocol.n_prompts)))
         tokens = self.test.tokens[: len(few.prompts)]
@@ -338,8 +343,10 @@ class Sweep:
                 raise
             failed = {heads: str(reason) for heads in tested if (reason := failure_of(check, heads))}
             passed = [heads for heads in tested if heads not in failed]
-            if not passed or not failed:
+            if not failed:
                 raise
+            if not passed:
+                raise SetCheckError(next(iter(failed.values()))) from None
             return check(head_set(component for heads in passed for component in heads)), failed
 
     def spot_check(
@@ -351,7 +358,8 @@ class Sweep:
             The largest relative difference; the tested sets that differ by more than rounding, with the reason.
 
         Raises:
-            CheckError: a null set, or every tested set, differs by more than rounding.
+            CheckError: a null set differs by more than rounding.
+            SetCheckError: every tested set does.
         """
         ranked = sorted(
             ((errors.total.mean(), mode, one) for mode, by_set in without.items() for one, errors in by_set.items()),
@@ -375,8 +383,10 @@ class Sweep:
         for (_, _, heads), outcome in zip(ranked, differences, strict=False):
             if isinstance(outcome, CheckError):
                 failed.setdefault(heads, str(outcome))
-                if heads not in tested or len(failed) == len(tested):
+                if heads not in tested:
                     raise outcome
+                if len(failed) == len(tested):
+                    raise SetCheckError(str(outcome))
         return max((outcome for outcome in differences if isinstance(outcome, float)), default=0.0), failed
 
 

@@ -5,9 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from analyses.studies import cause
+from analyses.report.evidence import Settings
+from analyses.report.report import report
+from analyses.studies import cause, retrospective
+from interp.ablation.ablate import ablate_or_reasons
+from interp.ablation.size_classes import ATTENDS
 from interp.model import self_checks as checks
-from interp.model.heads import Head
+from interp.model.heads import Head, all_heads, heads_above, show
+from interp.scores.score import selection_scores
 from training.checkpoints.checkpoint import Checkpoint, load
 from training.common.errors import CheckError, refuse_failures
 from training.common.table_rows import where
@@ -21,6 +26,59 @@ def pruned() -> Checkpoint:
     model.layers[1].attn.W_V[3] = 0
     model.layers[1].attn.b_V[3] = 0
     return replace(checkpoint, model=model)
+
+
+def refuse(monkeypatch, *refused: Head) -> None:
+    """The self-check of a set with any of these heads fails."""
+    true = checks.plain_edits
+
+    def plain_edits(components, *given):
+        return true(tuple(head for head in components if head not in refused), *given)
+
+    monkeypatch.setattr(checks, "plain_edits", plain_edits)
+    monkeypatch.setattr(checks, "is_changed", lambda *_: True)
+
+
+def test_a_study_goes_on_without_the_set_whose_self_check_fails(monkeypatch):
+    checkpoint, heads = load("zoo:linear-0"), (Head(0, 1), Head(0, 2))
+    options = {"modes": ["zero"], "n_prompts": 16, "n_controls": 0, "matches": ()}
+    result, reasons = ablate_or_reasons(checkpoint, [heads], ["linear"], **options)
+    assert result is not None
+    assert not reasons
+    refuse(monkeypatch, Head(0, 1))
+    result, reasons = ablate_or_reasons(checkpoint, [heads, (Head(0, 2),)], ["linear"], **options)
+    assert result is None
+    assert len(reasons) == 1
+    assert reasons[0].startswith("zoo:linear-0: 0.1,0.2 left out, self-check: zero ablation in the engine")
+    assert ablate_or_reasons(checkpoint, [heads], ["linear"], **options) == (None, reasons)
+
+
+def test_a_defect_of_the_engine_still_ends_a_study(monkeypatch):
+    """Removing nothing fails, too: no result could be believed."""
+    true = checks.predictions_of
+    monkeypatch.setattr(checks, "predictions_of", lambda *given: true(*given) + 0.1)
+    with pytest.raises(CheckError, match="removing no head changes the predictions"):
+        ablate_or_reasons(load("zoo:linear-0"), [(Head(0, 1),)], ["linear"], n_prompts=16, n_controls=0, matches=())
+
+
+@pytest.mark.slow
+def test_retrospective_cause_and_report_go_on_where_the_found_heads_fail(monkeypatch, tmp_path):
+    """Everything that does not need the joint removal is there, and the command ends with the reason."""
+    checkpoint = load("zoo:linear-0")
+    found = heads_above(ATTENDS, selection_scores(checkpoint, 64, 0))
+    refuse(monkeypatch, *found)
+    reason = f"zoo:linear-0: {show(found)} left out, self-check: "
+    result = retrospective.study(checkpoint, n_prompts=64, n_controls=2)
+    retrospective.write(result, tmp_path)
+    assert result.ablation is None
+    assert result.failures[0].startswith(reason)
+    findings = cause.study([checkpoint], n_prompts=64)
+    assert findings.failures[0].startswith(reason)
+    assert set(findings.tables["heads"]["heads"]) == {str(h) for h in all_heads(3, 8) if h not in found}
+    page = report([checkpoint], Settings(n_prompts=64, n_controls=2, paths=False))
+    page.write(tmp_path / "report.html")
+    assert "Removing them failed a self-check, so their effect is not known." in (tmp_path / "report.html").read_text()
+    assert page.evidence.models[0].failures[0].startswith(reason)
 
 
 @pytest.mark.slow
