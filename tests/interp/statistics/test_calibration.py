@@ -31,6 +31,7 @@ from interp.statistics.effects import (
     holm,
     paired_effects,
     permutation_p,
+    two_sided_p,
 )
 from interp.statistics.seed_intervals import welch
 from interp.statistics.seeds import exact_interval, null_means, t_interval
@@ -175,6 +176,32 @@ def test_p_of_a_blindly_chosen_set_is_below_a_level_no_more_often_than_that(effe
     values = np.array(effects)
     p_values = [permutation_p(own, np.delete(values, place)) for place, own in enumerate(values)]
     assert_at_most_uniform(p_values, values)
+
+
+@given(effects=equal_or_not | st.lists(st.floats(-9, 9), min_size=2, max_size=60))
+@exhaustive
+def test_the_two_sided_p_of_a_blindly_chosen_set_is_below_a_level_no_more_often_than_that(effects):
+    """Each of some sets against all others: half of the level on either side, whatever their effects."""
+    values = np.array(effects)
+    p_values = np.array([two_sided_p(own, np.delete(values, place)) for place, own in enumerate(values)])
+    for level in (*p_values, 0.05, 0.1):
+        assert np.mean(p_values <= level + 1e-12) <= level + 1e-9
+
+
+@pytest.mark.parametrize("n_controls", [19, 79, 199])
+def test_the_two_sided_p_finds_both_directions_at_the_level_that_it_says(n_controls):
+    """It rejects as often as it can where nothing differs, and removals that help as often as those that cost."""
+    rng = np.random.default_rng(n_controls)
+    drawn = rng.standard_normal((3000, n_controls + 1))
+
+    def rejected(shift: float) -> list[bool]:
+        return [two_sided_p(row[0] + shift, row[1:]) <= 0.05 for row in drawn]
+
+    attainable = 2 * math.floor(0.025 * (n_controls + 1)) / (n_controls + 1)
+    assert_rate(rejected(0), attainable)
+    helps, costs = (np.mean(rejected(shift)) for shift in (-3, 3))
+    assert helps == pytest.approx(costs, abs=0.05)
+    assert (min(helps, costs) > 0.5) == (attainable > 0)
 
 
 @given(effects=st.lists(st.floats(-9, 9), min_size=8, max_size=60), alpha=st.sampled_from([0.05, 0.1, 0.25, 0.5]))
