@@ -1,4 +1,4 @@
-"""What the sentences of patching maps, circuits, studies and reports claim, held against disguised circuits (`disguised`)."""
+"""What patching maps, circuits, studies and reports say of disguised circuits (`disguised`), held against the truth."""
 
 import pytest
 from disguised import disguised
