@@ -133,7 +133,9 @@ def sentence(rows: list[Row], several_ranges: bool) -> str:
     else:
         text = f"Removing {heads} costs {cost(lead)} of the in-context gain on {where} {mode}"
         text += (
-            "; above 1 the ablated model is worse than one that ignores the context); " if lead["ci_low"] > 1 else "); "
+            "; above 1 the ablated model is worse than one that ignores the context); "
+            if round(lead["ci_low"], 2) > 1
+            else "); "
         )
     phrases = [chance_phrase(lead), agreement_phrase(rows, sizes), *path_phrase(lead)]
     notes = list(dict.fromkeys(row["note"] for row in rows if row["note"]))

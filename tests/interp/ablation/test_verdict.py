@@ -124,6 +124,7 @@ def test_above_one_the_model_is_worse_than_one_without_context():
     words = "(mean ablation; above 1 the ablated model is worse than one that ignores the context); "
     assert words in say(effect(1.4, 1.01, 1.5))[0]
     assert words not in say(effect(1.4, 1.0, 1.5))[0]
+    assert words not in say(effect(1.0, 1.0 + 1e-6, 1.0))[0]  # what reads as 1.00 is not above 1
 
 
 NO_GAIN = (
