@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import pytest
 from documents import ROOT, run
 
+from interp.statistics.effects import rank_by_evidence
+
 README, RESULTS = ROOT / "README.md", ROOT / "notebooks" / "concepts" / "results.md"
 SLACK = 0.003
 """Beyond rounding: other processors."""
@@ -136,13 +138,18 @@ def carried(document: Document) -> list[Row]:
 
 
 def first_readers(document: Document) -> list[float]:
-    """In how many models the MLP of their layer has the largest share of the effect, of how many, and in how many the
-    keys of later heads have it; a model's heads are averaged."""
-    shares: dict[str, dict[str, list[float]]] = {}
+    """In how many models the share through the MLP of their layer has the best evidence, of how many, and in how many
+    the share through the keys of later heads; a model's heads are averaged."""
+    columns = ("share", "share_low", "share_high")
+    shares: dict[str, dict[str, list[list[float]]]] = {}
     for each in document["readers"]:
         if each["share"] is not None and each["reader"] != "all":
-            shares.setdefault(each["checkpoint"], {}).setdefault(each["reader"], []).append(each["share"])
-    first = [max(model, key=lambda reader: fmean(model[reader])) for model in shares.values()]
+            of_reader = shares.setdefault(each["checkpoint"], {}).setdefault(each["reader"], [])
+            of_reader.append([each[column] for column in columns])
+    first = []
+    for model in shares.values():
+        ranks = {reader: rank_by_evidence(*map(fmean, zip(*rows, strict=True))) for reader, rows in model.items()}
+        first.append(min(ranks, key=lambda reader: ranks[reader]))
     return [first.count("own mlp"), len(first), first.count("keys")]
 
 
