@@ -140,9 +140,9 @@ def pooled_table(table: pd.DataFrame, title: str) -> Table:
         [
             f"{row['function_class']} {row['mode']} {row['points']}",
             interval(row["effect"], row["ci_low"], row["ci_high"]),
-            f"[{number(row['t_low'])}, {number(row['t_high'])}]",
-            f"{row['n_half']} [{row['share_low']:.2f}, {row['share_high']:.2f}]",
-            f"{number(row['effect_min'])} to {number(row['effect_max'])}",
+            "-" if math.isnan(row["t_low"]) else f"[{number(row['t_low'])}, {number(row['t_high'])}]",
+            f"{row['n_half']} [{row['share_low']:.2f}, {row['share_high']:.2f}]" if row["n_seeds"] else "-",
+            f"{number(row['effect_min'])} to {number(row['effect_max'])}" if row["n_seeds"] else "-",
             f"{row['n_seeds']} ({row['n_checkpoints']})",
             p_number(row["p_value"], row["n_draws"]),
             p_number(row["p_holm"], row["n_draws"], unadjusted=row["p_value"]),
