@@ -7,7 +7,7 @@ import typer
 
 from training import options
 from training.common.errors import UserError
-from training.common.terminal import echo
+from training.common.terminal import echo, readable_name
 from training.names import CLASS_NAMES, INPUT_NAMES
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def history(
     for name in expand(ckpt):
         directory, step = locate(name)
         found = convergence(directory, fraction, step=step)
-        found.insert(0, "checkpoint", name)
+        found.insert(0, "checkpoint", readable_name(name))
         tables.append(found)
     table = pd.concat(tables, ignore_index=True)
     if out:

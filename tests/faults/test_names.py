@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 from damage import CALM, FEW, HISTORY, WEIGHTS
 
-from training.checkpoints.checkpoint import load
+from training.checkpoints.checkpoint import load, zoo_path
 from training.checkpoints.history import history_text, read_history
 from training.checkpoints.name_patterns import expand
 from training.common.errors import UserError
@@ -75,6 +76,20 @@ def test_a_run_in_a_directory_of_any_name_is_read_and_drawn(outcome, whole_run, 
         assert not UNSAFE.search(found.out + found.err)
     table = pd.read_csv(tmp_path / "results" / "ablation.csv")
     assert len(table) == 1
+
+
+@pytest.mark.parametrize("locale", ["C", "POSIX"])
+def test_a_run_in_a_directory_that_the_locale_cannot_spell_is_read_and_written(tmp_path, locale):
+    root = tmp_path / "Mödelle é\udcff"
+    shutil.copytree(zoo_path("mixed-0"), root / "größe")
+    plain = {"LC_ALL": locale, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "interp", "history", "--ckpt", "größe", "--out", "résultats"]
+    done = subprocess.run(command, cwd=root, env={**os.environ, **plain}, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == b""
+    assert done.stdout.isascii()
+    table = pd.read_csv(root / "résultats" / "history.csv")
+    assert set(table["checkpoint"]) == {"größe"}
 
 
 def test_a_hostile_class_in_a_history_reaches_neither_terminal_nor_spreadsheet(outcome, copied, whole_run, tmp_path):

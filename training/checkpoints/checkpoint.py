@@ -33,6 +33,7 @@ from training.common.atomic_files import parse_json, read_parsed, remove_written
 from training.common.digits import whole
 from training.common.errors import CheckError, UserError, one_of
 from training.common.library_defaults import library_defaults
+from training.common.terminal import readable_name
 from training.config.config import ModelConfig, RunConfig
 from training.config.parse import differences, from_dict, to_dict, without_defaults
 from training.model.transformer import Transformer
@@ -88,7 +89,7 @@ def load(name: str | Path, device: str = "cpu") -> Checkpoint:
     model = Transformer(config.model, layout=config.layout)
     load_tensors(model, tensors, path)
     check_predictions(model, path)
-    return Checkpoint(str(name), directory, config, found, model.requires_grad_(False).eval().to(device))
+    return Checkpoint(readable_name(str(name)), directory, config, found, model.requires_grad_(False).eval().to(device))
 
 
 def locate(name: str) -> tuple[Path, int | None]:

@@ -4,6 +4,7 @@ All that is printed passes through `printable`: messages and sentences (`echo`),
 (`training.common.output`), progress bars (`training.common.progress`), and text files (`training.common.atomic_files`).
 """
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -30,6 +31,11 @@ def printable_line(text: str) -> str:
     runs/a\nb\x07
     """
     return printable(text).replace("\t", r"\t").replace("\n", r"\n")
+
+
+def readable_name(name: str) -> str:
+    """A path as text that every library takes: bytes that the locale could not decode as UTF-8, or else as escapes."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def one_line(message: str) -> str:
