@@ -691,16 +691,14 @@ def test_ctrl_c_ends_with_130_and_the_run_resumes(tmp_path, quick_settings):
     assert process.wait() == 130
 
 
-def test_a_failed_self_check_is_exit_1(broken, outcome):
-    """A head whose z is already zero cannot be shown to have been removed."""
-    from training.checkpoints.checkpoint import write_weights
+def test_a_failed_self_check_is_exit_1(outcome, monkeypatch):
+    """A removal that leaves the head's z as it was although its replacement differs from it."""
+    from interp.model import self_checks
 
-    checkpoint = load(broken)
-    attention = checkpoint.model.layers[0].attn
-    attention.W_V[2] = 0
-    attention.b_V[2] = 0
-    write_weights(broken / "model.safetensors", checkpoint.model, 3000)
-    done = outcome("ablate", "--ckpt", broken, "--heads", "0.2", "--prompts", 16, "--json")
+    edits = self_checks.plain_edits
+    monkeypatch.setattr(self_checks, "plain_edits", lambda *given: dict.fromkeys(edits(*given), lambda values: values))
+    given = ("--mode", "zero", "--classes", "linear", "--prompts", 16, "--controls", 0)
+    done = outcome("ablate", "--ckpt", "zoo:mixed-0", "--heads", "0.2", *given, "--json")
     assert done.code == 1
     assert done.out == ""
     assert done.err == "interp: self-check: zero ablation leaves what head 0.2 writes (z) as it was\n"
