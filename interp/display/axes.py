@@ -6,6 +6,7 @@ from io import BytesIO
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import seaborn as sns  # noqa: F401 - registers the colour maps mako and vlag
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
