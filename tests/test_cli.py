@@ -341,7 +341,7 @@ def test_patch_json_is_documented_and_so_are_its_files(tmp_path, outcome):
 
 PATCH_ROW = ["function_class", "corrupt", "direction", "site", "layer", "heads", "tokens"]
 PATCH_ROW += ["effect", "ci_low", "ci_high", "nmse", "nmse_low", "nmse_high", "distance", "distance_low"]
-PATCH_ROW += ["distance_high", "excess", "excess_low", "excess_high", "differs"]
+PATCH_ROW += ["distance_high", "excess", "excess_low", "excess_high", "differs", "note"]
 
 
 def test_patch_prints_the_strongest_places_and_a_sentence(tmp_path, outcome):

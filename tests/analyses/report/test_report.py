@@ -54,7 +54,7 @@ def test_the_numbers_are_those_of_the_library(report):
         assert row["checkpoint"] == "zoo:mixed-0"
         assert {key: row[key] for key in same} == plain(same)
     null = pd.read_csv(files.data_directory(target) / "ablation_null.csv")
-    assert np.allclose(null["effect"], expected.null["effect"], rtol=1e-7)
+    assert np.allclose(null["effect"], expected.null["effect"], rtol=1e-7, equal_nan=True)
     alone = ablate(checkpoint, [(Head(2, 3),)], ["linear"], modes=["mean"], n_controls=0, matches=(), n_prompts=48)
     (single,) = (
         row
@@ -94,7 +94,8 @@ def test_warnings_are_those_that_apply(shipped, planted):
         ("no head found", not_learned),
         ("few prompts", both),
     }
-    measured = {("unconverged", learned), ("effect undefined", not_learned), ("replacements disagree", learned)}
+    measured = {("unconverged", learned), ("replacements disagree", learned)}
+    measured |= {("effect undefined", models) for models in (learned, not_learned, both)}  # few prompts show no gain
     assert expected <= kinds <= expected | measured
     assert not any(kind == "shared streams" for kind, _ in kinds)
     of_planted = {one.kind for one in caveats(planted)}
@@ -112,7 +113,7 @@ def test_models_that_share_a_stream_are_one_seed(shipped, quick):
     found = {one.kind: one for one in caveats(evidence)}
     assert found["shared streams"].models == ("first", "second", "third")
     assert "few prompts" not in found
-    assert set(evidence.pooled["n_seeds"]) == {1}
+    assert set(evidence.pooled.query("function_class == 'linear'")["n_seeds"]) == {1}
     assert claims(evidence)[-1].verdict == "fails"
     seeds = first.checkpoint.config.seeds
     apart = tuple(
