@@ -396,7 +396,7 @@ def evidence(effect: float, controls: Sequence[Float[np.ndarray, " set"]]) -> fl
     """
     reached = 1 - abs(1 - effect)
     enough = [values_ for values_ in controls if len(values_) > 1]
-    return min(((reached - values_.mean()) / (values_.std() + TIE) for values_ in enough), default=reached)
+    return float(min(((reached - values_.mean()) / (values_.std() + TIE) for values_ in enough), default=reached))
 
 
 class EvenControls:

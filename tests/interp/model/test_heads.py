@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from interp.model.heads import MLP, Head, all_heads, head_set, parse_heads, show
 from training.common.errors import UserError
+from training.common.terminal import one_line
 
 SCORES = np.arange(24).reshape(3, 8) / 24
 
@@ -91,7 +92,7 @@ def test_any_text_is_parsed_or_refused_in_one_line_that_names_it(text):
             assert parse_heads(show(heads), 3, 8) == [heads]
         return
     assert len(message.splitlines()) == 1
-    assert " ".join(text.split()) in message
+    assert one_line(text) in message
 
 
 def test_heads_sort_by_layer():
