@@ -96,11 +96,16 @@ assert abs(attention[0, :, 1].mean(0).numpy() - seen.values[0]).max() < 1e-5
 # ## Ablation with hooks
 #
 # Three ways to remove head 0.1 with `run_with_hooks`, beside `ablate`. What replaces it comes from other prompts
-# (`stream="reference"`): their mean at every token, or one prompt each.
+# (`stream="reference"`): the mean over 4,096 of them at every token, or one prompt each.
+
 
 # %%
-others = evaluation_prompts(checkpoint.config, "linear", n_prompts=128, seed=0, stream="reference")
-_, elsewhere = model.run_with_cache(others.tokens, names_filter=lambda name: name.endswith("hook_z"))
+def z_of_reference_prompts(n_prompts):
+    others = evaluation_prompts(checkpoint.config, "linear", n_prompts=n_prompts, seed=0, stream="reference")
+    return model.run_with_cache(others.tokens, names_filter=lambda name: name.endswith("hook_z"))[1]
+
+
+elsewhere, partners = z_of_reference_prompts(4096), z_of_reference_prompts(128)
 
 
 def without(layer, head, value, tokens=slice(None)):
@@ -116,8 +121,8 @@ def error(predicted):
 
 
 # %%
-given = elsewhere["z", 0][:, :, 1]
-by_hooks = {"zero": 0.0, "mean": given.mean(0), "resample": given}
+mean = elsewhere["z", 0][:, :, 1].mean(0)
+by_hooks = {"zero": 0.0, "mean": mean, "resample": partners["z", 0][:, :, 1]}
 removed = ablate(checkpoint, parse_heads("0.1", 3, 8), ["linear"], n_prompts=128, matches=())
 both = removed.table.set_index("mode")[["nmse_before", "nmse_after", "effect"]]
 both.insert(2, "with hooks", [error(without(0, 1, by_hooks[mode])) for mode in both.index])
@@ -444,7 +449,6 @@ assert torch.equal(predictions(again.model, prompts), predictions(changed.model,
 # (its option `at`). The answer is below.
 
 # %% jupyter={"source_hidden": true} tags=["answer"]
-mean = elsewhere["z", 0][:, :, 1].mean(0)
 kinds = {"x": slice(0, None, 2), "y": slice(1, None, 2)}
 errors = {at: error(without(0, 1, mean[where], where)) for at, where in kinds.items()}
 print({at: round(value, 3) for at, value in errors.items()}, "intact", round(both["nmse_before"].iloc[0], 3))

@@ -13,6 +13,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: threads of what th
 
 import torch
 
+from interp.ablation import reference_activations
 from interp.cli import main
 from training.checkpoints.checkpoint import Checkpoint
 from training.config.config import RunConfig
@@ -25,6 +26,20 @@ from training.model.transformer import Transformer
 @pytest.fixture(autouse=True)
 def _threads():
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_reference_prompts():
+    """Constants (means, variances, norms) from 256 prompts instead of 4,096: most of the time of most ablations."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference_activations, "REFERENCE_PROMPTS", 256)
+        yield
+
+
+@pytest.fixture
+def all_reference_prompts(monkeypatch):
+    """As many as users have, for tests of published numbers."""
+    monkeypatch.setattr(reference_activations, "REFERENCE_PROMPTS", 4096)
 
 
 @pytest.fixture(autouse=True)

@@ -35,7 +35,7 @@ class Setting:
 
     Attributes:
         environment: variables that choose kernels and threads.
-        plugins: modules of this directory that pytest loads, and commands import.
+        plugins: modules of this directory that pytest loads, and whose `pytest_configure` commands call.
         n_busy: processes that compete for the cores.
     """
 
@@ -69,7 +69,9 @@ def imitated(setting: Setting) -> Iterator[dict[str, str]]:
 
 def printed_by(command: str, setting: Setting, environment: Mapping[str, str]) -> str:
     """What a command prints; an error is printed, too."""
-    imports = "".join(f"import {plugin}; " for plugin in setting.plugins)
+    imports = "".join(
+        f"import {plugin}; getattr({plugin}, 'pytest_configure', lambda: None)(); " for plugin in setting.plugins
+    )
     code = f"{imports}from interp.cli import main; main()"
     start = [sys.executable, "-c", code, *command.split()]
     done = subprocess.run(start, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
