@@ -64,7 +64,7 @@ coverage: install
 # Of interp.ablation.ablate, interp.statistics.seeds and analyses.studies.consistency.within only what needs no model.
 MUTANTS := interp.statistics.effects.* interp.ablation.verdict.* interp.ablation.control_sets.* interp.ablation.modes.* interp.model.engine.* training.common.bootstrap.* \
 	training.config.curriculum.* interp.statistics.agreement.* interp.statistics.seed_intervals.* analyses.studies.consistency.matching.* \
-	$(foreach name,null_columns add_holm curve_rows removed_by,interp.ablation.ablate.x_$(name)__*) \
+	$(foreach name,control_columns add_holm curve_rows removed_components,interp.ablation.ablate.x_$(name)__*) \
 	$(foreach name,independent_seeds null_means drawn_together seed_mean t_interval,interp.statistics.seeds.x_$(name)__*) \
 	$(foreach name,chance_of size_of by_seed curricula_table curriculum_row seed_interval contrasts_table reference_of \
 	contrast,analyses.studies.consistency.within.x_$(name)__*)

@@ -13,6 +13,7 @@ MODE_NAMES = (
     "noise",
     "optimal",
 )
+DEFAULT_MODES = ("zero", "mean", "resample")
 
 SCORE_DEFINITIONS = {
     "retrospective": "mean attention from y_i to x_i, maximum 1",

@@ -13,6 +13,7 @@ DEFAULT_PROMPTS = 1024
 DEFAULT_CONTROLS = 200
 DEFAULT_NULL_PROMPTS = 256
 DEFAULT_ORDERS = 20
+DEFAULT_MEMORY = 2**30  # bytes of activations
 
 
 def whole_number(at_least: int) -> Callable[[str | int], int]:

@@ -1,27 +1,27 @@
-"""What happens to the error when components are removed, and whether others would have done the same.
+"""Ablation: how much the error grows when components are removed, compared with random sets of components.
 
 1. Draw test prompts and, apart from them, reference and partner prompts (`interp.ablation.reference_activations`).
-2. Prove on some of them that every removal acts (`interp.model.self_checks`).
-3. Run every set under test and every matched random set on the same prompts (`interp.ablation.runner`).
-4. Effects with paired bootstrap intervals; p-values against the null sets; Holm over function classes.
+2. Check on some of them that every removal acts (`interp.model.self_checks`).
+3. Remove every set under test and every control set on the same prompts (`interp.ablation.runner`).
+4. Effects with paired bootstrap intervals; p-values against the control sets; Holm over function classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from interp.ablation.control_sets import MATCHES, Match, NullSets, matched_sets
-from interp.ablation.errors import Cell, ClassErrors, cells, failed_sets
+from interp.ablation.control_sets import MATCHES, ControlSets, Match, draw_control_sets
+from interp.ablation.errors import ClassErrors, ErrorSlice, error_slices, failed_sets
 from interp.ablation.joint import joint_removals
 from interp.ablation.modes import DEFAULT_MODES, Mode
 from interp.ablation.plan import Plan, plan
 from interp.ablation.reference_activations import reference_values
-from interp.ablation.runner import MEMORY, Protocol, SetCheckError, measure
+from interp.ablation.runner import AblationProtocol, SetCheckError, measure
 from interp.ablation.size_classes import ATTENDS, VERDICTS, is_silent
 from interp.ablation.store import Store
 from interp.display.result import Axes, Result
@@ -41,13 +41,13 @@ from training.common.library_defaults import library_defaults
 from training.common.output import records
 from training.common.table_rows import distinct, where
 from training.config.config import stream_seed
-from training.options import DEFAULT_CONTROLS, DEFAULT_NULL_PROMPTS, DEFAULT_PROMPTS
+from training.options import DEFAULT_CONTROLS, DEFAULT_MEMORY, DEFAULT_NULL_PROMPTS, DEFAULT_PROMPTS
 
 Design = Literal["remove", "keep"]
 DESIGNS: Mapping[Design, str] = {"remove": "remove the set", "keep": "remove every head but the set"}
 PREFIXES: Mapping[Match, str] = {"layer": "", "size": "size_", "norm": "norm_"}
 
-Nulls = Mapping[tuple[HeadSet, Match], NullSets]
+Controls = Mapping[tuple[HeadSet, Match], ControlSets]
 Rows = list[dict[str, Any]]
 
 
@@ -58,18 +58,18 @@ class Ablation(Result):
     Attributes:
         checkpoint: the model's name.
         step: of its training.
-        table: one row per set, function class, mode and range of pairs. Errors are NMSE. `effect` (the other components
+        table: one row per set, function class, mode and range of pairs. Errors are NMSE. `effect` (later components
             react), `frozen_effect` (they react, with every later LayerNorm's scale as in the intact run) and
             `direct_effect` (only what the set itself writes into the final residual stream changes), each with its
-            95 % interval; `p_value`, `p_holm` (over classes), `n_controls`, `smallest_p`, `exact` (all sets there are)
-            against layer-matched sets, from `compared_effect`, the effect on the prompts that those were measured on;
-            `p_two_sided`, twice the smaller of `p_value` (the set costs more than others) and its mirror image (it
-            costs less: removing it helps more), and `p_two_sided_holm`; `control_effect` (mean), `control_min` and
-            `control_max` of the sets that share no component with this one, `n_disjoint` of them; `detectable`, the
-            smallest effect that the test could have found (of a set that is kept, the largest). The same with the
-            prefixes `size_` and `norm_` against the other matchings. `note` says why there is no effect where the
-            set's output is already what the mode puts in its place (pruned or constant heads).
-        null: one row per null set, function class, mode, range and matching: the effects behind the p-values.
+            95 % interval. Against layer-matched control sets: `p_value`, `p_holm` (over classes), `n_controls`,
+            `smallest_p`, `exact` (whether these are all the sets there are), from `compared_effect`, the effect on the
+            prompts of the control sets; `p_two_sided`, twice the smaller of `p_value` (the set costs more than others)
+            and its mirror image (it costs less: removing it helps more), and `p_two_sided_holm`; `control_effect`
+            (mean), `control_min` and `control_max` of the `n_disjoint` control sets that share no component with this
+            one; `detectable`, the smallest effect that the test could have found (of a set that is kept, the largest).
+            The same with the prefixes `size_` and `norm_` against the other matchings. `note` says why there is no
+            effect where the set's output already equals the replacement value (pruned or constant heads).
+        null: one row per control set, function class, mode, range and matching: the effects behind the p-values.
         curves: `nmse` by number of examples, one row per set, class, mode and number; the modes `intact` and
             `no_context` belong to no set.
         protocol: prompts, site and positions.
@@ -86,7 +86,7 @@ class Ablation(Result):
     table: pd.DataFrame
     null: pd.DataFrame
     curves: pd.DataFrame
-    protocol: Protocol
+    protocol: AblationProtocol
     design: Design
     errors: Mapping[str, ClassErrors] = field(repr=False)
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -126,7 +126,7 @@ class Ablation(Result):
         return self.view("sentences", self.scores if scores is None else scores)
 
     def plot(self, heads: str | None = None) -> list[Axes]:
-        """Effects: of one set beside its null sets, or of all sets as a heat map.
+        """The effects of one set with those of its control sets, or of all sets as a heat map.
 
         Args:
             heads: a set, as in the table; None takes the only one, or all where there are several.
@@ -134,10 +134,9 @@ class Ablation(Result):
         Raises:
             UserError: there is no such set.
         """
-        sets = distinct(self.table, "heads")
-        if heads is None and len(sets) > 1:
+        if heads is None and len(distinct(self.table, "heads")) > 1:
             return self.view("plot_effects")
-        return self.view("plot", self.one_of_sets(heads))
+        return self.view("plot", self.choose_set(heads))
 
     def plot_curves(self, heads: str | None = None) -> list[Axes]:
         """Error by number of examples, intact and without one set.
@@ -148,9 +147,9 @@ class Ablation(Result):
         Raises:
             UserError: there is no such set.
         """
-        return self.view("plot_curves", self.one_of_sets(heads))
+        return self.view("plot_curves", self.choose_set(heads))
 
-    def one_of_sets(self, heads: str | None) -> str:
+    def choose_set(self, heads: str | None) -> str:
         sets = distinct(self.table, "heads")
         if heads is not None and heads not in sets:
             raise one_of("heads", heads, sets)
@@ -178,36 +177,35 @@ def ablate(
     n_controls: int = DEFAULT_CONTROLS,
     matches: Sequence[Match] = tuple(MATCHES),
     seed: int = 0,
-    memory: int = MEMORY,
+    memory: int = DEFAULT_MEMORY,
     store: Store | None = None,
     scores: Float[np.ndarray, "layer head"] | None = None,
 ) -> Ablation:
-    """Remove sets of components and compare the damage with that of random sets.
+    """Remove sets of components and compare the cost with that of random sets.
 
     Args:
         checkpoint: a loaded run (`interp.load`).
         heads: the sets: text such as `0.1`, `above:0.5` or `each` (`interp.model.heads.SYNTAX`), a `Head`, some heads,
             or several sets. `top:K` and `above:SCORE` choose on other prompts (stream `selection`) than the test.
         classes: function classes; None takes those of the run.
-        modes: what a removed component gives instead: names in `interp.ablation.modes.MODES`, or modes of your own; not
-            used at the site `pattern`.
+        modes: names in `interp.ablation.modes.MODES`, or modes of your own; not used at the site `pattern`.
         design: `remove` the sets, or `keep` only them and remove every other head.
         site: of heads: `z`, `pattern` or `value`, see `interp.model.engine.SITES`. MLPs are removed at mlp_out.
         at: the tokens at which components are removed, see `interp.model.positions.TOKENS`.
         points: the ranges of pairs over which the effect is measured, such as `0-3,12-15`; None is the last quarter.
         n_prompts: per class; the same ones for every condition.
         n_null_prompts: on how many of them, the first ones, control sets are measured; a set under test is compared
-            with them by its effect on the same prompts. What prompts add to the spread of effects over sets is small.
-        n_controls: control sets per set and matching; all there are when there are no more.
+            with them by its effect on the same prompts. Prompts add little to the spread of effects over sets.
+        n_controls: control sets per set and matching; all there are if there are no more.
         matches: how control sets are matched, see `interp.ablation.control_sets.MATCHES`.
         seed: of prompts, control sets and resampling.
         memory: bytes that activations may take.
-        store: keeps finished pieces, so that an interrupted run goes on (`interp.ablation.store.Store`).
+        store: keeps finished pieces, so that an interrupted ablation resumes (`interp.ablation.store.Store`).
         scores: retrospective scores on selection prompts; heads that attend (above `ATTENDS`) but cost nothing alone
             are then removed together with other heads, too (`interp.ablation.joint`). Computed where heads are text.
 
     Raises:
-        CheckError: for every set, a removal did not act or acted where it should not; a set for which it is so is left
+        CheckError: every removal failed to act, or acted where it should not; if only some did, these sets are left
             out and named in `failed`.
         UserError: unknown heads, class, mode, site, tokens or range.
 
@@ -247,38 +245,50 @@ def run(
     checkpoint, classes, protocol = planned.checkpoint, planned.classes, planned.protocol
     norms = output_norms(checkpoint, classes, protocol.seed)
     rng = np.random.default_rng(stream_seed("null sets", protocol.seed))
-    controls: Nulls = {
-        (heads, match): matched_sets(heads, norms, match=match, n_sets=n_controls, rng=rng)
+    controls: Controls = {
+        (heads, match): draw_control_sets(heads, norms, match=match, n_sets=n_controls, rng=rng)
         for heads in planned.sets
         for match in matches
     }
-    every_control = list(dict.fromkeys(control for drawn in controls.values() for control in drawn.sets))
-    removed = {heads: removed_by(heads, design, checkpoint) for heads in [*planned.sets, *every_control]}
+    all_controls = list(dict.fromkeys(control for drawn in controls.values() for control in drawn.sets))
+    removed = {heads: removed_components(heads, design, checkpoint) for heads in [*planned.sets, *all_controls]}
     errors = measure(
         checkpoint,
         classes,
         [removed[heads] for heads in planned.sets],
-        [removed[control] for control in every_control],
+        [removed[control] for control in all_controls],
         planned.modes,
         protocol,
     )
-    sets, controls, failed = without_failures(planned.sets, controls, removed, failed_sets(errors))
-    table, null = effect_tables(errors, protocol, sets, controls, removed, design)
-    names = {show(heads): removed[heads] for heads in sets}
-    curves = [row for name, of_class in errors.items() for row in curve_rows(of_class, name, names)]
+    sets, controls, failed = leave_out_failures(planned.sets, controls, removed, failed_sets(errors))
+    slices = error_slices(errors, protocol.ranges, protocol.seed)
+    table, null = effect_tables(slices, sets, controls, removed, design, n_tests=len(errors))
+    removed_by_name = {show(heads): removed[heads] for heads in sets}
+    curves = [row for name in classes for row in curve_rows(errors[name], name, removed_by_name)]
     lowest, joint = {}, pd.DataFrame()
     if planned.scores is not None and design == "remove":
         lowest = {show(heads): lowest_score(heads, planned.scores) for heads in sets}
-        silent = candidates(table, sets, lowest)
+        silent = silent_heads(table, sets, lowest)
         joint = joint_removals(checkpoint, classes, silent, planned.scores, planned.modes, protocol)
-    about = checkpoint.name, checkpoint.step
-    return Ablation(*about, table, null, pd.DataFrame(curves), protocol, design, errors, lowest, joint, failed)
+    return Ablation(
+        checkpoint.name,
+        checkpoint.step,
+        table,
+        null,
+        pd.DataFrame(curves),
+        protocol,
+        design,
+        errors,
+        lowest,
+        joint,
+        failed,
+    )
 
 
-def without_failures(
-    sets: Sequence[HeadSet], controls: Nulls, removed: Mapping[HeadSet, HeadSet], failures: Mapping[HeadSet, str]
-) -> tuple[list[HeadSet], Nulls, dict[str, str]]:
-    """The sets and control sets whose self-checks passed, and by name the sets that are left out with the reason.
+def leave_out_failures(
+    sets: Sequence[HeadSet], controls: Controls, removed: Mapping[HeadSet, HeadSet], failures: Mapping[HeadSet, str]
+) -> tuple[list[HeadSet], Controls, dict[str, str]]:
+    """The sets and control sets whose self-checks passed; by name, the sets that are left out, with the reason.
 
     Raises:
         SetCheckError: no set is left.
@@ -294,43 +304,22 @@ def without_failures(
     return passed, kept, failed
 
 
-def effect_tables(
-    errors: Mapping[str, ClassErrors],
-    protocol: Protocol,
-    sets: Sequence[HeadSet],
-    controls: Nulls,
-    removed: Mapping[HeadSet, HeadSet],
-    design: Design,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tables `table` and `null` of an `Ablation`."""
-    rows, null_rows = [], []
-    for cell in cells(errors, protocol.ranges, protocol.seed):
-        new_rows, new_null_rows = judge(cell, sets, controls, removed, design, n_tests=len(errors))
-        rows += new_rows
-        null_rows += new_null_rows
-    add_holm(rows)
-    order = {show(heads): rank for rank, heads in enumerate(sets)}
-    table = pd.DataFrame(rows).sort_values("heads", key=lambda names: names.map(order), kind="stable")
-    columns = ["heads", "function_class", "mode", "points", "match", "control", "effect", "disjoint"]
-    return table.reset_index(drop=True), pd.DataFrame(null_rows, columns=columns)
-
-
 def ablate_or_reasons(
     checkpoint: Checkpoint, sets: Sequence[HeadSet], classes: Sequence[str] | None = None, **options: Any
 ) -> tuple[Ablation | None, list[str]]:
-    """`ablate`, for studies of the first set: no result where a self-check fails for it.
+    """`ablate` for studies of the first set: without a result if a self-check fails for it.
 
     Args:
         checkpoint: a loaded run.
-        sets: the sets; the first one has to be measured.
+        sets: the sets; the first is the one that a study needs.
         classes: function classes; None takes those of the run.
         **options: of `ablate`.
 
     Returns:
-        The result, and a sentence for each set that was left out.
+        The result or None, and a sentence for each set that was left out.
 
     Raises:
-        CheckError: a self-check failed for a null set or for the empty set.
+        CheckError: a self-check failed for a control set or for the empty set.
     """
     try:
         result = ablate(checkpoint, sets, classes, **options)
@@ -344,17 +333,17 @@ def lowest_score(heads: HeadSet, scores: Float[np.ndarray, "layer head"]) -> flo
     return min((float(scores[head]) for head in heads if head.number != MLP), default=0.0)
 
 
-def candidates(table: pd.DataFrame, sets: Sequence[HeadSet], scores: Mapping[str, float]) -> list[HeadSet]:
+def silent_heads(table: pd.DataFrame, sets: Sequence[HeadSet], scores: Mapping[str, float]) -> list[HeadSet]:
     """The single heads that attend and whose removal alone costs nothing (`interp.ablation.size_classes.is_silent`)."""
-    silent = [one for one in sets if len(one) == 1 and scores[show(one)] > ATTENDS]
-    return [one for one in silent if is_silent(records(where(table, heads=show(one))))]
+    attending = [heads for heads in sets if len(heads) == 1 and scores[show(heads)] > ATTENDS]
+    return [heads for heads in attending if is_silent(records(where(table, heads=show(heads))))]
 
 
-def removed_by(heads: HeadSet, design: Design, checkpoint: Checkpoint) -> HeadSet:
+def removed_components(heads: HeadSet, design: Design, checkpoint: Checkpoint) -> HeadSet:
     """The components that a design removes for a set.
 
     Raises:
-        UserError: `keep` is asked of a set with an MLP.
+        UserError: the design is `keep` and the set contains an MLP.
     """
     if design == "remove":
         return heads
@@ -373,101 +362,159 @@ def output_norms(checkpoint: Checkpoint, classes: Sequence[str], seed: int) -> d
     numbers = [*range(checkpoint.config.model.n_heads), MLP]
     return {
         Head(layer, number): square**0.5
-        for layer, of_layer in enumerate(mean_squares.tolist())
-        for number, square in zip(numbers, of_layer, strict=True)
+        for layer, squares in enumerate(mean_squares.tolist())
+        for number, square in zip(numbers, squares, strict=True)
     }
 
 
-def judge(
-    cell: Cell,
+def effect_tables(
+    slices: Iterable[ErrorSlice],
     sets: Sequence[HeadSet],
-    nulls: Nulls,
+    controls: Controls,
+    removed: Mapping[HeadSet, HeadSet],
+    design: Design,
+    n_tests: int,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tables `table` and `null` of an `Ablation`, from errors of any model.
+
+    Args:
+        slices: the errors on every class, mode and range of pairs.
+        sets: under test.
+        controls: by set and matching.
+        removed: by set under test or control set, the components that were removed.
+        design: of the ablation.
+        n_tests: function classes, over which p-values are adjusted.
+    """
+    rows, null_rows = [], []
+    for errors in slices:
+        new_rows, new_null_rows = effect_rows(errors, sets, controls, removed, design, n_tests)
+        rows += new_rows
+        null_rows += new_null_rows
+    add_holm(rows)
+    order = {show(heads): rank for rank, heads in enumerate(sets)}
+    table = pd.DataFrame(rows).sort_values("heads", key=lambda names: names.map(order), kind="stable")
+    columns = ["heads", "function_class", "mode", "points", "match", "control", "effect", "disjoint"]
+    return table.reset_index(drop=True), pd.DataFrame(null_rows, columns=columns)
+
+
+def effect_rows(
+    errors: ErrorSlice,
+    sets: Sequence[HeadSet],
+    controls: Controls,
     removed: Mapping[HeadSet, HeadSet],
     design: Design,
     n_tests: int,
 ) -> tuple[Rows, Rows]:
-    """Effects and p-values of the sets under test in one cell, and the null effects behind them."""
-    kinds = {kind: cell.effects([removed[one] for one in sets], kind) for kind in ("total", "direct", "frozen")}
+    """Effects and p-values of the sets under test on one slice of errors, and the control effects behind them."""
+    effects = {
+        prefix: errors.effects([removed[heads] for heads in sets], kind)
+        for prefix, kind in (("", "total"), ("direct_", "direct"), ("frozen_", "frozen"))
+    }
     rows, null_rows = [], []
-    for place, one in enumerate(sets):
-        about = {"heads": show(one)} | cell.about
-        total = kinds["total"][place]
-        row = about | {
-            "nmse_before": cell.intact.mean(),
-            "nmse_after": cell.without(removed[one]).mean(),
-            "nmse_no_context": cell.no_context.mean(),
-            "note": cell.note(removed[one], total),
+    for index, heads in enumerate(sets):
+        labels = {"heads": show(heads)} | errors.labels
+        total = effects[""][index]
+        row = labels | {
+            "nmse_before": errors.intact.mean(),
+            "nmse_after": errors.ablated(removed[heads]).mean(),
+            "nmse_no_context": errors.no_context.mean(),
+            "note": errors.note(removed[heads], total),
         }
-        for kind, prefix in (("total", ""), ("direct", "direct_"), ("frozen", "frozen_")):
-            effect = kinds[kind][place]
+        for prefix, by_set in effects.items():
+            effect = by_set[index]
             row |= {
                 f"{prefix}effect": effect.value,
                 f"{prefix}ci_low": effect.ci_low,
                 f"{prefix}ci_high": effect.ci_high,
             }
         for match, prefix in PREFIXES.items():
-            null = nulls.get((one, match), NullSets((), exact=True))
-            compared, effects = cell.compared(total, removed[one], [removed[other] for other in null.sets])
-            disjoint = np.array([not set(other) & set(one) for other in null.sets], dtype=bool)
-            row |= null_columns(total, compared, null, effects, disjoint, design, n_tests, prefix)
+            drawn = controls.get((heads, match), ControlSets((), exact=True))
+            compared, control_effects = errors.effects_on_shared_prompts(
+                total, removed[heads], [removed[control] for control in drawn.sets]
+            )
+            disjoint = np.array([not set(control) & set(heads) for control in drawn.sets], dtype=bool)
+            columns = control_columns(total, compared, drawn, control_effects, disjoint, design, n_tests)
+            row |= {f"{prefix}{name}": value for name, value in columns.items()}
             null_rows += [
-                about | {"match": match, "control": show(other), "effect": value, "disjoint": apart}
-                for other, value, apart in zip(null.sets, effects, disjoint, strict=True)
+                labels | {"match": match, "control": show(control), "effect": effect, "disjoint": is_disjoint}
+                for control, effect, is_disjoint in zip(drawn.sets, control_effects, disjoint, strict=True)
             ]
         rows.append(row)
     return rows, null_rows
 
 
-def null_columns(
+def control_columns(
     total: Effect,
     compared: Effect,
-    null: NullSets,
-    effects: Float[np.ndarray, " set"],
-    disjoint: np.ndarray,
+    controls: ControlSets,
+    control_effects: Float[np.ndarray, " set"],
+    disjoint: Bool[np.ndarray, " set"],
     design: Design,
     n_tests: int,
-    prefix: str,
 ) -> dict[str, float | int | bool]:
-    """What one null says of one effect. A set that is kept is special by what is left of the gain, 1 - effect."""
-    sign, start = (1, 0) if design == "remove" else (-1, 1)
-    apart, sizes = effects[disjoint], start + sign * effects
-    least = detectable_effect(total.standard_error, compared.standard_error, sizes, n_tests)
-    found = {
-        "p_value": permutation_p(start + sign * compared.value, sizes),
-        "p_two_sided": two_sided_p(compared.value, effects),
+    """One effect against its control sets under one matching.
+
+    What is compared is the effect if sets are removed, and the share of the gain that is left, 1 - effect, if they are
+    kept.
+
+    Args:
+        total: the effect on all prompts.
+        compared: the effect on the prompts of the control sets.
+        controls: the control sets.
+        control_effects: their effects.
+        disjoint: which of them share no component with the set under test.
+        design: of the ablation.
+        n_tests: function classes, over which p-values are adjusted.
+    """
+    sign, offset = (1, 0) if design == "remove" else (-1, 1)
+    null, disjoint_effects = offset + sign * control_effects, control_effects[disjoint]
+    least = detectable_effect(total.standard_error, compared.standard_error, null, n_tests)
+    return {
+        "p_value": permutation_p(offset + sign * compared.value, null),
+        "p_two_sided": two_sided_p(compared.value, control_effects),
         "compared_effect": compared.value,
-        "n_controls": len(null.sets),
-        "smallest_p": null.smallest_p,
-        "exact": null.exact,
-        "n_disjoint": len(apart),
-        "control_effect": apart.mean() if len(apart) else np.nan,
-        "control_min": apart.min() if len(apart) else np.nan,
-        "control_max": apart.max() if len(apart) else np.nan,
-        "detectable": start + sign * least,
+        "n_controls": len(controls.sets),
+        "smallest_p": controls.smallest_p,
+        "exact": controls.exact,
+        "n_disjoint": len(disjoint_effects),
+        "control_effect": disjoint_effects.mean() if len(disjoint_effects) else np.nan,
+        "control_min": disjoint_effects.min() if len(disjoint_effects) else np.nan,
+        "control_max": disjoint_effects.max() if len(disjoint_effects) else np.nan,
+        "detectable": offset + sign * least,
     }
-    return {f"{prefix}{name}": value for name, value in found.items()}
 
 
-def add_holm(rows: Rows) -> None:
-    """Adjust p-values over function classes, within each set, mode and range."""
+def add_holm(rows: Rows, prefixes: Iterable[str] = tuple(PREFIXES.values())) -> None:
+    """Adjust p-values over function classes, within each set, mode and range.
+
+    Args:
+        rows: of a table; they get the columns `p_holm` and `p_two_sided_holm`.
+        prefixes: of the columns of each matching.
+    """
     families: dict[tuple[str, str, str], Rows] = {}
     for row in rows:
         families.setdefault((row["heads"], row["mode"], row["points"]), []).append(row)
     for family in families.values():
-        for prefix in PREFIXES.values():
-            for test, name in (("p_value", "p_holm"), ("p_two_sided", "p_two_sided_holm")):
+        for prefix in prefixes:
+            for test, adjusted_test in (("p_value", "p_holm"), ("p_two_sided", "p_two_sided_holm")):
                 adjusted = holm([row[f"{prefix}{test}"] for row in family])
                 for row, p_value in zip(family, adjusted, strict=True):
-                    row[f"{prefix}{name}"] = p_value
+                    row[f"{prefix}{adjusted_test}"] = p_value
 
 
-def curve_rows(errors: ClassErrors, name: str, sets: Mapping[str, HeadSet]) -> Rows:
-    """Error by number of in-context examples."""
+def curve_rows(errors: ClassErrors, function_class: str, removed: Mapping[str, HeadSet]) -> Rows:
+    """Error by number of in-context examples.
+
+    Args:
+        errors: on the class.
+        function_class: its name.
+        removed: by name of each set under test, the components that were removed.
+    """
     curves = {("", "intact"): errors.intact.mean(0), ("", "no_context"): errors.no_context.mean(0)}
-    for key, by_set in errors.without.items():
-        curves |= {(shown, key): by_set[removed].curve for shown, removed in sets.items()}
+    for mode, by_set in errors.ablated.items():
+        curves |= {(name, mode): by_set[components].curve for name, components in removed.items()}
     return [
-        {"heads": heads, "function_class": name, "mode": key, "examples": examples, "nmse": value}
-        for (heads, key), curve in curves.items()
-        for examples, value in enumerate(curve)
+        {"heads": heads, "function_class": function_class, "mode": mode, "examples": examples, "nmse": nmse}
+        for (heads, mode), curve in curves.items()
+        for examples, nmse in enumerate(curve)
     ]

@@ -1,4 +1,4 @@
-"""Cumulative ablation: heads removed one after another in an order, against random orders."""
+"""Cumulative ablation: heads removed one after another in a given order, compared with random orders."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from interp.ablation.errors import Cell, cells
+from interp.ablation.errors import ErrorSlice, error_slices
 from interp.ablation.modes import DEFAULT_MODES, Mode
 from interp.ablation.pairs import Rows, check_several
 from interp.ablation.plan import Plan, plan
-from interp.ablation.runner import MEMORY, Protocol, measure
+from interp.ablation.runner import AblationProtocol, measure
 from interp.ablation.store import Store
 from interp.display.result import Result
 from interp.model.heads import Head, head_set, show
@@ -19,7 +19,7 @@ from interp.statistics.effects import interval_of, permutation_p
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.library_defaults import library_defaults
 from training.config.config import stream_seed
-from training.options import DEFAULT_ORDERS, DEFAULT_PROMPTS
+from training.options import DEFAULT_MEMORY, DEFAULT_ORDERS, DEFAULT_PROMPTS
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -40,7 +40,7 @@ class CumulativeAblation(Result):
     step: int
     table: pd.DataFrame
     area: pd.DataFrame
-    protocol: Protocol
+    protocol: AblationProtocol
 
     @property
     def files(self) -> Mapping[str, pd.DataFrame]:
@@ -60,16 +60,16 @@ def cumulative(
     n_prompts: int = DEFAULT_PROMPTS,
     n_orders: int = DEFAULT_ORDERS,
     seed: int = 0,
-    memory: int = MEMORY,
+    memory: int = DEFAULT_MEMORY,
     store: Store | None = None,
 ) -> CumulativeAblation:
-    """Remove heads in this order, one more each time, and in random orders beside it.
+    """Remove heads one after another in this order, and in random orders for comparison.
 
     Args:
         checkpoint: a loaded run.
         order: the heads, the first to be removed first: by score on prompts of the stream `selection`, for example.
         classes: function classes; None takes those of the run.
-        modes: what removed heads give.
+        modes: of the ablations.
         site: of heads.
         at: the tokens at which they are removed.
         points: ranges of pairs over which the effect is measured.
@@ -105,57 +105,57 @@ def run(planned: Plan, order: Sequence[Head], *, n_orders: int = DEFAULT_ORDERS)
     checkpoint, protocol, seed = planned.checkpoint, planned.protocol, planned.protocol.seed
     rng = np.random.default_rng(stream_seed("orders", seed))
     orders = [list(order)] + [[order[i] for i in rng.permutation(len(order))] for _ in range(n_orders)]
-    ladders = [[head_set(heads[: k + 1]) for k in range(len(order))] for heads in orders]
-    everything = head_set(order)
-    steps = [step for ladder in ladders for step in ladder]
-    errors = measure(checkpoint, planned.classes, [everything], steps, planned.modes, protocol)
+    prefixes = [[head_set(heads[: k + 1]) for k in range(len(order))] for heads in orders]
+    every_head = head_set(order)
+    controls = [heads for of_order in prefixes for heads in of_order]
+    errors = measure(checkpoint, planned.classes, [every_head], controls, planned.modes, protocol)
     rows, areas = [], []
-    for cell in cells(errors, protocol.ranges, seed):
-        curves = np.array([cell.mean_effects(ladder) for ladder in ladders])
-        resamples = cell.resamples(ladders[0])
+    for errors_slice in error_slices(errors, protocol.ranges, seed):
+        curves = np.array([errors_slice.mean_effects(of_order) for of_order in prefixes])
+        resamples = errors_slice.resamples(prefixes[0])
         if resamples is None:
             curves = np.full_like(curves, np.nan)
             resamples = np.full((2, len(order)), np.nan)
-        rows += ladder_rows(cell, order, curves, resamples)
+        rows += curve_rows(errors_slice, order, curves, resamples)
         area = interval_of(curves[0].mean(), resamples.mean(1))
-        others = curves[1:].mean(1)
+        random_areas = curves[1:].mean(1)
         areas.append(
-            cell.about
+            errors_slice.labels
             | {
-                "heads": show(everything),
+                "heads": show(every_head),
                 "area": area.value,
                 "ci_low": area.ci_low,
                 "ci_high": area.ci_high,
-                "p_value": permutation_p(area.value, others),
+                "p_value": permutation_p(area.value, random_areas),
                 "n_orders": n_orders,
-                "random_area": others.mean() if n_orders else np.nan,
+                "random_area": random_areas.mean() if n_orders else np.nan,
             }
         )
-    about = checkpoint.name, checkpoint.step
-    return CumulativeAblation(*about, pd.DataFrame(rows), pd.DataFrame(areas), protocol)
+    return CumulativeAblation(checkpoint.name, checkpoint.step, pd.DataFrame(rows), pd.DataFrame(areas), protocol)
 
 
-def ladder_rows(
-    cell: Cell,
+def curve_rows(
+    errors: ErrorSlice,
     order: Sequence[Head],
     curves: Float[np.ndarray, "order step"],
     resamples: Float[np.ndarray, "resample step"],
 ) -> Rows:
+    """One row per number of removed heads; the first of the curves is that of `order`."""
     rows = []
     for k, head in enumerate(order):
         effect = interval_of(curves[0, k], resamples[:, k])
-        others = curves[1:, k] if len(curves) > 1 else np.array([np.nan])
+        random_effects = curves[1:, k] if len(curves) > 1 else np.array([np.nan])
         rows.append(
-            cell.about
+            errors.labels
             | {
                 "k": k + 1,
                 "added": str(head),
                 "effect": effect.value,
                 "ci_low": effect.ci_low,
                 "ci_high": effect.ci_high,
-                "random_effect": others.mean(),
-                "random_low": others.min(),
-                "random_high": others.max(),
+                "random_effect": random_effects.mean(),
+                "random_low": random_effects.min(),
+                "random_high": random_effects.max(),
             }
         )
     return rows

@@ -1,4 +1,7 @@
-"""What a sweep measures, and the effects that follow from it."""
+"""Squared errors of intact and ablated models on the same prompts, and the effects that follow from them.
+
+Nothing here knows the model: whatever fills `ClassErrors` is judged in the same way.
+"""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,13 +19,14 @@ from training.config.config import stream_seed
 
 @dataclass(frozen=True)
 class SetErrors:
-    """Squared errors over E[y²] without one set under one mode.
+    """Squared errors over E[y²] with one head set removed under one mode.
 
     Attributes:
-        total: averaged over each range of pairs; the other components react.
-        direct: the same when only the set's own writing into the final residual stream changes; None for null sets.
-        frozen: as `total`, with every later LayerNorm's scale as in the intact run; None for null sets.
-        curve: of each number of examples, averaged over prompts; None for null sets.
+        total: averaged over each range of pairs; later components react to the removal.
+        direct: the same, if only what the set itself writes into the final residual stream changes; None for control
+            sets.
+        frozen: as `total`, with every later LayerNorm's scale as in the intact run; None for control sets.
+        curve: by number of examples, averaged over prompts; None for control sets.
     """
 
     total: Float[np.ndarray, "prompt range"]
@@ -33,21 +37,21 @@ class SetErrors:
 
 @dataclass(frozen=True)
 class ClassErrors:
-    """Squared errors on one class, over E[y²].
+    """Squared errors over E[y²] on the prompts of one function class.
 
     Attributes:
-        intact: with all components.
+        intact: of the intact model.
         no_context: of the no-context optimum.
-        without: by mode and set of removed components.
-        spot_check: largest relative difference between the predictions in float32 and in float64 among the sets that
-            cost most.
-        unvarying: by mode, the components whose output is already what the mode puts in its place.
-        failed: the sets for which a self-check failed, with the reason; their errors are not to be used.
+        ablated: by mode and removed head set.
+        spot_check: largest relative difference between predictions in float32 and in float64, among the sets that cost
+            most.
+        unvarying: by mode, the components whose output already equals the mode's replacement value.
+        failed: the sets for which a self-check failed, with the reason; their errors must not be used.
     """
 
     intact: Float[np.ndarray, "prompt point"]
     no_context: Float[np.ndarray, "prompt point"]
-    without: Mapping[str, Mapping[HeadSet, SetErrors]]
+    ablated: Mapping[str, Mapping[HeadSet, SetErrors]]
     spot_check: float
     unvarying: Mapping[str, frozenset[Head]] = field(default_factory=dict)
     failed: Mapping[HeadSet, str] = field(default_factory=dict)
@@ -56,42 +60,42 @@ class ClassErrors:
 def failed_sets(errors: Mapping[str, ClassErrors]) -> dict[HeadSet, str]:
     """The sets for which a self-check failed on any class, with the first reason."""
     failed: dict[HeadSet, str] = {}
-    for of_class in errors.values():
-        failed = {**of_class.failed, **failed}
+    for class_errors in errors.values():
+        failed = {**class_errors.failed, **failed}
     return failed
 
 
-def joined(parts: Sequence[SetErrors]) -> SetErrors:
-    """The chunks of one set put together."""
+def join_chunks(parts: Sequence[SetErrors]) -> SetErrors:
+    """The errors of one set on all prompts from those on each chunk of them."""
     total = np.concatenate([part.total for part in parts])
     if parts[0].direct is None:
         return SetErrors(total)
-    direct, frozen = (np.concatenate([getattr(part, name) for part in parts]) for name in ("direct", "frozen"))
+    direct, frozen = (np.concatenate([getattr(part, kind) for part in parts]) for kind in ("direct", "frozen"))
     return SetErrors(total, direct, frozen, np.stack([part.curve for part in parts if part.curve is not None]).sum(0))
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One function class under one mode over one range of pairs.
+class ErrorSlice:
+    """The errors on one function class, under one mode, averaged over one range of pairs.
 
     Attributes:
-        errors: of the class.
+        errors: of the function class.
         function_class: its name.
-        mode: what removed components gave.
-        place: of the range among those measured.
-        points: the range.
-        weights: bootstrap resamples of prompts, the same for everything of the class.
+        mode: of the ablations.
+        range_index: of the range among the measured ones.
+        points: the range of pairs.
+        weights: bootstrap resamples of prompts, the same for all slices of a class.
     """
 
     errors: ClassErrors
     function_class: str
     mode: str
-    place: int
+    range_index: int
     points: slice
     weights: Float[np.ndarray, "resample prompt"]
 
     @property
-    def about(self) -> dict[str, str]:
+    def labels(self) -> dict[str, str]:
         return {"function_class": self.function_class, "mode": self.mode, "points": show_points(self.points)}
 
     @property
@@ -102,54 +106,54 @@ class Cell:
     def no_context(self) -> Float[np.ndarray, " prompt"]:
         return self.errors.no_context[:, self.points].mean(1)
 
-    def without(self, removed: HeadSet, kind: str = "total") -> Float[np.ndarray, " prompt"]:
-        return getattr(self.errors.without[self.mode][removed], kind)[:, self.place]
+    def ablated(self, removed: HeadSet, kind: str = "total") -> Float[np.ndarray, " prompt"]:
+        return getattr(self.errors.ablated[self.mode][removed], kind)[:, self.range_index]
 
     def note(self, removed: HeadSet, effect: Effect) -> str:
-        """Which components of a set the mode leaves as they are, if any."""
-        unvarying = tuple(one for one in removed if one in self.errors.unvarying.get(self.mode, ()))
+        """Which components of a set the mode leaves unchanged, if any."""
+        unvarying = tuple(head for head in removed if head in self.errors.unvarying.get(self.mode, ()))
         if not unvarying or (len(unvarying) == len(removed) and abs(effect.value) > TIE):
             return ""
         reason = {"zero": "is zero", "uniform": "is that of uniform attention"}.get(self.mode, "does not vary")
         return f"the output of {show(unvarying)} {reason}, so {self.mode} ablation leaves it unchanged"
 
-    def effects(self, removed: Iterable[HeadSet], kind: str = "total") -> list[Effect]:
-        """With intervals."""
-        ablated = np.stack([self.without(one, kind) for one in removed])
+    def effects(self, sets: Iterable[HeadSet], kind: str = "total") -> list[Effect]:
+        """The effect of removing each set, with its interval."""
+        ablated = np.stack([self.ablated(removed, kind) for removed in sets])
         return paired_effects(ablated, self.intact, self.no_context, self.weights)
 
-    def resamples(self, removed: Iterable[HeadSet]) -> Float[np.ndarray, "resample set"] | None:
-        """Of effects; None where the intact model has no clear in-context gain."""
-        ablated = np.stack([self.without(one) for one in removed])
+    def resamples(self, sets: Iterable[HeadSet]) -> Float[np.ndarray, "resample set"] | None:
+        """Bootstrap resamples of the effects; None where the intact model has no clear in-context gain."""
+        ablated = np.stack([self.ablated(removed) for removed in sets])
         return effect_resamples(ablated, self.intact, self.no_context, self.weights)
 
-    def mean_effects(self, removed: Sequence[HeadSet]) -> Float[np.ndarray, " set"]:
-        """Without intervals: the loss on the prompts that these sets have in common, over the gain on all prompts."""
-        n_prompts = self.n_compared(removed)
-        losses = [self.without(one)[:n_prompts].mean() - self.intact[:n_prompts].mean() for one in removed]
+    def mean_effects(self, sets: Sequence[HeadSet]) -> Float[np.ndarray, " set"]:
+        """Effects without intervals: losses on the prompts that all these sets share, over the gain on all prompts."""
+        n_shared = self.n_shared_prompts(sets)
+        losses = [self.ablated(removed)[:n_shared].mean() - self.intact[:n_shared].mean() for removed in sets]
         return np.array(losses) / (self.no_context - self.intact).mean()
 
-    def n_compared(self, removed: Iterable[HeadSet]) -> int:
-        """How many prompts these sets have in common."""
-        return min((len(self.without(one)) for one in removed), default=len(self.intact))
+    def n_shared_prompts(self, sets: Iterable[HeadSet]) -> int:
+        """On how many prompts, the first ones, all these sets were measured."""
+        return min((len(self.ablated(removed)) for removed in sets), default=len(self.intact))
 
-    def compared(
-        self, total: Effect, removed: HeadSet, others: Sequence[HeadSet]
+    def effects_on_shared_prompts(
+        self, total: Effect, removed: HeadSet, controls: Sequence[HeadSet]
     ) -> tuple[Effect, Float[np.ndarray, " set"]]:
-        """The effect of a set (`total` on all prompts) on those that others were measured on, and theirs."""
+        """The effect of a set (`total` on all prompts) on the prompts of its control sets, and their effects."""
         if not total.defined:
-            return UNDEFINED, np.full(len(others), np.nan)
-        own, *effects = self.mean_effects([removed, *others])
-        n_times_fewer = len(self.intact) / self.n_compared([removed, *others])
+            return UNDEFINED, np.full(len(controls), np.nan)
+        effect, *control_effects = self.mean_effects([removed, *controls])
+        n_times_fewer = len(self.intact) / self.n_shared_prompts([removed, *controls])
         standard_error = total.standard_error * math.sqrt(n_times_fewer)
-        return Effect(float(own), math.nan, math.nan, standard_error), np.array(effects)
+        return Effect(float(effect), math.nan, math.nan, standard_error), np.array(control_effects)
 
 
-def cells(errors: Mapping[str, ClassErrors], ranges: Sequence[slice], seed: int) -> Iterator[Cell]:
-    """Every class, mode and range."""
-    for name, of_class in errors.items():
-        rng = np.random.default_rng(stream_seed("bootstrap", seed, name))
-        weights = bootstrap_weights(len(of_class.intact), rng)
-        for mode in of_class.without:
-            for place, points in enumerate(ranges):
-                yield Cell(of_class, name, mode, place, points, weights)
+def error_slices(errors: Mapping[str, ClassErrors], ranges: Sequence[slice], seed: int) -> Iterator[ErrorSlice]:
+    """A slice for every function class, mode and range of pairs."""
+    for function_class, class_errors in errors.items():
+        rng = np.random.default_rng(stream_seed("bootstrap", seed, function_class))
+        weights = bootstrap_weights(len(class_errors.intact), rng)
+        for mode in class_errors.ablated:
+            for range_index, points in enumerate(ranges):
+                yield ErrorSlice(class_errors, function_class, mode, range_index, points, weights)

@@ -1,8 +1,8 @@
-"""What a removed component is made to give instead: modes, resolved against other runs of the same model.
+"""Modes: the replacement values of ablated components (zero, mean, resample, ...).
 
-A mode sees one component's activations at one site (z, v or mlp_out) and knows nothing of the model. The constants come
-from reference prompts of the same function class, which share neither function nor inputs with the prompts under test;
-what is resampled comes from one partner prompt for each of them.
+A mode sees one component's activations at one site (z, v or mlp_out) and knows nothing about the model. Constants come
+from reference prompts of the same function class, which share neither functions nor inputs with the test prompts;
+resampled values come from one partner prompt for each test prompt.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.names import DEFAULT_MODES as DEFAULT_MODES
 from training.common.errors import one_of
 from training.tasks.prompts import Layout
 
@@ -25,7 +26,7 @@ class Reference(NamedTuple):
     Attributes:
         mean: over reference prompts.
         std: over reference prompts.
-        partner: on the partner prompts, in the order of the prompts under test; standard normal for `noise`.
+        partner: on the partner prompts, in the order of the test prompts; standard normal for `noise`.
         layout: where x, y and instruction tokens stand.
     """
 
@@ -37,15 +38,16 @@ class Reference(NamedTuple):
 
 @dataclass(frozen=True)
 class Mode:
-    """A way to fill the place of a removed component.
+    """A rule for the replacement value of an ablated component.
 
     Attributes:
         name: on the command line.
-        definition: for people.
-        replacement: what to give instead.
-        partner: whose activations `Reference.partner` holds: of another prompt of the class, of the same inputs under
-            another function or another class, of the same function on other inputs, or no one's (`noise`).
-        fitted: whether the constants are fitted to each set (`interp.ablation.optimal`), starting from `replacement`.
+        definition: one line for help pages and figures.
+        replacement: computes the replacement value.
+        partner: the prompts behind `Reference.partner`: another prompt of the class (`other`), the same inputs under
+            another function or another class, other inputs under the same function, or none (`noise`).
+        fitted: whether the constants are fitted to each head set (`interp.ablation.optimal`), starting from
+            `replacement`.
     """
 
     name: str
@@ -85,12 +87,12 @@ def noise(reference: Reference) -> Float[Tensor, "batch pos *rest"]:
 
 
 MODES: dict[str, Mode] = {
-    one.name: one
-    for one in (
-        Mode("zero", "nothing; pushes the model off its distribution", zero),
-        Mode("mean", "its average at each position over reference prompts", mean),
-        Mode("mean:global", "its average over positions and reference prompts", global_mean),
-        Mode("mean:parity", "its average over the x tokens or the y tokens and reference prompts", parity_mean),
+    entry.name: entry
+    for entry in (
+        Mode("zero", "zero; pushes the model off its distribution", zero),
+        Mode("mean", "its mean at each position over reference prompts", mean),
+        Mode("mean:global", "its mean over positions and reference prompts", global_mean),
+        Mode("mean:parity", "its mean over the x tokens or the y tokens and reference prompts", parity_mean),
         Mode("resample", "its output on another prompt of the class", resample, "other"),
         Mode("resample:function", "its output on the same inputs under another function", resample, "function"),
         Mode("resample:class", "its output on the same inputs under the next class", resample, "class"),
@@ -98,25 +100,24 @@ MODES: dict[str, Mode] = {
         Mode("noise", "normal noise with its mean and variance at each position", noise, "noise"),
         Mode(
             "optimal",
-            "the constants at each position that cost least, fitted per set (Li & Janson 2024)",
+            "the constants at each position that cost least, fitted to each head set (Li & Janson 2024)",
             mean,
             fitted=True,
         ),
     )
 }
-UNIFORM = Mode("uniform", "equal attention to every token that it may see", mean)
-"""The one mode of the site `pattern`, whose replacement is not read."""
-DEFAULT_MODES = ("zero", "mean", "resample")
+UNIFORM = Mode("uniform", "equal attention to every token that it may attend to", mean)
+"""The only mode of the site `pattern`; its replacement is not read."""
 
 
-def mode(given: str | Mode) -> Mode:
-    """The mode behind `--mode NAME`; a mode is itself.
+def find_mode(mode: str | Mode) -> Mode:
+    """The mode of this name; a `Mode` is returned as it is.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such mode.
     """
-    if isinstance(given, Mode):
-        return given
-    if given not in MODES:
-        raise one_of("--mode", given, MODES)
-    return MODES[given]
+    if isinstance(mode, Mode):
+        return mode
+    if mode not in MODES:
+        raise one_of("--mode", mode, MODES)
+    return MODES[mode]

@@ -1,4 +1,4 @@
-"""Ablation of heads two by two: is removing both worse than the sum of removing each?"""
+"""Ablation of heads in pairs: does removing both cost more than the sum of removing each?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from interp.ablation.errors import Cell, cells
+from interp.ablation.errors import ErrorSlice, error_slices
 from interp.ablation.modes import DEFAULT_MODES, Mode
 from interp.ablation.plan import Plan, plan
-from interp.ablation.runner import MEMORY, Protocol, measure
+from interp.ablation.runner import AblationProtocol, measure
 from interp.ablation.store import Store
 from interp.display.result import Result
 from interp.model.heads import Head, head_set, show
@@ -21,7 +21,7 @@ from interp.statistics.effects import holm, interval_of
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
 from training.common.library_defaults import library_defaults
-from training.options import DEFAULT_PROMPTS
+from training.options import DEFAULT_MEMORY, DEFAULT_PROMPTS
 
 Rows = list[dict[str, Any]]
 
@@ -38,20 +38,21 @@ def check_several(design: str, heads: Sequence[Head]) -> None:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class PairAblation(Result):
-    """Heads removed two by two.
+    """Heads removed in pairs.
 
     Attributes:
         checkpoint: the model's name.
         step: of its training.
-        table: one row per pair, class, mode and range: effects of each head alone and of both, and `interaction` = both
-            minus the sum, with its 95 % interval, the bootstrap `p_value` of no interaction, and `p_holm` over pairs.
+        table: one row per pair of heads, class, mode and range: effects of each head alone and of both, and
+            `interaction` = both minus the sum, with its 95 % interval, the bootstrap `p_value` of no interaction, and
+            `p_holm` over pairs of heads.
         protocol: prompts, site and positions.
     """
 
     checkpoint: str
     step: int
     table: pd.DataFrame
-    protocol: Protocol
+    protocol: AblationProtocol
 
     @property
     def files(self) -> Mapping[str, pd.DataFrame]:
@@ -70,16 +71,16 @@ def pairs(
     points: str | None = None,
     n_prompts: int = DEFAULT_PROMPTS,
     seed: int = 0,
-    memory: int = MEMORY,
+    memory: int = DEFAULT_MEMORY,
     store: Store | None = None,
 ) -> PairAblation:
-    """Is removing two heads worse than the sum of removing each? Above 0: they stand in for one another.
+    """Does removing two heads cost more than the sum of removing each? If so, each compensates for loss of the other.
 
     Args:
         checkpoint: a loaded run.
-        heads: all pairs of these are tried; named as in `interp.ablate`.
+        heads: all pairs of these are removed; named as in `interp.ablate`.
         classes: function classes; None takes those of the run.
-        modes: what removed heads give.
+        modes: of the ablations.
         site: of heads.
         at: the tokens at which they are removed.
         points: ranges of pairs over which the effect is measured.
@@ -112,46 +113,41 @@ def run(planned: Plan) -> PairAblation:
     """Carry out a plan for all pairs of its heads."""
     heads, checkpoint, protocol = planned.heads, planned.checkpoint, planned.protocol
     check_several("pairs", heads)
-    both = [head_set(pair) for pair in combinations(heads, 2)]
-    errors = measure(
-        checkpoint, planned.classes, [heads], [*((head,) for head in heads), *both], planned.modes, protocol
-    )
-    rows = []
-    for cell in cells(errors, protocol.ranges, protocol.seed):
-        new_rows = [pair_row(cell, *pair) for pair in both]
-        for row, p_value in zip(new_rows, holm([row["p_value"] for row in new_rows]), strict=True):
-            row["p_holm"] = p_value
-        rows += new_rows
+    head_pairs = [head_set(pair) for pair in combinations(heads, 2)]
+    controls = [*((head,) for head in heads), *head_pairs]
+    errors = measure(checkpoint, planned.classes, [heads], controls, planned.modes, protocol)
+    rows: Rows = []
+    for errors_slice in error_slices(errors, protocol.ranges, protocol.seed):
+        slice_rows = [pair_row(errors_slice, *pair) for pair in head_pairs]
+        adjusted = holm([row["p_value"] for row in slice_rows])
+        rows += [row | {"p_holm": p_value} for row, p_value in zip(slice_rows, adjusted, strict=True)]
     return PairAblation(checkpoint.name, checkpoint.step, pd.DataFrame(rows), protocol)
 
 
-def pair_row(cell: Cell, first: Head, second: Head) -> dict[str, Any]:
-    """One pair in one cell."""
+def pair_row(errors: ErrorSlice, first: Head, second: Head) -> dict[str, Any]:
+    """The interaction of two heads on one slice of errors."""
     sets = [(first,), (second,), (first, second)]
-    alone, other, joint = cell.mean_effects(sets)
-    resamples = cell.resamples(sets)
+    effects, resamples = errors.mean_effects(sets), errors.resamples(sets)
     if resamples is None:
-        alone = other = joint = np.nan
-        resamples = np.full((2, 3), np.nan)
+        effects, resamples = np.full(3, np.nan), np.full((2, 3), np.nan)
+    without_first, without_second, without_both = effects.tolist()
     differences = resamples[:, 2] - resamples[:, 0] - resamples[:, 1]
-    interaction = interval_of(joint - alone - other, differences)
-    return (
-        {"heads": show((first, second))}
-        | cell.about
-        | {
-            "effect_first": float(alone),
-            "effect_second": float(other),
-            "effect": float(joint),
-            "interaction": interaction.value,
-            "ci_low": interaction.ci_low,
-            "ci_high": interaction.ci_high,
-            "p_value": bootstrap_p(differences),
-        }
-    )
+    interaction = interval_of(without_both - without_first - without_second, differences)
+    return {
+        "heads": show((first, second)),
+        **errors.labels,
+        "effect_first": without_first,
+        "effect_second": without_second,
+        "effect": without_both,
+        "interaction": interaction.value,
+        "ci_low": interaction.ci_low,
+        "ci_high": interaction.ci_high,
+        "p_value": bootstrap_p(differences),
+    }
 
 
 def bootstrap_p(differences: Float[np.ndarray, " resample"]) -> float:
-    """Two-sided p-value of no difference, from resamples of one; at least 2/(n+1).
+    """Two-sided p-value of no difference, from bootstrap resamples of the difference; at least 2/(n+1).
 
     >>> bootstrap_p(np.arange(1.0, 1000.0))
     0.002

@@ -1,11 +1,11 @@
-"""The runs that replacements are taken from: averages over reference prompts, and a partner for every test prompt.
+"""Where replacement values come from: statistics over reference prompts, and a partner for every test prompt.
 
-Every constant (means, variances, output norms, what `optimal` is fitted to) comes from `REFERENCE_PROMPTS` prompts,
-however many are tested: a mean over few prompts adds noise of its own, which no interval over test prompts shows.
+All constants (means, variances, output norms, the fit of `optimal`) come from `REFERENCE_PROMPTS` prompts, however many
+prompts are tested: a mean over few prompts adds noise that no interval over test prompts shows.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import NamedTuple
 
@@ -25,8 +25,8 @@ from training.sampling import crossed_prompts
 from training.tasks.prompts import Prompts
 
 REFERENCE_PROMPTS = 4096
-REFERENCE_MEMORY = 2**26  # bytes of activations that a pass over some of them may keep
-REMEMBERED = 16  # references of a process: those of a few models' classes
+REFERENCE_MEMORY = 2**26  # bytes of activations that one pass over some of them may keep
+REMEMBERED = 16  # reference values that a process keeps: those of a few models' classes
 
 HOOKS: Mapping[Site, str] = {"z": "attn.hook_z", "pattern": "attn.hook_z", "value": "attn.hook_v"}
 
@@ -39,7 +39,7 @@ class Moments(NamedTuple):
 
 
 class ReferenceValues(NamedTuple):
-    """What a class's reference prompts say of every head and MLP.
+    """Statistics of every head and MLP over the reference prompts of a class.
 
     Attributes:
         moments: of the site's activations and of mlp_out.
@@ -51,13 +51,13 @@ class ReferenceValues(NamedTuple):
     written: Float[Tensor, "layer component"] | None
 
 
-def reference_prompts(config: RunConfig, name: str, seed: int) -> Prompts:
-    """The prompts of a class behind every constant; they share nothing with those under test."""
-    return evaluation_prompts(config, name, n_prompts=REFERENCE_PROMPTS, seed=seed, stream="reference")
+def reference_prompts(config: RunConfig, function_class: str, seed: int) -> Prompts:
+    """The prompts of a class from which all constants come; they share nothing with the test prompts."""
+    return evaluation_prompts(config, function_class, n_prompts=REFERENCE_PROMPTS, seed=seed, stream="reference")
 
 
 class ReferenceCache:
-    """The latest references, by the content of weights and prompts: one pass serves norms, means and repeated calls."""
+    """The latest reference values, by a hash of weights and prompts: one pass serves norms and means."""
 
     def __init__(self, size: int) -> None:
         self.size, self.values, self.lock = size, dict[str, ReferenceValues](), Lock()
@@ -66,7 +66,7 @@ class ReferenceCache:
         key = content_key(model, prompts, site)
         with self.lock:
             if key not in self.values:
-                self.values[key] = read_reference(model, prompts, site)
+                self.values[key] = read_reference(model, prompts.tokens, site)
             self.values[key] = self.values.pop(key)
             if len(self.values) > self.size:
                 del self.values[next(iter(self.values))]
@@ -76,9 +76,9 @@ class ReferenceCache:
 CACHE = ReferenceCache(REMEMBERED)
 
 
-def reference_values(checkpoint: Checkpoint, name: str, seed: int, site: Site = "z") -> ReferenceValues:
+def reference_values(checkpoint: Checkpoint, function_class: str, seed: int, site: Site = "z") -> ReferenceValues:
     """Means, variances and output norms over the `REFERENCE_PROMPTS` reference prompts of a function class."""
-    return CACHE.read(checkpoint.model, reference_prompts(checkpoint.config, name, seed), site)
+    return CACHE.read(checkpoint.model, reference_prompts(checkpoint.config, function_class, seed), site)
 
 
 def content_key(model: Transformer, prompts: Prompts, site: Site) -> str:
@@ -88,75 +88,8 @@ def content_key(model: Transformer, prompts: Prompts, site: Site) -> str:
     return key.hexdigest()
 
 
-def read_reference(model: Transformer, prompts: Prompts, site: Site) -> ReferenceValues:
-    """One pass over the prompts, in chunks."""
-
-    def read(tokens: Float[Tensor, "batch pos dim"]) -> tuple[Sums, Tensor | None]:
-        seen = activations(model, tokens.to(model.device), site)
-        return sums(seen), squares_written(model, seen) if site == "z" else None
-
-    n_bytes = 4 * prompts.tokens.shape[1] * model.config.d_model * 2 * model.config.n_layers
-    parts = side_by_side(read, prompts.tokens.split(max(1, min(128, REFERENCE_MEMORY // n_bytes))))
-    moments_read = moments_of([part for part, _ in parts])
-    squares = [of_part for _, of_part in parts if of_part is not None]
-    n_tokens = len(prompts.tokens) * moments_read.mean[0].shape[1]
-    return ReferenceValues(moments_read, torch.stack(squares).sum(0) / n_tokens if squares else None)
-
-
-@torch.no_grad()
-def squares_written(
-    model: Transformer, seen: Sequence[Float[Tensor, "batch needed ..."]]
-) -> Float[Tensor, "layer component"]:
-    """What every head, and then the MLP, of every layer writes, squared and summed over prompts and tokens.
-
-    Args:
-        model: the transformer.
-        seen: its activations at the site z, with those of the MLPs.
-    """
-    n_layers = model.config.n_layers
-    layers = []
-    for block, z, mlp_out in zip(model.layers, seen[:n_layers], seen[n_layers:], strict=True):
-        gram = block.attn.W_O @ block.attn.W_O.mT
-        by_head = torch.einsum("bphd,hde,bphe->h", z, gram, z).clamp(min=0)
-        layers.append(torch.cat((by_head, mlp_out.square().sum()[None])))
-    return torch.stack(layers).double().cpu()
-
-
-@torch.no_grad()
-def activations(
-    model: Transformer, tokens: Float[Tensor, "batch pos dim"], site: Site, *, mlps: bool = True
-) -> list[Float[Tensor, "batch needed ..."]]:
-    """The site's activations of every layer, then every layer's mlp_out, at the tokens that predictions need.
-
-    Args:
-        model: the transformer.
-        tokens: prompts.
-        site: of heads.
-        mlps: whether mlp_out is wanted; without, the last layer stops at its attention.
-    """
-    heads, outs = {}, {}
-    resid = model.read_in(model.needed(tokens))
-    for layer, block in enumerate(model.layers):
-        at = Sites({HOOKS[site]: kept_in(heads, layer), "hook_mlp_out": kept_in(outs, layer)})
-        if mlps or layer < model.config.n_layers - 1:
-            resid = block(resid, at)
-        else:
-            block.mix(resid, at)
-    return [*heads.values(), *(outs.values() if mlps else ())]
-
-
-def kept_in(seen: dict[int, Tensor], layer: int) -> Edit:
-    """An edit that changes nothing and keeps what it sees."""
-    return lambda activation: seen.setdefault(layer, activation)
-
-
-def moments(model: Transformer, chunks: Iterable[Float[Tensor, "_ pos dim"]], site: Site) -> Moments:
-    """Averages over all chunks, summed in float64."""
-    return moments_of(side_by_side(lambda tokens: sums(activations(model, tokens, site)), chunks))
-
-
 class Sums(NamedTuple):
-    """Over some prompts, in float64, by layer: of heads, then of MLPs."""
+    """Sums over some prompts in float64, by layer: of heads, then of MLPs."""
 
     n_prompts: int
     values: list[Float[Tensor, "1 pos ..."]]
@@ -164,64 +97,132 @@ class Sums(NamedTuple):
     dtype: torch.dtype
 
 
-def sums(found: Sequence[Float[Tensor, "batch pos ..."]]) -> Sums:
-    values, squares = [], []
-    for one in found:
-        exact = one.double()
-        values.append(exact.sum(0, keepdim=True))
-        squares.append(exact.square().sum(0, keepdim=True))
-    return Sums(len(found[0]), values, squares, found[0].dtype)
+def read_reference(model: Transformer, prompts: Float[Tensor, "batch pos dim"], site: Site) -> ReferenceValues:
+    """One pass over the tokens of these prompts, in chunks."""
+
+    def sum_chunk(tokens: Float[Tensor, "batch pos dim"]) -> tuple[Sums, Tensor | None]:
+        layers = activations(model, tokens.to(model.device), site)
+        return sum_over_prompts(layers), sum_squared_norms(model, layers) if site == "z" else None
+
+    n_bytes = 4 * prompts.shape[1] * model.config.d_model * 2 * model.config.n_layers
+    parts = side_by_side(sum_chunk, prompts.split(max(1, min(128, REFERENCE_MEMORY // n_bytes))))
+    moments = moments_of([sums for sums, _ in parts])
+    squared_norms = [squares for _, squares in parts if squares is not None]
+    n_tokens = len(prompts) * moments.mean[0].shape[1]
+    return ReferenceValues(moments, torch.stack(squared_norms).sum(0) / n_tokens if squared_norms else None)
+
+
+def sum_over_prompts(layers: Sequence[Float[Tensor, "batch pos ..."]]) -> Sums:
+    exact = [layer.double() for layer in layers]
+    values, squares = ([layer.sum(0, keepdim=True) for layer in kind] for kind in (exact, [x.square() for x in exact]))
+    return Sums(len(layers[0]), values, squares, layers[0].dtype)
 
 
 def moments_of(parts: Sequence[Sums]) -> Moments:
+    """Mean and standard deviation over the prompts of all parts."""
     n_prompts, dtype = sum(part.n_prompts for part in parts), parts[0].dtype
-    values, squares = (
-        [torch.cat(layer).sum(0, keepdim=True) / n_prompts for layer in zip(*kind, strict=True)]
-        for kind in ([part.values for part in parts], [part.squares for part in parts])
+    means, mean_squares = (
+        [torch.cat(layer).sum(0, keepdim=True) / n_prompts for layer in zip(*by_part, strict=True)]
+        for by_part in ([part.values for part in parts], [part.squares for part in parts])
     )
-    variances = [(square - mean.square()).clamp(min=0) for square, mean in zip(squares, values, strict=True)]
-    return Moments([one.to(dtype) for one in values], [one.sqrt().to(dtype) for one in variances])
+    variances = [(square - mean.square()).clamp(min=0) for square, mean in zip(mean_squares, means, strict=True)]
+    return Moments([mean.to(dtype) for mean in means], [variance.sqrt().to(dtype) for variance in variances])
 
 
-def partner_prompts(config: RunConfig, name: str, partner: Partner, n_prompts: int, seed: int) -> Prompts:
-    """For every test prompt of this class the prompt whose activations replace its own.
+@torch.no_grad()
+def sum_squared_norms(
+    model: Transformer, layers: Sequence[Float[Tensor, "batch needed ..."]]
+) -> Float[Tensor, "layer component"]:
+    """Squared norm of what every head, and then the MLP, of every layer writes, summed over prompts and tokens.
+
+    Args:
+        model: the transformer.
+        layers: its activations at the site z, then those of the MLPs.
+    """
+    n_layers = model.config.n_layers
+    squared_norms = []
+    for block, z, mlp_out in zip(model.layers, layers[:n_layers], layers[n_layers:], strict=True):
+        gram = block.attn.W_O @ block.attn.W_O.mT
+        by_head = torch.einsum("bphd,hde,bphe->h", z, gram, z).clamp(min=0)
+        squared_norms.append(torch.cat((by_head, mlp_out.square().sum()[None])))
+    return torch.stack(squared_norms).double().cpu()
+
+
+@torch.no_grad()
+def activations(
+    model: Transformer, tokens: Float[Tensor, "batch pos dim"], site: Site, *, mlps: bool = True
+) -> list[Float[Tensor, "batch needed ..."]]:
+    """The site's activations in every layer, then mlp_out in every layer, at the tokens that predictions need.
+
+    Args:
+        model: the transformer.
+        tokens: prompts.
+        site: of heads.
+        mlps: whether mlp_out is wanted; without it, the last layer stops at its attention.
+    """
+    heads, outs = {}, {}
+    resid = model.read_in(model.needed(tokens))
+    for layer, block in enumerate(model.layers):
+        sites = Sites({HOOKS[site]: keep_in(heads, layer), "hook_mlp_out": keep_in(outs, layer)})
+        if mlps or layer < model.config.n_layers - 1:
+            resid = block(resid, sites)
+        else:
+            block.mix(resid, sites)
+    return [*heads.values(), *(outs.values() if mlps else ())]
+
+
+def keep_in(kept: dict[int, Tensor], layer: int) -> Edit:
+    """An edit that changes nothing and stores the activation."""
+    return lambda activation: kept.setdefault(layer, activation)
+
+
+def partner_prompts(config: RunConfig, function_class: str, partner: Partner, n_prompts: int, seed: int) -> Prompts:
+    """For every test prompt of a class the prompt whose activations replace its own.
 
     Raises:
         UserError: another class is wanted and the run has no other.
     """
     if partner == "class":
-        names = config.evaluated_classes
-        others = (
-            [other for other in (*names[names.index(name) + 1 :], *names) if other != name] if name in names else names
-        )
-        if not others:
-            raise UserError(f"--mode resample:class needs a second function class (this run has only {name})")
-        return evaluation_prompts(config, others[0], n_prompts=n_prompts, seed=seed)
+        return evaluation_prompts(config, next_class(config, function_class), n_prompts=n_prompts, seed=seed)
     if partner == "other":
-        return evaluation_prompts(config, name, n_prompts=n_prompts, seed=seed, stream="reference")
+        return evaluation_prompts(config, function_class, n_prompts=n_prompts, seed=seed, stream="reference")
     test, other = evaluation_generator("test", seed), evaluation_generator("reference", seed)
     functions, inputs = (other, test) if partner == "function" else (test, other)
-    return crossed_prompts(config, name, functions, inputs, n_prompts)
+    return crossed_prompts(config, function_class, functions, inputs, n_prompts)
 
 
-def normal_like(
-    found: Sequence[Float[Tensor, "1 pos ..."]], prompts: range, seed: int
+def next_class(config: RunConfig, function_class: str) -> str:
+    """The class after this one in the run's list, the first after the last.
+
+    Raises:
+        UserError: the run has no other class.
+    """
+    classes = config.evaluated_classes
+    start = classes.index(function_class) + 1 if function_class in classes else 0
+    others = [other for other in (*classes[start:], *classes[:start]) if other != function_class]
+    if not others:
+        raise UserError(f"--mode resample:class needs a second function class (this run has only {function_class})")
+    return others[0]
+
+
+def standard_normal_like(
+    layers: Sequence[Float[Tensor, "1 pos ..."]], prompts: range, seed: int
 ) -> list[Float[Tensor, "batch needed ..."]]:
     """Standard normal activations of these prompts: the same however the prompts are cut into chunks."""
     generators = [torch.Generator().manual_seed(stream_seed("noise", seed, prompt)) for prompt in prompts]
     return [
-        torch.stack([torch.randn(one.shape[1:], generator=generator) for generator in generators]).to(one)
-        for one in found
+        torch.stack([torch.randn(layer.shape[1:], generator=generator) for generator in generators]).to(layer)
+        for layer in layers
     ]
 
 
-def substitutes(
-    model: Transformer, mode: Mode, known: Moments, partner: Sequence[Float[Tensor, "batch pos ..."]] | None
+def replacement_values(
+    model: Transformer, mode: Mode, moments: Moments, partner: Sequence[Float[Tensor, "batch pos ..."]] | None
 ) -> Substitutes:
-    """What every component gives instead under a mode, with a leading axis for variants."""
-    every = [
+    """The replacement value of every component under a mode, with a leading axis for variants."""
+    values = [
         mode.replacement(Reference(mean, std, None if partner is None else partner[i], model.layout))[None]
-        for i, (mean, std) in enumerate(zip(known.mean, known.std, strict=True))
+        for i, (mean, std) in enumerate(zip(moments.mean, moments.std, strict=True))
     ]
     n_layers = model.config.n_layers
-    return Substitutes(every[:n_layers], every[n_layers:])
+    return Substitutes(values[:n_layers], values[n_layers:])

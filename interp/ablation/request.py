@@ -1,4 +1,4 @@
-"""What `interp ablate` does with its options: one design on one or several checkpoints, printed, drawn and written."""
+"""Carries out a request of `interp ablate`: one design on one or several checkpoints; prints, draws and writes it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from typing import Any, cast
 import pandas as pd
 
 from interp.ablation import ablate, cumulative, pairs
-from interp.ablation.ablate import Ablation, Design, removed_by
+from interp.ablation.ablate import Ablation, Design, removed_components
 from interp.ablation.cumulative import CumulativeAblation
 from interp.ablation.pairs import PairAblation, check_several
 from interp.ablation.plan import Plan, plan
@@ -58,30 +58,32 @@ class Request:
 
 
 def run(request: Request, *, json: bool, out: Path | None) -> None:
-    """Carry the request out and show what came of it."""
+    """Carry out the request, then write, print or show the results."""
     checkpoints = load_all(request.ckpts, request.device)
     plans = [plan_for(request, checkpoint) for checkpoint in checkpoints]
     if out:
         store = Store(output.prepare_directory(out))
         plans = [replace(planned, protocol=replace(planned.protocol, store=store)) for planned in plans]
-    places = [output.prepare_directory(directory) for directory in directories(checkpoints, out)] if out else []
-    results = [carry_out(request, planned) for planned in plans]
-    several = pool(request, plans, results)
+    directories = [output.prepare_directory(path) for path in output_paths(checkpoints, out)] if out else []
+    results = [run_design(request, planned) for planned in plans]
+    pooled_effects = pool(request, plans, results)
     if out:
-        write(plans, results, several, places, out)
+        write(plans, results, directories)
+        if pooled_effects is not None:
+            output.write_table(pooled_effects, out / "pooled.csv")
     if json:
-        output.print_json(document(request, plans, results, several))
+        output.print_json(document(request, plans, results, pooled_effects))
     else:
         for result in results:
-            show_result(result)
-        if several is not None:
-            output.print_table(*pooled_table(several, f"{request.heads} in {len(plans)} models"))
-            echo(pooled_verdict(several))
+            result.show()
+        if pooled_effects is not None:
+            output.print_table(*pooled_table(pooled_effects, f"{request.heads} in {len(plans)} models"))
+            echo(pooled_verdict(pooled_effects))
     refuse_failures(failure for result in results if isinstance(result, Ablation) for failure in result.failures)
 
 
 def plan_for(request: Request, checkpoint: Checkpoint) -> Plan:
-    """The plan for one checkpoint; refuses before anything is written what cannot be done."""
+    """The plan for one checkpoint; what cannot be done is refused before anything is written."""
     planned = plan(
         checkpoint,
         request.heads,
@@ -102,10 +104,10 @@ def plan_for(request: Request, checkpoint: Checkpoint) -> Plan:
 
 
 def check_design(design: str, planned: Plan) -> None:
-    """Refuse what a design cannot do with these sets.
+    """Refuse sets that a design cannot use.
 
     Raises:
-        UserError: too few heads, or an MLP where only heads will do.
+        UserError: too few heads, or an MLP where only heads are possible.
     """
     if design in ("cumulative", "pairs"):
         check_several(design, planned.heads)
@@ -113,7 +115,7 @@ def check_design(design: str, planned: Plan) -> None:
         raise UserError("--design cumulative removes in the order of score, which MLPs do not have: name heads only")
     if design == "keep":
         for heads in planned.sets:
-            removed_by(heads, design, planned.checkpoint)
+            removed_components(heads, design, planned.checkpoint)
 
 
 def check_partners(planned: Plan) -> None:
@@ -128,8 +130,7 @@ def check_partners(planned: Plan) -> None:
                 partner_prompts(planned.checkpoint.config, function_class, mode.partner, n_prompts=1, seed=0)
 
 
-def carry_out(request: Request, planned: Plan) -> Result:
-    """Run the design that was asked for."""
+def run_design(request: Request, planned: Plan) -> Result:
     if request.design == "cumulative":
         assert planned.scores is not None
         scores = planned.scores
@@ -141,39 +142,32 @@ def carry_out(request: Request, planned: Plan) -> Result:
 
 
 def pool(request: Request, plans: Sequence[Plan], results: Sequence[Result]) -> pd.DataFrame | None:
-    """The ablations of several models together, where each is of a single set."""
+    """Effects pooled over models, where each ablation is of a single set; None otherwise."""
     ablations = [result for result in results if isinstance(result, Ablation)]
     if len(plans) == 1 or len(ablations) < len(results):
         return None
     if any(len(planned.sets) != 1 for planned in plans):
         echo("interp: effects are pooled over checkpoints for single sets only", err=True)
         return None
-    return pooled([planned.checkpoint for planned in plans], ablations, [p.sets[0] for p in plans], request.heads)
+    checkpoints, sets = [planned.checkpoint for planned in plans], [planned.sets[0] for planned in plans]
+    return pooled(checkpoints, ablations, sets, request.heads)
 
 
-def directories(checkpoints: Sequence[Checkpoint], out: Path) -> list[Path]:
-    """Where each checkpoint's tables go: with several ones each has a directory of its own."""
+def output_paths(checkpoints: Sequence[Checkpoint], out: Path) -> list[Path]:
+    """The directory of each checkpoint's tables: its own one if there are several."""
     if len(checkpoints) == 1:
         return [out]
-    return [out / name for name in output.file_names([one.name for one in checkpoints])]
+    return [out / name for name in output.file_names([checkpoint.name for checkpoint in checkpoints])]
 
 
-def write(
-    plans: Sequence[Plan],
-    results: Sequence[Result],
-    several: pd.DataFrame | None,
-    places: Sequence[Path],
-    out: Path,
-) -> None:
-    """Tables and figures of each checkpoint in its place, and those of all together."""
+def write(plans: Sequence[Plan], results: Sequence[Result], directories: Sequence[Path]) -> None:
+    """Tables and figures of each checkpoint, in its directory."""
     from interp.display.axes import save_figure
 
-    for planned, result, directory in zip(plans, results, places, strict=True):
+    for planned, result, directory in zip(plans, results, directories, strict=True):
         result.write(directory)
         for figure, axes in figures(planned, result):
             save_figure(axes, directory / figure)
-    if several is not None:
-        output.write_table(several, out / "pooled.csv")
 
 
 def figures(planned: Plan, result: Result) -> list[tuple[str, list[Axes]]]:
@@ -189,21 +183,19 @@ def figures(planned: Plan, result: Result) -> list[tuple[str, list[Axes]]]:
 
 
 def document(
-    request: Request, plans: Sequence[Plan], results: Sequence[Result], several: pd.DataFrame | None
+    request: Request, plans: Sequence[Plan], results: Sequence[Result], pooled_effects: pd.DataFrame | None
 ) -> dict[str, Any]:
     """What `--json` prints."""
-    first = plans[0]
-    tables = []
-    for planned, result in zip(plans, results, strict=True):
-        tables += [{"checkpoint": planned.checkpoint.name, **row} for row in output.records(result.table)]
-    about = {
-        "checkpoint": first.checkpoint.name,
-        "step": first.checkpoint.step,
+    checkpoints = [planned.checkpoint for planned in plans]
+    sets = [[show(heads) for heads in planned.sets] for planned in plans]
+    parts = {
+        "checkpoint": checkpoints[0].name,
+        "step": checkpoints[0].step,
         "checkpoints": [
-            {"checkpoint": p.checkpoint.name, "step": p.checkpoint.step, "heads": [show(heads) for heads in p.sets]}
-            for p in plans
+            {"checkpoint": checkpoint.name, "step": checkpoint.step, "heads": names}
+            for checkpoint, names in zip(checkpoints, sets, strict=True)
         ],
-        "n_seeds": len(independent_seeds([planned.checkpoint for planned in plans])),
+        "n_seeds": len(independent_seeds(checkpoints)),
         "seed": request.seed,
         "prompts": request.prompts,
         "null_prompts": min(request.null_prompts, request.prompts),
@@ -213,32 +205,25 @@ def document(
         "at": request.at,
         "selection_stream": "selection",
         "test_stream": "test",
-        "heads": [show(heads) for heads in first.sets],
-        "results": tables,
+        "heads": sets[0],
+        "results": [
+            {"checkpoint": result.checkpoint} | row for result in results for row in output.records(result.table)
+        ],
     }
-    if isinstance(results[0], Ablation):
-        ablations = [one for one in results if isinstance(one, Ablation)]
-        about["spot_check"] = max(one.spot_check for one in ablations)
-        about["joint"] = [
-            {"checkpoint": one.checkpoint} | row for one in ablations for row in output.records(one.joint)
+    ablations = [result for result in results if isinstance(result, Ablation)]
+    if ablations:
+        parts["spot_check"] = max(result.spot_check for result in ablations)
+        parts["joint"] = [
+            {"checkpoint": result.checkpoint} | row for result in ablations for row in output.records(result.joint)
         ]
-        about["failed"] = [
-            {"checkpoint": one.checkpoint, "heads": heads, "reason": reason}
-            for one in ablations
-            for heads, reason in one.failed.items()
+        parts["failed"] = [
+            {"checkpoint": result.checkpoint, "heads": heads, "reason": reason}
+            for result in ablations
+            for heads, reason in result.failed.items()
         ]
-    if isinstance(results[0], CumulativeAblation):
-        about["area"] = [
-            row for one in results if isinstance(one, CumulativeAblation) for row in output.records(one.area)
-        ]
-    if several is not None:
-        about["pooled"] = output.records(several)
-    return about
-
-
-def show_result(result: Result) -> None:
-    """One checkpoint's tables and verdict."""
-    for table in result.tables():
-        output.print_table(*table)
-    for line in result.sentences() if isinstance(result, Ablation) else []:
-        echo(line)
+    if request.design == "cumulative":
+        areas = [result.area for result in results if isinstance(result, CumulativeAblation)]
+        parts["area"] = [row for area in areas for row in output.records(area)]
+    if pooled_effects is not None:
+        parts["pooled"] = output.records(pooled_effects)
+    return parts

@@ -4,22 +4,23 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from interp.statistics.seeds import HALF as HALF
+
 Row = dict[str, Any]
 
-VERDICTS = 3  # sets; beyond that a table is easier to read than sentences
+VERDICTS = 3  # head sets; for more of them a table is easier to read than sentences
 HARMLESS = 0.05
-HALF = 0.5
 ATTENDS = 0.5
 
 
 def is_silent(rows: Sequence[Row]) -> bool:
-    """Whether a set's total and direct effects are none in every row that has an effect, and there is one."""
+    """Whether total and direct effects are none in every row with a defined effect, and there is at least one."""
     defined = [row for row in rows if size_of(row) != "undefined"]
     return bool(defined) and all(size_of(row) == size_of(row, "direct_") == "none" for row in defined)
 
 
 def size_of(row: Row, prefix: str = "") -> str:
-    """Rule 1; `undefined` where the intact model has no clear in-context gain.
+    """Rule 1 of `interp.ablation.verdict`; `undefined` where the intact model has no clear in-context gain.
 
     Args:
         row: of an ablation's table.

@@ -1,8 +1,8 @@
-"""Finished pieces of a sweep in one SQLite file, keyed by content, so that an interrupted sweep goes on.
+"""Finished pieces of an ablation in one SQLite file, keyed by content, so that an interrupted ablation resumes.
 
-The key of a piece is a hash of everything that its numbers depend on: weights, prompts, protocol, mode, set, and the
-source code of this package and of `training`. A stale or damaged piece is never read; an unreadable file is one line.
-What a notebook defines (a mode, a function class) can change under its name, so nothing that it takes part in is kept.
+The key of a piece is a hash of everything that its numbers depend on: weights, prompts, protocol, mode, head set, and
+the source code of this package and of `training`. A stale or damaged piece is never read; an unreadable file is an
+error. A mode or function class defined in a notebook can change under its name, so no piece that uses one is kept.
 """
 
 import hashlib
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
 FILE = "sweep.sqlite"
 PACKAGES = ("training", "interp")
-FIELDS = ("total", "direct", "frozen", "curve")
-UNUSABLE = (sqlite3.Error, UnicodeError, OSError)  # a damaged file may hold text that is none
+UNUSABLE = (sqlite3.Error, UnicodeError, OSError)  # a damaged file may hold text that cannot be decoded
 
 
 class Store:
@@ -51,55 +50,53 @@ class Store:
         except UNUSABLE as error:
             raise UserError(f"cannot use '{self.path}': {error} (delete it to start the sweep anew)") from None
 
-    def read(self, about: str, sets: Sequence[HeadSet]) -> dict[HeadSet, SetErrors]:
-        """The pieces that are there."""
-        keys = {digest(about, one): one for one in sets}
-        question = ",".join("?" * len(keys))
-        rows = self.run(f"SELECT key, errors FROM pieces WHERE key IN ({question})", list(keys))
-        whole = {key: content for key, sealed in rows if (content := opened(key, sealed)) is not None}
-        return {one: unpacked(whole[key]) for key, one in keys.items() if key in whole}
+    def read(self, shared: str, sets: Sequence[HeadSet]) -> dict[HeadSet, SetErrors]:
+        """The stored pieces among those of these sets, which share the first part of their key."""
+        keys = {piece_key(shared, heads): heads for heads in sets}
+        query = f"SELECT key, errors FROM pieces WHERE key IN ({','.join('?' * len(keys))})"
+        try:
+            with self.lock:
+                rows = self.connection.execute(query, list(keys)).fetchall()
+        except UNUSABLE as error:
+            raise UserError(f"cannot read '{self.path}': {error} (delete it to start the sweep anew)") from None
+        intact = {key: content for key, sealed in rows if (content := unseal(key, sealed)) is not None}
+        return {heads: unpack(intact[key]) for key, heads in keys.items() if key in intact}
 
-    def write(self, about: str, found: Mapping[HeadSet, SetErrors]) -> None:
+    def write(self, shared: str, pieces: Mapping[HeadSet, SetErrors]) -> None:
         """Keep pieces; they are on disk when this returns."""
-        rows = [(key, sealed(key, packed(errors))) for one, errors in found.items() for key in [digest(about, one)]]
+        by_key = {piece_key(shared, heads): pack(errors) for heads, errors in pieces.items()}
+        rows = [(key, seal(key, content)) for key, content in by_key.items()]
         try:
             with self.lock, self.connection:
                 self.connection.executemany("INSERT OR REPLACE INTO pieces VALUES (?, ?)", rows)
         except UNUSABLE as error:
             raise UserError(f"cannot write to '{self.path}': {error}") from None
 
-    def run(self, statement: str, values: list[str]) -> list[tuple[str, object]]:
-        try:
-            with self.lock:
-                return self.connection.execute(statement, values).fetchall()
-        except UNUSABLE as error:
-            raise UserError(f"cannot read '{self.path}': {error} (delete it to start the sweep anew)") from None
+
+def piece_key(shared: str, heads: HeadSet) -> str:
+    return hashlib.sha256(f"{shared}|{show(heads)}".encode()).hexdigest()
 
 
-def digest(about: str, heads: HeadSet) -> str:
-    return hashlib.sha256(f"{about}|{show(heads)}".encode()).hexdigest()
-
-
-def context(checkpoint: "Checkpoint", *about: object) -> str:
+def shared_key(checkpoint: "Checkpoint", *settings: object) -> str:
     """A hash of what all pieces of one class share: weights, run, code and protocol."""
-    found = hashlib.sha256(repr((to_dict(checkpoint.config), source_hash(), about)).encode())
+    digest = hashlib.sha256(repr((to_dict(checkpoint.config), source_hash(), settings)).encode())
     for name, parameter in checkpoint.model.state_dict().items():
-        found.update(name.encode() + parameter.cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
+        digest.update(name.encode() + parameter.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @cache
 def source_hash(packages: tuple[str, ...] = PACKAGES) -> str:
-    """Of the code that computes."""
-    found = hashlib.sha256()
+    """A hash of the source code of these packages."""
+    digest = hashlib.sha256()
     for package in packages:
         for path in sorted(Path(str(resources.files(package))).rglob("*.py")):
-            found.update(path.read_bytes())
-    return found.hexdigest()
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def is_covered(thing: Any) -> bool:
-    """Whether `source_hash` knows the code of a class or function.
+    """Whether `source_hash` covers the code of a class or function.
 
     >>> is_covered(Store), is_covered(np.mean)
     (True, False)
@@ -107,26 +104,25 @@ def is_covered(thing: Any) -> bool:
     return getattr(thing, "__module__", "").partition(".")[0] in PACKAGES
 
 
-def packed(errors: SetErrors) -> bytes:
+def pack(errors: SetErrors) -> bytes:
     buffer = io.BytesIO()
-    arrays = {name: getattr(errors, name) for name in FIELDS}
-    np.savez(buffer, **{name: array for name, array in arrays.items() if array is not None})
+    np.savez(buffer, **{name: array for name, array in vars(errors).items() if array is not None})
     return buffer.getvalue()
 
 
-def unpacked(errors: bytes) -> SetErrors:
-    with np.load(io.BytesIO(errors), allow_pickle=False) as arrays:
+def unpack(content: bytes) -> SetErrors:
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return SetErrors(**{name: arrays[name] for name in arrays})
 
 
-def sealed(key: str, content: bytes) -> bytes:
-    """The content behind a hash of itself and its key, so that neither can change alone."""
+def seal(key: str, content: bytes) -> bytes:
+    """The content behind a hash of its key and itself, so that neither can change alone."""
     return hashlib.sha256(key.encode() + content).digest() + content
 
 
-def opened(key: str, written: object) -> bytes | None:
-    """What was sealed under this key, or None if that is not what is there now: it will be measured again."""
-    if not isinstance(written, bytes):
+def unseal(key: str, sealed: object) -> bytes | None:
+    """The content sealed under this key; None if it has been damaged, so that it is measured again."""
+    if not isinstance(sealed, bytes):
         return None
-    content = written[hashlib.sha256().digest_size :]
-    return content if written == sealed(key, content) else None
+    content = sealed[hashlib.sha256().digest_size :]
+    return content if sealed == seal(key, content) else None

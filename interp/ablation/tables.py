@@ -1,4 +1,4 @@
-"""What `interp ablate` prints of every design, as tables for people."""
+"""The tables that `interp ablate` prints, one layout for each design."""
 
 import math
 from typing import Any
@@ -17,10 +17,12 @@ from training.common.bootstrap import N_RESAMPLES
 from training.common.output import Table, interval, number, records
 from training.common.table_rows import distinct, where
 
+STRONGEST = 12
+
 
 @displays(Ablation, "maps")
 def effect_maps(result: Ablation) -> list[str]:
-    """Where every head of the model was a set of its own, its effect, a map per class and mode."""
+    """A heat map of effects per class and mode, if every head of the model was removed alone; else none."""
     heads = distinct(result.table, "heads")
     shape = head_grid(heads)
     if shape is None:
@@ -31,10 +33,11 @@ def effect_maps(result: Ablation) -> list[str]:
         for name in distinct(result.table, "function_class")
         for mode in distinct(result.table, "mode")
     }
-    return [head_map(np.reshape(one, shape), title, "effect", diverging=True) for title, one in grids.items()]
+    return [head_map(np.reshape(grid, shape), title, "effect", diverging=True) for title, grid in grids.items()]
 
 
-def ablation_table(result: Ablation) -> Table:
+@displays(Ablation, "tables")
+def ablation_tables(result: Ablation) -> list[Table]:
     """One row per set, class, mode and range."""
     several = len(set(result.table["points"])) > 1
     rows = [
@@ -52,21 +55,21 @@ def ablation_table(result: Ablation) -> Table:
     header = ["heads, class, mode", "effect", "direct", "frozen LN", "control mean", "controls", "p", "p Holm"]
     points = ", ".join(result.table["points"].unique())
     notes = list(dict.fromkeys(note for note in result.table["note"] if note))
-    done = "removing the set" if result.design == "remove" else "removing every head but the set"
+    action = "removing the set" if result.design == "remove" else "removing every head but the set"
     caption = (
-        f"effect of {done}: share of the way from the intact model to the no-context optimum, pairs {points}; direct: "
-        "without reactions of later components; frozen LN: with the LayerNorm scales of the intact run; control mean: "
-        "mean effect of layer-matched control sets without these heads, on the first "
-        f"{result.protocol.n_compared} of {result.n_prompts} prompts; p: against layer-matched control sets, p Holm: "
-        "over classes; p against other control sets is in --json and --out; "
+        f"effect of {action}: share of the way from the intact model to the no-context optimum, pairs {points}; "
+        "direct: without reactions of later components; frozen LN: with the LayerNorm scales of the intact run; "
+        "control mean: mean effect of layer-matched control sets without these heads, on the first "
+        f"{result.protocol.n_shared_prompts} of {result.n_prompts} prompts; p: against layer-matched control sets, "
+        "p Holm: over classes; p against other control sets is in --json and --out; "
         f"seed {result.seed}; float64 differs by less than {power_of_ten_above(result.spot_check):.0e}"
         f"{''.join(f'; {note}' for note in notes)}"
     )
-    return Table(result.title, header, rows, caption)
+    return [Table(result.title, header, rows, caption)]
 
 
 def power_of_ten_above(difference: float) -> float:
-    """A bound of a rounding error, whose digits are another machine's next time.
+    """A bound of a rounding error, whose digits differ between machines.
 
     >>> power_of_ten_above(7e-7), power_of_ten_above(0.0)
     (1e-06, 1e-16)
@@ -80,42 +83,39 @@ def p_cells(row: dict[str, Any]) -> list[str]:
     return [p_number(row["p_value"], n_draws), p_number(row["p_holm"], n_draws, unadjusted=row["p_value"])]
 
 
-def cumulative_table(result: CumulativeAblation) -> Table:
+@displays(CumulativeAblation, "tables")
+def cumulative_tables(result: CumulativeAblation) -> list[Table]:
     """The effect at a few numbers of removed heads, and the area."""
-    last = max(row["k"] for row in records(result.table))
-    shown = sorted({1, 2, 3, 4, round(last / 2), last} & set(range(1, last + 1)))
+    last = max(distinct(result.table, "k"))
+    steps = sorted({1, 2, 3, 4, round(last / 2), last} & set(range(1, last + 1)))
     rows = []
     for area in records(result.area):
-        about = [area[column] for column in ("function_class", "mode", "points")]
-        effects = {
-            row["k"]: row
-            for row in records(result.table)
-            if [row[column] for column in ("function_class", "mode", "points")] == about
-        }
-        steps = (f"{number(effects[k]['effect'], 2)} ({number(effects[k]['random_effect'], 2)})" for k in shown)
+        labels = {column: area[column] for column in ("function_class", "mode", "points")}
+        effects = {row["k"]: row for row in records(where(result.table, **labels))}
         rows.append(
             [
-                " ".join(about[:2]),
-                *steps,
+                f"{area['function_class']} {area['mode']}",
+                *(f"{number(effects[k]['effect'], 2)} ({number(effects[k]['random_effect'], 2)})" for k in steps),
                 interval(area["area"], area["ci_low"], area["ci_high"]),
                 number(area["random_area"]),
                 p_number(area["p_value"], area["n_orders"]),
             ]
         )
     order = list(dict.fromkeys(result.table["added"]))
-    header = ["class, mode", *(f"k = {k}" for k in shown), "area", "random", "p"]
+    header = ["class, mode", *(f"k = {k}" for k in steps), "area", "random", "p"]
     caption = (
         f"effect of the first k heads in the order {' '.join(order[:8])}{' ...' if len(order) > 8 else ''} "
         f"(mean of random orders); area: mean over k; p against {result.area['n_orders'].iloc[0]} random orders of the "
         "same heads; "
         f"{result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
     )
-    return Table(result.title, header, rows, caption)
+    return [Table(result.title, header, rows, caption)]
 
 
-def pair_table(result: PairAblation, most: int = 12) -> Table:
-    """The strongest interactions."""
-    ranked = sorted(records(result.table), key=lambda row: -abs(row["interaction"]))[:most]
+@displays(PairAblation, "tables")
+def pair_tables(result: PairAblation) -> list[Table]:
+    """The `STRONGEST` interactions."""
+    ranked = sorted(records(result.table), key=lambda row: -abs(row["interaction"]))[:STRONGEST]
     rows = [
         [
             f"{row['heads']} {row['function_class']} {row['mode']}",
@@ -126,12 +126,12 @@ def pair_table(result: PairAblation, most: int = 12) -> Table:
         for row in ranked
     ]
     caption = (
-        "interaction: effect of both less the sum of each alone; above 0 they stand in for one another, below 0 they "
+        "interaction: effect of both minus the sum of each alone; above 0 each can replace the other, below 0 they "
         f"do the same damage; p after Holm over pairs; the {len(rows)} strongest of {len(result.table)}; "
         f"{result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
     )
     header = ["heads, class, mode", "first", "second", "both", "interaction", "p Holm"]
-    return Table(result.title, header, rows, caption)
+    return [Table(result.title, header, rows, caption)]
 
 
 def pooled_table(table: pd.DataFrame, title: str) -> Table:
@@ -156,18 +156,3 @@ def pooled_table(table: pd.DataFrame, title: str) -> Table:
         "(Clopper-Pearson); where seeds are of two kinds (all or nothing) their mean has no interval"
     )
     return Table(title, header, rows, caption)
-
-
-@displays(Ablation, "tables")
-def ablation_tables(result: Ablation) -> list[Table]:
-    return [ablation_table(result)]
-
-
-@displays(CumulativeAblation, "tables")
-def cumulative_tables(result: CumulativeAblation) -> list[Table]:
-    return [cumulative_table(result)]
-
-
-@displays(PairAblation, "tables")
-def pair_tables(result: PairAblation) -> list[Table]:
-    return [pair_table(result)]

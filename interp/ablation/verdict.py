@@ -1,17 +1,18 @@
-"""Ablation results in words, by rule: every sentence follows from the tables and says no more than was tested.
+"""Ablation results in words: every sentence follows by rule from the tables and claims no more than was tested.
 
-One paragraph per set. Where several modes were tried, mean ablation leads: zero pushes a model off its distribution.
+One paragraph per head set. Where several modes were tried, mean ablation leads: zero pushes a model off its
+distribution.
 
-1. Size: an effect of at least `HALF` takes most of the in-context gain; one whose interval lies within `HARMLESS` of 0
-   is none; one whose interval lies above 0 is a part; one whose interval lies below 0 is negative, removing the set
-   helps; else it is unclear. Above 1 the ablated model is worse than one that ignores the context.
-2. Chance: p against layer-matched sets, after Holm; of a set whose removal helps, the two-sided p. The smallest p that
-   the number of sets allows, or the smallest effect that could have been detected.
-3. Agreement: modes agree when rule 1 puts them in the same class.
+1. Size: an effect of at least `HALF` is most of the in-context gain; one whose interval lies within `HARMLESS` of 0 is
+   none; one whose interval lies above 0 is a part; one whose interval lies below 0 is negative, removing the set helps;
+   else it is unclear. Above 1 the ablated model is worse than one that ignores the context.
+2. Chance: p against layer-matched control sets, after Holm; the two-sided p if removing the set helps. The smallest p
+   that the number of control sets allows, or the smallest effect that could have been detected.
+3. Agreement: modes agree when rule 1 puts their effects in the same class.
 4. Path: direct and total effect, where they differ: later components add to it, compensate for it, or carry all of it.
 5. Decoy: a single head that attends (score above `ATTENDS`), whose total and direct effects are none under every mode
    (`is_silent`), and whose removal together with companions (`interp.ablation.joint`) changes no more either. Without
-   joint removals the sentence names what was not tested.
+   joint removals the sentence says what was not tested.
 """
 
 import math
@@ -22,10 +23,85 @@ import pandas as pd
 from interp.ablation.ablate import Ablation
 from interp.ablation.size_classes import ATTENDS, HARMLESS, Row, is_silent, size_of
 from interp.display.result import displays
-from interp.display.text import counted, decimals, listed
+from interp.display.text import counted, listed
 from interp.statistics.effects import LEAST_GAIN, SIGNIFICANT
 from interp.statistics.p_values import draws_behind, p_text
 from training.common.output import records
+
+EFFECT = "{effect:z.2f} [{ci_low:z.2f}, {ci_high:z.2f}]"
+DIRECT = "{direct_effect:z.2f} [{direct_ci_low:z.2f}, {direct_ci_high:z.2f}]"
+CONTROL_COST = "cost {control_effect:z.2f} on average and {extreme} ({p}{limit})"
+POOLED_GAIN = "of the in-context gain on {function_class} ({mode} ablation; {effect_min:.2f} to {effect_max:.2f}"
+SENTENCES: dict[str, str] = {
+    # rule 1
+    "costs": f"Removing {{heads}} costs {EFFECT} of the in-context gain on {{where}} ({{mode}} ablation); "
+    "{findings}.",
+    "costs more than the gain": f"Removing {{heads}} costs {EFFECT} of the in-context gain on {{where}} ({{mode}} "
+    "ablation; above 1 the ablated model is worse than one that ignores the context); {findings}.",
+    "helps": f"Removing {{heads}} helps on {{where}}: the error falls by {EFFECT} of the in-context gain ({{mode}} "
+    "ablation); {findings}.",
+    "undefined": "{no_gain} The effect of removing {heads} is undefined.",
+    "no gain": "The intact model is not clearly better than the no-context optimum on {where}: its error is {ratio:.2f}"
+    " of it, and an effect needs a gain of more than {least_gain:g} standard errors.",
+    "no certain gain": "The intact model is not clearly better than the no-context optimum on {where}: its error is "
+    "{ratio:.2f} of it, and an effect needs a gain of more than {least_gain:g} standard errors; more prompts "
+    "(--prompts) may show such a gain.",
+    # rule 2
+    "no controls": "no other set has as many heads in the same layers, so there is no p-value",
+    "all disjoint": f"{{controls}} {CONTROL_COST}",
+    "some disjoint": f"{{controls}}, of which the {{n_disjoint}} without any of these heads {CONTROL_COST}",
+    "none disjoint": "compared with {controls}, all of which share a head with it ({p}{limit})",
+    "least control": "{control_min:z.2f} at least",
+    "largest control": "{control_max:z.2f} at most",
+    "few controls": "; with only {n_controls} p cannot be smaller than {smallest_p:.3g}; {remedy}",
+    "more seeds": "several seeds, pooled (--ckpt 'NAME-*'), allow a smaller p",
+    "power": "; an effect of {detectable:.2f} would have been detected",
+    # rule 3
+    "one mode": "no other replacement was tried",
+    "agree": "the replacements agree ({effects})",
+    "disagree": "THE REPLACEMENTS DISAGREE ({effects})",
+    # rule 4
+    "indirect": "the effect is entirely indirect, through later components (direct effect {direct_effect:z.2f})",
+    "opposite": f"its direct effect has the opposite sign ({DIRECT})",
+    "compensated": f"later components compensate for part of it (direct effect {DIRECT})",
+    "amplified": f"later components add to it (direct effect {DIRECT})",
+    # rule 5
+    "not removed jointly": "It attends as a retrospective head does (score {score:.2f}), but removing it alone "
+    "{nothing}. Whether another head stands in for it was not tested; `interp ablate --ckpt CKPT --heads {heads} "
+    "--classes {classes} --mode mean` tests it.",
+    "no decoy": "It attends as a retrospective head does (score {score:.2f}), but removing it alone says little: "
+    "{joint}. It is no decoy.",
+    "undecided": "It attends as a retrospective head does (score {score:.2f}), but removing it alone {nothing}. "
+    "Whether another head stands in for it is undecided: {joint}; more prompts (--null-prompts) narrow the interval.",
+    "decoy": "It attends as a retrospective head does (score {score:.2f}), but removing it {nothing}, alone, together "
+    "with any other head{combinations}: a decoy.",
+    "nothing": "changes less than {harmless} of the in-context gain on {classes}",
+    "combinations": ", and together with {which} of the other heads above {attends} ({attending})",
+    "joint": "once {companions} is removed, too, it {verb} {size:.2f} [{ci_low:.2f}, {ci_high:.2f}] of the gain on "
+    "{function_class} ({mode} ablation; {companions} {effect_companions:z.2f}, together {effect:z.2f})",
+    # sets that are kept
+    "kept": f"With no head but {{heads}} {{left:.2f}} of the in-context gain on {{function_class}} is left ({{mode}} "
+    f"ablation of all others costs {EFFECT}).",
+    "kept, with p": f"With no head but {{heads}} {{left:.2f}} of the in-context gain on {{function_class}} is left "
+    f"({{mode}} ablation of all others costs {EFFECT}); {{p}} against {{n_controls}} layer-matched control sets.",
+    # several models
+    "pooled": "Over {seeds} ({models}) {heads} costs {cost}, at least half of it in {n_half} of {n_seeds} seeds "
+    "[{share_low:.2f}, {share_high:.2f}] (Clopper-Pearson){helps}; {p} against a layer-matched set in every "
+    "model{left_out}.",
+    "pooled cost": f"{EFFECT} {POOLED_GAIN})",
+    "pooled cost with t": f"{EFFECT} {POOLED_GAIN}; t-interval over seeds [{{t_low:.2f}}, {{t_high:.2f}}])",
+    "pooled cost of two kinds": f"{{effect:.2f}} {POOLED_GAIN}; seeds are of two kinds, so the mean has no interval)",
+    "pooled helps": "; below 0 the removal helps",
+    "pooled left out": "; {models} without a clear in-context gain left out",
+    "pooled undefined": "No model is clearly better than the no-context optimum on {function_class}.",
+    "one seed": "One seed is one piece of evidence: this is no claim about a curriculum.",
+}
+"""Templates of sentences and of their parts, filled from rows of the tables."""
+
+
+def fill(template: str, row: Row | None = None, **values: object) -> str:
+    """A template of `SENTENCES`, filled from a row of a table and further values, which take precedence."""
+    return SENTENCES[template].format(**((row or {}) | values))
 
 
 def verdict(
@@ -40,163 +116,119 @@ def verdict(
     """
     groups: dict[str, dict[tuple[str, str], list[Row]]] = {}
     for row in records(table):
-        cell = (row["function_class"], row["points"])
-        groups.setdefault(row["heads"], {}).setdefault(cell, []).append(row)
+        by_condition = groups.setdefault(row["heads"], {})
+        by_condition.setdefault((row["function_class"], row["points"]), []).append(row)
     several_ranges = len(set(table["points"])) > 1
-    together: dict[str, list[Row]] = {}
+    joint_rows: dict[str, list[Row]] = {}
     for row in [] if joint is None else records(joint):
-        together.setdefault(row["heads"], []).append(row)
-    return [
-        paragraph(cells, (scores or {}).get(heads, 0.0), together.get(heads, []), several_ranges)
-        for heads, cells in groups.items()
-    ]
+        joint_rows.setdefault(row["heads"], []).append(row)
+    paragraphs = []
+    for heads, by_condition in groups.items():
+        sentences = [removal_sentence(rows, several_ranges) for rows in by_condition.values()]
+        rows = [row for condition_rows in by_condition.values() for row in condition_rows]
+        score = (scores or {}).get(heads, 0.0)
+        if score > ATTENDS and "," not in heads and is_silent(rows):
+            sentences.append(silent_sentence(rows, score, joint_rows.get(heads, [])))
+        paragraphs.append(" ".join(sentences))
+    return paragraphs
 
 
-def paragraph(
-    cells: Mapping[tuple[str, str], list[Row]], score: float, together: Sequence[Row], several_ranges: bool
-) -> str:
-    """All classes and ranges of one set."""
-    sentences = [sentence(rows, several_ranges) for rows in cells.values()]
-    rows = [row for of_cell in cells.values() for row in of_cell]
-    if score > ATTENDS and "," not in rows[0]["heads"] and is_silent(rows):
-        sentences.append(silent_sentence(rows, score, together))
-    return " ".join(sentences)
+def removal_sentence(rows: Sequence[Row], several_ranges: bool) -> str:
+    """Rules 1 to 4: one set on one function class and range under all modes."""
+    lead = next((row for row in rows if row["mode"] == "mean"), rows[0])
+    where = lead["function_class"] + (f" (pairs {lead['points']})" if several_ranges else "")
+    if "undefined" in map(size_of, rows):
+        return fill("undefined", lead, no_gain=no_gain_sentence(lead, where))
+    path = path_template(lead)
+    notes = dict.fromkeys(row["note"] for row in rows if row["note"])
+    findings = [chance_clause(lead), agreement_clause(rows), *([fill(path, lead)] if path else []), *notes]
+    if size_of(lead) == "negative":
+        fall = {"effect": -lead["effect"], "ci_low": -lead["ci_high"], "ci_high": -lead["ci_low"]}
+        return fill("helps", lead, where=where, findings="; ".join(findings), **fall)
+    template = "costs more than the gain" if round(lead["ci_low"], 2) > 1 else "costs"
+    return fill(template, lead, where=where, findings="; ".join(findings))
 
 
-def silent_sentence(rows: Sequence[Row], score: float, together: Sequence[Row]) -> str:
-    """Rule 5: what joint removals say of a head that attends and costs nothing alone."""
-    names = list(dict.fromkeys(row["function_class"] for row in rows if size_of(row) != "undefined"))
-    text = f"It attends as a retrospective head does (score {score:.2f}), but removing it "
-    nothing = f"changes less than {HARMLESS} of the in-context gain on {listed(names)}"
-    if not together:
-        return (
-            f"{text}alone {nothing}. Whether another head stands in for it was not tested; `interp ablate --ckpt CKPT "
-            f"--heads {rows[0]['heads']} --classes {','.join(names)} --mode mean` tests it."
-        )
-    certain = [row for row in together if max(row["ci_low"], -row["ci_high"]) > HARMLESS]
-    if certain:
-        largest = max(certain, key=lambda row: (row["mode"] == "mean", abs(row["change"])))
-        return f"{text}alone says little: {joint_phrase(largest)}. It is no decoy."
-    widest = max(together, key=lambda row: max(row["ci_high"], -row["ci_low"]))
-    if max(widest["ci_high"], -widest["ci_low"]) > HARMLESS:
-        return (
-            f"{text}alone {nothing}. Whether another head stands in for it is undecided: {joint_phrase(widest)}; more "
-            "prompts (--null-prompts) narrow the interval."
-        )
-    return f"{text}{nothing}, alone, together with any other head{combinations_phrase(together)}: a decoy."
-
-
-def combinations_phrase(together: Sequence[Row]) -> str:
-    """Which combinations of the other heads that attend were removed, beside single ones."""
-    attending = together[0]["attending"]
-    n_others = attending.count(",") + 1
-    n_combined = len({row["companions"] for row in together if "," in row["companions"]})
-    if not n_combined:
-        return ""
-    what = "any combination" if n_combined == 2**n_others - n_others - 1 else "any pair and all"
-    return f", and together with {what} of the other heads above {ATTENDS} ({attending})"
-
-
-def joint_phrase(row: Row) -> str:
-    """What removing a set adds to the removal of its companions."""
-    verb = "costs" if row["change"] > 0 else "gives back"
-    return (
-        f"once {row['companions']} is removed, too, it {verb} {abs(row['change']):.2f} "
-        f"[{row['ci_low']:.2f}, {row['ci_high']:.2f}] of the gain on {row['function_class']} ({row['mode']} ablation; "
-        f"{row['companions']} {decimals(row['effect_companions'])}, together {decimals(row['effect'])})"
-    )
-
-
-def without_clear_gain(row: Row, where: str) -> str:
+def no_gain_sentence(row: Row, where: str) -> str:
     """Why an effect is undefined; a gain that is only too uncertain is no proof that the context is not used."""
     ratio = row["nmse_before"] / row["nmse_no_context"]
-    text = (
-        f"The intact model is not clearly better than the no-context optimum on {where}: its error is {ratio:.2f} of "
-    )
-    text += f"it, and an effect needs a gain of more than {LEAST_GAIN:g} standard errors"
-    return text + ("; more prompts (--prompts) may show such a gain." if ratio < 1 else ".")
+    return fill("no certain gain" if ratio < 1 else "no gain", where=where, ratio=ratio, least_gain=LEAST_GAIN)
 
 
-def sentence(rows: list[Row], several_ranges: bool) -> str:
-    """The modes of one set on one class together."""
-    lead = next((row for row in rows if row["mode"] == "mean"), rows[0])
-    heads, where = lead["heads"], lead["function_class"]
-    if several_ranges:
-        where += f" (pairs {lead['points']})"
-    sizes = [size_of(row) for row in rows]
-    if "undefined" in sizes:
-        return f"{without_clear_gain(lead, where)} The effect of removing {heads} is undefined."
-    mode = f"({lead['mode']} ablation"
-    if size_of(lead) == "negative":
-        text = f"Removing {heads} helps on {where}: the error falls by {cost(lead, negative=True)} of the in-context "
-        text += f"gain {mode}); "
-    else:
-        text = f"Removing {heads} costs {cost(lead)} of the in-context gain on {where} {mode}"
-        text += (
-            "; above 1 the ablated model is worse than one that ignores the context); "
-            if round(lead["ci_low"], 2) > 1
-            else "); "
-        )
-    phrases = [chance_phrase(lead), agreement_phrase(rows, sizes), *path_phrase(lead)]
-    notes = list(dict.fromkeys(row["note"] for row in rows if row["note"]))
-    return text + "; ".join([*phrases, *notes]) + "."
-
-
-def cost(row: Row, prefix: str = "", *, negative: bool = False) -> str:
-    """An effect with its interval; `negative` turns both round."""
-    value, low, high = (row[prefix + name] for name in ("effect", "ci_low", "ci_high"))
-    if negative:
-        value, low, high = -value, -high, -low
-    return f"{decimals(value)} [{decimals(low)}, {decimals(high)}]"
-
-
-def chance_phrase(row: Row) -> str:
-    """Rule 2."""
+def chance_clause(row: Row, remedy: str = SENTENCES["more seeds"]) -> str:
+    """Rule 2; the remedy is named where there are too few control sets."""
     n, helps = row["n_controls"], size_of(row) == "negative"
     if not n:
-        return "no other set has as many heads in the same layers, so there is no p-value"
-    text = f"{'all ' if row['exact'] else ''}{n} layer-matched set{'s' if n > 1 else ''}"
-    extreme = f"{decimals(row['control_min'])} at least" if helps else f"{decimals(row['control_max'])} at most"
-    own_cost = f"cost {decimals(row['control_effect'])} on average and {extreme} "
-    if row["n_disjoint"] == n:
-        text += f" {own_cost}"
-    elif row["n_disjoint"]:
-        text += f", of which the {row['n_disjoint']} without any of these heads {own_cost}"
-    else:
-        text = f"compared with {text}, all of which share a head with it "
-    p_value, p_holm, sides = ("p_two_sided", "p_two_sided_holm", 2) if helps else ("p_value", "p_holm", 1)
-    text += f"({'two-sided ' if helps else ''}{p_text(row[p_value], draws_behind(row), holm=row[p_holm], sides=sides)}"
-    smallest = row["smallest_p"] * (2 if helps else 1)
-    if smallest > SIGNIFICANT:
-        text += f"; with only {counted(n, 'control set')} p cannot be smaller than {smallest:.3g}; several seeds, "
-        text += "pooled (--ckpt 'NAME-*'), allow a smaller p"
-    elif row[p_holm] > SIGNIFICANT and math.isfinite(row["detectable"]) and not helps:
-        text += f"; an effect of {row['detectable']:.2f} would have been detected"
-    return text + ")"
+        return fill("no controls")
+    template = "all disjoint" if row["n_disjoint"] == n else "some disjoint" if row["n_disjoint"] else "none disjoint"
+    test, sides = ("p_two_sided", 2) if helps else ("p_value", 1)
+    adjusted = row["p_two_sided_holm" if helps else "p_holm"]
+    p = p_text(row[test], draws_behind(row), holm=adjusted, sides=sides)
+    limit, smallest_p = "", sides * row["smallest_p"]
+    if smallest_p > SIGNIFICANT:
+        limit = fill("few controls", n_controls=counted(n, "control set"), smallest_p=smallest_p, remedy=remedy)
+    elif adjusted > SIGNIFICANT and math.isfinite(row["detectable"]) and not helps:
+        limit = fill("power", row)
+    return fill(
+        template,
+        row,
+        controls=f"{'all ' if row['exact'] else ''}{counted(n, 'layer-matched set')}",
+        extreme=fill("least control" if helps else "largest control", row),
+        p=f"two-sided {p}" if helps else p,
+        limit=limit,
+    )
 
 
-def agreement_phrase(rows: list[Row], sizes: list[str]) -> str:
+def agreement_clause(rows: Sequence[Row]) -> str:
     """Rule 3."""
     if len(rows) == 1:
-        return "no other replacement was tried"
-    effects = ", ".join(f"{row['mode']} {decimals(row['effect'])}" for row in rows)
-    return f"{'the replacements agree' if len(set(sizes)) == 1 else 'THE REPLACEMENTS DISAGREE'} ({effects})"
+        return fill("one mode")
+    effects = ", ".join("{mode} {effect:z.2f}".format(**row) for row in rows)
+    return fill("agree" if len(set(map(size_of, rows))) == 1 else "disagree", effects=effects)
 
 
-def path_phrase(row: Row) -> list[str]:
-    """Rule 4; nothing where direct and total effect are alike, or both none."""
+def path_template(row: Row) -> str | None:
+    """Rule 4; None where direct and total effect are alike, or both none."""
     total, direct = row["effect"], row["direct_effect"]
     if row["ci_low"] <= row["direct_ci_high"] and row["direct_ci_low"] <= row["ci_high"]:
-        return []
-    if size_of(row) == size_of(row, "direct_") == "none":
-        return []
+        return None
     if size_of(row, "direct_") == "none":
-        return [f"the effect is entirely indirect, through later components (direct effect {decimals(direct)})"]
+        return None if size_of(row) == "none" else "indirect"
     if direct * total < 0 and size_of(row) != "none":
-        return [f"its direct effect has the opposite sign ({cost(row, 'direct_')})"]
-    if abs(direct) > abs(total):
-        return [f"later components compensate for part of it (direct effect {cost(row, 'direct_')})"]
-    return [f"later components add to it (direct effect {cost(row, 'direct_')})"]
+        return "opposite"
+    return "compensated" if abs(direct) > abs(total) else "amplified"
+
+
+def silent_sentence(rows: Sequence[Row], score: float, joint_rows: Sequence[Row]) -> str:
+    """Rule 5: what joint removals say about a head that attends and costs nothing alone."""
+    classes = list(dict.fromkeys(row["function_class"] for row in rows if size_of(row) != "undefined"))
+    nothing = fill("nothing", harmless=HARMLESS, classes=listed(classes))
+    if not joint_rows:
+        return fill("not removed jointly", rows[0], score=score, nothing=nothing, classes=",".join(classes))
+    certain = [row for row in joint_rows if max(row["ci_low"], -row["ci_high"]) > HARMLESS]
+    if certain:
+        largest = max(certain, key=lambda row: (row["mode"] == "mean", abs(row["change"])))
+        return fill("no decoy", score=score, joint=joint_clause(largest))
+    widest = max(joint_rows, key=lambda row: max(row["ci_high"], -row["ci_low"]))
+    if max(widest["ci_high"], -widest["ci_low"]) > HARMLESS:
+        return fill("undecided", score=score, nothing=nothing, joint=joint_clause(widest))
+    return fill("decoy", score=score, nothing=nothing, combinations=combinations_clause(joint_rows))
+
+
+def joint_clause(row: Row) -> str:
+    """What removing a set adds to the removal of its companions."""
+    return fill("joint", row, verb="costs" if row["change"] > 0 else "gives back", size=abs(row["change"]))
+
+
+def combinations_clause(joint_rows: Sequence[Row]) -> str:
+    """Which combinations of the other heads that attend were removed, besides single ones."""
+    attending = joint_rows[0]["attending"]
+    n_others = attending.count(",") + 1
+    n_combined = len({row["companions"] for row in joint_rows if "," in row["companions"]})
+    if not n_combined:
+        return ""
+    which = "any combination" if n_combined == 2**n_others - n_others - 1 else "any pair and all"
+    return fill("combinations", which=which, attends=ATTENDS, attending=attending)
 
 
 def keep_verdict(table: pd.DataFrame) -> list[str]:
@@ -205,32 +237,17 @@ def keep_verdict(table: pd.DataFrame) -> list[str]:
     Args:
         table: of an `interp.ablation.ablate.Ablation` of the design `keep`.
     """
-    groups: dict[str, list[str]] = {}
+    paragraphs: dict[str, list[str]] = {}
     for row in records(table):
         if math.isnan(row["effect"]):
-            text = without_clear_gain(row, row["function_class"])
+            sentence = no_gain_sentence(row, row["function_class"])
+        elif row["n_controls"]:
+            p = p_text(row["p_value"], draws_behind(row))
+            sentence = fill("kept, with p", row, left=1 - row["effect"], p=p)
         else:
-            text = f"With no head but {row['heads']} {1 - row['effect']:.2f} of the in-context gain on "
-            text += f"{row['function_class']} is left ({row['mode']} ablation of all others costs {cost(row)})"
-            if row["n_controls"]:
-                p_value = p_text(row["p_value"], draws_behind(row))
-                text += f"; {p_value} against {row['n_controls']} layer-matched control sets"
-            text += "."
-        groups.setdefault(row["heads"], []).append(text)
-    return [" ".join(sentences) for sentences in groups.values()]
-
-
-def pooled_cost(row: Row) -> str:
-    """The mean effect with its intervals, which it has where seeds are of one kind, and a count with its own."""
-    gain = f"of the in-context gain on {row['function_class']} ({row['mode']} ablation; {row['effect_min']:.2f} to "
-    gain += f"{row['effect_max']:.2f}"
-    count = f"at least half of it in {row['n_half']} of {row['n_seeds']} seeds "
-    count += f"[{row['share_low']:.2f}, {row['share_high']:.2f}] (Clopper-Pearson)"
-    if row["all_or_nothing"]:
-        return f"{row['effect']:.2f} {gain}; seeds are of two kinds, so the mean has no interval), {count}"
-    if not math.isnan(row["t_low"]):
-        gain += f"; t-interval over seeds [{row['t_low']:.2f}, {row['t_high']:.2f}]"
-    return f"{cost(row)} {gain}), {count}"
+            sentence = fill("kept", row, left=1 - row["effect"])
+        paragraphs.setdefault(row["heads"], []).append(sentence)
+    return [" ".join(sentences) for sentences in paragraphs.values()]
 
 
 def pooled_verdict(table: pd.DataFrame) -> str:
@@ -240,24 +257,31 @@ def pooled_verdict(table: pd.DataFrame) -> str:
         table: of `interp.ablation.pooled.pooled`.
     """
     rows = [row for row in records(table) if row["mode"] == "mean"] or records(table)
-    sentences = []
-    for row in rows:
-        if not row["n_seeds"]:
-            sentences.append(f"No model is clearly better than the no-context optimum on {row['function_class']}.")
-            continue
-        helps = (row["ci_high"] if math.isnan(row["t_high"]) else row["t_high"]) < 0
-        text = f"Over {counted(row['n_seeds'], 'independent seed')} ({counted(row['n_checkpoints'], 'model')}) "
-        p_value = p_text(row["p_value"], row["n_draws"], holm=row["p_holm"])
-        if helps:
-            p_value = f"two-sided {p_text(row['p_two_sided'], row['n_draws'], holm=row['p_two_sided_holm'], sides=2)}"
-        text += f"{row['heads']} costs {pooled_cost(row)}{'; below 0 the removal helps' if helps else ''}; {p_value} "
-        text += "against a layer-matched set in every model"
-        if row["n_undefined"]:
-            text += f"; {counted(row['n_undefined'], 'model')} without a clear in-context gain left out"
-        sentences.append(text + ".")
+    sentences = [pooled_sentence(row) if row["n_seeds"] else fill("pooled undefined", row) for row in rows]
     if rows and rows[0]["n_seeds"] == 1:
-        sentences.append("One seed is one piece of evidence: this is no claim about a curriculum.")
+        sentences.append(fill("one seed"))
     return " ".join(sentences)
+
+
+def pooled_sentence(row: Row) -> str:
+    """The mean effect over seeds; it has intervals where seeds are of one kind."""
+    helps = (row["ci_high"] if math.isnan(row["t_high"]) else row["t_high"]) < 0
+    if helps:
+        p = f"two-sided {p_text(row['p_two_sided'], row['n_draws'], holm=row['p_two_sided_holm'], sides=2)}"
+    else:
+        p = p_text(row["p_value"], row["n_draws"], holm=row["p_holm"])
+    cost = "pooled cost" if math.isnan(row["t_low"]) else "pooled cost with t"
+    left_out = fill("pooled left out", models=counted(row["n_undefined"], "model")) if row["n_undefined"] else ""
+    return fill(
+        "pooled",
+        row,
+        seeds=counted(row["n_seeds"], "independent seed"),
+        models=counted(row["n_checkpoints"], "model"),
+        cost=fill("pooled cost of two kinds" if row["all_or_nothing"] else cost, row),
+        helps=fill("pooled helps") if helps else "",
+        p=p,
+        left_out=left_out,
+    )
 
 
 @displays(Ablation, "sentences")

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from interp.ablation.runner import evened
+from interp.ablation.runner import balanced_chunk_size
 from interp.attribution.nodes import Ends, check_method
 from interp.attribution.targets import EXACT, AllEdges, Effects, Nodes, Target, flat
 from interp.attribution.validation import Receipt, receipt
@@ -318,7 +318,7 @@ def moves_of(checkpoint: Checkpoint, name: str, target: Target, method: str, que
     base, source = question.sides(question.pairs(checkpoint, name))
     bar = progress_bar(total=question.n_prompts, desc=f"{method} {name}", unit="prompt")
     most = max(1, min(CHUNK, MEMORY // (4 * target.floats())))
-    size = evened(question.n_prompts, most, torch.get_num_threads())
+    size = balanced_chunk_size(question.n_prompts, most, torch.get_num_threads())
     with bar:
 
         def run(prompts: range) -> AllMoves:

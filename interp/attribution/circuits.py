@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from interp.ablation.runner import evened
+from interp.ablation.runner import balanced_chunk_size
 from interp.attribution.attribute import effects, plan_edges
 from interp.attribution.circuit_run import corrupt_run, predict_circuit
 from interp.attribution.graph import Edges, Graph, edges_called, pruned
@@ -346,7 +346,7 @@ class Runs:
         prompts = range(len(self.clean)) if prompts is None else prompts
         masks = [torch.from_numpy(edges).to(self.model.device) for edges in graphs]
         most = max(1, min(CHUNK, MEMORY // (4 * self.floats(len(graphs[0][0])))))
-        size = evened(len(prompts), most, torch.get_num_threads())
+        size = balanced_chunk_size(len(prompts), most, torch.get_num_threads())
 
         def run(rows: range) -> Float[np.ndarray, "graph chunk"]:
             clean, other = (self.model.needed(side.rows(rows).tokens) for side in self.pairs.rows(prompts))

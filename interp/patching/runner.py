@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from interp.ablation.runner import PASS, evened
+from interp.ablation.runner import PASS, balanced_chunk_size
 from interp.model.parallel import side_by_side
 from interp.patching.effects import Outcomes
 from interp.patching.engine import predict_patched, run_on
@@ -212,5 +212,5 @@ def chunks(n_prompts: int, size: int) -> Iterator[range]:
 def pass_sizes(config: ModelConfig, n_tokens: int, n_prompts: int, n_workers: int) -> tuple[int, int]:
     """(prompts in a chunk, variants in a pass) whose widest activation is about `PASS` bytes."""
     rows = max(1, PASS // (16 * n_tokens * config.d_model))  # the MLP is four times as wide, 4 bytes a number
-    prompts = evened(n_prompts, min(CHUNK, rows), n_workers)
+    prompts = balanced_chunk_size(n_prompts, min(CHUNK, rows), n_workers)
     return prompts, max(1, rows // prompts)

@@ -102,7 +102,7 @@ def compare(checkpoint: Checkpoint, n_prompts: int, repetitions: int, bar: "tqdm
     for name, way in ways.items():
         errors[name] = way.errors()
         bar.update()
-    intact = task.chunk(range(min(task.sweep.size, n_prompts)))[1]
+    intact = task.chunk(range(min(task.sweep.chunk_size, n_prompts)))[1]
     effect = abs(errors[OURS][:, : len(intact)] - intact).max()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     peak = 0.0

@@ -3,7 +3,7 @@
 All replace one head's z at every token by the same per-position mean, for every head, on the same prompts, and give the
 squared error of every prediction [head prompt point].
 
-    ours     interp.ablation.runner.Sweep.run, as `interp ablate` calls it
+    ours     interp.ablation.runner.AblationRunner.run, as `interp ablate` calls it
     loop     HookedTransformer.run_with_hooks once for every head and batch, as its users write it
     suffix   the same from the head's layer on: `start_at_layer`, on resid_pre kept by run_with_cache once for all heads
 
@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from interp.ablation.modes import MODES
-from interp.ablation.runner import Protocol, Sweep
+from interp.ablation.runner import AblationProtocol, AblationRunner
 from interp.model.heads import Head, all_heads, head_set
 from interp.model.hooked_transformer import hooked
 from interp.model.parallel import side_by_side
@@ -39,7 +39,9 @@ class Task:
     def __init__(self, checkpoint: Checkpoint, n_prompts: int) -> None:
         n_points, model = checkpoint.config.data.n_points, checkpoint.config.model
         points = tuple(slice(point, point + 1) for point in range(n_points))
-        self.sweep = Sweep(checkpoint, NAME, [MODES["mean"]], Protocol(n_prompts, seed=0, ranges=points))
+        self.sweep = AblationRunner(
+            checkpoint, NAME, [MODES["mean"]], AblationProtocol(n_prompts, seed=0, ranges=points)
+        )
         self.heads = sorted(all_heads(model.n_layers, model.n_heads))
 
     def chunk(self, prompts: range) -> tuple[Float[np.ndarray, "head prompt point"], Float[np.ndarray, "prompt point"]]:
@@ -99,7 +101,7 @@ class Loop:
 
     def hook(self, head: Head) -> tuple[str, Callable[..., Tensor]]:
         layer, number = head
-        mean = self.task.sweep.known.mean[layer][0, :, number]
+        mean = self.task.sweep.moments.mean[layer][0, :, number]
 
         def replace(z: Float[Tensor, "batch pos head d_head"], hook: Any) -> Float[Tensor, "batch pos head d_head"]:  # noqa: ARG001
             z[:, : len(mean), number] = mean  # the last y has none, as no prediction reads it

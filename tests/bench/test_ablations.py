@@ -30,7 +30,7 @@ def test_a_loop_finds_the_same_errors(task, name, batch):
     assert isinstance(loop, Loop)
     loop.batch = batch
     ours, theirs = SWEEPERS["ours"](task).errors(), loop.errors()
-    intact = task.chunk(range(task.sweep.size))[1]
+    intact = task.chunk(range(task.sweep.chunk_size))[1]
     effects = abs(ours[:, : len(intact)] - intact).max(axis=(1, 2))
     assert ours.shape == (6, 40, 16)
     assert abs(ours - theirs).max() < 1e-4 * effects.min()

@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 import torch
 
+from interp.ablation import reference_activations as references
 from interp.ablation import runner as sweep
-from interp.ablation.ablate import ablate, add_holm, curve_rows, null_columns, output_norms, removed_by
-from interp.ablation.control_sets import NullSets
+from interp.ablation.ablate import ablate, add_holm, control_columns, curve_rows, output_norms, removed_components
+from interp.ablation.control_sets import ControlSets
 from interp.ablation.errors import ClassErrors, SetErrors
 from interp.ablation.modes import MODES, Mode, resample
-from interp.ablation.reference_activations import activations, moments, partner_prompts, reference_prompts
+from interp.ablation.reference_activations import activations, partner_prompts, read_reference, reference_prompts
 from interp.ablation.verdict import verdict
 from interp.model import self_checks as checks
 from interp.model.engine import SITES, read_sites
@@ -105,48 +106,48 @@ def test_numbers_are_those_of_a_plain_loop(trained, result):
 
 
 def columns_of(design, effects, error, n_tests=1, n_apart=2):
-    """What 39 null sets say of a set whose effect is 0.3 on their prompts; the first two share no head with it."""
-    null = NullSets(tuple((Head(layer, 0),) for layer in range(39)), exact=False)
+    """What 39 control sets say of a set whose effect is 0.3 on their prompts; the first two share no head with it."""
+    controls = ControlSets(tuple((Head(layer, 0),) for layer in range(39)), exact=False)
     total, compared = Effect(0.31, 0.2, 0.4, error), Effect(0.3, 0.2, 0.4, 0.05)
-    return null_columns(total, compared, null, effects, np.arange(39) < n_apart, design, n_tests, "size_")
+    return control_columns(total, compared, controls, effects, np.arange(39) < n_apart, design, n_tests)
 
 
 def test_one_null_is_summed_up_as_by_hand():
     found = columns_of("remove", np.arange(39) / 100, 0.1)
     assert found == pytest.approx(
         {
-            "size_p_value": (9 + 1) / 40,  # 0.30 to 0.38
-            "size_p_two_sided": 2 * (9 + 1) / 40,
-            "size_compared_effect": 0.3,
-            "size_n_controls": 39,
-            "size_smallest_p": 1 / 40,
-            "size_exact": False,
-            "size_n_disjoint": 2,
-            "size_control_effect": 0.005,
-            "size_control_min": 0.0,
-            "size_control_max": 0.01,
-            "size_detectable": 0.37 + 0.84 * 0.05,
+            "p_value": (9 + 1) / 40,  # 0.30 to 0.38
+            "p_two_sided": 2 * (9 + 1) / 40,
+            "compared_effect": 0.3,
+            "n_controls": 39,
+            "smallest_p": 1 / 40,
+            "exact": False,
+            "n_disjoint": 2,
+            "control_effect": 0.005,
+            "control_min": 0.0,
+            "control_max": 0.01,
+            "detectable": 0.37 + 0.84 * 0.05,
         }
     )
-    assert columns_of("remove", np.arange(39) / 100, 0.2)["size_detectable"] == pytest.approx((1.96 + 0.84) * 0.2)
-    assert columns_of("remove", np.arange(39) / 100, 0.1, n_tests=3)["size_detectable"] == np.inf
+    assert columns_of("remove", np.arange(39) / 100, 0.2)["detectable"] == pytest.approx((1.96 + 0.84) * 0.2)
+    assert columns_of("remove", np.arange(39) / 100, 0.1, n_tests=3)["detectable"] == np.inf
 
 
 def test_sets_that_all_share_a_head_leave_no_cost_to_compare_with():
     found = columns_of("remove", np.arange(39) / 100, 0.1, n_apart=0)
-    assert found["size_n_disjoint"] == 0
-    assert np.isnan([found["size_control_effect"], found["size_control_max"]]).all()
+    assert found["n_disjoint"] == 0
+    assert np.isnan([found["control_effect"], found["control_max"]]).all()
 
 
 def test_a_set_that_is_kept_is_judged_by_what_it_leaves():
-    """Null sets leave 0 to 0.38 of the gain, the set 0.7: only what loses less than 0.62 could have been found."""
+    """Control sets leave 0 to 0.38 of the gain, the set 0.7: only what loses less than 0.62 could have been found."""
     found = columns_of("keep", 1 - np.arange(39) / 100, 0.1)
-    assert found["size_p_value"] == 1 / 40
-    assert found["size_detectable"] == pytest.approx(1 - (0.37 + 0.84 * 0.05))
-    assert found["size_control_max"] == 1
-    assert columns_of("keep", 1 - np.arange(39) / 100, 0.2)["size_detectable"] == pytest.approx(1 - 2.8 * 0.2)
-    assert columns_of("keep", np.arange(39) / 100, 0.1)["size_p_value"] == (31 + 1) / 40  # 0.00 to 0.30 lost
-    assert columns_of("keep", np.ones(39), 0.1, n_tests=3)["size_detectable"] == -np.inf
+    assert found["p_value"] == 1 / 40
+    assert found["detectable"] == pytest.approx(1 - (0.37 + 0.84 * 0.05))
+    assert found["control_max"] == 1
+    assert columns_of("keep", 1 - np.arange(39) / 100, 0.2)["detectable"] == pytest.approx(1 - 2.8 * 0.2)
+    assert columns_of("keep", np.arange(39) / 100, 0.1)["p_value"] == (31 + 1) / 40  # 0.00 to 0.30 lost
+    assert columns_of("keep", np.ones(39), 0.1, n_tests=3)["detectable"] == -np.inf
 
 
 def test_holm_is_over_classes_within_each_set_mode_and_range():
@@ -183,13 +184,13 @@ def test_curves_are_means_over_prompts_by_number_of_examples():
 
 def test_what_a_design_removes(random_checkpoint):
     heads = (Head(0, 1), Head(2, 3))
-    assert removed_by(heads, "remove", random_checkpoint) == heads
-    assert removed_by((Head(0, MLP),), "remove", random_checkpoint) == (Head(0, MLP),)
-    others = removed_by(heads, "keep", random_checkpoint)
+    assert removed_components(heads, "remove", random_checkpoint) == heads
+    assert removed_components((Head(0, MLP),), "remove", random_checkpoint) == (Head(0, MLP),)
+    others = removed_components(heads, "keep", random_checkpoint)
     assert (len(others), {*others} & {*heads}) == (22, set())
     assert {*others, *heads} == {*all_heads(3, 8)}
     with pytest.raises(UserError, match=r"^--design keep takes heads only \(given: 1\.mlp\); MLPs are always kept$"):
-        removed_by((Head(1, MLP),), "keep", random_checkpoint)
+        removed_components((Head(1, MLP),), "keep", random_checkpoint)
 
 
 def test_the_found_head_of_the_shipped_model_is_causal(trained):
@@ -212,7 +213,7 @@ def test_results_repeat_and_do_not_depend_on_chunks(trained, monkeypatch):
 
 
 def test_null_sets_are_compared_on_prompts_that_they_share_with_the_set(trained):
-    """A set under test keeps its effect on all prompts, and is judged by the loss on those of the null sets."""
+    """A set under test keeps its effect on all prompts, and is judged by the loss on those of the control sets."""
     common = {"n_prompts": 60, "n_controls": 5, "modes": ["mean"], "matches": ["layer"]}
     few, whole = (ablate(trained, SETS, ["linear"], **common, n_null_prompts=n) for n in (20, 60))
     for column in ("effect", "ci_low", "ci_high", "frozen_effect", "n_controls"):
@@ -224,10 +225,10 @@ def test_null_sets_are_compared_on_prompts_that_they_share_with_the_set(trained)
         null = few.null[few.null["heads"] == show(one)]
         losses = {
             show(removed): (found.total[:20, 0].mean() - intact[:20].mean()) / gain
-            for removed, found in errors.without["mean"].items()
+            for removed, found in errors.ablated["mean"].items()
         }
         assert all(
-            len(found.total) == (60 if removed in SETS else 20) for removed, found in errors.without["mean"].items()
+            len(found.total) == (60 if removed in SETS else 20) for removed, found in errors.ablated["mean"].items()
         )
         assert row["compared_effect"] == pytest.approx(losses[show(one)], rel=1e-6)
         assert null["effect"].tolist() == pytest.approx([losses[name] for name in null["control"]], rel=1e-6)
@@ -261,10 +262,11 @@ def test_nothing_is_significant_in_a_model_that_does_not_learn_in_context(genera
 
 
 @pytest.mark.parametrize("site", list(SITES))
-def test_reference_moments_are_those_over_all_prompts(trained, site):
+def test_reference_moments_are_those_over_all_prompts(trained, site, monkeypatch):
+    monkeypatch.setattr(references, "REFERENCE_MEMORY", 2**18)  # several chunks
     tokens = evaluation_prompts(trained.config, "linear", n_prompts=50, seed=0).tokens
     whole = activations(trained.model, tokens, site)
-    known = moments(trained.model, tokens.split(8), site)
+    known = read_reference(trained.model, tokens, site).moments
     for mean, std, wanted in zip(known.mean, known.std, whole, strict=True):
         torch.testing.assert_close(mean, wanted.mean(0, keepdim=True), rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(std, wanted.std(0, correction=0, keepdim=True), rtol=1e-3, atol=1e-5)

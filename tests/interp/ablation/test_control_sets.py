@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from interp.ablation.control_sets import CALIPER, NullSets, matched_sets
+from interp.ablation.control_sets import CALIPER, ControlSets, draw_control_sets
 from interp.model.heads import MLP, Head, all_heads, head_set
 from interp.statistics.effects import permutation_p
 from interp.statistics.seeds import null_means
@@ -24,7 +24,7 @@ NORMS = {head: 1.0 + 0.13 * place for place, head in enumerate(COMPONENTS)}
 @settings(deadline=None)
 def test_null_sets_are_distinct_matched_and_never_the_set_itself(heads, match, n_sets, seed):
     heads = head_set(heads)
-    null = matched_sets(heads, NORMS, match=match, n_sets=n_sets, rng=np.random.default_rng(seed))
+    null = draw_control_sets(heads, NORMS, match=match, n_sets=n_sets, rng=np.random.default_rng(seed))
     assert len(set(null.sets)) == len(null.sets) <= n_sets
     assert heads not in null.sets
     for control in null.sets:
@@ -35,10 +35,10 @@ def test_null_sets_are_distinct_matched_and_never_the_set_itself(heads, match, n
 
 
 def test_layer_matched_sets_of_the_papers_seven_heads():
-    """paper.md, section 9.3: four heads of layer 4, two of layer 5, one of layer 6, of eight each."""
+    """arXiv 2404.03558, figure 2: four heads of layer 4, two of layer 5, one of layer 6, of eight each."""
     seven = head_set([Head(3, h) for h in (0, 4, 5, 7)] + [Head(4, 3), Head(4, 7), Head(5, 6)])
     norms = dict.fromkeys(all_heads(12, 8), 1.0)
-    null = matched_sets(seven, norms, match="layer", n_sets=20_000, rng=np.random.default_rng(0))
+    null = draw_control_sets(seven, norms, match="layer", n_sets=20_000, rng=np.random.default_rng(0))
     assert null.exact
     assert len(null.sets) == math.comb(8, 4) * math.comb(8, 2) * 8 - 1
     assert sum(not set(one) & set(seven) for one in null.sets) == 1 * 15 * 7
@@ -47,13 +47,13 @@ def test_layer_matched_sets_of_the_papers_seven_heads():
 @pytest.mark.parametrize("match", ["layer", "size", "norm"])
 def test_all_heads_have_no_matched_set(match):
     norms = {head: norm for head, norm in NORMS.items() if head.number != MLP}
-    null = matched_sets(all_heads(3, 4), norms, match=match, n_sets=10, rng=np.random.default_rng(0))
+    null = draw_control_sets(all_heads(3, 4), norms, match=match, n_sets=10, rng=np.random.default_rng(0))
     assert null.sets == ()
 
 
 def test_norm_matched_heads_lie_within_the_caliper():
     (head,) = chosen = (Head(1, 1),)
-    null = matched_sets(chosen, NORMS, match="norm", n_sets=100, rng=np.random.default_rng(0))
+    null = draw_control_sets(chosen, NORMS, match="norm", n_sets=100, rng=np.random.default_rng(0))
     alike = {
         other
         for other in NORMS
@@ -65,7 +65,7 @@ def test_norm_matched_heads_lie_within_the_caliper():
 
 
 def matched(heads, norms, match, n_sets):
-    return matched_sets(head_set(heads), norms, match=match, n_sets=n_sets, rng=np.random.default_rng(0))
+    return draw_control_sets(head_set(heads), norms, match=match, n_sets=n_sets, rng=np.random.default_rng(0))
 
 
 def test_a_head_at_the_edge_of_the_caliper_is_alike():
@@ -88,7 +88,7 @@ def test_all_sets_are_taken_where_there_are_no_more_than_asked_for(match, size, 
 
 
 def test_nothing_is_matched_with_nothing():
-    assert matched([], NORMS, "layer", 5) == matched([], NORMS, "norm", 5) == NullSets((), exact=True)
+    assert matched([], NORMS, "layer", 5) == matched([], NORMS, "norm", 5) == ControlSets((), exact=True)
 
 
 def test_sets_that_leave_out_one_head_in_eight_are_found():
@@ -103,7 +103,7 @@ def test_sampled_sets_are_uniform():
     rng = np.random.default_rng(0)
     counts: dict[object, int] = {}
     for _ in range(4000):
-        (control,) = matched_sets((Head(0, 0),), norms, match="layer", n_sets=1, rng=rng).sets
+        (control,) = draw_control_sets((Head(0, 0),), norms, match="layer", n_sets=1, rng=rng).sets
         counts[control] = counts.get(control, 0) + 1
     assert len(counts) == 4
     assert all(abs(count - 1000) < 5 * math.sqrt(1000 * 0.75) for count in counts.values())
@@ -117,7 +117,7 @@ def p_of_random_sets(effects, size, disjoint, repeats=600):
     p_values = []
     for _ in range(repeats):
         target = head_set(heads[i] for i in rng.choice(len(heads), size, replace=False))
-        null = matched_sets(target, norms, match="size", n_sets=99, rng=rng).sets
+        null = draw_control_sets(target, norms, match="size", n_sets=99, rng=rng).sets
         if disjoint:
             null = [one for one in null if not set(one) & set(target)]
         cost = lambda one: sum(effects[head] for head in one)  # noqa: E731
@@ -145,7 +145,9 @@ def rejected_by_a_rule_that_knows_the_layer(rng, n_models: int) -> dict[str, boo
         cost = {head: rng.exponential() * (3.0 if head.layer == 0 else 1.0) for head in heads}
         target = head_set(Head(0, int(number)) for number in rng.choice(8, 2, replace=False))
         norms = dict.fromkeys(heads, 1.0)
-        sets = {match: matched_sets(target, norms, match=match, n_sets=99, rng=rng).sets for match in ("layer", "size")}
+        sets = {
+            match: draw_control_sets(target, norms, match=match, n_sets=99, rng=rng).sets for match in ("layer", "size")
+        }
         effects = {match: np.array([sum(cost[head] for head in other) for other in sets[match]]) for match in sets}
         own[model], null[model] = sum(cost[head] for head in target), effects["layer"]
         by_size.append(permutation_p(own[model], effects["size"]) <= 0.05)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from interp.ablation.modes import MODES, Mode, Reference, mode
+from interp.ablation.modes import MODES, Mode, Reference, find_mode
 from training.common.errors import UserError
 from training.tasks.prompts import PLAIN, Layout
 
@@ -58,8 +58,8 @@ def test_partners_are_those_of_the_names():
 
 def test_a_mode_is_found_by_its_name_and_is_itself():
     own = replace(MODES["zero"], name="own")
-    assert mode("mean:parity") is MODES["mean:parity"]
-    assert mode(own) is own
-    assert isinstance(mode("zero"), Mode)
+    assert find_mode("mean:parity") is MODES["mean:parity"]
+    assert find_mode(own) is own
+    assert isinstance(find_mode("zero"), Mode)
     with pytest.raises(UserError, match=r"unknown --mode 'median' \(valid: zero, mean, mean:global, "):
-        mode("median")
+        find_mode("median")

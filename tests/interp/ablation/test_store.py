@@ -4,7 +4,7 @@ import torch
 
 from interp.ablation.ablate import ablate
 from interp.ablation.modes import Mode
-from interp.ablation.runner import Sweep
+from interp.ablation.runner import AblationRunner
 from interp.ablation.store import FILE, Store
 from interp.model.heads import Head
 from training.checkpoints.checkpoint import load
@@ -23,13 +23,13 @@ def run(checkpoint, store, **more):
 @pytest.fixture
 def measured(monkeypatch):
     """How many sets were really run."""
-    calls, measure = [], Sweep.measure
+    calls, measure = [], AblationRunner.measure_group
 
     def counted(self, chunk, mode, group, full):
         calls.extend(group)
         return measure(self, chunk, mode, group, full)
 
-    monkeypatch.setattr(Sweep, "measure", counted)
+    monkeypatch.setattr(AblationRunner, "measure_group", counted)
     return calls
 
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from interp.ablation import runner as sweep
 from interp.ablation.errors import SetErrors
 from interp.ablation.modes import MODES, UNIFORM, Reference
-from interp.ablation.reference_activations import activations, moments
-from interp.ablation.runner import Protocol, class_errors
+from interp.ablation.reference_activations import activations, read_reference
+from interp.ablation.runner import AblationProtocol, class_errors
 from interp.model.engine import (
     SITES,
     Site,
@@ -36,6 +36,7 @@ from interp.scores.score import score
 from training.checkpoints.checkpoint import Checkpoint, load
 from training.common.progress import progress_bar
 from training.model.transformer import Transformer
+from training.options import DEFAULT_MEMORY
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 N_LAYERS, N_HEADS, N_POINTS = 3, 4, 6
@@ -57,7 +58,7 @@ def subject(device: str = "cpu") -> tuple[Transformer, Tensor, Tensor]:
 
 def given_by(model: Transformer, tokens: Tensor, mode: str = "resample", site: Site = "z") -> Substitutes:
     """What a mode gives, with these prompts for references and partners."""
-    found, known = activations(model, tokens, site), moments(model, [tokens], site)
+    found, known = activations(model, tokens, site), read_reference(model, tokens, site).moments
     every = [
         MODES[mode].replacement(Reference(mean, std, partner, model.layout))[None]
         for mean, std, partner in zip(*known, found, strict=True)
@@ -243,10 +244,10 @@ def test_heads_in_another_order_score_and_cost_the_same():
 
 def errors_of(checkpoint, sets, modes=("zero", "mean", "resample"), site: Site = "z", **more):
     """The errors by mode and set; of every second set the total alone, on fewer prompts."""
-    protocol = Protocol(12, 0, (slice(4, 8), slice(12, 16)), site, n_null_prompts=5, **more)
+    protocol = AblationProtocol(12, 0, (slice(4, 8), slice(12, 16)), site, n_null_prompts=5, **more)
     chosen = [UNIFORM] if site == "pattern" else [MODES[mode] for mode in modes]
     with progress_bar(total=1, disable=True) as bar:
-        return class_errors(checkpoint, "linear", sets[::2], sets[1::2], chosen, protocol, bar).without
+        return class_errors(checkpoint, "linear", sets[::2], sets[1::2], chosen, protocol, bar).ablated
 
 
 def assert_alike(ours: SetErrors, theirs: SetErrors) -> None:
@@ -258,9 +259,9 @@ def assert_alike(ours: SetErrors, theirs: SetErrors) -> None:
 
 
 CUTS: dict[str, tuple[Site, int, int, int]] = {
-    "prompt by prompt": ("value", 1, sweep.PASS, sweep.MEMORY),
-    "unevenly": ("pattern", 5, sweep.PASS, sweep.MEMORY),
-    "set by set": ("value", 12, 1, sweep.MEMORY),
+    "prompt by prompt": ("value", 1, sweep.PASS, DEFAULT_MEMORY),
+    "unevenly": ("pattern", 5, sweep.PASS, DEFAULT_MEMORY),
+    "set by set": ("value", 12, 1, DEFAULT_MEMORY),
     "in little memory": ("z", 12, sweep.PASS, 2**18),
 }
 

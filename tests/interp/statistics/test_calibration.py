@@ -20,7 +20,7 @@ from scipy.stats import binom
 from analyses.studies.plateaus.study import fisher
 from interp.ablation import reference_activations as references
 from interp.ablation.ablate import Ablation, ablate
-from interp.ablation.errors import cells
+from interp.ablation.errors import error_slices
 from interp.ablation.pairs import bootstrap_p
 from interp.ablation.reference_activations import reference_prompts
 from interp.model.heads import Head
@@ -289,8 +289,8 @@ def mean_ablation(seed: int, n_prompts: int) -> dict[str, Any]:
 def many_errors(n_runs: int, n_prompts: int = 8192) -> np.ndarray:
     """Errors without the head, intact and of the no-context optimum, of as many prompts of other seeds."""
     runs = [ablation(10_000 + seed, n_prompts) for seed in range(n_runs)]
-    columns = [next(cells(run.errors, run.protocol.ranges, run.seed)) for run in runs]
-    return np.concatenate([[each.without(REMOVED), each.intact, each.no_context] for each in columns], axis=1)
+    columns = [next(error_slices(run.errors, run.protocol.ranges, run.seed)) for run in runs]
+    return np.concatenate([[each.ablated(REMOVED), each.intact, each.no_context] for each in columns], axis=1)
 
 
 def effect_in(errors: np.ndarray) -> float:
