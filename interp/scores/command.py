@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from interp.scores.score import HeadScores
 
 
-def listed(definitions: dict[str, str]) -> str:
-    """Names with their definitions, a line each, as a help page shows them."""
+def list_definitions(definitions: dict[str, str]) -> str:
+    """Names with their definitions, one line each, as a help page shows them."""
     return "\b\n" + "\n".join(f"      {name}: {definition}" for name, definition in definitions.items())
 
 
@@ -23,10 +23,10 @@ def score(
     ckpt: options.Ckpts,
     scores: Annotated[
         str,
-        typer.Option("--score", metavar="NAME,NAME|all", help="What heads are scored by, see below."),
+        typer.Option("--score", metavar="NAME,NAME|all", help="Scores, see below."),
     ] = "retrospective",
     by: Annotated[
-        str, typer.Option("--by", metavar="NAME", help=f"{', '.join(WEIGHTING_NAMES)}: how a key counts, see below.")
+        str, typer.Option("--by", metavar="NAME", help=f"Weighting of keys: {', '.join(WEIGHTING_NAMES)}, see below.")
     ] = "pattern",
     classes: options.Classes = None,
     inputs: Annotated[
@@ -35,11 +35,11 @@ def score(
     ] = None,
     shift: Annotated[
         str,
-        typer.Option("--shift", metavar="NAME[:X],…", help="Changes of the whole prompt (`interp classes`)."),
+        typer.Option("--shift", metavar="NAME[:X],…", help="Shifts of the whole prompt (`interp classes`)."),
     ] = "none",
     points: Annotated[
         str | None,
-        typer.Option("--points", metavar="A-B,A-B", help="Pairs, from 0, whose tokens look (default: all of them)."),
+        typer.Option("--points", metavar="A-B,A-B", help="Pairs, from 0, whose tokens are queries (default: all)."),
     ] = None,
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
     seed: options.Seed = 0,
@@ -60,19 +60,19 @@ def score(
     sources = [None] if inputs is None else options.split_names("--inputs", inputs)
     settings = [(source, change) for source in sources for change in options.split_names("--shift", shift)]
     checkpoints = load_all(ckpt, check_device(device))
-    names = [check_classes(classes, checkpoint.config.evaluated_classes) for checkpoint in checkpoints]
-    for checkpoint, of_checkpoint in zip(checkpoints, names, strict=True):
+    class_lists = [check_classes(classes, checkpoint.config.evaluated_classes) for checkpoint in checkpoints]
+    for checkpoint, names in zip(checkpoints, class_lists, strict=True):
         for source, change in settings:
-            check_scores(checkpoint.config, of_checkpoint, measures, by=by, inputs=source, shift=change)
+            check_scores(checkpoint.config, names, measures, by=by, inputs=source, shift=change)
     if out:
         output.prepare_directory(out)
     results = [
         result
-        for checkpoint, of_checkpoint in zip(checkpoints, names, strict=True)
+        for checkpoint, names in zip(checkpoints, class_lists, strict=True)
         for source, change in settings
         for result in score_all(
             checkpoint,
-            of_checkpoint,
+            names,
             measures=measures,
             by=by,
             inputs=source,
@@ -88,16 +88,16 @@ def score(
         return
     from interp.scores.tables import score_tables
 
-    asked = [("inputs", inputs), ("shift", None if shift == "none" else shift), ("pairs", points)]
-    about = [f"{what} {given}" for what, given in asked if given and "," not in given]
-    for table in score_tables(results, "; ".join([*about, f"{prompts} prompts, seed {seed}"]), top):
+    options_given = {"inputs": inputs, "shift": None if shift == "none" else shift, "pairs": points}
+    common = [f"{name} {value}" for name, value in options_given.items() if value and "," not in value]
+    for table in score_tables(results, "; ".join([*common, f"{prompts} prompts, seed {seed}"]), top):
         output.print_table(*table)
 
 
-score.__doc__ = f"""Score every head by where it looks: at its own x (retrospective), at earlier pairs, at itself, ...
+score.__doc__ = f"""Score every head by what it attends to: its own x (retrospective), earlier pairs, itself, ...
 
-    Heads are ranked by their mean over the columns, beside the value under uniform attention (chance) and with 95 %
-    intervals over prompts. Several checkpoints are compared in one more table.
+    Heads are ranked by their mean over the columns, with 95 % intervals over prompts and the value under uniform
+    attention (chance). Several checkpoints are compared in a further table.
 
     \b
     Examples:
@@ -107,32 +107,32 @@ score.__doc__ = f"""Score every head by where it looks: at its own x (retrospect
 
     Scores:
 
-    {listed(SCORE_DEFINITIONS)}
-      all: every one of them; with --points without paper, which has a range of its own
+    {list_definitions(SCORE_DEFINITIONS)}
+      all: all of these; with --points all but paper, which has a fixed range
 
     Weightings (--by):
 
-    {listed(WEIGHTING_DEFINITIONS)}
+    {list_definitions(WEIGHTING_DEFINITIONS)}
     """
 
 
 def write_scores(results: "list[HeadScores]", out: "Path") -> None:
-    """All rows and one figure."""
+    """One table of all rows, and one figure."""
     import pandas as pd
 
     from interp.display.axes import save_figure
     from interp.scores.figures import plot_scores
     from training.common import output
 
-    output.write_table(pd.concat([one.table for one in results], ignore_index=True), out / "scores.csv")
+    output.write_table(pd.concat([result.table for result in results], ignore_index=True), out / "scores.csv")
     save_figure(plot_scores(*results), out / "scores.png")
 
 
-def print_score_json(results: "list[HeadScores]", drawn: dict[str, int]) -> None:
-    """All rows under `results`; at the top the first checkpoint, score and setting as `[layer][head]` by class."""
+def print_score_json(results: "list[HeadScores]", prompts: dict[str, int]) -> None:
+    """All rows as `results`; at the top level the first checkpoint, score and setting as `[layer][head]` by class."""
     from training.common import output
 
     first = results[0]
-    rows = [row for one in results for row in output.records(one.table)]
+    rows = [row for result in results for row in output.records(result.table)]
     setting = {key: rows[0][key] for key in ("checkpoint", "step", "score", "by", "inputs", "shift", "points")}
-    output.print_json(setting | drawn | {"chance": first.chance, "scores": first.values, "results": rows})
+    output.print_json(setting | prompts | {"chance": first.chance, "scores": first.values, "results": rows})

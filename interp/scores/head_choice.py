@@ -1,4 +1,4 @@
-"""Heads as users name them: text, a head, a set, or several sets, resolved against one model."""
+"""Heads as users name them (text, a head, a set, or several sets), resolved for one model."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -31,10 +31,10 @@ def choose_sets(
         heads: see `HeadChoice`.
         n_prompts: per class, for `top:K` and `above:SCORE`, which score on prompts of the stream `selection`.
         seed: of these prompts.
-        scores: retrospective scores on selection prompts, if they are known already.
+        scores: retrospective scores on selection prompts, if they have been computed.
 
     Raises:
-        UserError: malformed, no heads at all, or no such head in this model.
+        UserError: the choice is malformed or empty, or this model has no such head.
 
     >>> from interp import load
     >>> choose_sets(load("zoo:mixed-0"), Head(0, 1))
@@ -42,14 +42,14 @@ def choose_sets(
     """
     model = checkpoint.config.model
     if isinstance(heads, str):
-        known = scores.tolist if scores is not None else partial(score_table, checkpoint, n_prompts, seed)
-        return parse_heads(heads, model.n_layers, model.n_heads, known)
+        get_scores = partial(selection_scores, checkpoint, n_prompts, seed) if scores is None else lambda: scores
+        return parse_heads(heads, model.n_layers, model.n_heads, get_scores)
     sets = sets_of(heads)
     if not sets or not all(sets):
         raise UserError("no heads are given: name them as text such as '0.1,1.2', or as sets of Head")
-    for heads_together in sets:
-        for head in heads_together:
-            check_head(head, show(heads_together), model.n_layers, model.n_heads)
+    for members in sets:
+        for head in members:
+            check_head(head, show(members), model.n_layers, model.n_heads)
     return sets
 
 
@@ -60,7 +60,3 @@ def sets_of(heads: Head | Sequence[Head] | Sequence[HeadSet]) -> list[HeadSet]:
     if members and all(isinstance(member, Head) for member in members):
         return [head_set(member for member in members if isinstance(member, Head))]
     return [head_set(member) for member in members if not isinstance(member, Head)]
-
-
-def score_table(checkpoint: Checkpoint, n_prompts: int, seed: int) -> list[list[float]]:
-    return selection_scores(checkpoint, n_prompts, seed).tolist()

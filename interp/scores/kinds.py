@@ -1,4 +1,4 @@
-"""What a score looks at: by name, the (query, key) pairs of a prompt between which attention is read."""
+"""Definitions of attention scores: for each, the (query, key) pairs of a prompt whose attention is averaged."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from training.tasks.prompts import PLAIN, Layout
 
 
 class Tokens(NamedTuple):
-    """What stands where in prompts of one length.
+    """The roles of the tokens in prompts of one length.
 
     Attributes:
         xs: the inputs, by which a key can be chosen.
-        pair: of every token, counted from 0; -1 for an instruction token.
+        pair: index of every token's pair, from 0; -1 for an instruction token.
         is_x: which tokens are an x.
-        is_y: which are a y.
+        is_y: which tokens are a y.
     """
 
     xs: Float[Tensor, "batch point dim"]
@@ -32,7 +32,7 @@ class Tokens(NamedTuple):
 
 
 def tokens_of(xs: Float[Tensor, "batch point dim"], layout: Layout = PLAIN) -> Tokens:
-    """The token stream of these prompts.
+    """The roles of the tokens in these prompts.
 
     >>> tokens_of(torch.zeros(1, 2, 3), Layout(n_instruction=1)).pair.tolist()
     [-1, 0, 0, 1, 1]
@@ -55,22 +55,22 @@ def own_x(tokens: Tokens) -> Bool[Tensor, "1 query_pos key_pos"]:
 
 
 def key_at(offset: int) -> Targets:
-    """The token `offset` places from each x and y token but the first."""
+    """The token at this offset from each x and y token but the first."""
 
     def targets(tokens: Tokens) -> Bool[Tensor, "1 query_pos key_pos"]:
-        place = torch.arange(len(tokens.pair), device=tokens.pair.device)
-        return (asks(tokens)[:, None] & (place == place[:, None] + offset))[None]
+        position = torch.arange(len(tokens.pair), device=tokens.pair.device)
+        return (later_tokens(tokens)[:, None] & (position == position[:, None] + offset))[None]
 
     return targets
 
 
 def first(tokens: Tokens) -> Bool[Tensor, "1 query_pos key_pos"]:
     is_first = torch.arange(len(tokens.pair), device=tokens.pair.device) == 0
-    return (asks(tokens)[:, None] & is_first)[None]
+    return (later_tokens(tokens)[:, None] & is_first)[None]
 
 
-def asks(tokens: Tokens) -> Bool[Tensor, " pos"]:
-    """The x and y tokens that can look at anything but themselves."""
+def later_tokens(tokens: Tokens) -> Bool[Tensor, " pos"]:
+    """All x and y tokens but the first token: those that can attend to anything but themselves."""
     return (tokens.is_x | tokens.is_y) & (torch.arange(len(tokens.pair), device=tokens.pair.device) > 0)
 
 
@@ -100,9 +100,9 @@ class ScoreKind:
 
     Attributes:
         name: on the command line.
-        targets: by query, which keys count; a query without any does not count itself.
-        best: the value of a head that only ever looks at those keys.
-        n_pairs: a definition that reads the first pairs only and takes no other range.
+        targets: by query, which keys count; queries without such keys are left out of the mean.
+        best: the value of a head that attends only to those keys.
+        n_pairs: for a score that is defined on the first pairs only and takes no other range.
     """
 
     name: str
@@ -112,14 +112,13 @@ class ScoreKind:
 
     @property
     def definition(self) -> str:
-        """In words; that of a score of your own is the first line of what its targets say of themselves."""
-        own = docstring(self.targets).partition("\n")[0]
-        return SCORE_DEFINITIONS.get(self.name, own)
+        """In words; for a score of your own, the first line of the docstring of its targets."""
+        return SCORE_DEFINITIONS.get(self.name, docstring(self.targets).partition("\n")[0])
 
     def weights(
         self, xs: Float[Tensor, "batch point dim"], layout: Layout = PLAIN, points: slice | None = None
     ) -> Float[Tensor, "#batch query_pos key_pos"]:
-        """What to multiply the attention with before summing it: `best` / number of queries wherever it counts.
+        """Weights by which attention is multiplied and summed: `best` / number of queries where a key counts.
 
         Args:
             xs: the prompts' inputs.
@@ -154,7 +153,7 @@ class ScoreKind:
 
 
 def chance(weights: Float[Tensor, "batch query_pos key_pos"]) -> Float[Tensor, " batch"]:
-    """The score of uniform causal attention: a query sees itself and every token before it."""
+    """The score of uniform causal attention, to a query itself and every token before it."""
     return (weights * uniform_attention(weights.shape[-1]).to(weights)).sum((1, 2))
 
 
@@ -163,8 +162,8 @@ def uniform_attention(n_pos: int) -> Float[Tensor, "pos pos"]:
     >>> uniform_attention(2).tolist()
     [[1.0, 0.0], [0.5, 0.5]]
     """
-    seen = torch.ones(n_pos, n_pos, dtype=torch.float64).tril()
-    return seen / seen.sum(-1, keepdim=True)
+    visible = torch.ones(n_pos, n_pos, dtype=torch.float64).tril()
+    return visible / visible.sum(-1, keepdim=True)
 
 
 SCORES = {
@@ -183,24 +182,24 @@ SCORES = {
 }
 
 
-def score_kind(given: str | ScoreKind) -> ScoreKind:
-    """The definition behind `--score NAME`; a definition is itself.
+def score_kind(kind: str | ScoreKind) -> ScoreKind:
+    """The score of this name; a definition is returned as it is.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such score.
     """
-    if isinstance(given, ScoreKind):
-        return given
-    if given not in SCORES:
-        raise one_of("score", given, SCORES)
-    return SCORES[given]
+    if isinstance(kind, ScoreKind):
+        return kind
+    if kind not in SCORES:
+        raise one_of("score", kind, SCORES)
+    return SCORES[kind]
 
 
 def points_in(kind: ScoreKind, points: slice | None, n_points: int) -> slice:
     """The pairs that a score reads in prompts of `n_points` pairs.
 
     Raises:
-        UserError: they are not all there, or the score has its own.
+        UserError: the prompts do not have them all, or the score is defined on fixed pairs.
     """
     if kind.n_pairs is not None:
         if points is not None:

@@ -1,4 +1,4 @@
-"""What heads look at in real prompts, token by token."""
+"""Attention patterns of heads on real prompts, token by token."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,9 +31,9 @@ class Patterns(Result):
         step: of its training.
         function_class: of the prompts.
         heads: whose attention.
-        values: how much each token looks at itself and at every token before it.
+        values: attention of each token to itself and to every token before it.
         tokens: names of the tokens, x0 y0 x1 …
-        scores: by name, each head's score on these prompts, and the chance level last.
+        scores: by name, each head's score on these prompts, then the chance level.
         n_prompts: how many were averaged.
         seed: of the prompts.
     """
@@ -86,10 +86,10 @@ def patterns(
 
     Args:
         checkpoint: a loaded run (`interp.load`).
-        heads: whose (`interp.model.heads.SYNTAX`; `top:K`, `above:SCORE` by retrospective score on other prompts).
+        heads: see `interp.model.heads.SYNTAX`; `top:K`, `above:SCORE` by retrospective score on other prompts.
         name: function class; None takes the run's first.
-        n_prompts: 1 for a single prompt, more for their mean.
-        seed: of the prompts; another one shows another prompt.
+        n_prompts: over which attention is averaged.
+        seed: of the prompts; another seed gives another prompt.
         inputs: input distribution; None is the run's first.
         shift: a change of the prompts (`training.tasks.shifts`).
 
@@ -97,24 +97,23 @@ def patterns(
         UserError: unknown heads, class, inputs or shift, or an MLP, which has no attention.
 
     >>> from interp import load
-    >>> found = patterns(load("zoo:mixed-0"), "0.1", "linear")
-    >>> found.tokens[3], found.tokens[2], bool(found.values[0, 3, 2] > 0.9)
+    >>> result = patterns(load("zoo:mixed-0"), "0.1", "linear")
+    >>> result.tokens[3], result.tokens[2], bool(result.values[0, 3, 2] > 0.9)
     ('y1', 'x1', True)
     """
-    config, chosen = checkpoint.config, heads_named(checkpoint, heads)
+    config, chosen = checkpoint.config, choose_heads(checkpoint, heads)
     name = name or config.evaluated_classes[0]
     prompts = evaluation_prompts(config, name, n_prompts=n_prompts, seed=seed, inputs=inputs, shift=shift)
     values = mean_patterns(checkpoint.model, prompts, chosen)
-    masks = {kind: one.weights(prompts.xs, config.layout).mean(0, keepdim=True) for kind, one in SCORES.items()}
-    scores = {
-        kind: np.append(weigh(torch.from_numpy(values)[None], mask)[0].numpy(), chance(mask.double()).item())
-        for kind, mask in masks.items()
-    }
+    attention, scores = torch.from_numpy(values)[None], {}
+    for score_name, kind in SCORES.items():
+        weights = kind.weights(prompts.xs, config.layout).mean(0, keepdim=True)
+        scores[score_name] = np.append(weigh(attention, weights)[0].numpy(), chance(weights.double()).item())
     tokens = tuple(token_names(config.layout, config.data.n_points))
     return Patterns(checkpoint.name, checkpoint.step, name, chosen, values, tokens, scores, n_prompts, seed)
 
 
-def heads_named(checkpoint: Checkpoint, heads: str | HeadSet) -> HeadSet:
+def choose_heads(checkpoint: Checkpoint, heads: str | HeadSet) -> HeadSet:
     """The heads, each once, in the order in which they are named.
 
     Raises:
@@ -126,7 +125,7 @@ def heads_named(checkpoint: Checkpoint, heads: str | HeadSet) -> HeadSet:
         if isinstance(heads, str)
         else [heads]
     )
-    chosen = tuple(dict.fromkeys(head for one in sets for head in one))
+    chosen = tuple(dict.fromkeys(head for members in sets for head in members))
     if any(head.number == MLP for head in chosen):
         raise UserError(f"heads {heads}: an MLP attends to nothing; name heads such as 0.1")
     return chosen
@@ -138,6 +137,6 @@ def mean_patterns(model: Transformer, prompts: Prompts, heads: HeadSet) -> Float
     total = 0.0
     for tokens in prompts.tokens.to(model.device).split(CHUNK):
         with torch.no_grad():
-            seen = read_sites(model, tokens, list(sites.values()))
-        total = total + torch.stack([seen[sites[layer]][:, number].double().sum(0) for layer, number in heads])
+            by_site = read_sites(model, tokens, list(sites.values()))
+        total = total + torch.stack([by_site[sites[layer]][:, number].double().sum(0) for layer, number in heads])
     return (total / len(prompts.tokens)).cpu().numpy()  # type: ignore[union-attr]

@@ -1,8 +1,8 @@
-"""Where a head looks, with the level that no preference at all would reach.
+"""Attention-pattern scores for every head, each with its chance level: the value under uniform causal attention.
 
-A score (`interp.scores.kinds`) names (query, key) pairs; a weighting (`interp.scores.weightings`) says how much a key
-matters to a query. One pass over the prompts gives any number of scores: each layer's attention is reduced at once and
-not kept.
+A score (`interp.scores.kinds`) is defined by (query, key) pairs; a weighting (`interp.scores.weightings`) defines how
+much a key contributes to a query. One pass over the prompts gives any number of scores: each layer's attention is
+reduced at once and not kept.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,6 +30,7 @@ from training.common.progress import progress_bar
 from training.config.config import RunConfig, stream_seed
 from training.evaluation.evaluate import CHUNK, evaluation_prompts
 from training.model.transformer import Transformer
+from training.options import DEFAULT_PROMPTS
 from training.tasks.function_classes import choose_classes
 from training.tasks.prompts import Prompts
 from training.tasks.shifts import SHIFTS
@@ -39,19 +40,19 @@ FLOATS = 2**22  # of attention held at a time by each core: 256 prompts of the t
 
 
 class Measure(NamedTuple):
-    """A score over a range of pairs; None takes all that the score reads."""
+    """A score over a range of pairs; None takes all pairs that the score reads."""
 
     kind: ScoreKind
     points: slice | None = None
 
 
 def measures_of(names: Sequence[str], ranges: Sequence[slice] | None = None) -> list[Measure]:
-    """Every named score over every range; `all` are all that take a range, if there are any ranges.
+    """Every named score over every range; `all` is every score, with ranges every score that takes one.
 
     Raises:
         UserError: there is no such score.
 
-    >>> [one.kind.name for one in measures_of(["all"], [slice(0, 4)])][:2]
+    >>> [measure.kind.name for measure in measures_of(["all"], [slice(0, 4)])][:2]
     ['retrospective', 'previous_token']
     """
     if list(names) == ["all"]:
@@ -98,7 +99,7 @@ class HeadScores(Result):
         """Heat maps [layer x head], a panel per class.
 
         Args:
-            others: scores to draw below it, a row each.
+            others: scores to draw below it, one row each.
         """
         return self.view("plot", *others)
 
@@ -118,14 +119,26 @@ class HeadScores(Result):
         Columns: `checkpoint`, `step`, `score`, `by`, `function_class`, `inputs`, `shift`, `points`, `layer`, `head`,
         `value` with its 95 % interval `ci_low`, `ci_high`, and `chance`.
         """
-        about = {"checkpoint": self.checkpoint, "step": self.step, "score": self.kind.name, "by": self.by}
-        prompts = {"inputs": self.inputs, "shift": self.shift, "points": show_points(self.points)}
-        rows = []
-        for name, values in self.values.items():
-            for head in all_heads(*values.shape):
-                where = {"function_class": name, **prompts, "layer": head.layer, "head": head.number}
-                interval = {"ci_low": float(self.ci_low[name][head]), "ci_high": float(self.ci_high[name][head])}
-                rows.append(about | where | {"value": float(values[head])} | interval | {"chance": self.chances[name]})
+        rows = [
+            {
+                "checkpoint": self.checkpoint,
+                "step": self.step,
+                "score": self.kind.name,
+                "by": self.by,
+                "function_class": function_class,
+                "inputs": self.inputs,
+                "shift": self.shift,
+                "points": show_points(self.points),
+                "layer": head.layer,
+                "head": head.number,
+                "value": float(values[head]),
+                "ci_low": float(self.ci_low[function_class][head]),
+                "ci_high": float(self.ci_high[function_class][head]),
+                "chance": self.chances[function_class],
+            }
+            for function_class, values in self.values.items()
+            for head in all_heads(*values.shape)
+        ]
         return pd.DataFrame(rows)
 
 
@@ -138,7 +151,7 @@ def score(
     inputs: str | None = None,
     shift: str = "none",
     points: slice | None = None,
-    n_prompts: int = 1024,
+    n_prompts: int = DEFAULT_PROMPTS,
     seed: int = 0,
     stream: str = "test",
     intervals: bool = True,
@@ -156,7 +169,7 @@ def score(
         n_prompts: per class.
         seed: of the prompts.
         stream: `selection` gives other prompts than `test`, so that heads can be chosen on one and tested on the other.
-        intervals: whether they are wanted; without, `ci_low` and `ci_high` are NaN.
+        intervals: whether to compute them; else `ci_low` and `ci_high` are NaN.
 
     Raises:
         UserError: unknown class, score, weighting, inputs or shift, a shift of the query only, or pairs that the
@@ -190,7 +203,7 @@ def score_all(
     by: str = "pattern",
     inputs: str | None = None,
     shift: str = "none",
-    n_prompts: int = 1024,
+    n_prompts: int = DEFAULT_PROMPTS,
     seed: int = 0,
     stream: str = "test",
     intervals: bool = True,
@@ -207,13 +220,13 @@ def score_all(
         n_prompts: per class.
         seed: of the prompts.
         stream: `test` or `selection`.
-        intervals: whether they are wanted.
+        intervals: whether to compute them.
 
     Raises:
         UserError: see `score`.
 
     >>> from interp import load
-    >>> [one.kind.name for one in score_all(load("zoo:mixed-0"), ["linear"], n_prompts=8)][:2]
+    >>> [result.kind.name for result in score_all(load("zoo:mixed-0"), ["linear"], n_prompts=8)][:2]
     ['retrospective', 'paper']
     """
     config = checkpoint.config
@@ -228,8 +241,8 @@ def score_all(
         scores = prompt_scores(checkpoint.model, prompts, measures, weighting(by))
         rng = np.random.default_rng(stream_seed("score", seed, name))
         means[name], chances[name] = scores.heads.mean(0), scores.chance.mean(0)
-        nothing = np.full_like(means[name], np.nan)
-        lows[name], highs[name] = mean_interval(scores.heads, rng) if intervals else (nothing, nothing)
+        no_end = np.full_like(means[name], np.nan)
+        lows[name], highs[name] = mean_interval(scores.heads, rng) if intervals else (no_end, no_end)
     return [
         HeadScores(
             checkpoint.name,
@@ -239,10 +252,10 @@ def score_all(
             inputs or config.data.inputs[0],
             shift,
             points_in(kind, points, config.data.n_points),
-            values={name: of_class[i] for name, of_class in means.items()},
-            ci_low={name: of_class[i] for name, of_class in lows.items()},
-            ci_high={name: of_class[i] for name, of_class in highs.items()},
-            chances={name: float(of_class[i]) for name, of_class in chances.items()},
+            values={name: by_measure[i] for name, by_measure in means.items()},
+            ci_low={name: by_measure[i] for name, by_measure in lows.items()},
+            ci_high={name: by_measure[i] for name, by_measure in highs.items()},
+            chances={name: float(by_measure[i]) for name, by_measure in chances.items()},
             n_prompts=n_prompts,
             seed=seed,
         )
@@ -251,8 +264,10 @@ def score_all(
 
 
 @library_defaults()
-def selection_scores(checkpoint: Checkpoint, n_prompts: int = 1024, seed: int = 0) -> Float[np.ndarray, "layer head"]:
-    """The retrospective scores by which heads are chosen: mean over the trained classes, on prompts of their own.
+def selection_scores(
+    checkpoint: Checkpoint, n_prompts: int = DEFAULT_PROMPTS, seed: int = 0
+) -> Float[np.ndarray, "layer head"]:
+    """The retrospective scores by which heads are chosen: mean over the trained classes, on separate prompts.
 
     Args:
         checkpoint: a loaded run.
@@ -260,8 +275,8 @@ def selection_scores(checkpoint: Checkpoint, n_prompts: int = 1024, seed: int = 
         seed: of the prompts, which no test shares (stream `selection`).
     """
     trained = checkpoint.config.trained_classes
-    found = score(checkpoint, trained, n_prompts=n_prompts, seed=seed, stream="selection", intervals=False)
-    return found.mean(trained)
+    scores = score(checkpoint, trained, n_prompts=n_prompts, seed=seed, stream="selection", intervals=False)
+    return scores.mean(trained)
 
 
 def check_scores(
@@ -273,7 +288,7 @@ def check_scores(
     inputs: str | None = None,
     shift: str = "none",
 ) -> None:
-    """Refuse what `score_all` could not do, by doing it on one prompt without the model.
+    """Refuse arguments that `score_all` would refuse, by building every score's weights for one prompt.
 
     Raises:
         UserError: see `score`.
@@ -291,29 +306,26 @@ def check_scores(
 
 
 class PromptScores(NamedTuple):
-    """Scores of single prompts.
-
-    Attributes:
-        heads: of every head.
-        chance: of uniform causal attention.
-    """
+    """Scores on single prompts: of every head, and of uniform causal attention."""
 
     heads: Float[np.ndarray, "batch measure layer head"]
     chance: Float[np.ndarray, "batch measure"]
 
 
-def prompt_scores(model: Transformer, prompts: Prompts, measures: Sequence[Measure], how: Weighting) -> PromptScores:
+def prompt_scores(
+    model: Transformer, prompts: Prompts, measures: Sequence[Measure], weigh_keys: Weighting
+) -> PromptScores:
     """Every score of every head on every prompt."""
     n_floats = prompts.tokens.shape[1] ** 2 * (model.config.n_heads + len(measures))
     n_at_once = min(CHUNK, max(1, FLOATS // n_floats))
 
     @torch.no_grad()
     def score_part(part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        xs, tokens = (one.to(model.device) for one in part)
+        xs, tokens = (tensor.to(model.device) for tensor in part)
         masks = [kind.weights(xs, prompts.layout, points) for kind, points in measures]
         layers = [
             torch.stack([weigh(attention, mask) for mask in masks], dim=1)
-            for attention in weighted_attention(model, tokens, how)
+            for attention in weighted_attention(model, tokens, weigh_keys)
         ]
         chances = torch.stack([chance(mask.double()).expand(len(xs)) for mask in masks], dim=1)
         return torch.stack(layers, dim=2).double().cpu(), chances.cpu()
@@ -324,14 +336,14 @@ def prompt_scores(model: Transformer, prompts: Prompts, measures: Sequence[Measu
 
 
 def weighted_attention(
-    model: Transformer, tokens: Float[Tensor, "batch pos dim"], how: Weighting
+    model: Transformer, tokens: Float[Tensor, "batch pos dim"], weigh_keys: Weighting
 ) -> Iterator[Float[Tensor, "batch head query_pos key_pos"]]:
     """How much every key matters to every query, layer by layer."""
     resid, last = model.read_in(tokens), model.config.n_layers - 1
-    for place, block in enumerate(model.layers):
+    for index, block in enumerate(model.layers):
         layer = open_layer(block, resid)
-        yield how(block, layer).contiguous()  # every measure reads all of it
-        resid = block.write(layer.resid_pre, layer.z) if place < last else resid
+        yield weigh_keys(block, layer).contiguous()  # every measure reads all of it
+        resid = block.write(layer.resid_pre, layer.z) if index < last else resid
 
 
 def weigh(

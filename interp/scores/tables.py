@@ -1,6 +1,7 @@
-"""What `interp score` prints: heads ranked by their score, and the heads of several checkpoints side by side."""
+"""Tables of scores: heads ranked by their score, and the heads of several checkpoints side by side."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -19,10 +20,10 @@ TOP = 8
 
 
 class Column(NamedTuple):
-    """One class under one setting.
+    """One function class under one setting.
 
     Attributes:
-        label: the class, and what else tells it from its neighbours.
+        label: the class, and the settings in which it differs from the other columns.
         value: of every head.
         ci_low: lower end of the 95 % interval.
         ci_high: upper end.
@@ -40,16 +41,29 @@ class Column(NamedTuple):
 
 
 def columns(results: Sequence[HeadScores]) -> list[Column]:
-    """One per class and setting of one checkpoint's score; the labels name what differs."""
-    settings = [(one.inputs, one.shift, show_points(one.points)) for one in results]
-    differs = [len(set(values)) > 1 for values in zip(*settings, strict=True)]
-    found = []
-    for one, setting in zip(results, settings, strict=True):
-        told = [text for text, differ in zip(setting, differs, strict=True) if differ]
-        for name, value in one.values.items():
-            label = ", ".join([name, *told])
-            found.append(Column(label, value, one.ci_low[name], one.ci_high[name], one.chances[name]))
-    return found
+    """One per class and setting of one checkpoint's score; labels name the settings that differ."""
+    labels = differing([(result.inputs, result.shift, show_points(result.points)) for result in results])
+    return [
+        Column(
+            ", ".join([function_class, *label]),
+            value,
+            result.ci_low[function_class],
+            result.ci_high[function_class],
+            result.chances[function_class],
+        )
+        for result, label in zip(results, labels, strict=True)
+        for function_class, value in result.values.items()
+    ]
+
+
+def differing(rows: Sequence[tuple[str, ...]]) -> list[list[str]]:
+    """Of each row, the entries of the columns that are not the same in all rows.
+
+    >>> differing([("gaussian", "none"), ("gaussian", "scale_x:2")])
+    [['none'], ['scale_x:2']]
+    """
+    differs = [len(set(column)) > 1 for column in zip(*rows, strict=True)]
+    return [[entry for entry, differ in zip(row, differs, strict=True) if differ] for row in rows]
 
 
 def mean_of(results: Sequence[HeadScores]) -> Float[np.ndarray, "layer head"]:
@@ -57,9 +71,9 @@ def mean_of(results: Sequence[HeadScores]) -> Float[np.ndarray, "layer head"]:
     return np.mean([column.value for column in columns(results)], axis=0)
 
 
-def ranked(merit: Float[np.ndarray, "layer head"]) -> HeadSet:
+def rank_heads(values: Float[np.ndarray, "layer head"]) -> HeadSet:
     """All heads, the highest first."""
-    return tuple(sorted(all_heads(*merit.shape), key=lambda head: -merit[head]))
+    return tuple(sorted(all_heads(*values.shape), key=lambda head: -values[head]))
 
 
 def score_tables(results: Sequence[HeadScores], caption: str, top: int = TOP) -> list[Table]:
@@ -70,81 +84,77 @@ def score_tables(results: Sequence[HeadScores], caption: str, top: int = TOP) ->
     Args:
         results: of any checkpoints, scores and settings, all with the same weighting.
         caption: about the prompts.
-        top: how many heads to show.
+        top: how many heads to list.
     """
-    checkpoints = list(dict.fromkeys(one.checkpoint for one in results))
-    kinds = list(dict.fromkeys(one.kind.name for one in results))
-    groups = {
-        (checkpoint, kind): [one for one in results if (one.checkpoint, one.kind.name) == (checkpoint, kind)]
-        for checkpoint in checkpoints
-        for kind in kinds
-    }
-    found = []
+    checkpoints = list(dict.fromkeys(result.checkpoint for result in results))
+    kinds = list(dict.fromkeys(result.kind.name for result in results))
+    groups: dict[tuple[str, str], list[HeadScores]] = {}
+    for result in results:
+        groups.setdefault((result.checkpoint, result.kind.name), []).append(result)
+    tables = []
     for checkpoint in checkpoints:
-        of_checkpoint = [groups[checkpoint, kind] for kind in kinds]
-        if len(kinds) > 1 and all(len(columns(group)) == 1 for group in of_checkpoint):
-            found.append(table_of_kinds([one for (one,) in of_checkpoint], caption, top))
+        by_kind = [groups[checkpoint, kind] for kind in kinds]
+        if len(kinds) > 1 and all(len(columns(group)) == 1 for group in by_kind):
+            tables.append(kinds_table([result for (result,) in by_kind], caption, top))
         else:
-            found += [ranking(group, caption, top) for group in of_checkpoint]
+            tables += [ranking_table(group, caption, top) for group in by_kind]
     if len(checkpoints) > 1:
-        found += [comparison([groups[checkpoint, kind] for checkpoint in checkpoints], caption, top) for kind in kinds]
-    return found
+        for kind in kinds:
+            tables.append(comparison_table([groups[checkpoint, kind] for checkpoint in checkpoints], caption, top))
+    return tables
 
 
-def ranking(results: Sequence[HeadScores], caption: str, top: int) -> Table:
+def ranking_table(results: Sequence[HeadScores], caption: str, top: int) -> Table:
     """The heads with the highest mean over columns."""
-    shown, first = columns(results), results[0]
-    heads = ranked(mean_of(results))[:top]
-    rows = [[str(head), *(column.cell(head) for column in shown)] for head in heads]
-    if np.ptp([column.chance for column in shown]) < 1e-9:
+    by_class, first = columns(results), results[0]
+    heads = rank_heads(mean_of(results))[:top]
+    rows = [[str(head), *(column.cell(head) for column in by_class)] for head in heads]
+    if np.ptp([column.chance for column in by_class]) < 1e-9:
         level = f"chance {first.chance:.3f}"
     else:
         level = "chance in the last row"
-        rows.append(["chance", *(number(column.chance) for column in shown)])
-    title = f"{first.checkpoint}, step {first.step}: {first.kind.name} score{weighting_of(first)}"
-    header = ["head", *(column.label for column in shown)]
-    return Table(f"{title} ({first.kind.definition})", header, rows, f"{level}; the {len(heads)} highest; {caption}")
+        rows.append(["chance", *(number(column.chance) for column in by_class)])
+    title = f"{first.title}: {first.kind.name} score{describe_weighting(first)} ({first.kind.definition})"
+    header = ["head", *(column.label for column in by_class)]
+    return Table(title, header, rows, f"{level}; the {len(heads)} highest; {caption}")
 
 
-def table_of_kinds(results: Sequence[HeadScores], caption: str, top: int) -> Table:
-    """Head by score, for the heads that come closest to the maximum of any of them."""
-    shown, first = [columns([one])[0] for one in results], results[0]
-    ways = [
-        (column.value - column.chance) / (one.kind.best - column.chance)
-        for one, column in zip(results, shown, strict=True)
+def kinds_table(results: Sequence[HeadScores], caption: str, top: int) -> Table:
+    """Head by score, for the heads that come closest to the maximum of any of the scores."""
+    by_kind, first = [columns([result])[0] for result in results], results[0]
+    shares = [
+        (column.value - column.chance) / (result.kind.best - column.chance)
+        for result, column in zip(results, by_kind, strict=True)
     ]
-    heads = ranked(np.max(ways, axis=0))[:top]
-    rows = [[str(head), *(number(float(column.value[head])) for column in shown)] for head in heads]
-    rows.append(["chance", *(number(column.chance) for column in shown)])
-    title = f"{first.checkpoint}, step {first.step}: scores{weighting_of(first)} on {shown[0].label}"
-    about = f"the {len(heads)} that come closest, from chance, to the maximum of any score; {caption}"
-    return Table(title, ["head", *(one.kind.name.replace("_", " ") for one in results)], rows, about)
+    heads = rank_heads(np.max(shares, axis=0))[:top]
+    rows = [[str(head), *(number(float(column.value[head])) for column in by_kind)] for head in heads]
+    rows.append(["chance", *(number(column.chance) for column in by_kind)])
+    title = f"{first.title}: scores{describe_weighting(first)} on {by_kind[0].label}"
+    caption = f"the {len(heads)} that come closest, from chance, to the maximum of any score; {caption}"
+    return Table(title, ["head", *(result.kind.name.replace("_", " ") for result in results)], rows, caption)
 
 
-def comparison(of_checkpoints: Sequence[Sequence[HeadScores]], caption: str, top: int) -> Table:
+def comparison_table(by_checkpoint: Sequence[Sequence[HeadScores]], caption: str, top: int) -> Table:
     """Checkpoints side by side: head by head for snapshots of one run, rank by rank for independent runs."""
-    first = of_checkpoints[0][0]
-    names = [f"{group[0].checkpoint}, step {group[0].step}" for group in of_checkpoints]
-    means = [mean_of(group) for group in of_checkpoints]
-    over = " and ".join(["classes", *(["settings"] if len(of_checkpoints[0]) > 1 else [])])
-    if len({run_of(group[0].checkpoint) for group in of_checkpoints}) == 1:
-        heads = ranked(np.mean(means, axis=0))[:top]
+    first = by_checkpoint[0][0]
+    means = [mean_of(results) for results in by_checkpoint]
+    if len({run_of(results[0].checkpoint) for results in by_checkpoint}) == 1:
+        heads = rank_heads(np.mean(means, axis=0))[:top]
         rows = [[str(head), *(number(float(mean[head])) for mean in means)] for head in heads]
-        about, corner = "snapshots of one run, head by head", "head"
+        order, corner = "snapshots of one run, head by head", "head"
     else:
-        best = [[f"{head}  {number(float(mean[head]))}" for head in ranked(mean)[:top]] for mean in means]
-        depth = max(map(len, best))
-        rows = [
-            [str(place + 1), *(heads[place] if place < len(heads) else "-" for heads in best)] for place in range(depth)
-        ]
-        about, corner = "rank by rank: heads of independent runs do not correspond by their numbers", "rank"
-    levels = sorted({number(float(np.mean([column.chance for column in columns(group)]))) for group in of_checkpoints})
-    title = f"{first.kind.name} score{weighting_of(first)}, mean over {over}; {about}"
-    return Table(title, [corner, *names], rows, f"chance {', '.join(levels)}; {caption}")
+        ranked = [[f"{head}  {number(float(mean[head]))}" for head in rank_heads(mean)[:top]] for mean in means]
+        rows = [[str(rank), *cells] for rank, cells in enumerate(zip_longest(*ranked, fillvalue="-"), 1)]
+        order, corner = "rank by rank: heads of independent runs do not correspond by their numbers", "rank"
+    chances = [np.mean([column.chance for column in columns(results)]) for results in by_checkpoint]
+    levels = ", ".join(sorted({number(float(chance)) for chance in chances}))
+    over = "classes and settings" if len(by_checkpoint[0]) > 1 else "classes"
+    title = f"{first.kind.name} score{describe_weighting(first)}, mean over {over}; {order}"
+    return Table(title, [corner, *(results[0].title for results in by_checkpoint)], rows, f"chance {levels}; {caption}")
 
 
-def weighting_of(one: HeadScores) -> str:
-    return "" if one.by == "pattern" else f" by {one.by} ({WEIGHTING_DEFINITIONS[one.by]})"
+def describe_weighting(result: HeadScores) -> str:
+    return "" if result.by == "pattern" else f" by {result.by} ({WEIGHTING_DEFINITIONS[result.by]})"
 
 
 def run_of(checkpoint: str) -> str:
@@ -164,15 +174,15 @@ def tables_of_scores(result: HeadScores) -> list[Table]:
 @displays(HeadScores, "maps")
 def maps_of_scores(result: HeadScores) -> list[str]:
     """A heat map [layer x head] for every class."""
-    what = f"{result.kind.name} score"
-    return [head_map(values, name, what, best=result.kind.best) for name, values in result.values.items()]
+    title = f"{result.kind.name} score"
+    return [head_map(values, name, title, best=result.kind.best) for name, values in result.values.items()]
 
 
 @displays(Patterns, "tables")
 def pattern_tables(result: Patterns) -> list[Table]:
     """The scores of the heads on these prompts, chance last."""
     rows = [
-        [name, *(number(float(of_kind[row])) for of_kind in result.scores.values())]
+        [name, *(number(float(values[row])) for values in result.scores.values())]
         for row, name in enumerate([*map(str, result.heads), "chance"])
     ]
     prompts = "one prompt" if result.n_prompts == 1 else f"{result.n_prompts} prompts"
@@ -183,7 +193,7 @@ def pattern_tables(result: Patterns) -> list[Table]:
 
 @displays(Patterns, "maps")
 def maps_of_patterns(result: Patterns) -> list[str]:
-    """The figure itself: attention has more cells than a small heat map shows."""
+    """The figure itself: attention has more cells than a small heat map can hold."""
     from interp.display.axes import image
 
     return [image(result.plot(), f"attention of {', '.join(map(str, result.heads))}")]
