@@ -1,8 +1,7 @@
-"""How alike maps of the same heads are: correlation, shared top heads, concordance of several; each with its chance.
+"""Agreement between maps of the same heads: correlations, shared top heads, concordance of several maps.
 
-All functions take any number of maps at once (leading axes), as bootstrap resamples need. Kendall's W adds nothing to
-the mean Spearman r of m maps but its scale, W = (1 + (m - 1) r) / m without ties: it stands here because it is what a
-reader asks for.
+All functions take any number of maps at once (leading axes), as bootstrap resamples need. Kendall's W is the mean
+Spearman r of m maps on another scale, W = (1 + (m - 1) r) / m without ties; it is here because it is usually reported.
 """
 
 from collections.abc import Callable
@@ -13,33 +12,29 @@ from jaxtyping import Bool, Float
 from scipy.stats import hypergeom, rankdata
 
 N_DRAWS = 2000
-"""Of numberings of heads."""
+"""Random numberings of heads."""
 Agreement = Callable[[Float[np.ndarray, "*batch head"], Float[np.ndarray, "*batch head"]], Float[np.ndarray, "*batch"]]
 
 
-def pearson(
-    one: Float[np.ndarray, "*batch head"], other: Float[np.ndarray, "*batch head"]
-) -> Float[np.ndarray, "*batch"]:
+def pearson(x: Float[np.ndarray, "*batch head"], y: Float[np.ndarray, "*batch head"]) -> Float[np.ndarray, "*batch"]:
     """Correlation over heads; NaN where a map is constant.
 
     >>> pearson(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.5])).round(2).item()
     1.0
     """
-    a, b = (values - values.mean(-1, keepdims=True) for values in (one, other))
-    varies = (np.ptp(one, axis=-1) > 0) & (np.ptp(other, axis=-1) > 0)
-    lengths = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
-    return np.divide((a * b).sum(-1), lengths, out=np.full(varies.shape, np.nan), where=varies)
+    dx, dy = (values - values.mean(-1, keepdims=True) for values in (x, y))
+    varies = (np.ptp(x, axis=-1) > 0) & (np.ptp(y, axis=-1) > 0)
+    norms = np.sqrt((dx**2).sum(-1) * (dy**2).sum(-1))
+    return np.divide((dx * dy).sum(-1), norms, out=np.full(varies.shape, np.nan), where=varies)
 
 
-def spearman(
-    one: Float[np.ndarray, "*batch head"], other: Float[np.ndarray, "*batch head"]
-) -> Float[np.ndarray, "*batch"]:
+def spearman(x: Float[np.ndarray, "*batch head"], y: Float[np.ndarray, "*batch head"]) -> Float[np.ndarray, "*batch"]:
     """Correlation of ranks over heads; ties share their mean rank.
 
     >>> spearman(np.array([0.1, 0.2, 0.9]), np.array([0.3, 0.5, 0.4])).item()
     0.5
     """
-    return pearson(rankdata(one, axis=-1), rankdata(other, axis=-1))
+    return pearson(rankdata(x, axis=-1), rankdata(y, axis=-1))
 
 
 def kendall_w(maps: Float[np.ndarray, "*batch map head"]) -> Float[np.ndarray, "*batch"]:
@@ -58,23 +53,23 @@ def kendall_w(maps: Float[np.ndarray, "*batch map head"]) -> Float[np.ndarray, "
 
 
 def top(values: Float[np.ndarray, "*batch head"], k: int) -> Bool[np.ndarray, "*batch head"]:
-    """Which heads are the k highest; among equals the first ones."""
+    """Which heads are the k highest; among equals, the first."""
     order = np.argsort(np.argsort(-values, axis=-1, kind="stable"), axis=-1)
     return order < k
 
 
 def top_overlap(k: int) -> Agreement:
-    """The share of the k highest heads of one map that are among the k highest of the other; NaN for no head.
+    """The share of the k highest heads of one map that are among the k highest of the other; NaN for k = 0.
 
     >>> top_overlap(2)(np.array([0.9, 0.8, 0.1]), np.array([0.9, 0.1, 0.8])).item()
     0.5
     """
 
     def overlap(
-        one: Float[np.ndarray, "*batch head"], other: Float[np.ndarray, "*batch head"]
+        x: Float[np.ndarray, "*batch head"], y: Float[np.ndarray, "*batch head"]
     ) -> Float[np.ndarray, "*batch"]:
-        shared = (top(one, k) & top(other, k)).sum(-1)
-        return np.asarray(shared / k) if k else np.full(one.shape[:-1], np.nan)
+        shared = (top(x, k) & top(y, k)).sum(-1)
+        return np.asarray(shared / k) if k else np.full(x.shape[:-1], np.nan)
 
     return overlap
 
@@ -100,25 +95,25 @@ def coincidence_p(
     rng: np.random.Generator,
     n_draws: int = N_DRAWS,
 ) -> tuple[int, float, float]:
-    """Do models have the same heads by index? (how many coincide, how many would by chance, p).
+    """Do the same heads, by number, count in different models? (coincidences, expected coincidences, p).
 
-    Chance numbers every model's heads anew within each layer, as an independent initialisation does.
+    The null distribution renumbers every model's heads at random within each layer, as independent initialisation does.
 
     Args:
         masks: of every model, which heads count.
-        pairs: the models to compare, of equal shape.
-        rng: numbers heads anew.
-        n_draws: how often; p = (k + 1) / (n_draws + 1).
+        pairs: indices of the models to compare, which have equal shapes.
+        rng: renumbers heads.
+        n_draws: renumberings; p = (k + 1) / (n_draws + 1).
 
     >>> same = np.eye(1, 8, dtype=bool)
     >>> coincidence_p([same, same], [(0, 1)], np.random.default_rng(0))[:2]
     (1, 0.125)
     """
-    found = sum(int((masks[a] & masks[b]).sum()) for a, b in pairs)
+    observed = sum(int((masks[a] & masks[b]).sum()) for a, b in pairs)
     expected = sum(float((masks[a].sum(1) * masks[b].sum(1) / masks[a].shape[1]).sum()) for a, b in pairs)
-    drawn = {
-        place: rng.permuted(np.broadcast_to(masks[place], (n_draws, *masks[place].shape)), axis=-1)
-        for place in sorted({place for pair in pairs for place in pair})
+    renumbered = {
+        model: rng.permuted(np.broadcast_to(masks[model], (n_draws, *masks[model].shape)), axis=-1)
+        for model in sorted({model for pair in pairs for model in pair})
     }
-    null = sum(((drawn[a] & drawn[b]).sum((1, 2)) for a, b in pairs), np.zeros(n_draws, dtype=int))
-    return found, expected, float(((null >= found).sum() + 1) / (n_draws + 1))
+    null = sum(((renumbered[a] & renumbered[b]).sum((1, 2)) for a, b in pairs), np.zeros(n_draws, dtype=int))
+    return observed, expected, float(((null >= observed).sum() + 1) / (n_draws + 1))

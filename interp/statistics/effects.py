@@ -16,22 +16,22 @@ from jaxtyping import Float
 
 from training.common.bootstrap import percentile_interval
 
-TIE = 1e-5  # the engine's tolerance
+TIE = 1e-5  # relative tolerance of the engine
 SIGNIFICANT = 0.05
 POWER = 0.84  # standard normal quantile of 80 % power
 LEAST_GAIN = 4.0
 """Standard errors that the in-context gain has to exceed for an effect to be defined.
 
-Of models whose gain barely passes a threshold, those that pass have a gain that is too large by chance, so that effects
-over it are too small: at two standard errors by a third where one model in three passes, at four by an eighth to a
-sixth where one in two passes.
+Where a gain barely exceeds the threshold, it does so because it is too large by chance, and effects relative to it are
+too small: at two standard errors by a third where one model in three passes, at four by an eighth to a sixth where one
+in two passes.
 """
 
 
 def permutation_p(effect: float, null_effects: Float[np.ndarray, " set"]) -> float:
-    """p = (k+1)/(n+1), k of n null sets having an effect at least as large; NaN without a null or an effect.
+    """p = (k+1)/(n+1), where k of n control sets have an effect at least as large; NaN without sets or an effect.
 
-    Effects that differ by rounding alone (`TIE`) count as equal, which can only make p larger.
+    Effects that differ by rounding alone (`TIE`) count as equal, which can only increase p.
 
     >>> permutation_p(0.9, np.array([0.1, 0.2, 0.95]))
     0.5
@@ -52,7 +52,7 @@ def two_sided_p(effect: float, null_effects: Float[np.ndarray, " set"]) -> float
 
 
 def critical_effect(null_effects: Float[np.ndarray, " set"], alpha: float = SIGNIFICANT) -> float:
-    """What an effect has to exceed for p <= alpha; infinite where so few null sets allow no such p.
+    """The value that an effect has to exceed for p <= alpha; infinite if the control sets are too few for such a p.
 
     >>> critical_effect(np.arange(39) / 100), critical_effect(np.arange(7.0))
     (0.37, inf)
@@ -66,12 +66,12 @@ def detectable_effect(
 ) -> float:
     """The smallest true effect that would be found with 80 % power at 5 % in a family of `n_tests`.
 
-    It has to beat the null sets (`critical_effect`, at 5 % / n_tests as Holm's first step asks) and zero, each by what
-    the sampling of prompts may take away.
+    It has to exceed the control sets (`critical_effect`, at 5 % / n_tests as in Holm's first step) and zero, each by
+    the margin that the sampling of prompts may take away.
 
     Args:
         standard_error: of the effect over all prompts.
-        compared_error: over the prompts on which null sets were measured.
+        compared_error: over the prompts on which control sets were measured.
         null_effects: of those sets.
         n_tests: at once.
     """
@@ -97,7 +97,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def differs_from_zero(
     ci_low: Float[np.ndarray, "*value"] | float, ci_high: Float[np.ndarray, "*value"] | float
 ) -> np.ndarray:
-    """Whether an interval leaves out 0: only then is a ratio to the value, or a rank of it, worth showing.
+    """Whether an interval excludes 0: only then is a ratio to the value, or its rank, meaningful.
 
     >>> differs_from_zero(np.array([0.1, -0.2, -0.3, np.nan]), np.array([0.2, 0.1, -0.1, np.nan])).tolist()
     [True, False, True, False]
@@ -106,10 +106,10 @@ def differs_from_zero(
 
 
 def rank_by_evidence(effect: float, ci_low: float, ci_high: float) -> tuple[bool, float]:
-    """A key that sorts effects by how well they account for the whole: the best first.
+    """A key that sorts effects by how well they account for the whole effect, the best first.
 
-    1. Those that differ from 0 by their interval and by more than rounding (`TIE`).
-    2. By nearness of their size to 1 as a ratio, so that an overshoot is no better than an effect that falls short.
+    1. Effects that differ from 0 by their interval and by more than rounding (`TIE`).
+    2. By |log |effect||, so that an effect of 1.25 ranks with one of 0.8.
 
     >>> effects = [(1.4, 1.2, 1.6), (0.9, 0.8, 1.0), (1.0, -0.2, 2.2), (-0.5, -0.6, -0.4), (0.0, 0.0, 0.0)]
     >>> [effect for effect, *_ in sorted(effects, key=lambda row: rank_by_evidence(*row))]
@@ -121,7 +121,7 @@ def rank_by_evidence(effect: float, ci_low: float, ci_high: float) -> tuple[bool
 
 @dataclass(frozen=True)
 class Effect:
-    """An effect with its 95 % interval and standard error over prompts; NaN where there is none to measure."""
+    """An effect with its 95 % interval and standard error over prompts; NaN where it is undefined."""
 
     value: float
     ci_low: float
@@ -142,7 +142,7 @@ def paired_effects(
     no_context: Float[np.ndarray, " prompt"],
     weights: Float[np.ndarray, "resample prompt"],
 ) -> list[Effect]:
-    """Effects of several head sets, each with its interval; whole prompts are resampled, so every pair stays a pair.
+    """Effects of several head sets, each with its interval; whole prompts are resampled, so that errors stay paired.
 
     Undefined where the intact model is not clearly better than the no-context optimum (`LEAST_GAIN`).
 
@@ -155,8 +155,8 @@ def paired_effects(
     resamples = effect_resamples(ablated, intact, no_context, weights)
     if resamples is None:
         return [UNDEFINED for _ in ablated]
-    value = fraction_lost(np.array([[intact.mean(), no_context.mean(), *ablated.mean(1)]]))[0]
-    return [interval_of(v, of_set) for v, of_set in zip(value, resamples.T, strict=True)]
+    effects = fraction_lost(np.array([[intact.mean(), no_context.mean(), *ablated.mean(1)]]))[0]
+    return [interval_of(effect, resampled) for effect, resampled in zip(effects, resamples.T, strict=True)]
 
 
 def effect_resamples(

@@ -1,7 +1,7 @@
-"""p-values in words and cells: a p-value from random draws that none of them reached is a bound, and is written as one.
+"""p-values in sentences and tables. If no random draw reached the observed value, p is an upper bound: `p <= ...`.
 
-p = (k + 1) / (n + 1) of n random draws cannot be smaller than 1 / (n + 1). At k = 0 this is the number of draws and not
-the evidence, therefore `p <= ...`. Where all possible sets were counted there are no draws, and p is what it is.
+p = (k + 1) / (n + 1) of n random draws cannot be smaller than 1 / (n + 1). At k = 0 it reflects the number of draws
+rather than the evidence. Where all possible sets were enumerated, nothing was drawn and p is exact.
 """
 
 import math
@@ -24,11 +24,11 @@ def is_bound(p_value: float, n_draws: int, sides: int = 1) -> bool:
 
 
 def draws_behind(row: Mapping[str, Any], prefix: str = "") -> int:
-    """The random draws behind a p-value of a table of ablations, of one model or of several; 0 where it is exact.
+    """The random draws behind a p-value in a table of ablations, of one model or of several; 0 where it is exact.
 
     Args:
         row: of the table.
-        prefix: of the columns of its null.
+        prefix: of the columns of the matching.
 
     >>> draws_behind({"n_controls": 7, "exact": True})
     0
@@ -41,12 +41,12 @@ def draws_behind(row: Mapping[str, Any], prefix: str = "") -> int:
 
 
 def p_number(p_value: float, n_draws: int = 0, *, unadjusted: float | None = None, sides: int = 1) -> str:
-    """A p-value to three significant digits, as a table shows it; `-` where there is none.
+    """A p-value to three significant digits, as in a table; `-` where there is none.
 
     Args:
-        p_value: as it is to be shown.
+        p_value: the number to write.
         n_draws: random draws behind it; 0 where it is exact.
-        unadjusted: the p-value before an adjustment, which alone tells whether a draw reached the observed value.
+        unadjusted: the p-value before adjustment, from which follows whether a draw reached the observed value.
         sides: as in `is_bound`.
 
     >>> p_number(0.125), p_number(1 / 10_001, 10_000), p_number(0.015, 199, unadjusted=0.005), p_number(math.nan)
@@ -59,7 +59,7 @@ def p_number(p_value: float, n_draws: int = 0, *, unadjusted: float | None = Non
 
 
 def p_text(p_value: float, n_draws: int = 0, *, holm: float | None = None, sides: int = 1) -> str:
-    """A p-value in a sentence, with the number of draws where that is its limit, and after Holm where asked for.
+    """A p-value in a sentence: with the number of draws if that limits it, and after Holm's correction if given.
 
     >>> p_text(0.125), p_text(1 / 10_001, 10_000)
     ('p = 0.125', 'p <= 0.0001 (10,000 draws)')

@@ -17,46 +17,54 @@ from training.common.bootstrap import COVERAGE
 
 N_COMBINATIONS = 10_000
 HALF, GAP = 0.5, 0.25
-"""Of an outcome from 0 to 1: where its two kinds part, and the least distance between them."""
+"""For outcomes from 0 to 1: the boundary between two kinds of seeds, and the least distance between the kinds."""
 
 
 def independent_seeds(checkpoints: Sequence[Checkpoint]) -> list[list[int]]:
-    """The places of the checkpoints, those that share a seed of initialisation, data or task choice together."""
+    """Indices of checkpoints, grouped so that those that share a seed of initialisation, data or task are together."""
     groups: list[tuple[set[tuple[str, int]], list[int]]] = []
-    for place, checkpoint in enumerate(checkpoints):
-        seeds = checkpoint.config.seeds
-        own = {("init", seeds.init), ("data", seeds.data), ("task", seeds.task)}
-        related = [group for group in groups if group[0] & own]
-        merged = own.union(*(names for names, _ in related)), sorted([place, *(p for _, ps in related for p in ps)])
-        groups = [group for group in groups if group not in related] + [merged]
-    return sorted(places for _, places in groups)
+    for index, checkpoint in enumerate(checkpoints):
+        config_seeds = checkpoint.config.seeds
+        seeds = {("init", config_seeds.init), ("data", config_seeds.data), ("task", config_seeds.task)}
+        members = [index]
+        for group in [group for group in groups if group[0] & seeds]:
+            seeds, members = seeds | group[0], members + group[1]
+            groups.remove(group)
+        groups.append((seeds, sorted(members)))
+    return sorted(members for _, members in groups)
 
 
 def null_means(
     groups: Sequence[Sequence[int]],
-    others: Mapping[int, Float[np.ndarray, " set"]],
-    own: Mapping[int, float],
+    controls: Mapping[int, Float[np.ndarray, " set"]],
+    tested: Mapping[int, float],
     rng: np.random.Generator,
 ) -> Float[np.ndarray, " combination"]:
-    """Mean effects over seeds when every model's set is any matched one: all combinations, or a sample of them.
+    """Null distribution of the mean over seeds: in every model the effect of any matched set, drawn at random.
 
-    A model's own set is one of those that it could have been; only the combination of all own sets is left out. Models
-    that share a seed draw as one (`drawn_together`).
+    All combinations, or `N_COMBINATIONS` random ones if there are more. The tested set of a model is one of the sets
+    that can be drawn; only the combination of all tested sets is left out.
+
+    Args:
+        groups: indices of the models that count as one seed; these draw together (`drawn_together`).
+        controls: effects of each model's control sets.
+        tested: effect of each model's tested set.
+        rng: draws combinations.
     """
-    if any(len(effects) == 0 for effects in others.values()):
+    if any(len(effects) == 0 for effects in controls.values()):
         return np.array([])
-    choices = [drawn_together([np.append(others[place], own[place]) for place in group]) for group in groups]
+    choices = [drawn_together([np.append(controls[model], tested[model]) for model in group]) for group in groups]
     if math.prod(len(effects) for effects in choices) > N_COMBINATIONS:
         return np.mean([rng.choice(effects, N_COMBINATIONS) for effects in choices], axis=0)
     return np.mean([axis.ravel()[:-1] for axis in np.meshgrid(*choices, indexing="ij")], axis=0)
 
 
 def drawn_together(choices: Sequence[Float[np.ndarray, " _"]]) -> Float[np.ndarray, " draw"]:
-    """The mean effects of models that count as one seed, one value per draw; the last one stands for their own sets.
+    """Mean effects of models that count as one seed, one value per draw; the last one is that of their tested sets.
 
-    Such models have the same heads, so that their sets are no independent draws. They are drawn at the same rank of
-    effect, as often as the model with the fewest sets allows: of all ways to draw them as one, that with the widest
-    spread of means.
+    Such models have the same heads, so that their sets are no independent draws. Sets of the same rank of effect are
+    drawn together, as many as the model with the fewest sets has: of all ways to draw them jointly, this one has the
+    widest spread of means.
 
     >>> drawn_together([np.array([0.0, 0.25, 1.0]), np.array([0.5, 0.0, 2.0])]).tolist()
     [0.0, 0.375, 1.5]
@@ -76,7 +84,7 @@ class SeedMean(NamedTuple):
     n_seeds: int
 
     def named(self, name: str) -> dict[str, float]:
-        """As a row of a table, the value under this name."""
+        """As columns of a table, with the mean in the column `name`."""
         return {name: self.value, "t_low": self.t_low, "t_high": self.t_high, "n_seeds": self.n_seeds}
 
 
@@ -91,16 +99,16 @@ def seed_mean(checkpoints: Sequence[Checkpoint], values: Sequence[float]) -> See
 
 def seed_values(checkpoints: Sequence[Checkpoint], values: Sequence[float]) -> Float[np.ndarray, " seed"]:
     """One value per independent seed from one per model: the mean of models that share a seed."""
-    return np.array([np.mean([values[place] for place in group]) for group in independent_seeds(checkpoints)])
+    return np.array([np.mean([values[model] for model in group]) for group in independent_seeds(checkpoints)])
 
 
 def outcome_columns(
     checkpoints: Sequence[Checkpoint], values: Sequence[float], name: str
 ) -> dict[str, float | int | bool]:
-    """As `seed_mean`, of outcomes from 0 to 1, as a row of a table.
+    """Columns of a table: `seed_mean` of outcomes from 0 to 1, and how many seeds reach one half.
 
-    The t-interval is NaN where seeds are `all_or_nothing`; `n_half` seeds have one half or more, and their share has
-    the exact interval `share_low`, `share_high`.
+    The t-interval is NaN where seeds are `all_or_nothing`; `n_half` seeds have an outcome of at least one half, and
+    their share has the exact interval `share_low`, `share_high`.
 
     Args:
         checkpoints: the models.
@@ -121,8 +129,8 @@ NO_SEED = SeedMean(math.nan, math.nan, math.nan, 0)
 def all_or_nothing(by_seed: Float[np.ndarray, " seed"]) -> bool:
     """Whether outcomes from 0 to 1 (an effect, an error over the no-context optimum's, a share) are of two kinds.
 
-    They are where seeds lie on both sides of `HALF`, the two sides at least `GAP` apart and further than the seeds of
-    either side are from one another.
+    They are if seeds lie on both sides of `HALF`, and the gap between the two sides is at least `GAP` and at least the
+    range of the seeds on either side.
 
     >>> [all_or_nothing(np.array(x)) for x in ([0.02, 0.05, 1.0], [0.4, 0.5, 0.7], [0.01, 0.02, 0.02])]
     [True, False, False]
@@ -134,7 +142,7 @@ def all_or_nothing(by_seed: Float[np.ndarray, " seed"]) -> bool:
 
 
 def exact_interval(k: int, n: int) -> tuple[float, float]:
-    """95 % interval for a share of which k of n were seen (Clopper and Pearson 1934).
+    """95 % interval for a share of which k of n were observed (Clopper and Pearson 1934).
 
     >>> [round(x, 4) for x in exact_interval(0, 5)], [round(x, 4) for x in exact_interval(3, 5)]
     ([0.0, 0.5218], [0.1466, 0.9473])
@@ -147,15 +155,15 @@ def exact_interval(k: int, n: int) -> tuple[float, float]:
 
 
 def t_interval(by_seed: Float[np.ndarray, " seed"]) -> tuple[float, float]:
-    """95 % interval for the mean over seeds; NaN for a single one.
+    """95 % interval for the mean over seeds, mean ± t(n - 1) s / sqrt(n); NaN for a single seed.
 
     >>> [round(x, 2) for x in t_interval(np.array([1.0, 1.2, 1.1]))]
     [0.85, 1.35]
     """
-    from scipy.special import stdtrit  # a quarter of a second that a single model need not wait for
+    from scipy.special import stdtrit  # takes a quarter of a second, which a single model does not need
 
     n = len(by_seed)
     if n < 2:
         return math.nan, math.nan
-    half = float(stdtrit(n - 1, (1 + COVERAGE) / 2) * by_seed.std(ddof=1) / math.sqrt(n))
-    return float(by_seed.mean() - half), float(by_seed.mean() + half)
+    half_width = float(stdtrit(n - 1, (1 + COVERAGE) / 2) * by_seed.std(ddof=1) / math.sqrt(n))
+    return float(by_seed.mean() - half_width), float(by_seed.mean() + half_width)

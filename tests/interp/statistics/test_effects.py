@@ -8,7 +8,7 @@ from training.common.bootstrap import bootstrap_weights, mean_interval, percenti
 
 
 def test_permutation_p_is_uniform_under_the_null(rng):
-    """An effect drawn as its null sets are: P(p <= a) = a at every attainable level."""
+    """An effect drawn as its control sets are: P(p <= a) = a at every attainable level."""
     p_values = np.array([permutation_p(draw[0], draw[1:]) for draw in rng.normal(size=(4000, 20))])
     for level in (0.05, 0.1, 0.5):
         rate = (p_values <= level + 1e-9).mean()
@@ -136,7 +136,7 @@ def test_a_family_of_tests_can_find_larger_effects_only():
 
 
 def test_the_detectable_effect_is_found_with_its_power(rng):
-    """A true effect of that size, estimated with its standard error, beats the null sets in four of five samples."""
+    """A true effect of that size, estimated with its standard error, beats the control sets in four of five samples."""
     null, standard_error = rng.normal(scale=0.1, size=199), 0.2
     effect = detectable_effect(0.0, standard_error, null, n_tests=1)
     p_values = [permutation_p(effect + standard_error * rng.normal(), null) for _ in range(4000)]
