@@ -67,18 +67,20 @@ SENTENCES: dict[str, str] = {
     "amplified": f"later components add to it (direct effect {DIRECT})",
     # rule 5
     "not removed jointly": "It attends as a retrospective head does (score {score:.2f}), but removing it alone "
-    "{nothing}. Whether another head stands in for it was not tested; `interp ablate --ckpt CKPT --heads {heads} "
-    "--classes {classes} --mode mean` tests it.",
-    "no decoy": "It attends as a retrospective head does (score {score:.2f}), but removing it alone says little: "
-    "{joint}. It is no decoy.",
+    "{nothing}. Whether another head compensates for its removal was not tested; `interp ablate --ckpt CKPT --heads "
+    "{heads} --classes {classes} --mode mean` tests this.",
+    "no decoy": "It attends as a retrospective head does (score {score:.2f}), but removing it alone does not show its "
+    "effect: {joint}. It is not a decoy.",
     "undecided": "It attends as a retrospective head does (score {score:.2f}), but removing it alone {nothing}. "
-    "Whether another head stands in for it is undecided: {joint}; more prompts (--null-prompts) narrow the interval.",
+    "Whether another head compensates for its removal is undecided: {joint}; more prompts (--null-prompts) narrow the "
+    "interval.",
     "decoy": "It attends as a retrospective head does (score {score:.2f}), but removing it {nothing}, alone, together "
     "with any other head{combinations}: a decoy.",
     "nothing": "changes less than {harmless} of the in-context gain on {classes}",
     "combinations": ", and together with {which} of the other heads above {attends} ({attending})",
-    "joint": "once {companions} is removed, too, it {verb} {size:.2f} [{ci_low:.2f}, {ci_high:.2f}] of the gain on "
-    "{function_class} ({mode} ablation; {companions} {effect_companions:z.2f}, together {effect:z.2f})",
+    "joint": "with {companions} removed as well, removing it {verb} {size:.2f} [{ci_low:.2f}, {ci_high:.2f}] of the "
+    "gain on {function_class} ({mode} ablation; effect of {companions} {effect_companions:z.2f}, of both "
+    "{effect:z.2f})",
     # sets that are kept
     "kept": f"With no head but {{heads}} {{left:.2f}} of the in-context gain on {{function_class}} is left ({{mode}} "
     f"ablation of all others costs {EFFECT}).",
@@ -217,7 +219,7 @@ def silent_sentence(rows: Sequence[Row], score: float, joint_rows: Sequence[Row]
 
 def joint_clause(row: Row) -> str:
     """What removing a set adds to the removal of its companions."""
-    return fill("joint", row, verb="costs" if row["change"] > 0 else "gives back", size=abs(row["change"]))
+    return fill("joint", row, verb="costs" if row["change"] > 0 else "restores", size=abs(row["change"]))
 
 
 def combinations_clause(joint_rows: Sequence[Row]) -> str:

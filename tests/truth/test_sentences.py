@@ -67,7 +67,7 @@ def test_every_sentence_is_true(kind, seed, tmp_path):
         assert text.startswith(f"Removing {head} helps on linear") == (truth.effect < 0), text
         assert text.endswith(": a decoy.") == (truth.decoy is True), text
         if truth.decoy is not None:
-            assert ("It is no decoy." in text) == (not truth.decoy), text
+            assert ("It is not a decoy." in text) == (not truth.decoy), text
 
 
 @pytest.mark.slow

@@ -218,14 +218,19 @@ def say_of_silent(*joint, rows=({"mode": "zero"} | HARMLESS, HARMLESS)) -> str:
 
 def test_a_head_is_a_decoy_only_after_joint_removals():
     assert say_of_silent() == (
-        f"{ATTENDING}alone changes less than 0.05 of the in-context gain on linear. Whether another head stands in for "
-        "it was not tested; `interp ablate --ckpt CKPT --heads 0.1 --classes linear --mode mean` tests it."
+        f"{ATTENDING}alone changes less than 0.05 of the in-context gain on linear. Whether another head "
+        "compensates for its removal was not tested; `interp ablate --ckpt CKPT --heads 0.1 --classes linear --mode "
+        "mean` tests this."
     )
     everything = f"{ATTENDING}changes less than 0.05 of the in-context gain on linear, alone, together with any other "
     assert say_of_silent({}) == f"{everything}head: a decoy."
     three = [{"attending": "0.3,0.4,0.5", "companions": name} for name in ("0.3", "0.3,0.4", "0.3,0.5", "0.4,0.5")]
     every = [*three, three[0] | {"companions": "0.3,0.4,0.5"}]
     others = "of the other heads above 0.5 (0.3,0.4,0.5): a decoy."
+    assert say_of_silent({"change": 0.56, "ci_low": 0.5, "ci_high": 0.6, "effect": 0.86}) == (
+        f"{ATTENDING}alone does not show its effect: with 0.3 removed as well, removing it costs 0.56 [0.50, 0.60] of "
+        "the gain on linear (mean ablation; effect of 0.3 0.30, of both 0.86). It is not a decoy."
+    )
     assert say_of_silent(*every) == f"{everything}head, and together with any combination {others}"
     assert say_of_silent(*three) == f"{everything}head, and together with any pair and all {others}"
 
@@ -233,14 +238,24 @@ def test_a_head_is_a_decoy_only_after_joint_removals():
 @pytest.mark.parametrize(
     ("change", "low", "high", "words"),
     [
-        (0.56, 0.5, 0.6, "once 0.3 is removed, too, it costs 0.56 [0.50, 0.60] of the gain on linear (mean ablation; "),
-        (-0.56, -0.6, -0.5, "once 0.3 is removed, too, it gives back 0.56 [-0.60, -0.50] of the gain on linear (mean "),
-        (0.06, 0.051, 0.1, "It is no decoy."),
+        (
+            0.56,
+            0.5,
+            0.6,
+            "with 0.3 removed as well, removing it costs 0.56 [0.50, 0.60] of the gain on linear (mean ablation; ",
+        ),
+        (
+            -0.56,
+            -0.6,
+            -0.5,
+            "with 0.3 removed as well, removing it restores 0.56 [-0.60, -0.50] of the gain on linear (mean ablation; ",
+        ),
+        (0.06, 0.051, 0.1, "It is not a decoy."),
         (
             0.06,
             0.05,
             0.1,
-            "Whether another head stands in for it is undecided: once 0.3 is removed, too, it costs 0.06 ",
+            "Whether another head compensates for its removal is undecided: with 0.3 removed as well, removing it ",
         ),
         (0.04, 0.03, 0.05, ": a decoy."),
         (0.04, 0.03, 0.051, "is undecided"),
@@ -250,7 +265,7 @@ def test_a_head_is_a_decoy_only_after_joint_removals():
 def test_a_joint_change_beyond_the_margin_is_no_decoy(change, low, high, words):
     text = say_of_silent({}, {"change": change, "ci_low": low, "ci_high": high})
     assert words in text
-    assert text.endswith(("It is no decoy.", ": a decoy.", "narrow the interval."))
+    assert text.endswith(("It is not a decoy.", ": a decoy.", "narrow the interval."))
 
 
 @pytest.mark.parametrize(
