@@ -50,6 +50,7 @@ def site(tmp_path_factory) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_every_module_is_on_one_page():
     files = [path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     modules = {".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in files}
@@ -58,6 +59,7 @@ def test_every_module_is_on_one_page():
     assert [name for name in modules if shown[name] > 1] == []
 
 
+@pytest.mark.slow
 def test_what_import_interp_gives_is_on_its_page_with_what_it_returns():
     shown = {name.rpartition(".")[2] for name in directives(DOCS / "reference" / "index.md")}
     returned = {inspect.signature(getattr(interp, name)).return_annotation for name in interp.__all__ if name != "Head"}
@@ -66,12 +68,14 @@ def test_what_import_interp_gives_is_on_its_page_with_what_it_returns():
     assert {*interp.__all__} | ours <= shown
 
 
+@pytest.mark.slow
 def test_the_home_page_leads_to_every_notebook_and_page():
     links = {*re.findall(r"\]\(([\w/]+\.(?:ipynb|md))\)", (DOCS / "index.md").read_text())}
     pages = {str(page.relative_to(DOCS)) for ending in ("ipynb", "md") for page in DOCS.rglob(f"*.{ending}")}
     assert links == pages - {"index.md"}
 
 
+@pytest.mark.slow
 def test_a_page_has_the_signature_with_its_shapes_and_the_words_of_the_docstring(site):
     page = text_of(site / "reference" / "interp" / "scores.html")
     signature = (
@@ -82,6 +86,7 @@ def test_a_page_has_the_signature_with_its_shapes_and_the_words_of_the_docstring
     assert ">>> attention = torch.tensor" in page
 
 
+@pytest.mark.slow
 def test_every_documented_function_and_class_has_an_entry(site):
     pages = "".join(page.read_text() for page in site.glob("reference/*/*.html"))
     entries = {*re.findall(r'id="([\w.]+)"', pages)}
@@ -90,6 +95,7 @@ def test_every_documented_function_and_class_has_an_entry(site):
     assert names - entries == set()
 
 
+@pytest.mark.slow
 def test_formulas_are_drawn_and_code_is_left_alone(site):
     notebook = (site / "01_quickstart.html").read_text()
     assert "<msub><mi>x</mi><mi>i</mi></msub>" in notebook
@@ -98,6 +104,7 @@ def test_formulas_are_drawn_and_code_is_left_alone(site):
     assert draw("<p>$x$ costs $5 or <code>$y$</code></p>").count("<math") == 1
 
 
+@pytest.mark.slow
 def test_a_reader_loads_nothing_from_elsewhere(site):
     for page in site.rglob("*.html"):
         loaded = re.findall(r'<(?:script|img|iframe)[^>]* src="([^"]+)|<link[^>]* href="([^"]+)', page.read_text())

@@ -9,9 +9,9 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 SOURCES = sorted(FOLDER.glob("*.py"))
-IN_CI = ("01_quickstart", "08_with_transformer_lens")
-"""Executed by every `make test`: the first that is opened, and the only one whose other library may change. All eight
-take five minutes of a core, and what the others call is tested elsewhere."""
+IN_CI = ("01_quickstart",)
+"""Executed by every `make test`: the first that is opened. All take minutes of a core, and what the others call is
+tested elsewhere; `make test-slow` executes them."""
 EACH = [pytest.param(path, id=path.stem, marks=() if path.stem in IN_CI else pytest.mark.slow) for path in SOURCES]
 
 

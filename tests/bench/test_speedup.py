@@ -7,6 +7,7 @@ import speedup
 from typer.testing import CliRunner
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_sweep_is_timed_from_nothing_to_its_end(workers):
     assert speedup.measure("local", workers, n_runs=2, steps=1) > 0

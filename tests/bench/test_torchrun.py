@@ -8,6 +8,7 @@ import torchrun
 from typer.testing import CliRunner
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "is_same"), [("shared", True), ("apart", False)])
 def test_processes_of_one_run_end_with_the_same_weights_and_runs_of_their_own_do_not(way, is_same):
     found = torchrun.measure_apart("tiny", way, 2, 0.2, ["recipe.batch_size=8"])

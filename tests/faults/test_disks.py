@@ -32,7 +32,14 @@ WRITERS = {
 NO_SPACE, READ_ONLY = os.strerror(errno.ENOSPC), os.strerror(errno.EROFS)
 
 
-@pytest.mark.parametrize("command", [name for name in WRITERS if name != "history"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(name, marks=[] if name in ("score", "ablate", "plateaus") else pytest.mark.slow)
+        for name in WRITERS
+        if name != "history"
+    ],
+)
 def test_a_full_disk_is_one_line_and_leaves_no_half_file(outcome, disk, command):
     place = disk("size=8k")
     found = outcome(*WRITERS[command], "--out", place)

@@ -102,6 +102,7 @@ def test_a_killed_sweep_goes_on_and_ends_with_the_same_bytes(tmp_path):
     assert visible(tmp_path / "killed") == expected
 
 
+@pytest.mark.slow
 def test_a_kill_while_results_are_written_leaves_every_file_whole(tmp_path):
     """The sweep is known already, so that a good part of a run writes; the results that were there are the same."""
     finished(*SWEEP, "--out", tmp_path)
@@ -157,6 +158,7 @@ def test_a_killed_set_of_runs_goes_on(tmp_path, interp, settings):
         assert (tmp_path / "killed" / name / WEIGHTS).read_bytes() == (tmp_path / "whole" / name / WEIGHTS).read_bytes()
 
 
+@pytest.mark.slow
 def test_two_sweeps_into_one_directory_are_one_sweep(tmp_path):
     finished(*SWEEP, "--out", tmp_path / "whole")
     children = [started(*SWEEP, "--out", tmp_path / "both") for _ in range(2)]

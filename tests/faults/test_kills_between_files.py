@@ -41,6 +41,7 @@ def test_a_run_that_is_killed_between_two_files_goes_on_and_can_be_replaced(tmp_
         assert temporary_files(directory) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [pytest.param(3, id="just begun"), pytest.param(AT_MOST, marks=pytest.mark.slow)])
 def test_an_overwritten_run_that_is_killed_can_be_overwritten_again(tmp_path, first):
     def finished(directory: Path) -> None:

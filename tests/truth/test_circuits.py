@@ -33,6 +33,7 @@ from training.model.transformer import Edit, Edits, site_names
 from training.tasks.prompts import Prompts, last_quarter
 
 MODES = ("zero", "mean", "resample")
+QUICK_MODES = ("zero", *(pytest.param(mode, marks=pytest.mark.slow) for mode in MODES[1:]))
 TAIL = last_quarter(16)
 GROUP = 512  # prompts that share a mean; the models see one such group
 TOTALS = {"writer": (WRITER,), "eraser": (ERASER,), "both": (WRITER, ERASER)}
@@ -177,7 +178,7 @@ def check(given: Predictions, wanted: Predictions, intact: Predictions, run: Run
     assert effect(given, run.predict(), ys) == pytest.approx(effect(wanted, intact, ys), rel=0.025, abs=0.001)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", QUICK_MODES)
 @pytest.mark.parametrize("removed", SETS_OF_COPIES)
 def test_redundant_computes_its_formula_without_any_of_the_copies(of_redundant, removed, mode):
     prompts, others = of_redundant.prompts, of_redundant.others
@@ -186,7 +187,7 @@ def test_redundant_computes_its_formula_without_any_of_the_copies(of_redundant, 
     check(of_redundant.predict(of_redundant.without(removed, mode)), wanted, intact, of_redundant, worst=0.1)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", QUICK_MODES)
 def test_one_copy_is_enough_and_none_is_fatal(redundant, mode):
     known = [redundant_effect(n_removed, mode, GROUP) for n_removed in (0, 1, 2)]
     assert known[0] == pytest.approx(0, abs=1e-6)
@@ -200,7 +201,7 @@ def test_one_copy_is_enough_and_none_is_fatal(redundant, mode):
         assert effect(removed, intact, ys) == pytest.approx(known[n_removed], rel=0.01, abs=0.001)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", QUICK_MODES)
 @pytest.mark.parametrize("removed", TOTALS)
 def test_self_repairing_computes_its_formula_without_its_heads(of_self_repairing, removed, mode):
     wanted = self_repairing_formula(removed, mode, of_self_repairing.prompts, of_self_repairing.others)
@@ -208,7 +209,7 @@ def test_self_repairing_computes_its_formula_without_its_heads(of_self_repairing
     check(given, wanted, answer(of_self_repairing.prompts), of_self_repairing, worst=0.05)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", QUICK_MODES)
 @pytest.mark.parametrize(("head", "removed"), [(WRITER, "writer_direct"), (ERASER, "eraser")])
 def test_self_repairing_has_the_direct_effects_of_its_formula(of_self_repairing, head, removed, mode):
     wanted = self_repairing_formula(removed, mode, of_self_repairing.prompts, of_self_repairing.others)
@@ -216,7 +217,7 @@ def test_self_repairing_has_the_direct_effects_of_its_formula(of_self_repairing,
     check(given, wanted, answer(of_self_repairing.prompts), of_self_repairing, worst=0.05)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", QUICK_MODES)
 @pytest.mark.parametrize("removed", SELF_REPAIRING)
 def test_what_is_repaired_is_the_known_part(self_repairing, removed, mode):
     parts = [
@@ -239,7 +240,7 @@ def test_the_eraser_repairs(of_self_repairing):
     assert effect(direct, intact, ys) - effect(repaired, intact, ys) > 3
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", QUICK_MODES)
 @pytest.mark.parametrize("head", [WRITER, ERASER])
 def test_frozen_scales_change_nothing(of_self_repairing, head, mode):
     removal = of_self_repairing.without((head,), mode)
@@ -248,6 +249,7 @@ def test_frozen_scales_change_nothing(of_self_repairing, head, mode):
     torch.testing.assert_close(of_self_repairing.predict(removal | frozen), thawed, rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_models_round_little(of_self_repairing, of_redundant):
     for measured in (of_self_repairing, of_redundant):
         exact = deepcopy(measured.checkpoint.model).double()(measured.prompts.tokens.double())[:, ::2][:, TAIL]

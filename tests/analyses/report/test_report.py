@@ -329,6 +329,7 @@ def test_the_command_writes_one_page_and_its_numbers(interp, tmp_path):
     outline((tmp_path / "r.html").read_text())
 
 
+@pytest.mark.slow
 def test_a_report_from_python_names_the_command_that_gives_its_numbers(quick, tmp_path, interp):
     checkpoint, settings = load("zoo:mixed-0"), replace(quick, paths=False)
     made = make_report([checkpoint], settings)

@@ -177,6 +177,7 @@ def lengthened(settings: list[str], changes: dict[str, str] = LONG) -> list[str]
     return [changes.get(one, one) for one in settings]
 
 
+@pytest.mark.slow
 def test_a_killed_worker_and_a_killed_driver_lose_nothing_that_was_saved(ran, start, settings, tmp_path):
     file = write(tmp_path / "sweep.toml", lengthened(settings))
     run, lock = tmp_path / "grid" / "runs" / "mixed-0", tmp_path / "grid" / ".locks" / "runs" / "mixed-0"
@@ -204,6 +205,7 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing_that_was_saved(ran, st
     assert weights(run) == weights(tmp_path / "hand")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_sweep_that_is_asked_to_stop_or_killed_has_its_runs_save_at_once(start, settings, tmp_path, number):
     file = write(tmp_path / "sweep.toml", lengthened(settings, ENDLESS), seeds="0-1")

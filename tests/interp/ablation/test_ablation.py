@@ -408,7 +408,7 @@ def test_a_defect_of_the_size_of_rounding_errors_is_refused_where_there_is_no_ro
 
 
 @pytest.mark.parametrize("mode", list(MODES))
-@pytest.mark.parametrize("site", ["z", "value"])
+@pytest.mark.parametrize("site", ["z", pytest.param("value", marks=pytest.mark.slow)])
 def test_every_mode_removes_a_causal_head_at_every_site(trained, mode, site):
     """What the head reads are the inputs: other inputs are fatal, another function of the same ones harmless."""
     result = ablate(trained, [(Head(0, 1),)], ["linear"], modes=[mode], site=site, n_prompts=128, n_controls=0)

@@ -182,6 +182,7 @@ def of_linear():
     return swap(load("zoo:linear-0"), ["linear"], targets=["t", "w"], protocol=protocol, n_controls=19)
 
 
+@pytest.mark.slow
 def test_a_trained_model_s_answer_follows_the_swap_of_t(of_linear):
     """At the query t is the prediction; its pattern carries nearly all of it, a random direction nearly nothing."""
     (row,) = where(of_linear.table, token="x", stage="2.post", target="t", subspace="pattern").to_dict("records")

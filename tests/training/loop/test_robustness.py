@@ -48,6 +48,7 @@ def wait_for(condition, seconds=60):
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_kills", [5, pytest.param(20, marks=pytest.mark.slow)])
 def test_kills_at_random_moments_leave_no_trace(n_kills, settings, tmp_path):
     """The children are forks of this process, so that most of their life is training rather than importing torch."""

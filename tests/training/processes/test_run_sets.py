@@ -46,6 +46,7 @@ def test_files_of_the_users_are_not_imported_by_the_runs_of_a_set(outcome, quick
     assert load(tmp_path / "runs" / "mixed-0").step == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_set_saves_all_its_runs(interp, quick_settings, tmp_path, number):
     given = ["--set", "recipe.steps=500000", "--set", "record.save_every=100000"]
