@@ -37,7 +37,8 @@ from interp.model.engine import read_sites
 from interp.patching.composition import composition
 from training.checkpoints.checkpoint import WEIGHTS, write_config, write_weights
 from training.evaluation.evaluate import evaluation_prompts, predictions
-from training.model.transformer import Transformer, site_names
+from training.model.sites import site_names
+from training.model.transformer import Transformer
 
 checkpoint = load("zoo:mixed-0")
 model = hooked(checkpoint)

@@ -20,7 +20,8 @@ from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
 from training.config.config import RunConfig, stream_seed
 from training.evaluation.evaluate import evaluation_generator, evaluation_prompts
-from training.model.transformer import Edit, Sites, Transformer
+from training.model.sites import Edit, Sites
+from training.model.transformer import Transformer
 from training.sampling import crossed_prompts
 from training.tasks.prompts import Prompts
 

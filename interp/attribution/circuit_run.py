@@ -16,7 +16,8 @@ from interp.attribution.edges import written
 from interp.attribution.graph import CHANNELS, Graph
 from interp.model.engine import read_sites
 from interp.patching.engine import QUERY
-from training.model.transformer import EVERY, Attention, Block, Transformer, causal_mask, fused_attention
+from training.model.attention_kernels import causal_mask, fused_attention
+from training.model.transformer import EVERY, Attention, Block, Transformer
 from training.tasks.prompts import Positions
 
 

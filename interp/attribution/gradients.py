@@ -12,7 +12,8 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from training.model.transformer import Edit, Edits, Transformer
+from training.model.sites import Edit, Edits
+from training.model.transformer import Transformer
 
 READ_IN = "hook_embed"
 

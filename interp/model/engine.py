@@ -25,7 +25,8 @@ from torch import Tensor
 
 from interp.model.heads import MLP, HeadSet
 from training.common.errors import one_of
-from training.model.transformer import EVERY, LN_EPS, Block, Edit, Sites, Transformer
+from training.model.sites import Edit, Sites
+from training.model.transformer import EVERY, LN_EPS, Block, Transformer
 from training.tasks.prompts import Positions
 
 Site = Literal["z", "pattern", "value"]

@@ -27,7 +27,8 @@ from interp.model.engine import (
 )
 from interp.model.heads import MLP, Head, HeadSet, all_heads
 from training.common.errors import CheckError
-from training.model.transformer import Edit, Transformer
+from training.model.sites import Edit
+from training.model.transformer import Transformer
 
 CHECKED = 32  # prompts
 TOLERANCE = 1e-5  # relative: the engine against the model's own forward pass

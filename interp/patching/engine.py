@@ -18,7 +18,8 @@ from torch import Tensor
 
 from interp.model.engine import read_sites, stacked
 from interp.patching.sites import Given, Patches, hook_of
-from training.model.transformer import EVERY, Past, Sites, Transformer
+from training.model.sites import Sites
+from training.model.transformer import EVERY, Past, Transformer
 
 QUERY = slice(-1, None)
 """The last token, at which the prediction is read."""

@@ -33,7 +33,8 @@ from training.common.errors import UserError
 from training.common.library_defaults import library_defaults
 from training.common.progress import progress_bar
 from training.config.config import stream_seed
-from training.model.transformer import EVERY, Sites, Transformer, project
+from training.model.sites import Sites
+from training.model.transformer import EVERY, Transformer, project
 from training.tasks.function_classes import choose_classes
 
 ALL = "all"

@@ -14,7 +14,8 @@ from interp.model.self_checks import TOLERANCE, Comparison, require_agreement
 from interp.patching.engine import Run, predict_patched, recorded, run_on
 from interp.patching.sites import Given, Patch, Patches, Variant, patches_of
 from training.common.errors import CheckError
-from training.model.transformer import EVERY, Edit, Transformer
+from training.model.sites import Edit
+from training.model.transformer import EVERY, Transformer
 
 CHECKED = 16  # prompts
 PLAIN = 12  # variants that are run on their own and through the plain forward pass too

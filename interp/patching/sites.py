@@ -12,7 +12,8 @@ from torch import Tensor
 
 from interp.model.heads import HeadSet
 from training.common.errors import one_of
-from training.model.transformer import EVERY, Edit
+from training.model.sites import Edit
+from training.model.transformer import EVERY
 from training.tasks.prompts import Positions
 
 

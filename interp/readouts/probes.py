@@ -36,7 +36,8 @@ from training.common.progress import progress_bar
 from training.common.table_rows import distinct
 from training.config.config import RunConfig, stream_seed
 from training.evaluation.evaluate import evaluation_functions
-from training.model.transformer import Edit, Transformer
+from training.model.sites import Edit
+from training.model.transformer import Transformer
 from training.sampling import Sampled
 from training.tasks.function_classes import choose_classes
 

@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from training.evaluation.evaluate import CHUNK
-from training.model.transformer import Edit, Past, Transformer
+from training.model.sites import Edit
+from training.model.transformer import Past, Transformer
 from training.tasks.prompts import Layout, Prompts
 
 Token = Literal["x", "y"]

@@ -21,7 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from training.common.errors import one_of
-from training.model.transformer import LN_EPS, Block, Edit, Sites
+from training.model.sites import Edit, Sites
+from training.model.transformer import LN_EPS, Block
 
 
 class OpenLayer(NamedTuple):

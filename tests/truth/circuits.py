@@ -29,7 +29,8 @@ from scipy.linalg import hadamard
 from interp.model.heads import Head
 from training.checkpoints.checkpoint import Checkpoint
 from training.config.parse import from_preset
-from training.model.transformer import MLP, UNTOUCHED, Attention, Sites, Transformer
+from training.model.sites import UNTOUCHED, Sites
+from training.model.transformer import MLP, Attention, Transformer
 from training.tasks.prompts import last_quarter
 
 N_POINTS = 16

@@ -29,7 +29,7 @@ from torch import Tensor
 from interp.model.heads import Head, HeadSet
 from training.checkpoints.checkpoint import Checkpoint
 from training.evaluation.evaluate import evaluation_prompts
-from training.model.transformer import Edit, Edits, site_names
+from training.model.sites import Edit, Edits, site_names
 from training.tasks.prompts import Prompts, last_quarter
 
 MODES = ("zero", "mean", "resample")

@@ -10,6 +10,7 @@ import tomllib
 import typing
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from types import UnionType
 from typing import Any, Literal, TypeVar
 
 from training.common.errors import UserError, one_of
@@ -144,6 +145,8 @@ def checked_value(kind: Any, value: Any, key: str) -> Any:
             raise UserError(f"{key}={value!r}: a table of settings is needed")
         return from_dict(kind, value, key + ".")
     origin = typing.get_origin(kind)
+    if origin is UnionType:  # of a type and None, the default
+        return value if value is None else checked_value(typing.get_args(kind)[0], value, key)
     if origin is Literal:
         if value not in typing.get_args(kind):
             raise one_of(key, str(value), typing.get_args(kind))

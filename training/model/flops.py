@@ -24,8 +24,9 @@ def forward_flops(model: ModelConfig, n_points: int, n_instruction: int = 0) -> 
         n_queries = n_points if last else n_pos
         # an x token sees itself and what stands before it: on average half of the stream and half a token more
         seen = sum(range(1 + n_instruction, n_pos + 1, 2)) if last else n_pos * (n_pos + 1) // 2
-        keys_and_values, rest = 2 * n_pos * width**2, 10 * n_queries * width**2  # rest: Q, O, and the MLP's 8 d²
-        total += 2 * (keys_and_values + rest + 2 * seen * width)
+        projections = 2 * (n_pos + n_queries) * width**2  # keys and values; queries and outputs
+        mlp = 2 * n_queries * width * model.mlp_width
+        total += 2 * (projections + mlp + 2 * seen * width)
     return total
 
 

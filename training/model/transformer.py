@@ -1,7 +1,8 @@
-"""The compact GPT-2: a plain module whose parameters carry HookedTransformer's names and shapes.
+"""The compact transformer: a plain module whose parameters carry HookedTransformer's names and shapes.
 
 Inputs are continuous, so the embedding is `prompt @ W_E` instead of a look-up and the read-in bias lives in `W_pos`;
-everything else is GPT-2 (pre-LayerNorm, learned positions, tanh-GELU). Activations go by their TransformerLens hook
+everything else is GPT-2 (pre-LayerNorm, learned positions, tanh-GELU), or one of its variants (`ModelConfig`: another
+norm, other positions, another activation function, no MLPs). Activations go by their TransformerLens hook
 names and are read or replaced through `edits`:
 
     model(prompt)                                                 # no site visited
@@ -18,67 +19,19 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from training.common.library_defaults import library_defaults
 from training.config.config import ModelConfig
+from training.model.attention_kernels import batched_attention, causal_mask, faster_batched, fused_attention
+from training.model.norms import NORMS, Norm
+from training.model.sites import UNTOUCHED, Edits, Sites, site_names
 from training.tasks.prompts import PLAIN, Layout, Positions
 
-LN_EPS = 1e-5
-
-Edit = Callable[[Tensor], Tensor]
-Edits = Mapping[str, Edit]
-
-LN_SITES = ("hook_scale", "hook_normalized")
-ATTENTION_SITES = ("hook_q", "hook_k", "hook_v", "hook_attn_scores", "hook_pattern", "hook_z", "hook_result")
-BLOCK_SITES = (
-    "hook_resid_pre",
-    *(f"ln1.{site}" for site in LN_SITES),
-    *(f"attn.{site}" for site in ATTENTION_SITES),
-    "hook_attn_out",
-    "hook_resid_mid",
-    *(f"ln2.{site}" for site in LN_SITES),
-    "mlp.hook_pre",
-    "mlp.hook_post",
-    "hook_mlp_out",
-    "hook_resid_post",
-)
-
-
-def site_names(n_layers: int) -> list[str]:
-    """Every site that can be read or replaced, in the order in which the forward pass reaches them.
-
-    >>> site_names(1)[:3]
-    ['hook_embed', 'hook_pos_embed', 'blocks.0.hook_resid_pre']
-    """
-    blocks = [f"blocks.{layer}.{site}" for layer in range(n_layers) for site in BLOCK_SITES]
-    return ["hook_embed", "hook_pos_embed", *blocks, *(f"ln_final.{site}" for site in LN_SITES)]
-
-
-class Sites:
-    """The edits of one forward pass, seen from one part of the model."""
-
-    def __init__(self, edits: Edits, prefix: str = "") -> None:
-        self.edits = edits
-        self.prefix = prefix
-
-    def __call__(self, site: str, activation: Tensor) -> Tensor:
-        """The activation, or what the edit at this site makes of it."""
-        edit = self.edits.get(self.prefix + site)
-        return activation if edit is None else edit(activation)
-
-    def wanted(self, *sites: str) -> bool:
-        return any(self.prefix + site in self.edits for site in sites)
-
-    def under(self, prefix: str) -> "Sites":
-        return Sites(self.edits, self.prefix + prefix) if self.edits else self
-
-
-UNTOUCHED = Sites({})
-LANES = 16  # float32 numbers in a vector register of today's widest CPUs
 EVERY = slice(None)
 """All positions."""
+ROTARY_BASE = 10_000.0
 
 
 class Past(NamedTuple):
@@ -88,30 +41,13 @@ class Past(NamedTuple):
     v: Float[Tensor, "batch past_pos head d_head"]
 
 
-class LayerNorm(nn.Module):
-    """GPT-2's LayerNorm, with gain w and shift b."""
-
-    def __init__(self, d_model: int) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.ones(d_model))
-        self.b = nn.Parameter(torch.zeros(d_model))
-
-    def forward(
-        self, resid: Float[Tensor, "batch pos d_model"], at: Sites = UNTOUCHED
-    ) -> Float[Tensor, "batch pos d_model"]:
-        if not at.wanted(*LN_SITES):
-            return F.layer_norm(resid, self.w.shape, self.w, self.b, LN_EPS)
-        centred = resid - resid.mean(-1, keepdim=True)
-        scale = at("hook_scale", (centred.pow(2).mean(-1, keepdim=True) + LN_EPS).sqrt())
-        return at("hook_normalized", centred / scale) * self.w + self.b
-
-
 class Attention(nn.Module):
     """Causal self-attention; head h writes `z[h] @ W_O[h]`."""
 
-    def __init__(self, n_heads: int, d_model: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        d_head = d_model // n_heads
+        n_heads, d_model, d_head = config.n_heads, config.d_model, config.d_head
+        self.is_rotary = config.positions == "rotary"
         self.W_Q = nn.Parameter(torch.empty(n_heads, d_model, d_head))
         self.W_K = nn.Parameter(torch.empty(n_heads, d_model, d_head))
         self.W_V = nn.Parameter(torch.empty(n_heads, d_model, d_head))
@@ -132,18 +68,31 @@ class Attention(nn.Module):
         q = at("hook_q", project(normalized[:, queries], self.W_Q, self.b_Q))
         k = at("hook_k", project(normalized, self.W_K, self.b_K))
         v = at("hook_v", project(normalized, self.W_V, self.b_V))
+        return at("hook_z", self.attend(q, k, v, at, queries, past))
+
+    def attend(
+        self,
+        q: Float[Tensor, "batch query_pos head d_head"],
+        k: Float[Tensor, "batch pos head d_head"],
+        v: Float[Tensor, "batch pos head d_head"],
+        at: Sites = UNTOUCHED,
+        queries: Positions = EVERY,
+        past: Past | None = None,
+    ) -> Float[Tensor, "batch query_pos head d_head"]:
+        """Each head's mix of values, from queries, keys and values before any rotation."""
         n_past = 0
         if past is not None:
             n_past = past.k.shape[1]
             k, v = torch.cat((past.k, k), dim=1), torch.cat((past.v, v), dim=1)
+        if self.is_rotary:
+            positions = torch.arange(k.shape[1], device=k.device)
+            q, k = rotate(q, positions[n_past:][queries]), rotate(k, positions)
         visible = causal_mask(k.shape[1], queries, k.device, n_past)
         if at.wanted("hook_attn_scores", "hook_pattern"):
-            z = self.open_attention(q, k, v, visible, at)
-        elif faster_batched(k):
-            z = batched_attention(q, k, v, visible)
-        else:
-            z = fused_attention(q, k, v, visible, is_causal=queries is EVERY and past is None)
-        return at("hook_z", z)
+            return self.open_attention(q, k, v, visible, at)
+        if faster_batched(k):
+            return batched_attention(q, k, v, visible)
+        return fused_attention(q, k, v, visible, is_causal=queries is EVERY and past is None)
 
     def open_attention(
         self,
@@ -174,11 +123,12 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two matrices with a tanh-GELU between them; four times as wide as the residual stream."""
+    """Two matrices with an activation function between them."""
 
-    def __init__(self, d_model: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        d_mlp = 4 * d_model
+        d_model, d_mlp = config.d_model, config.mlp_width
+        self.act = ACTIVATIONS[config.act]
         self.W_in = nn.Parameter(torch.empty(d_model, d_mlp))
         self.b_in = nn.Parameter(torch.zeros(d_mlp))
         self.W_out = nn.Parameter(torch.empty(d_mlp, d_model))
@@ -188,7 +138,7 @@ class MLP(nn.Module):
         self, normalized: Float[Tensor, "batch pos d_model"], at: Sites = UNTOUCHED
     ) -> Float[Tensor, "batch pos d_model"]:
         pre = at("hook_pre", F.linear(normalized, self.W_in.T, self.b_in))
-        post = at("hook_post", gelu(pre))
+        post = at("hook_post", self.act(pre))
         return F.linear(post, self.W_out.T, self.b_out)
 
 
@@ -203,15 +153,26 @@ def gelu(pre: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
     return torch.addcmul(slope, pre, pre, value=0.044715 * slope.item()).mul_(pre).sigmoid_().mul_(pre)
 
 
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "gelu_new": gelu,
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "silu": F.silu,
+}
+"""What stands behind `model.act`."""
+
+
 class Block(nn.Module):
     """One layer, cut at z and at resid_mid: `mix` gives z, `write` takes z (recorded or replaced) to resid_post."""
 
-    def __init__(self, n_heads: int, d_model: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.ln1 = LayerNorm(d_model)
-        self.attn = Attention(n_heads, d_model)
-        self.ln2 = LayerNorm(d_model)
-        self.mlp = MLP(d_model)
+        self.ln1 = norm_of(config)
+        self.attn = Attention(config)
+        self.has_mlp = config.mlp_width > 0
+        if self.has_mlp:
+            self.ln2 = norm_of(config)
+            self.mlp = MLP(config)
 
     def mix(
         self,
@@ -235,8 +196,16 @@ class Block(nn.Module):
         self, resid_mid: Float[Tensor, "batch pos d_model"], at: Sites = UNTOUCHED
     ) -> Float[Tensor, "batch pos d_model"]:
         """resid_post: what the MLP writes, added."""
-        mlp_out = at("hook_mlp_out", self.mlp(self.ln2(resid_mid, at.under("ln2.")), at.under("mlp.")))
-        return at("hook_resid_post", resid_mid + mlp_out)
+        resid_post = resid_mid + self.mlp_out(resid_mid, at) if self.has_mlp else resid_mid
+        return at("hook_resid_post", resid_post)
+
+    def mlp_out(
+        self, resid_mid: Float[Tensor, "*batch pos d_model"], at: Sites = UNTOUCHED
+    ) -> Float[Tensor, "*batch pos d_model"]:
+        """What the MLP writes; zeros where there is none."""
+        if not self.has_mlp:
+            return torch.zeros_like(resid_mid)
+        return at("hook_mlp_out", self.mlp(self.ln2(resid_mid, at.under("ln2.")), at.under("mlp.")))
 
     def forward(
         self, resid_pre: Float[Tensor, "batch pos d_model"], at: Sites = UNTOUCHED
@@ -254,11 +223,11 @@ class Embed(nn.Module):
 
 
 class PosEmbed(nn.Module):
-    """Learned positions."""
+    """Learned positions, with the read-in bias in every row; a single row of bias where no positions are learned."""
 
-    def __init__(self, n_ctx: int, d_model: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.W_pos = nn.Parameter(torch.empty(n_ctx, d_model))
+        self.W_pos = nn.Parameter(torch.empty(config.n_positions, config.d_model))
 
 
 class Unembed(nn.Module):
@@ -290,9 +259,9 @@ class Transformer(nn.Module):
         self.config = config
         self.layout = layout
         self.embed = Embed(config.n_dims + layout.n_vectors, config.d_model)
-        self.pos_embed = PosEmbed(config.n_ctx, config.d_model)
-        self.blocks = nn.ModuleList(Block(config.n_heads, config.d_model) for _ in range(config.n_layers))
-        self.ln_final = LayerNorm(config.d_model)
+        self.pos_embed = PosEmbed(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.ln_final = norm_of(config)
         self.unembed = Unembed(config.d_model)
         initialise(self, generator or torch.Generator().manual_seed(0))
 
@@ -354,8 +323,10 @@ class Transformer(nn.Module):
                 f"prompt of {prompt.shape[1]} tokens x {prompt.shape[2]} dims: "
                 f"this model takes at most {config.n_ctx} tokens x {n_coordinates} dims"
             )
-        embed = at("hook_embed", prompt @ self.read_in_matrix())
-        pos_embed = self.pos_embed.W_pos[: prompt.shape[1]]
+        embed, pos_embed = prompt @ self.read_in_matrix(), self.pos_embed.W_pos[: prompt.shape[1]]
+        if config.positions == "rotary":
+            return at("hook_embed", embed + pos_embed)
+        embed = at("hook_embed", embed)
         if at.wanted("hook_pos_embed"):
             pos_embed = at("hook_pos_embed", pos_embed.expand_as(embed))
         return embed + pos_embed
@@ -373,10 +344,31 @@ class Transformer(nn.Module):
 
     def check_edits(self, edits: Edits) -> Edits:
         """The edits, if every one of them will act: a misspelt site would otherwise do nothing, silently."""
-        unknown = set(edits).difference(site_names(self.config.n_layers))
+        unknown = set(edits).difference(site_names(self.config))
         if unknown:
-            raise ValueError(f"no such site: {', '.join(sorted(unknown))} (see training.model.transformer.site_names)")
+            raise ValueError(f"no such site: {', '.join(sorted(unknown))} (see training.model.sites.site_names)")
         return edits
+
+
+def norm_of(config: ModelConfig) -> Norm:
+    """A new norm of the kind that the configuration names."""
+    return NORMS[config.norm](config.d_model, config.eps)
+
+
+def rotate(
+    vectors: Float[Tensor, "batch pos head d_head"], positions: Int[Tensor, " pos"]
+) -> Float[Tensor, "batch pos head d_head"]:
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864): coordinates i and i + d_head/2 turned by position / base^(2i/d).
+
+    >>> rotate(torch.ones(1, 2, 1, 2), torch.arange(2))[0, :, 0].tolist()
+    [[1.0, 1.0], [-0.3011686..., 1.3817732...]]
+    """
+    half = vectors.shape[-1] // 2
+    frequencies = ROTARY_BASE ** (-torch.arange(half, device=vectors.device, dtype=torch.float64) / half)
+    angles = positions[:, None].double() * frequencies
+    cos, sin = (function(angles).to(vectors.dtype)[:, None, :] for function in (torch.cos, torch.sin))
+    first, second = vectors[..., :half], vectors[..., half:]
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
 def project(
@@ -388,61 +380,6 @@ def project(
     return rearrange(flat, "batch pos (head d_head) -> batch pos head d_head", head=weight.shape[0])
 
 
-def causal_mask(
-    n_pos: int, queries: Positions, device: torch.device, n_past: int = 0
-) -> Bool[Tensor, "query_pos key_pos"]:
-    """True where a query may look: at itself and at everything before it.
-
-    >>> causal_mask(3, slice(None), torch.device("cpu"), n_past=1).tolist()
-    [[True, True, False], [True, True, True]]
-    """
-    position = torch.arange(n_pos, device=device)
-    return position[n_past:][queries, None] >= position
-
-
-def faster_batched(k: Float[Tensor, "batch key_pos head d_head"]) -> bool:
-    """Whether batched products beat the fused kernel: on a CPU, for narrow heads over few tokens.
-
-    The fused kernel pays per head and prompt, whatever their size: with 31 tokens and 8 heads of 8, z takes 46 us per
-    prompt without it and 69 us with it; a training step of the small preset (79, heads of 32) is 3 % faster with it.
-    """
-    return k.device.type == "cpu" and 16 <= k.shape[1] <= 32 and k.shape[3] <= 16
-
-
-def batched_attention(
-    q: Float[Tensor, "batch query_pos head d_head"],
-    k: Float[Tensor, "batch key_pos head d_head"],
-    v: Float[Tensor, "batch key_pos head d_head"],
-    visible: Bool[Tensor, "query_pos key_pos"],
-) -> Float[Tensor, "batch query_pos head d_head"]:
-    """One small matrix product per head and prompt; the mask is added by the product itself.
-
-    Keys are padded to a multiple of `LANES`, with hidden ones: rows that fill vector registers take half the time.
-    """
-    n_heads, n_hidden = q.shape[2], -k.shape[1] % LANES
-    q, k, v = (rearrange(x, "batch pos head d_head -> batch head pos d_head") for x in (q, k, v))
-    k, v = (F.pad(x, (0, 0, 0, n_hidden)) for x in (k, v))
-    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
-    hidden = torch.where(F.pad(visible, (0, n_hidden)), 0.0, -torch.inf).to(q)
-    pattern = torch.baddbmm(hidden, q, k.mT, alpha=1 / math.sqrt(q.shape[-1])).softmax(-1)
-    return rearrange(v.mT @ pattern.mT, "(batch head) d_head pos -> batch pos head d_head", head=n_heads)
-
-
-def fused_attention(
-    q: Float[Tensor, "batch query_pos head d_head"],
-    k: Float[Tensor, "batch key_pos head d_head"],
-    v: Float[Tensor, "batch key_pos head d_head"],
-    visible: Bool[Tensor, "query_pos key_pos"],
-    *,
-    is_causal: bool,
-) -> Float[Tensor, "batch query_pos head d_head"]:
-    mask = None if is_causal else visible
-    z = F.scaled_dot_product_attention(
-        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, is_causal=is_causal
-    )
-    return z.transpose(1, 2)
-
-
 @torch.no_grad()
 def initialise(model: Transformer, generator: torch.Generator) -> None:
     """GPT-2's initialisation, in the order of `named_parameters`.
@@ -450,7 +387,8 @@ def initialise(model: Transformer, generator: torch.Generator) -> None:
     Weight matrices and positions are N(0, init_std²); W_O and W_out, which write into the residual stream, are divided
     by sqrt(2 n_layers); biases are 0, LayerNorm gains 1. With `read_init = "linear"` the read-in and read-out are
     torch.nn.Linear's default instead (uniform within 1/sqrt(fan_in), biases too), as in the authors' code, and the
-    read-in bias is added to W_pos. Instruction vectors are N(0, I).
+    read-in bias is added to W_pos. Where no positions are learned, W_pos is that bias alone. Instruction vectors are
+    N(0, I).
     """
     config = model.config
     residual_std = config.init_std / math.sqrt(2 * config.n_layers)
@@ -458,6 +396,8 @@ def initialise(model: Transformer, generator: torch.Generator) -> None:
         leaf = name.rsplit(".", 1)[-1]
         if leaf.startswith("W_"):
             parameter.normal_(0, residual_std if leaf in ("W_O", "W_out") else config.init_std, generator=generator)
+    if config.positions != "learned":
+        model.pos_embed.W_pos.zero_()
     if config.read_init == "linear":
         in_bound, out_bound = config.n_dims**-0.5, config.d_model**-0.5
         model.embed.W_E.uniform_(-in_bound, in_bound, generator=generator)

@@ -22,7 +22,8 @@ from interp.model.hooked_transformer import hooked
 from training.checkpoints.checkpoint import load
 from training.common.errors import UserError
 from training.config.config import ModelConfig
-from training.model.transformer import Transformer, site_names
+from training.model.sites import site_names
+from training.model.transformer import Transformer
 
 SHAPES = [(1, 1, 8, 3, 3), (2, 4, 32, 5, 8), (4, 2, 16, 1, 12), (3, 8, 64, 4, 16)]
 """(n_layers, n_heads, d_model, n_dims, n_points)."""

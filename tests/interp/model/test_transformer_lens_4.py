@@ -43,7 +43,7 @@ HOOKED_SCRIPT = """
 import json, sys, torch
 from interp import hooked, load
 from interp.model.engine import read_sites
-from training.model.transformer import site_names
+from training.model.sites import site_names
 
 checkpoint = load("zoo:mixed-0")
 model, twin = checkpoint.model, hooked(checkpoint)

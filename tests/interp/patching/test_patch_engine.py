@@ -12,7 +12,8 @@ from interp.model.hooked_transformer import hooked
 from interp.patching.engine import predict_patched, recorded, run_on
 from interp.patching.sites import SITES, Patch, Variant, head_patches, patches_of
 from training.checkpoints.checkpoint import load
-from training.model.transformer import EVERY, Past, Sites
+from training.model.sites import Sites
+from training.model.transformer import EVERY, Past
 from training.tasks.prompts import Layout
 
 SUBJECTS = {

@@ -6,7 +6,8 @@ import torch
 from training.config.config import ModelConfig
 from training.config.parse import from_preset
 from training.model import transformer
-from training.model.transformer import Transformer, site_names
+from training.model.sites import site_names
+from training.model.transformer import Transformer
 
 
 def model_of(seed=0, **sizes) -> Transformer:
