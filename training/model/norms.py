@@ -1,7 +1,8 @@
 """The normalisations of the residual stream, each with its algebra: scale, Jacobian and null space.
 
-`layer` is GPT-2's LayerNorm, `rms` RMSNorm (Zhang & Sennrich 2019, arXiv 1910.07467), `none` hands the stream on as it is.
-Every kind has the site `hook_normalized`, the input of the sublayer before gain and shift; `none` has no `hook_scale`.
+`layer` is GPT-2's LayerNorm, `rms` RMSNorm (Zhang & Sennrich 2019, arXiv 1910.07467), `none` passes the stream on
+unchanged. Every kind has the site `hook_normalized`, the input of the sublayer before gain and shift; `none` has no
+`hook_scale`.
 """
 
 from collections.abc import Mapping

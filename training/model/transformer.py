@@ -358,7 +358,9 @@ def norm_of(config: ModelConfig) -> Norm:
 def rotate(
     vectors: Float[Tensor, "batch pos head d_head"], positions: Int[Tensor, " pos"]
 ) -> Float[Tensor, "batch pos head d_head"]:
-    """Rotary positions (Su et al. 2021, arXiv 2104.09864): coordinates i and i + d_head/2 turned by position / base^(2i/d).
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864).
+
+    Coordinates i and i + d_head / 2 are rotated by the angle position / ROTARY_BASE^(2i / d_head).
 
     >>> rotate(torch.ones(1, 2, 1, 2), torch.arange(2))[0, :, 0].tolist()
     [[1.0, 1.0], [-0.3011686..., 1.3817732...]]

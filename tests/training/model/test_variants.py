@@ -125,7 +125,12 @@ def test_a_norms_algebra_is_that_of_its_derivative(kind, generator):
 @pytest.mark.parametrize("name", list(ACTIVATIONS))
 def test_an_activation_is_torchs_with_and_without_gradients(name):
     pre = torch.linspace(-4, 4, 101)
-    theirs = {"gelu_new": F.gelu(pre, approximate="tanh"), "gelu": F.gelu(pre), "relu": F.relu(pre), "silu": F.silu(pre)}
+    theirs = {
+        "gelu_new": F.gelu(pre, approximate="tanh"),
+        "gelu": F.gelu(pre),
+        "relu": F.relu(pre),
+        "silu": F.silu(pre),
+    }
     for given in (pre, pre.clone().requires_grad_()):
         torch.testing.assert_close(ACTIVATIONS[name](given), theirs[name], rtol=1e-5, atol=1e-6)
 
