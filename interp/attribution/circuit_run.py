@@ -16,7 +16,6 @@ from interp.attribution.edges import written
 from interp.attribution.graph import CHANNELS, Graph
 from interp.model.engine import read_sites
 from interp.patching.engine import QUERY
-from training.model.attention_kernels import causal_mask, fused_attention
 from training.model.transformer import EVERY, Attention, Block, Transformer
 from training.tasks.prompts import Positions
 
@@ -78,7 +77,7 @@ def predict_circuit(
         row = mask[graph.of_mlp(layer), None, :mlp]
         if row.any():
             resid_mid = corrupt.resid_mid[layer][:, queries] + mixed(row, change[:mlp, :, queries])[0]
-            given = block.mlp(block.ln2(resid_mid))
+            given = block.mlp_out(resid_mid)
             change[mlp][:, queries] = given - corrupt.written[mlp][:, queries]
     resid_post = corrupt.resid_post[:, QUERY] + mixed(mask[-1:], change[:, :, QUERY])[0]
     return model.read_out(resid_post)[:, -1]
@@ -109,8 +108,7 @@ def heads_given(
         projected(block.ln1(stream.flatten(0, 1)).view_as(stream), block.attn, channel, heads)
         for stream, channel in zip(seen, CHANNELS, strict=True)
     )
-    visible = causal_mask(k.shape[1], queries, k.device)
-    z = fused_attention(q, k, v, visible, is_causal=queries is EVERY)
+    z = block.attn.attend(q, k, v, queries=queries)
     pair = "batch query_pos head d_head, head d_head d_model -> head batch query_pos d_model"
     return einsum(z, block.attn.W_O[heads], pair)
 

@@ -6,7 +6,7 @@ stays as in the base run, everything after the receiver reacts) changes the pred
     (what the sender writes in the source run - in the base run) · dp / d(the receiver's input),
 
 summed over tokens and coordinates. The receivers' gradients are those at q, k, v of each head, at the MLP's input and
-at the read-out's, pushed back through the projection and LayerNorm's exact Jacobian to the residual stream.
+at the read-out's, pushed back through the projection and the norm's exact Jacobian to the residual stream.
 
 - `eap`: gradients in the base run (Syed et al. 2023, arXiv 2310.10348): two forward passes and one backward.
 - `eap-ig`: gradients averaged on the straight path of the read-in from base to source (EAP-IG-inputs, Hanna et al.
@@ -22,7 +22,6 @@ from torch import Tensor
 
 from interp.attribution.gradients import (
     Graded,
-    before_layer_norm,
     before_projection,
     graded,
     halfway_points,
@@ -31,6 +30,8 @@ from interp.attribution.gradients import (
 from interp.attribution.graph import CHANNELS, Graph
 from interp.attribution.nodes import Ends
 from interp.model.engine import read_sites
+from training.model.norms import Norm
+from training.model.sites import NORM_SITES, site_names
 from training.model.transformer import Transformer
 
 METHODS: Mapping[str, str] = {
@@ -70,10 +71,8 @@ def edge_moves(model: Transformer, ends: Ends, method: str, n_steps: int) -> Flo
 
 def sites(model: Transformer) -> list[str]:
     """Where receivers' gradients and LayerNorms' Jacobians are read."""
-    names = ("ln1.hook_normalized", "ln1.hook_scale", "ln2.hook_normalized", "ln2.hook_scale")
-    names += tuple(f"attn.hook_{channel}" for channel in CHANNELS)
-    found = [f"blocks.{layer}.{name}" for layer in range(model.config.n_layers) for name in names]
-    return [*found, "ln_final.hook_normalized", "ln_final.hook_scale"]
+    read = (*NORM_SITES, *(f"attn.hook_{channel}" for channel in CHANNELS))
+    return [site for site in site_names(model.config) if site.endswith(read)]
 
 
 def receiver_products(
@@ -86,9 +85,12 @@ def receiver_products(
     for layer in range(model.config.n_layers):
         heads, mlp = slice(graph.n_before_heads(layer)), slice(graph.n_before_mlp(layer))
         products[:, graph.of_heads(layer), heads] = einsum(head_gradients(model, run, layer), change[heads], pair)
-        of_mlp = einsum(norm_gradient(run, f"blocks.{layer}.ln2")[None], change[mlp], pair)
-        products[:, graph.of_mlp(layer), mlp] = of_mlp[:, 0]
-    products[:, -1] = einsum(norm_gradient(run, "ln_final")[None, :, -1:], change[:, :, -1:], pair)[:, 0]
+        block = model.layers[layer]
+        if block.has_mlp:
+            of_mlp = einsum(norm_gradient(run, block.ln2, f"blocks.{layer}.ln2")[None], change[mlp], pair)
+            products[:, graph.of_mlp(layer), mlp] = of_mlp[:, 0]
+    of_out = norm_gradient(run, model.ln_final, "ln_final")
+    products[:, -1] = einsum(of_out[None, :, -1:], change[:, :, -1:], pair)[:, 0]
     return products
 
 
@@ -102,11 +104,18 @@ def head_gradients(model: Transformer, run: Graded, layer: int) -> Float[Tensor,
             for channel, weight in zip(CHANNELS, weights, strict=True)
         ]
     )
-    normalized, scale = run.values[f"{prefix}.ln1.hook_normalized"], run.values[f"{prefix}.ln1.hook_scale"]
-    return before_layer_norm(at_norm * block.ln1.w, normalized, scale)
+    return pull_back(run, block.ln1, f"{prefix}.ln1", at_norm * block.ln1.gain)
 
 
-def norm_gradient(run: Graded, norm: str) -> Float[Tensor, "batch pos d_model"]:
-    """d prediction / d the residual stream before a LayerNorm, through what that LayerNorm feeds alone."""
-    hook = f"{norm}.hook_normalized"
-    return before_layer_norm(run.gradients[hook], run.values[hook], run.values[f"{norm}.hook_scale"])
+def norm_gradient(run: Graded, norm: Norm, name: str) -> Float[Tensor, "batch pos d_model"]:
+    """d prediction / d the residual stream before a norm, through what that norm feeds alone."""
+    return pull_back(run, norm, name, run.gradients[f"{name}.hook_normalized"])
+
+
+def pull_back(
+    run: Graded, norm: Norm, name: str, gradient: Float[Tensor, "*axes batch pos d_model"]
+) -> Float[Tensor, "*axes batch pos d_model"]:
+    """A gradient at a norm's output, without its gain, as one at its input in this run."""
+    if not norm.scaled:
+        return gradient
+    return norm.pull_back(gradient, run.values[f"{name}.hook_normalized"], run.values[f"{name}.hook_scale"])

@@ -1,4 +1,4 @@
-"""Gradients of the prediction at the query, at any named sites, and the way back through LayerNorm.
+"""Gradients of the prediction at the query, at any named sites, and the way back through a projection.
 
 The prediction of a prompt depends on that prompt alone, so one backward pass of the sum over prompts gives the gradient
 of every prompt's own prediction.
@@ -90,24 +90,6 @@ def interpolated(base: Float[Tensor, "*axes"], source: Float[Tensor, "*axes"], s
 
 def replaced_by(activation: Float[Tensor, "..."]) -> Callable[[Tensor], Tensor]:
     return lambda _: activation
-
-
-def before_layer_norm(
-    gradient: Float[Tensor, "*axes d_model"],
-    normalized: Float[Tensor, "*#axes d_model"],
-    scale: Float[Tensor, "*#axes 1"],
-) -> Float[Tensor, "*axes d_model"]:
-    """The gradient before LayerNorm's normalisation from the one after it, exactly.
-
-    With x̂ = (x - mean x) / s and s² = var x + eps, the transposed Jacobian takes g to (g - mean g - x̂ mean(g x̂)) / s.
-
-    Args:
-        gradient: d / d x̂, that is, at hook_normalized (before gain and shift).
-        normalized: x̂.
-        scale: s, LayerNorm's hook_scale.
-    """
-    along = (gradient * normalized).mean(-1, keepdim=True)
-    return (gradient - gradient.mean(-1, keepdim=True) - normalized * along) / scale
 
 
 def before_projection(

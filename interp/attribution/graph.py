@@ -41,10 +41,11 @@ class Graph:
 
     n_layers: int
     n_heads: int
+    has_mlps: bool = True
 
     @classmethod
     def of(cls, config: ModelConfig) -> "Graph":
-        return cls(config.n_layers, config.n_heads)
+        return cls(config.n_layers, config.n_heads, config.mlp_width > 0)
 
     @cached_property
     def components(self) -> tuple[Head, ...]:
@@ -76,13 +77,17 @@ class Graph:
 
     @cached_property
     def allowed(self) -> Edges:
-        """Every edge there is."""
+        """Every edge there is; without MLPs none from or to one."""
         first = [
             [self.n_before_heads(layer)] * (3 * self.n_heads) + [self.n_before_mlp(layer)]
             for layer in range(self.n_layers)
         ]
         n_before = np.array([n for of_layer in first for n in of_layer] + [len(self.senders)])
-        return np.arange(len(self.senders)) < n_before[:, None]
+        allowed = np.arange(len(self.senders)) < n_before[:, None]
+        if not self.has_mlps:
+            allowed[:, [head.number == MLP for head in self.components]] = False
+            allowed[[name.endswith("mlp") for name in self.receivers]] = False
+        return allowed
 
     def n_before_heads(self, layer: int) -> int:
         """How many senders a layer's heads can hear."""

@@ -25,8 +25,9 @@ from torch import Tensor
 
 from interp.model.heads import MLP, HeadSet
 from training.common.errors import one_of
-from training.model.sites import Edit, Sites
-from training.model.transformer import EVERY, LN_EPS, Block, Transformer
+from training.model.norms import Norm
+from training.model.sites import UNTOUCHED, Edit, Sites
+from training.model.transformer import EVERY, Block, Transformer
 from training.tasks.prompts import Positions
 
 Site = Literal["z", "pattern", "value"]
@@ -57,17 +58,22 @@ class Trace:
         z: by layer, each head's mix of values, at the same tokens; in the last layer at the x tokens only.
         resid_mid: by layer, the residual stream between attention and MLP, at the tokens of its z.
         resid_post: after the last layer, at the x tokens.
+        norms: by layer, those before attention and before the MLP (None without one).
     """
 
     resid_pre: list[Float[Tensor, "batch pos d_model"]]
     z: list[Float[Tensor, "batch _ head d_head"]]
     resid_mid: list[Float[Tensor, "batch _ d_model"]]
     resid_post: Float[Tensor, "batch point d_model"]
+    norms: Sequence[tuple[Norm, Norm | None]]
 
     @cached_property
-    def scales(self) -> list[tuple[Float[Tensor, "batch pos 1"], Float[Tensor, "batch _ 1"]]]:
-        """By layer, what the LayerNorms before attention and before the MLP divide by, at the tokens of their input."""
-        return [(ln_scale(pre), ln_scale(mid)) for pre, mid in zip(self.resid_pre, self.resid_mid, strict=True)]
+    def scales(self) -> list[tuple[Float[Tensor, "batch pos 1"], Float[Tensor, "batch _ 1"] | None]]:
+        """By layer, what the norms before attention and before the MLP divide by, at the tokens of their input."""
+        return [
+            (before.scale(pre), between and between.scale(mid))
+            for (before, between), pre, mid in zip(self.norms, self.resid_pre, self.resid_mid, strict=True)
+        ]
 
 
 class Substitutes(NamedTuple):
@@ -94,7 +100,8 @@ def trace(model: Transformer, tokens: Float[Tensor, "batch pos dim"]) -> Trace:
         zs.append(z)
         resid_mid.append(resid[:, positions] + block.attn.write(z))
         resid = block.transform(resid_mid[-1])
-    return Trace(resid_pre, zs, resid_mid, resid)
+    norms = [(block.ln1, block.ln2 if block.has_mlp else None) for block in model.layers]
+    return Trace(resid_pre, zs, resid_mid, resid, norms)
 
 
 def predictions_of(model: Transformer, run: Trace) -> Float[Tensor, "batch point"]:
@@ -166,7 +173,8 @@ def predict_without(
         removed: the components.
         given: what they give instead.
         points: the pairs whose predictions are wanted.
-        freeze_ln: keep every later LayerNorm's scale as in the intact run (Rushing & Nanda, arXiv 2402.15390).
+        freeze_ln: keep every later norm's scale as in the intact run (Rushing & Nanda, arXiv 2402.15390); a model
+            without norms has none, so there it changes nothing.
     """
     first, n_variants = removed.first, removed.n_variants
     if first is None:
@@ -182,7 +190,9 @@ def predict_without(
                 resid = stacked(resid, n_variants)
             resid_mid = resid[:, positions] + block.attn.write(block.mix(resid, at, positions))
         resid = block.transform(resid_mid, at)
-    at = Sites({"ln_final.hook_scale": fixed(ln_scale(run.resid_post[:, points]), n_variants)} if freeze_ln else {})
+    at = UNTOUCHED
+    if freeze_ln and model.ln_final.scaled:
+        at = Sites({"ln_final.hook_scale": fixed(model.ln_final.scale(run.resid_post[:, points]), n_variants)})
     return model.read_out(resid, at).unflatten(0, (n_variants, -1))
 
 
@@ -208,7 +218,7 @@ def direct_without(
                 changed = block.mix(stacked(run.resid_pre[layer], n_variants), at, x_tokens)
             resid = resid + block.attn.write(changed) - stacked(block.attn.write(z), n_variants)
         if layer in removed.mlps:
-            mlp_out = stacked(block.mlp(block.ln2(at_points(model, run.resid_mid, layer, points))), n_variants)
+            mlp_out = stacked(block.mlp_out(at_points(model, run.resid_mid, layer, points)), n_variants)
             resid = resid + at("hook_mlp_out", mlp_out) - mlp_out
     return model.read_out(resid).unflatten(0, (n_variants, -1))
 
@@ -291,11 +301,12 @@ def layer_edits(
     if layer in removed.mlps:
         mask = removed.acting(removed.mlps[layer], positions, "variant pos -> variant 1 pos 1")
         edits["hook_mlp_out"] = replaced(mask, at_positions(given.mlps[layer], positions, 2), n_variants)
-    if freeze_ln:
+    if freeze_ln and model.ln_final.scaled:
         before, between = run.scales[layer]
-        last = layer == model.config.n_layers - 1
         edits["ln1.hook_scale"] = fixed(before, n_variants)
-        edits["ln2.hook_scale"] = fixed(between[:, points] if last else between, n_variants)
+        if between is not None:
+            last = layer == model.config.n_layers - 1
+            edits["ln2.hook_scale"] = fixed(between[:, points] if last else between, n_variants)
     return edits
 
 
@@ -329,12 +340,6 @@ def uniform(resid: Float[Tensor, "batch pos d_model"], positions: Positions) -> 
     n_pos = resid.shape[1]
     visible = resid.new_ones(n_pos, n_pos).tril()
     return (visible / visible.sum(1, keepdim=True))[positions]
-
-
-def ln_scale(resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos 1"]:
-    """What LayerNorm divides by (hook_scale)."""
-    centred = resid - resid.mean(-1, keepdim=True)
-    return (centred.square().mean(-1, keepdim=True) + LN_EPS).sqrt()  # torch's var takes four times as long
 
 
 def queries(

@@ -15,8 +15,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from training.checkpoints.checkpoint import Checkpoint, load
+from training.common.errors import UserError
 from training.common.library_defaults import library_defaults
-from training.model.transformer import LN_EPS, Transformer
+from training.config.config import ModelConfig
+from training.model.transformer import ROTARY_BASE, Transformer
 
 SERIES = int(version("transformer-lens").split(".")[0])
 """The major version of transformer-lens that is installed."""
@@ -29,6 +31,8 @@ if TYPE_CHECKING or SERIES < 4:  # types are checked against 3.9, which `make in
 
         def input_to_embed(self, input: Float[Tensor, "batch pos dim"], *_: Any, **__: Any) -> tuple[Any, ...]:
             """The first residual stream: `prompt @ W_E + W_pos`. There are no token ids and no padding."""
+            if self.cfg.positional_embedding_type == "rotary":
+                return self.hook_embed(input @ self.embed.W_E + self.read_in_bias), None, None, None
             embed = self.hook_embed(input @ self.embed.W_E)
             pos_embed = self.hook_pos_embed(self.pos_embed.W_pos[: input.shape[1]].expand_as(embed))
             return embed + pos_embed, None, None, None
@@ -55,7 +59,12 @@ if TYPE_CHECKING or SERIES < 4:  # types are checked against 3.9, which `make in
         with warnings.catch_warnings():  # 3.x announces that 4.x has no such class
             warnings.filterwarnings("ignore", "HookedTransformer is deprecated", DeprecationWarning)
             twin = HookedPromptTransformer(HookedTransformerConfig(**twin_config(model), device=device))
-        missing, unexpected = twin.load_state_dict(model.state_dict(), strict=False)
+        weights = dict(model.state_dict())
+        if model.config.positions == "rotary":
+            twin.register_buffer("read_in_bias", weights.pop("pos_embed.W_pos").to(device))
+        elif model.config.positions == "none":
+            weights["pos_embed.W_pos"] = weights["pos_embed.W_pos"].expand(model.config.n_ctx, -1)
+        missing, unexpected = twin.load_state_dict(weights, strict=False)
         parameters = dict(twin.named_parameters())
         if unexpected or any(name in parameters for name in missing):
             raise RuntimeError(f"HookedTransformer has other parameters: {unexpected}, {missing}")
@@ -127,6 +136,8 @@ else:
             return super().forward(input_ids, inputs_embeds=inputs_embeds, **options)
 
     def build_twin(model: Transformer, device: str) -> TransformerBridge:
+        if choices := unusual_choices(model.config):
+            raise UserError(f"transformer-lens 4 has no twin of a model with {choices}; transformer-lens 3.9 has")
         config = TransformerBridgeConfig(**twin_config(model))
         twin = build_bridge_from_module(
             PromptModel(config).to(device),
@@ -144,6 +155,17 @@ else:
         block = adapter.component_mapping["blocks"]
         block.submodules["mid"] = GeneralizedComponent(name="mid")
         block.hook_aliases = {**block.hook_aliases, "hook_resid_mid": "mid.hook_out"}
+
+
+def unusual_choices(config: ModelConfig) -> str:
+    """The settings in which an architecture is not GPT-2's, as text.
+
+    >>> unusual_choices(ModelConfig(1, 1, 4, 1, 4, norm="rms", d_mlp=16))
+    'model.norm=rms'
+    """
+    gpt2 = {"norm": "layer", "positions": "learned", "mlp_width": 4 * config.d_model, "act": "gelu_new", "eps": 1e-5}
+    given = {name: getattr(config, name) for name in gpt2}
+    return ", ".join(f"model.{name}={value}" for name, value in given.items() if value != gpt2[name])
 
 
 LAYOUTS = {
@@ -191,7 +213,7 @@ def hooked(source: str | Path | Checkpoint | Transformer, device: str = "cpu") -
     names and values, and edits of them the same effects, but for `hook_result`, which 4.x does not compute.
 
     Raises:
-        UserError: there is no such checkpoint.
+        UserError: there is no such checkpoint; or transformer-lens 4 has no twin of its architecture.
 
     >>> from training.config.config import ModelConfig
     >>> tiny = Transformer(ModelConfig(n_layers=1, n_heads=2, d_model=8, n_dims=3, n_ctx=6))
@@ -207,18 +229,21 @@ def hooked(source: str | Path | Checkpoint | Transformer, device: str = "cpu") -
 def twin_config(model: Transformer) -> dict[str, Any]:
     """The sizes and choices that both kinds of configuration take."""
     config = model.config
+    rotary = {"positional_embedding_type": "rotary", "rotary_dim": config.d_head, "rotary_base": int(ROTARY_BASE)}
     return {
         "n_layers": config.n_layers,
         "n_heads": config.n_heads,
         "d_model": config.d_model,
         "d_head": config.d_head,
-        "d_mlp": 4 * config.d_model,
+        "d_mlp": config.mlp_width,
+        "attn_only": config.mlp_width == 0,
         "n_ctx": config.n_ctx,
         "d_vocab": len(model.embed.W_E),
         "d_vocab_out": 1,
-        "act_fn": "gelu_new",
-        "eps": LN_EPS,
-        "normalization_type": "LN",
+        "act_fn": config.act,
+        "eps": config.eps,
+        "normalization_type": {"layer": "LN", "rms": "RMS", "none": None}[config.norm],
         "attention_dir": "causal",
         "init_weights": False,
+        **(rotary if config.positions == "rotary" else {}),
     }

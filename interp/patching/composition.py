@@ -51,7 +51,7 @@ def composition(
     model, rows = checkpoint.model, []
     config = model.config
     rng = torch.Generator().manual_seed(stream_seed("rotations", seed))
-    turns = rotations(config.d_model - 1, n_rotations, rng)
+    turns = rotations(config.d_model - model.ln_final.n_removed, n_rotations, rng)
     every = all_heads(config.n_layers, config.n_heads)
     for sender in senders or every:
         written = written_directions(model, sender)
@@ -71,21 +71,15 @@ def rotations(size: int, count: int, rng: torch.Generator) -> Float[Tensor, "rot
 
 
 def written_directions(model: Transformer, head: Head) -> Float[Tensor, "d_head seen"]:
-    """A factor of W_OV with the same norms, R W_O with W_V = Q R, on what a LayerNorm lets through."""
+    """A factor of W_OV with the same norms, R W_O with W_V = Q R, on what the norms let through."""
     block = model.layers[head.layer]
-    writes = block.attn.W_O[head.number].double().cpu() @ seen(model.config.d_model)
+    writes = block.attn.W_O[head.number].double().cpu() @ block.ln1.visible_basis()
     return torch.linalg.qr(folded(block, block.attn.W_V[head.number])).R @ writes
 
 
 def folded(block: Block, weight: Float[Tensor, "d_model d_head"]) -> Float[Tensor, "seen d_head"]:
-    """The weight on what LayerNorm lets it see, with LayerNorm's gain."""
-    return seen(len(weight)).T @ (block.ln1.w[:, None] * weight).double().cpu()
-
-
-def seen(d_model: int) -> Float[Tensor, "d_model seen"]:
-    """An orthonormal basis of the residual stream without the constant vector, which LayerNorm takes away."""
-    steps = torch.eye(d_model, dtype=torch.float64)[:, 1:] - 1 / d_model
-    return torch.linalg.qr(steps).Q
+    """The weight on what the norm lets it see, with the norm's gain."""
+    return block.ln1.visible_basis().T @ (block.ln1.gain[:, None] * weight).double().cpu()
 
 
 def scores_of(
@@ -93,7 +87,7 @@ def scores_of(
 ) -> dict[str, Float[Tensor, " rotation"]]:
     """By kind, the composition of each of these with one later head."""
     q, k, v = (folded(block, weight[head]) for weight in (block.attn.W_Q, block.attn.W_K, block.attn.W_V))
-    pairs = {"q": (q, k.T), "k": (k, q.T), "v": (v, block.attn.W_O[head].double().cpu() @ seen(len(block.ln1.w)))}
+    pairs = {"q": (q, k.T), "k": (k, q.T), "v": (v, block.attn.W_O[head].double().cpu() @ block.ln1.visible_basis())}
     norms = written.flatten(1).norm(dim=1)
     found = {}
     for kind, (reads, then) in pairs.items():

@@ -230,7 +230,7 @@ def input_values(
         z = block.mix(resid, Sites(of_heads.edits(layer, 0, EVERY, given)))
         resid = resid + attn.write(z)
         beside = sum((change[one] for one in change if one.layer == layer and one.number != MLP), earlier)
-        given[layer, "mlp_out"] = block.mlp(block.ln2(resid + beside))
+        given[layer, "mlp_out"] = block.mlp_out(resid + beside)
         resid = block.transform(resid, Sites(of_mlps.edits(layer, 0, EVERY, given)))
     given[model.config.n_layers - 1, "resid_post"] = resid + sum(change.values(), zero)
     return given

@@ -36,7 +36,7 @@ from training.common.library_defaults import library_defaults
 from training.common.progress import progress_bar
 from training.config.config import RunConfig, stream_seed
 from training.evaluation.evaluate import evaluation_prompts, predictions
-from training.model.transformer import LN_EPS, Transformer
+from training.model.transformer import Transformer
 from training.tasks.baselines.plain import best_ridge, gradient_descent, least_squares
 from training.tasks.function_classes import choose_classes, function_class
 from training.tasks.prompts import Prompts, last_quarter
@@ -200,14 +200,14 @@ def tuned_readouts(model: Transformer, prompts: Prompts, at: Sequence[Stage], to
     positions = token_positions(prompts.layout, prompts.xs.shape[1], token)
     target = predictions(model, prompts).double().numpy()[:, :, None]
     streams = read_stream(model, prompts, list(at), positions)
-    return [fit_ridges(normalised(stream), [target])[0] for stream in streams]
+    return [fit_ridges(normalised(model, stream), [target])[0] for stream in streams]
 
 
-def normalised(stream: Float[np.ndarray, "prompt point d_model"]) -> Float[np.ndarray, "prompt point d_model"]:
-    """LayerNorm without gain and shift, in float64."""
-    exact = stream.astype(np.float64)
-    centred = exact - exact.mean(-1, keepdims=True)
-    return centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + LN_EPS)
+def normalised(
+    model: Transformer, stream: Float[np.ndarray, "prompt point d_model"]
+) -> Float[np.ndarray, "prompt point d_model"]:
+    """The final norm without gain and shift, in float64."""
+    return model.ln_final.normalise(torch.from_numpy(stream).double()).numpy()
 
 
 @torch.no_grad()
@@ -219,7 +219,7 @@ def implied_predictions(
     read = []
     for stream, readout in zip(read_stream(model, prompts, list(at), positions), readouts, strict=True):
         plain = model.read_out(torch.from_numpy(stream).to(model.device)).double().cpu().numpy()
-        read.append(np.stack([plain, readout.predict(normalised(stream))[:, :, 0]]))
+        read.append(np.stack([plain, readout.predict(normalised(model, stream))[:, :, 0]]))
     return np.stack(read)
 
 

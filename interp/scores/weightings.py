@@ -20,9 +20,9 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from training.common.errors import one_of
+from training.common.errors import UserError, one_of
 from training.model.sites import Edit, Sites
-from training.model.transformer import LN_EPS, Block
+from training.model.transformer import Block
 
 
 class OpenLayer(NamedTuple):
@@ -63,7 +63,13 @@ def by_value(block: Block, layer: OpenLayer) -> Float[Tensor, "batch head query_
 
 
 def by_derivative(block: Block, layer: OpenLayer) -> Float[Tensor, "batch head query_pos key_pos"]:
-    """|d(z_q W_O) / d(resid_pre_k)|, as shares; in float64, because the closed form takes differences."""
+    """|d(z_q W_O) / d(resid_pre_k)|, as shares; in float64, because the closed form takes differences.
+
+    Raises:
+        UserError: positions are rotary, which the closed form does not contain.
+    """
+    if block.attn.is_rotary:
+        raise UserError("--by derivative is not defined for model.positions=rotary (valid there: pattern, value)")
     exact = deepcopy(block).double()
     opened = open_layer(exact, layer.resid_pre.double())
     return shares(derivative_norms(exact, opened)).to(layer.pattern.dtype)
@@ -93,25 +99,6 @@ def weighting(name: str) -> Weighting:
     return WEIGHTINGS[name]
 
 
-class LayerNormJacobian(NamedTuple):
-    """LayerNorm's Jacobian J at each token, without its gain: (centring - unit unit' / d_model) / scale.
-
-    J J', by which lengths are measured, is (centring - shrink unit unit') / scale².
-    """
-
-    unit: Float[Tensor, "batch pos d_model"]
-    scale: Float[Tensor, "batch pos"]
-    shrink: Float[Tensor, "batch pos"]
-
-
-def layer_norm_jacobian(resid: Float[Tensor, "batch pos d_model"]) -> LayerNormJacobian:
-    centred = resid - resid.mean(-1, keepdim=True)
-    variance = centred.square().mean(-1)
-    scale = (variance + LN_EPS).sqrt()
-    shrink = (2 - variance / (variance + LN_EPS)) / resid.shape[-1]
-    return LayerNormJacobian(centred / scale[..., None], scale, shrink)
-
-
 class HeadMaps(NamedTuple):
     """One head's matrices and activations, as the derivative needs them.
 
@@ -119,7 +106,7 @@ class HeadMaps(NamedTuple):
     that values are multiplied by L.
 
     Attributes:
-        reads: [W_V L | W_K | W_Q], times LayerNorm's gain, each column centred.
+        reads: [W_V L | W_K | W_Q], times the norm's gain, each column without what the norm removes.
         q: queries divided by sqrt(d_head).
         k: keys.
         v: values, times L.
@@ -138,9 +125,11 @@ class HeadMaps(NamedTuple):
 def head_maps(block: Block, layer: OpenLayer, head: int) -> HeadMaps:
     attn = block.attn
     basis = torch.linalg.qr(attn.W_O[head].T).R.T
-    reads = block.ln1.w[:, None] * torch.cat((attn.W_V[head] @ basis, attn.W_K[head], attn.W_Q[head]), dim=1)
+    reads = block.ln1.gain[:, None] * torch.cat((attn.W_V[head] @ basis, attn.W_K[head], attn.W_Q[head]), dim=1)
     q, k, v, z = (activation[:, :, head] for activation in (layer.q, layer.k, layer.v, layer.z))
-    return HeadMaps(reads - reads.mean(0), q / math.sqrt(q.shape[-1]), k, v @ basis, z @ basis, layer.pattern[:, head])
+    return HeadMaps(
+        block.ln1.centre(reads.T).T, q / math.sqrt(q.shape[-1]), k, v @ basis, z @ basis, layer.pattern[:, head]
+    )
 
 
 def derivative_norms(block: Block, layer: OpenLayer) -> Float[Tensor, "batch head query_pos key_pos"]:
@@ -154,14 +143,15 @@ def derivative_norms(block: Block, layer: OpenLayer) -> Float[Tensor, "batch hea
     The first is W_V plus a rank-one matrix, so that its norm follows from products of d_head-sized vectors; the second
     is one d_head x d_head matrix per query.
     """
-    norm = layer_norm_jacobian(layer.resid_pre)
+    unit, scale = block.ln1.normalise(layer.resid_pre), block.ln1.scale(layer.resid_pre)
+    shrink = block.ln1.shrink(layer.resid_pre)
     heads = []
     for head in range(layer.pattern.shape[1]):
         maps = head_maps(block, layer, head)
-        unit_reads = norm.unit @ maps.reads
-        squared = squared_norms_to_earlier(maps, unit_reads, norm.shrink)
-        squared.diagonal(dim1=1, dim2=2).copy_(squared_norms_to_self(maps, unit_reads, norm.shrink))
-        heads.append(squared.clamp_min(0).sqrt() / norm.scale[:, None, :])
+        unit_reads = unit @ maps.reads
+        squared = squared_norms_to_earlier(maps, unit_reads, shrink)
+        squared.diagonal(dim1=1, dim2=2).copy_(squared_norms_to_self(maps, unit_reads, shrink))
+        heads.append(squared.clamp_min(0).sqrt() / scale[:, None, :, 0])
     return torch.stack(heads, dim=1)
 
 

@@ -29,7 +29,7 @@ from training.loop.optim import learning_rate
 from training.loop.recorder import PULSE
 from training.loop.state import TrainingState, look_at_losses, new_state
 from training.loop.trainer import Predict, step_batch, training_predict, training_step
-from training.model.transformer import LN_EPS, Transformer
+from training.model.transformer import Transformer
 
 
 class Trainer(Protocol):
@@ -97,7 +97,7 @@ class PromptGPT2(nn.Module):
             n_embd=sizes.d_model,
             n_layer=sizes.n_layers,
             n_head=sizes.n_heads,
-            layer_norm_epsilon=LN_EPS,
+            layer_norm_epsilon=sizes.eps,
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,

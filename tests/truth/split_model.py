@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.model.transformer import LN_EPS, Transformer
+from training.model.transformer import Transformer
 
 Look = Callable[[str, Tensor, dict[str, Tensor]], Tensor]
 
@@ -19,9 +19,28 @@ def as_it_is(receiver: str, stream: Tensor, written: dict[str, Tensor]) -> Tenso
     return stream
 
 
-def norm(stream: Tensor, layer_norm) -> Tensor:
-    centred = stream - stream.mean(-1, keepdim=True)
-    return centred / (centred.square().mean(-1, keepdim=True) + LN_EPS).sqrt() * layer_norm.w + layer_norm.b
+def norm(stream: Tensor, parameters) -> Tensor:
+    """LayerNorm where there are a gain w and a shift b, RMSNorm where there is a gain, else nothing."""
+    if not hasattr(parameters, "w"):
+        return stream
+    shift = getattr(parameters, "b", None)
+    centred = stream if shift is None else stream - stream.mean(-1, keepdim=True)
+    scaled = centred / (centred.square().mean(-1, keepdim=True) + parameters.eps).sqrt() * parameters.w
+    return scaled if shift is None else scaled + shift
+
+
+def rotary(vectors: Tensor) -> Tensor:
+    """Pairs (i, i + d/2) as complex numbers, turned by position / 10000^(2i/d)."""
+    n_pos, d_head = vectors.shape[-2:]
+    frequencies = 10_000.0 ** (-2 * torch.arange(d_head // 2, dtype=torch.float64) / d_head)
+    angles = torch.arange(n_pos, dtype=torch.float64)[:, None] * frequencies
+    turned = torch.complex(*(half.double() for half in vectors.chunk(2, -1))) * torch.polar(
+        torch.ones_like(angles), angles
+    )
+    return torch.cat((turned.real, turned.imag), -1).to(vectors)
+
+
+ACTIVATIONS = {"gelu_new": lambda x: F.gelu(x, approximate="tanh"), "gelu": F.gelu, "relu": F.relu, "silu": F.silu}
 
 
 def run(model: Transformer, tokens: Tensor, look: Look = as_it_is) -> tuple[Tensor, dict[str, Tensor]]:
@@ -40,13 +59,17 @@ def run(model: Transformer, tokens: Tensor, look: Look = as_it_is) -> tuple[Tens
                     ("v", attn.W_V, attn.b_V),
                 )
             )
+            if model.config.positions == "rotary":
+                q, k = rotary(q), rotary(k)
             scores = (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(hidden, -torch.inf)
             outputs[f"{layer}.{head}"] = scores.softmax(-1) @ v @ attn.W_O[head]
         written |= outputs
         stream = stream + sum(outputs.values()) + attn.b_O
-        seen = norm(look(f"{layer}.mlp", stream, dict(written)), block.ln2)
-        mlp = block.mlp
-        written[f"{layer}.mlp"] = F.gelu(seen @ mlp.W_in + mlp.b_in, approximate="tanh") @ mlp.W_out + mlp.b_out
+        written[f"{layer}.mlp"] = torch.zeros_like(stream)
+        if model.config.mlp_width:
+            seen, mlp = norm(look(f"{layer}.mlp", stream, dict(written)), block.ln2), block.mlp
+            hidden_units = ACTIVATIONS[model.config.act](seen @ mlp.W_in + mlp.b_in)
+            written[f"{layer}.mlp"] = hidden_units @ mlp.W_out + mlp.b_out
         stream = stream + written[f"{layer}.mlp"]
     last = norm(look("out", stream, dict(written)), model.ln_final)
     return (last @ model.unembed.W_U + model.unembed.b_U)[:, -1, 0], written

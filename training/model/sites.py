@@ -23,14 +23,14 @@ BLOCK_SITES = (
     "hook_mlp_out",
     "hook_resid_post",
 )
-MLP_SITES = frozenset(site for site in BLOCK_SITES if site.startswith(("ln2.", "mlp.")) or site == "hook_mlp_out")
+MLP_SITES = frozenset(site for site in BLOCK_SITES if site.startswith(("ln2.", "mlp.")))
 
 
 def site_names(model: ModelConfig | int) -> list[str]:
     """Every site that can be read or replaced, in the order in which the forward pass reaches them.
 
-    Without norms there is no `hook_scale` (and `hook_normalized` is the residual stream itself), without MLPs nothing
-    of them, and where positions are rotary no `hook_pos_embed`.
+    Without norms there is no `hook_scale` (and `hook_normalized` is the residual stream itself); without MLPs there is
+    nothing of them but `hook_mlp_out`, which is 0; where positions are rotary there is no `hook_pos_embed`.
 
     Args:
         model: the architecture, or a number of layers of the default one.

@@ -196,15 +196,14 @@ class Block(nn.Module):
         self, resid_mid: Float[Tensor, "batch pos d_model"], at: Sites = UNTOUCHED
     ) -> Float[Tensor, "batch pos d_model"]:
         """resid_post: what the MLP writes, added."""
-        resid_post = resid_mid + self.mlp_out(resid_mid, at) if self.has_mlp else resid_mid
-        return at("hook_resid_post", resid_post)
+        return at("hook_resid_post", resid_mid + self.mlp_out(resid_mid, at))
 
     def mlp_out(
         self, resid_mid: Float[Tensor, "*batch pos d_model"], at: Sites = UNTOUCHED
     ) -> Float[Tensor, "*batch pos d_model"]:
-        """What the MLP writes; zeros where there is none."""
+        """What the MLP writes; zeros where there is none, so that every analysis may count it as a component."""
         if not self.has_mlp:
-            return torch.zeros_like(resid_mid)
+            return at("hook_mlp_out", torch.zeros_like(resid_mid))
         return at("hook_mlp_out", self.mlp(self.ln2(resid_mid, at.under("ln2.")), at.under("mlp.")))
 
     def forward(

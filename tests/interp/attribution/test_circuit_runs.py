@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from architectures import VARIANTS
 from split_model import run, run_circuit
 
 from interp.attribution.circuit_run import corrupt_run, predict_circuit
@@ -17,8 +18,8 @@ from training.config.parse import from_preset
 from training.model.transformer import Transformer
 
 
-def random_model() -> Transformer:
-    config = ModelConfig(n_layers=3, n_heads=2, d_model=16, n_dims=4, n_ctx=32, init_std=0.3)
+def random_model(**choices) -> Transformer:
+    config = ModelConfig(n_layers=3, n_heads=2, d_model=16, n_dims=4, n_ctx=32, init_std=0.3, **choices)
     model = Transformer(config, torch.Generator().manual_seed(3))
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
@@ -26,9 +27,9 @@ def random_model() -> Transformer:
     return model.requires_grad_(False)
 
 
-@pytest.fixture(scope="module")
-def model():
-    return random_model().double()
+@pytest.fixture(scope="module", params=["default", *VARIANTS])
+def model(request):
+    return random_model(**VARIANTS.get(request.param, {})).double()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from architectures import VARIANTS
 from split_model import patch_edge, run
 
 from interp.attribution.attribute import effects
@@ -20,8 +21,8 @@ from training.config.parse import from_preset
 from training.model.transformer import Transformer
 
 
-def random_model(n_layers=2, n_heads=2, d_model=16, init_std=0.3) -> Transformer:
-    config = ModelConfig(n_layers, n_heads, d_model, n_dims=3, n_ctx=12, init_std=init_std)
+def random_model(n_layers=2, n_heads=2, d_model=16, init_std=0.3, **choices) -> Transformer:
+    config = ModelConfig(n_layers, n_heads, d_model, n_dims=3, n_ctx=12, init_std=init_std, **choices)
     model = Transformer(config, torch.Generator().manual_seed(3))
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():  # biases and gains too, so that none of them can go wrong unseen
@@ -29,9 +30,9 @@ def random_model(n_layers=2, n_heads=2, d_model=16, init_std=0.3) -> Transformer
     return model.requires_grad_(False)
 
 
-@pytest.fixture(scope="module")
-def model():
-    return random_model().double()
+@pytest.fixture(scope="module", params=["default", *VARIANTS])
+def model(request):
+    return random_model(**VARIANTS.get(request.param, {})).double()
 
 
 @pytest.fixture(scope="module")

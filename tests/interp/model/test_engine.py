@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from architectures import VARIANTS
 
 from interp.ablation.reference_activations import activations
 from interp.model.engine import (
@@ -29,9 +30,9 @@ SHAPES = [(1, 1, 8, 3, 3), (2, 4, 32, 5, 8), (4, 2, 16, 1, 12), (3, 8, 64, 4, 16
 """(n_layers, n_heads, d_model, n_dims, n_points)."""
 
 
-def random_model(shape) -> tuple[Transformer, int]:
+def random_model(shape, **choices) -> tuple[Transformer, int]:
     n_layers, n_heads, d_model, n_dims, n_points = shape
-    config = ModelConfig(n_layers, n_heads, d_model, n_dims, n_ctx=2 * n_points, init_std=0.3)
+    config = ModelConfig(n_layers, n_heads, d_model, n_dims, n_ctx=2 * n_points, init_std=0.3, **choices)
     model = Transformer(config, torch.Generator().manual_seed(sum(shape)))
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():  # biases and gains too, so that none of them can go wrong unseen
@@ -39,10 +40,12 @@ def random_model(shape) -> tuple[Transformer, int]:
     return model.requires_grad_(False), n_points
 
 
-@pytest.fixture(params=[*SHAPES, "zoo:mixed-0"], ids=str, scope="module")
+@pytest.fixture(params=[*SHAPES, *VARIANTS, "zoo:mixed-0"], ids=str, scope="module")
 def subject(request):
     """(model, its HookedTransformer, test prompts, reference prompts) for random and for trained weights."""
-    if isinstance(request.param, str):
+    if request.param in VARIANTS:
+        model, n_points = random_model((3, 4, 32, 5, 8), **VARIANTS[request.param])
+    elif isinstance(request.param, str):
         model, n_points = load(request.param).model, 16
     else:
         model, n_points = random_model(request.param)
@@ -69,12 +72,20 @@ def test_forward_equals_hooked_transformer(subject):
     assert_same(model(test), twin(test)[..., 0])
 
 
+def sites_of_both(model) -> list[str]:
+    """The sites that the twin has, too: without MLPs there is no mlp_out in TransformerLens, and no resid_mid; without
+    norms it has no sites of theirs."""
+    absent = ("hook_mlp_out", "hook_resid_mid") if model.config.mlp_width == 0 else ()
+    absent += ("hook_normalized",) if model.config.norm == "none" else ()
+    return [site for site in site_names(model.config) if not site.endswith(absent)]
+
+
 def test_every_site_equals_hooked_transformer(subject):
     model, twin, test, _ = subject
     twin.set_use_attn_result(True)
     _, cache = twin.run_with_cache(test)
     twin.set_use_attn_result(False)
-    sites = site_names(model.config.n_layers)
+    sites = sites_of_both(model)
     assert set(sites) <= set(cache), "a site is called otherwise than in transformer_lens"
     ours = read_sites(model, test, sites)
     for site in sites:
@@ -88,7 +99,7 @@ def shrink(activation, hook):  # noqa: ARG001  # transformer_lens calls it by th
 def test_an_edit_at_any_site_equals_the_same_hook(subject):
     model, twin, test, _ = subject
     twin.set_use_attn_result(True)
-    for site in site_names(model.config.n_layers):
+    for site in sites_of_both(model):
         ours = model(test, {site: lambda activation: activation * 0.7})
         theirs = twin.run_with_hooks(test, fwd_hooks=[(site, shrink)])[..., 0]
         assert_same(ours, theirs)
@@ -214,7 +225,7 @@ def test_frozen_layer_norms_equal_the_hooks_that_freeze_them(subject):
     _, cache = twin.run_with_cache(test[:, :n_needed])
     ours = predict_without(model, run, removal(model, sets), given, freeze_ln=True)
     for variant, components in enumerate(sets):
-        frozen = [(site, set_all(cache[site])) for site in site_names(model.config.n_layers) if "hook_scale" in site]
+        frozen = [(site, set_all(cache[site])) for site in sites_of_both(model) if "hook_scale" in site]
         hooks = [*frozen, *hooks_for(components, given, "z")]
         assert_same(ours[variant], twin.run_with_hooks(test[:, :n_needed], fwd_hooks=hooks)[:, ::2, 0])
 

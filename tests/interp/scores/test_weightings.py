@@ -4,18 +4,25 @@ from einops import einsum, rearrange
 from torch.autograd.functional import jacobian
 
 from interp.scores.weightings import WEIGHTINGS, by_derivative, by_value, derivative_norms, open_layer
+from training.common.errors import UserError
+from training.config.config import ModelConfig
 from training.evaluation.evaluate import evaluation_prompts
 from training.model.transformer import Block
+
+
+def block_of(generator, **choices) -> Block:
+    layer = Block(ModelConfig(1, 3, 12, 2, 14, **choices)).double().requires_grad_(False)
+    for name, parameter in layer.named_parameters():
+        parameter.normal_(0, 0.6, generator=generator)
+        if name == "ln1.w":
+            parameter.add_(1)
+    return layer
 
 
 @pytest.fixture
 def block(generator) -> Block:
     """A layer in float64 in which every parameter matters."""
-    layer = Block(n_heads=3, d_model=12).double().requires_grad_(False)
-    for parameter in layer.parameters():
-        parameter.normal_(0, 0.6, generator=generator)
-    layer.ln1.w.add_(1)
-    return layer
+    return block_of(generator)
 
 
 @pytest.fixture
@@ -40,6 +47,20 @@ def test_the_derivative_is_that_of_autograd(block, resid, size):
         torch.testing.assert_close(norms, derivative_by_autograd(block, prompt), rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize("norm", ["rms", "none"])
+def test_the_derivative_passes_any_norm(norm, generator, resid):
+    block = block_of(generator, norm=norm)
+    ours = derivative_norms(block, open_layer(block, resid))
+    for prompt, norms in zip(resid, ours, strict=True):
+        torch.testing.assert_close(norms, derivative_by_autograd(block, prompt), rtol=1e-8, atol=1e-10)
+
+
+def test_the_derivative_is_refused_for_rotary_heads(generator, resid):
+    block = block_of(generator, positions="rotary")
+    with pytest.raises(UserError, match="derivative"):
+        by_derivative(block, open_layer(block, resid))
+
+
 def test_every_path_counts(block, resid):
     """The formula differs from its value path alone, from values and keys, and from itself without LayerNorm's unit."""
     whole = derivative_norms(block, open_layer(block, resid))
@@ -58,7 +79,7 @@ def test_the_derivative_is_exact_where_attention_is_saturated(block, resid):
     block.attn.W_Q.mul_(30)
     exact = derivative_norms(block, open_layer(block, resid))
     wanted = exact / exact.sum(-1, keepdim=True)
-    single = Block(n_heads=3, d_model=12).requires_grad_(False)
+    single = Block(ModelConfig(1, 3, 12, 2, 14)).requires_grad_(False)
     single.load_state_dict(block.float().state_dict())
     ours = by_derivative(single, open_layer(single, resid.float()))
     assert ours.dtype == torch.float32

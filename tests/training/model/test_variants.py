@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from architectures import VARIANTS
 from torch.utils.flop_counter import FlopCounterMode
 
 from training.common.errors import UserError
@@ -12,17 +13,6 @@ from training.model.flops import forward_flops
 from training.model.norms import NORMS
 from training.model.sites import Sites, site_names
 from training.model.transformer import ACTIVATIONS, Past, Transformer, rotate
-
-VARIANTS = {
-    "no norm": {"norm": "none"},
-    "rms": {"norm": "rms"},
-    "attention only": {"d_mlp": 0},
-    "narrow relu": {"d_mlp": 24, "act": "relu"},
-    "rotary": {"positions": "rotary"},
-    "no positions": {"positions": "none"},
-    "llama-like": {"norm": "rms", "positions": "rotary", "act": "silu", "eps": 1e-3},
-    "bare": {"norm": "none", "positions": "none", "d_mlp": 0},
-}
 
 
 def model_of(seed=0, **choices) -> Transformer:
