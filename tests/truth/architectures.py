@@ -1,12 +1,12 @@
 """Architectures other than the default one, for tests that hold every operation against an oracle."""
 
 VARIANTS = {
-    "no norm": {"norm": "none"},
+    "no norm": {"norm": "none", "init_std": 0.1},
     "rms, narrow relu": {"norm": "rms", "act": "relu", "d_mlp": 24},
     "attention only": {"d_mlp": 0},
     "rotary, silu": {"positions": "rotary", "act": "silu"},
     "no positions, exact gelu": {"positions": "none", "act": "gelu", "eps": 0.01},
     "llama-like": {"norm": "rms", "positions": "rotary", "act": "silu"},
-    "bare": {"norm": "none", "positions": "none", "d_mlp": 0},
+    "bare": {"init_std": 0.1, "norm": "none", "positions": "none", "d_mlp": 0},
 }
 """Settings of `ModelConfig`."""

@@ -65,11 +65,11 @@ def run(model: Transformer, tokens: Tensor, look: Look = as_it_is) -> tuple[Tens
             outputs[f"{layer}.{head}"] = scores.softmax(-1) @ v @ attn.W_O[head]
         written |= outputs
         stream = stream + sum(outputs.values()) + attn.b_O
-        written[f"{layer}.mlp"] = torch.zeros_like(stream)
+        mlp_out = torch.zeros_like(stream)
         if model.config.mlp_width:
             seen, mlp = norm(look(f"{layer}.mlp", stream, dict(written)), block.ln2), block.mlp
-            hidden_units = ACTIVATIONS[model.config.act](seen @ mlp.W_in + mlp.b_in)
-            written[f"{layer}.mlp"] = hidden_units @ mlp.W_out + mlp.b_out
+            mlp_out = ACTIVATIONS[model.config.act](seen @ mlp.W_in + mlp.b_in) @ mlp.W_out + mlp.b_out
+        written[f"{layer}.mlp"] = mlp_out
         stream = stream + written[f"{layer}.mlp"]
     last = norm(look("out", stream, dict(written)), model.ln_final)
     return (last @ model.unembed.W_U + model.unembed.b_U)[:, -1, 0], written

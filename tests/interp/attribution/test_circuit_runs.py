@@ -19,7 +19,7 @@ from training.model.transformer import Transformer
 
 
 def random_model(**choices) -> Transformer:
-    config = ModelConfig(n_layers=3, n_heads=2, d_model=16, n_dims=4, n_ctx=32, init_std=0.3, **choices)
+    config = ModelConfig(n_layers=3, n_heads=2, d_model=16, n_dims=4, n_ctx=32, **({"init_std": 0.3} | choices))
     model = Transformer(config, torch.Generator().manual_seed(3))
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():

@@ -21,8 +21,8 @@ from training.config.parse import from_preset
 from training.model.transformer import Transformer
 
 
-def random_model(n_layers=2, n_heads=2, d_model=16, init_std=0.3, **choices) -> Transformer:
-    config = ModelConfig(n_layers, n_heads, d_model, n_dims=3, n_ctx=12, init_std=init_std, **choices)
+def random_model(n_layers=2, n_heads=2, d_model=16, **choices) -> Transformer:
+    config = ModelConfig(n_layers, n_heads, d_model, n_dims=3, n_ctx=12, **({"init_std": 0.3} | choices))
     model = Transformer(config, torch.Generator().manual_seed(3))
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():  # biases and gains too, so that none of them can go wrong unseen

@@ -32,7 +32,7 @@ SHAPES = [(1, 1, 8, 3, 3), (2, 4, 32, 5, 8), (4, 2, 16, 1, 12), (3, 8, 64, 4, 16
 
 def random_model(shape, **choices) -> tuple[Transformer, int]:
     n_layers, n_heads, d_model, n_dims, n_points = shape
-    config = ModelConfig(n_layers, n_heads, d_model, n_dims, n_ctx=2 * n_points, init_std=0.3, **choices)
+    config = ModelConfig(n_layers, n_heads, d_model, n_dims, n_ctx=2 * n_points, **({"init_std": 0.3} | choices))
     model = Transformer(config, torch.Generator().manual_seed(sum(shape)))
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():  # biases and gains too, so that none of them can go wrong unseen
@@ -244,8 +244,9 @@ def test_the_direct_effect_is_the_change_of_the_final_residual_stream(subject, s
             name, mlp = f"blocks.{layer}.attn.hook_z", Head(layer, MLP)
             heads = [one for one in components if one.layer == layer and one != mlp]
             hooks.append((name, set_all(z_without(twin, tokens, name, hooks_for(heads, given, site), cache))))
-            written = given.mlps[layer][0] if mlp in components else cache[f"blocks.{layer}.hook_mlp_out"]
-            hooks.append((f"blocks.{layer}.hook_mlp_out", set_all(written)))
+            if model.config.mlp_width:
+                written = given.mlps[layer][0] if mlp in components else cache[f"blocks.{layer}.hook_mlp_out"]
+                hooks.append((f"blocks.{layer}.hook_mlp_out", set_all(written)))
         assert_same(ours[variant], twin.run_with_hooks(tokens, fwd_hooks=hooks)[:, ::2, 0])
 
 

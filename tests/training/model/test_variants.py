@@ -16,8 +16,16 @@ from training.model.transformer import ACTIVATIONS, Past, Transformer, rotate
 
 
 def model_of(seed=0, **choices) -> Transformer:
-    sizes = {"n_layers": 2, "n_heads": 4, "d_model": 32, "n_dims": 5, "n_ctx": 24, "init_std": 0.3}
-    config = ModelConfig(**(sizes | {"read_init": "linear"} | choices))
+    sizes = {
+        "n_layers": 2,
+        "n_heads": 4,
+        "d_model": 32,
+        "n_dims": 5,
+        "n_ctx": 24,
+        "init_std": 0.3,
+        "read_init": "linear",
+    }
+    config = ModelConfig(**(sizes | choices))
     model = Transformer(config, torch.Generator().manual_seed(seed))
     for name, parameter in model.named_parameters():
         if name.rpartition(".")[2].startswith(("w", "b_")):  # no gain is 1 and no bias 0
