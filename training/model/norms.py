@@ -38,7 +38,7 @@ class Norm(nn.Module):
     def forward(
         self, resid: Float[Tensor, "batch pos d_model"], at: Sites = UNTOUCHED
     ) -> Float[Tensor, "batch pos d_model"]:
-        return at("hook_normalized", resid)
+        return at("hook_normalized", resid.view_as(resid))  # a node of its own: gradients there are not the stream's
 
     def centre(self, vectors: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes d_model"]:
         """Without the part that lies in the norm's null space."""

@@ -1,5 +1,7 @@
 """The run of a circuit against a forward pass in which every receiver's input is assembled by hand."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -60,7 +62,7 @@ def test_any_circuit_is_the_run_assembled_by_hand(model, prompts, rng, share):
 
 def test_all_edges_are_the_clean_run_and_none_the_corrupt_run(model, prompts):
     """By the oracle too, and by HookedTransformer."""
-    graph, twin = Graph.of(model.config), hooked(random_model())
+    graph, twin = Graph.of(model.config), hooked(deepcopy(model).float())
     for edges, tokens in ((graph.allowed, prompts[0]), (np.zeros_like(graph.allowed), prompts[1])):
         found = predict(model, prompts, edges)
         torch.testing.assert_close(found, run(model, tokens)[0])

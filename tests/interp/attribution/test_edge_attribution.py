@@ -30,8 +30,13 @@ def random_model(n_layers=2, n_heads=2, d_model=16, **choices) -> Transformer:
     return model.requires_grad_(False)
 
 
+@pytest.fixture(scope="module")
+def model():
+    return random_model().double()
+
+
 @pytest.fixture(scope="module", params=["default", *VARIANTS])
-def model(request):
+def any_model(request):
     return random_model(**VARIANTS.get(request.param, {})).double()
 
 
@@ -54,20 +59,20 @@ def gradients_at_split_inputs(model, tokens):
     return dict(zip(leaves, found, strict=True))
 
 
-def test_what_senders_write_adds_up_to_the_residual_stream(model, ends):
-    ours = written(model, ends.base)
-    theirs = run(model, ends.base)[1]
-    for row, name in zip(ours, Graph.of(model.config).senders, strict=True):
+def test_what_senders_write_adds_up_to_the_residual_stream(any_model, ends):
+    ours = written(any_model, ends.base)
+    theirs = run(any_model, ends.base)[1]
+    for row, name in zip(ours, Graph.of(any_model.config).senders, strict=True):
         torch.testing.assert_close(row, theirs[name])
 
 
-def test_receivers_gradients_are_those_of_split_inputs(model, ends):
+def test_receivers_gradients_are_those_of_split_inputs(any_model, ends):
     """An arbitrary change of one sender is multiplied with every receiver's gradient: all of them are read off."""
-    graph = Graph.of(model.config)
-    wanted = gradients_at_split_inputs(model, ends.base)
-    found = graded(model, ends.base, sites(model))
-    change = torch.randn(len(graph.senders), *ends.base.shape[:2], model.config.d_model, dtype=torch.double)
-    products = receiver_products(model, found, change)
+    graph = Graph.of(any_model.config)
+    wanted = gradients_at_split_inputs(any_model, ends.base)
+    found = graded(any_model, ends.base, sites(any_model))
+    change = torch.randn(len(graph.senders), *ends.base.shape[:2], any_model.config.d_model, dtype=torch.double)
+    products = receiver_products(any_model, found, change)
     for place, receiver in enumerate(graph.receivers):
         expected = (wanted[receiver] * change).sum((2, 3)) * torch.from_numpy(graph.allowed[place])[:, None]
         torch.testing.assert_close(products[:, place].T, expected, rtol=1e-8, atol=1e-12)
@@ -110,14 +115,14 @@ def test_integrated_gradients_of_the_read_ins_edges_add_up_to_the_whole_differen
 
 
 @pytest.mark.parametrize(("edge_method", "node_method"), [("eap", "gradient"), ("eap-ig", "ig")])
-def test_a_heads_edges_add_up_to_its_node(model, ends, edge_method, node_method):
-    graph, everything = Graph.of(model.config), torch.ones(1, ends.base.shape[1], dtype=torch.bool)
-    edges = edge_moves(model, ends, edge_method, 3).sum(1)
-    heads = node_moves(model, ends, "z", everything, node_method, 3).signed
-    mlps = node_moves(model, ends, "mlp_out", everything, node_method, 3).signed
-    for layer in range(model.config.n_layers):
+def test_a_heads_edges_add_up_to_its_node(any_model, ends, edge_method, node_method):
+    graph, everything = Graph.of(any_model.config), torch.ones(1, ends.base.shape[1], dtype=torch.bool)
+    edges = edge_moves(any_model, ends, edge_method, 3).sum(1)
+    heads = node_moves(any_model, ends, "z", everything, node_method, 3).signed
+    mlps = node_moves(any_model, ends, "mlp_out", everything, node_method, 3).signed
+    for layer in range(any_model.config.n_layers):
         first = graph.n_before_heads(layer)
-        torch.testing.assert_close(edges[:, first : first + model.config.n_heads], heads[:, layer, :, 0])
+        torch.testing.assert_close(edges[:, first : first + any_model.config.n_heads], heads[:, layer, :, 0])
         torch.testing.assert_close(edges[:, graph.n_before_mlp(layer)], mlps[:, layer, 0, 0])
 
 
