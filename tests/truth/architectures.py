@@ -10,3 +10,6 @@ VARIANTS = {
     "bare": {"init_std": 0.1, "norm": "none", "positions": "none", "d_mlp": 0},
 }
 """Settings of `ModelConfig`."""
+WITH_MLPS = {name: choices for name, choices in VARIANTS.items() if choices.get("d_mlp") != 0}
+WITH_NORMS = {name: choices for name, choices in WITH_MLPS.items() if choices.get("norm") != "none"}
+"""Those whose twin in TransformerLens has every site that an oracle needs."""

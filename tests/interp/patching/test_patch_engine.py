@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from architectures import VARIANTS
+from architectures import WITH_MLPS
 from patching_oracle import HOOKS, assert_same, at_query, cached, patched, random_model, random_tokens
 
 from interp.model.engine import read_sites
@@ -27,14 +27,14 @@ SUBJECTS = {
 }
 
 
-@pytest.fixture(params=[*SUBJECTS, *VARIANTS], scope="module")
+@pytest.fixture(params=[*SUBJECTS, *WITH_MLPS], scope="module")
 def subject(request):
     """(model, its HookedTransformer, base tokens, source tokens)."""
     shape, layout = SUBJECTS.get(request.param, SUBJECTS["few tokens"])
     if request.param.startswith("zoo"):
         model = load(request.param).model
     else:
-        model = random_model(*shape, layout, **VARIANTS.get(request.param, {}))
+        model = random_model(*shape, layout, **WITH_MLPS.get(request.param, {}))
     return model, hooked(model), *random_tokens(model, shape[-1])
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from architectures import VARIANTS
+from architectures import WITH_NORMS
 from patching_oracle import assert_same, at_query, path_added, path_patched, random_model, random_tokens
 
 from interp.model.heads import EMBED, MLP, Head, all_heads, head_set
@@ -27,14 +27,14 @@ SUBJECTS = {
 }
 
 
-@pytest.fixture(params=[*SUBJECTS, *VARIANTS], scope="module")
+@pytest.fixture(params=[*SUBJECTS, *WITH_NORMS], scope="module")
 def subject(request):
     """(model, its HookedTransformer, base tokens, source tokens)."""
     shape, layout = SUBJECTS.get(request.param, SUBJECTS["few tokens"])
     if request.param.startswith("zoo"):
         model = load(request.param).model
     else:
-        model = random_model(*shape, layout, **VARIANTS.get(request.param, {}))
+        model = random_model(*shape, layout, **WITH_NORMS.get(request.param, {}))
     return model, hooked(model), *random_tokens(model, shape[-1])
 
 
