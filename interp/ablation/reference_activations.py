@@ -15,7 +15,7 @@ from torch import Tensor
 
 from interp.ablation.modes import Mode, Partner, Reference
 from interp.model.engine import Site, Substitutes
-from interp.model.parallel import side_by_side
+from interp.model.parallel import map_parts
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
 from training.config.config import RunConfig, stream_seed
@@ -106,7 +106,7 @@ def read_reference(model: Transformer, prompts: Float[Tensor, "batch pos dim"], 
         return sum_over_prompts(layers), sum_squared_norms(model, layers) if site == "z" else None
 
     n_bytes = 4 * prompts.shape[1] * model.config.d_model * 2 * model.config.n_layers
-    parts = side_by_side(sum_chunk, prompts.split(max(1, min(128, REFERENCE_MEMORY // n_bytes))))
+    parts = map_parts(sum_chunk, prompts.split(max(1, min(128, REFERENCE_MEMORY // n_bytes))))
     moments = moments_of([sums for sums, _ in parts])
     squared_norms = [squares for _, squares in parts if squares is not None]
     n_tokens = len(prompts) * moments.mean[0].shape[1]

@@ -43,7 +43,7 @@ from interp.model.engine import (
     trace,
 )
 from interp.model.heads import MLP, Head, HeadSet, head_set, show
-from interp.model.parallel import side_by_side
+from interp.model.parallel import map_parts
 from interp.model.self_checks import CHECKED, check_removal, spot_check
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import CheckError
@@ -142,10 +142,10 @@ def class_errors(
     """
     mlps = any(component.number == MLP for heads in (*tested, *controls) for component in heads)
     runner = AblationRunner(checkpoint, function_class, modes, protocol, mlps=mlps)
-    ((unvarying, failed),) = side_by_side(runner.check, [tested])
+    ((unvarying, failed),) = map_parts(runner.check, [tested])
     tested = [heads for heads in tested if heads not in failed]
     runner.fit([*tested, *controls])
-    parts = side_by_side(lambda prompts: runner.run(prompts, tested, controls, bar), runner.chunks())
+    parts = map_parts(lambda prompts: runner.run(prompts, tested, controls, bar), runner.chunks())
     intact = np.concatenate([errors for errors, _ in parts])
     ablated: dict[str, dict[HeadSet, SetErrors]] = {mode.name: {} for mode in modes}
     for key in parts[0][1]:
@@ -378,7 +378,7 @@ class AblationRunner:
             except CheckError as failure:
                 return failure
 
-        differences = side_by_side(difference, ranked)
+        differences = map_parts(difference, ranked)
         failed: dict[HeadSet, str] = {}
         for (_, heads), outcome in zip(ranked, differences, strict=True):
             if isinstance(outcome, CheckError):

@@ -20,7 +20,7 @@ from interp.attribution.nodes import Ends, check_method
 from interp.attribution.targets import EXACT, AllEdges, Effects, Nodes, Target, flat
 from interp.attribution.validation import Receipt, receipt
 from interp.display.result import Axes, Result
-from interp.model.parallel import side_by_side
+from interp.model.parallel import map_parts
 from interp.patching.effects import effect_resamples, gap_exists
 from interp.patching.maps import place_name
 from interp.patching.runner import Question, check_direction, chunks
@@ -329,7 +329,7 @@ def moves_of(checkpoint: Checkpoint, name: str, target: Target, method: str, que
             bar.update(len(prompts))
             return AllMoves(own, other, flat(found.signed), None if found.dropped is None else flat(found.dropped))
 
-        parts = side_by_side(run, chunks(question.n_prompts, size))
+        parts = map_parts(run, chunks(question.n_prompts, size))
     bases, sources, signed, dropped = zip(*parts, strict=True)
     together = None if dropped[0] is None else np.concatenate(dropped, axis=1)
     return AllMoves(np.concatenate(bases), np.concatenate(sources), np.concatenate(signed), together)

@@ -29,7 +29,7 @@ from interp.attribution.targets import EXACT, AllEdges, Effects
 from interp.attribution.validation import largest
 from interp.display.result import Axes, Result
 from interp.display.text import decimals
-from interp.model.parallel import side_by_side
+from interp.model.parallel import map_parts
 from interp.model.self_checks import Comparison, require_agreement
 from interp.patching.effects import effect_of, gap_exists
 from interp.patching.prompt_pairs import PromptPairs
@@ -354,7 +354,7 @@ class Runs:
             found = [predict_circuit(self.model, clean, corrupt, mask) for mask in masks]
             return torch.stack(found).double().cpu().numpy()
 
-        return np.concatenate(side_by_side(run, chunks(len(prompts), size)), axis=1)
+        return np.concatenate(map_parts(run, chunks(len(prompts), size)), axis=1)
 
     def floats(self, n_senders: int) -> int:
         """About how many numbers a prompt takes."""

@@ -1,16 +1,16 @@
-"""Runs a model with components removed, exactly, doing only the work that a removal makes necessary.
+"""Predictions of a model with components removed, computed exactly and only as far as the removal changes them.
 
 1. `trace` runs a batch once and keeps every layer's resid_pre and z.
-2. `predict_without` starts from the trace at the first layer that changes, for many sets of components at once: what
-   comes before is shared, in that layer only the removed heads' z W_O is exchanged, and in the last layer only the
-   tokens whose predictions are measured are computed.
-3. `direct_without` changes nothing but the final residual stream: what the removed components write to it themselves.
+2. `predict_without` starts from the trace at the first changed layer, for many sets of components at once: earlier
+   layers are shared, in the first changed layer only z W_O of the removed heads is replaced, and in the last layer only
+   the tokens with a measured prediction are computed.
+3. `direct_without` changes only what the removed components themselves write into the final residual stream.
 
-The general path for any site is `model(prompt, edits)`; all must agree with each other and with HookedTransformer's
-hooks (tests/interp/model/test_engine.py).
+`model(prompt, edits)` is the general path for any site. All of them must agree with each other and with
+HookedTransformer's hooks (tests/interp/model/test_engine.py).
 
-Equal bits are promised for the same computation only. Predictions that are computed in other shapes (more variants in a
-pass, another first layer, fewer pairs) differ by rounding, at most 1e-6 of the largest (concepts/limits.md).
+Only the same computation gives the same bits. Predictions computed in other shapes (more variants in a pass, another
+first layer, fewer pairs) differ by rounding, at most 1e-6 of the largest (concepts/limits.md).
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,16 +33,17 @@ from training.tasks.prompts import Positions
 Site = Literal["z", "pattern", "value"]
 SITES: Mapping[Site, str] = {
     "z": "the head's output before W_O",
-    "pattern": "its attention only: uniform over what it may see, its own values",
-    "value": "its values only: its own attention",
+    "pattern": "its attention pattern only, made uniform over visible tokens; its values stay",
+    "value": "its values only; its attention pattern stays",
 }
+HOOKS: Mapping[Site, str] = {"z": "attn.hook_z", "pattern": "attn.hook_pattern", "value": "attn.hook_v"}
 
 
 def check_site(name: str) -> Site:
-    """The site behind `--site NAME`.
+    """The site that `--site NAME` names.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such site.
     """
     if name not in SITES:
         raise one_of("--site", name, SITES)
@@ -51,13 +52,13 @@ def check_site(name: str) -> Site:
 
 @dataclass(frozen=True)
 class Trace:
-    """What one pass leaves behind.
+    """Activations recorded in one forward pass.
 
     Attributes:
-        resid_pre: by layer, the residual stream before it, at all tokens but the last y, which no prediction needs.
-        z: by layer, each head's mix of values, at the same tokens; in the last layer at the x tokens only.
+        resid_pre: by layer, the residual stream before it, at all tokens except the last y, which no prediction needs.
+        z: by layer, each head's weighted sum of values, at the same tokens; in the last layer at the x tokens only.
         resid_mid: by layer, the residual stream between attention and MLP, at the tokens of its z.
-        resid_post: after the last layer, at the x tokens.
+        resid_post: the residual stream after the last layer, at the x tokens.
         norms: by layer, those before attention and before the MLP (None without one).
     """
 
@@ -77,11 +78,11 @@ class Trace:
 
 
 class Substitutes(NamedTuple):
-    """By layer, what removed components give instead, at the tokens of `Trace.resid_pre`; axes of 1 are broadcast.
+    """Replacement values of removed components by layer, at the tokens of `Trace.resid_pre`; axes of 1 are broadcast.
 
     Attributes:
-        heads: z or, at the site `value`, v; not read at the site `pattern`.
-        mlps: mlp_out; may be empty where no MLP is removed.
+        heads: replacements of z or, at the site `value`, of v; unused at the site `pattern`.
+        mlps: replacements of mlp_out; may be empty if no MLP is removed.
     """
 
     heads: Sequence[Float[Tensor, "#variant #batch #pos head d_head"]]
@@ -90,11 +91,11 @@ class Substitutes(NamedTuple):
 
 @torch.no_grad()
 def trace(model: Transformer, tokens: Float[Tensor, "batch pos dim"]) -> Trace:
-    """Run the model and keep what removals start from."""
+    """Run the model once and record the activations from which removals start."""
     resid = model.read_in(model.needed(tokens))
     resid_pre, zs, resid_mid = [], [], []
     for layer, block in enumerate(model.layers):
-        positions = queries(model, layer, resid)
+        positions = needed_positions(model, layer, resid)
         z = block.mix(resid, queries=positions)
         resid_pre.append(resid)
         zs.append(z)
@@ -105,20 +106,21 @@ def trace(model: Transformer, tokens: Float[Tensor, "batch pos dim"]) -> Trace:
 
 
 def predictions_of(model: Transformer, run: Trace) -> Float[Tensor, "batch point"]:
-    """The intact predictions."""
+    """The predictions of the intact model, from its trace."""
     return model.read_out(run.resid_post)
 
 
 @dataclass(frozen=True)
 class Removal:
-    """Which components are removed, in several variants at once, and how.
+    """Which components are removed in each of several variants, at which site and tokens.
 
     Attributes:
-        heads: by layer, which heads; layers without any are left out.
-        mlps: by layer, in which variants its MLP.
-        n_variants: how many.
-        site: of heads.
-        tokens: at which tokens; None is all. At the site `pattern` these are the queries, at `value` the keys.
+        heads: masks of removed heads by layer; layers without any are left out.
+        mlps: masks of the variants in which a layer's MLP is removed, by layer; layers without any are left out.
+        n_variants: number of variants.
+        site: where heads are removed.
+        tokens: mask of the tokens at which components are removed; None means all. At the site `pattern` these are the
+            query tokens, at `value` the key tokens.
     """
 
     heads: Mapping[int, Bool[Tensor, "variant head"]]
@@ -129,11 +131,11 @@ class Removal:
 
     @property
     def first(self) -> int | None:
-        """The first layer that changes; None if nothing is removed."""
+        """The first layer with a removed component; None if there is none."""
         return min([*self.heads, *self.mlps], default=None)
 
-    def acting(self, mask: Bool[Tensor, "variant ..."], positions: Positions, axes: str) -> Bool[Tensor, "..."]:
-        """The mask with an axis `pos` for the tokens at which the removal acts, rearranged to `axes`."""
+    def mask_at(self, mask: Bool[Tensor, "variant ..."], positions: Positions, axes: str) -> Bool[Tensor, "..."]:
+        """The mask with an added axis `pos` for the tokens of the removal, rearranged to `axes`."""
         everywhere = torch.ones(1, dtype=torch.bool, device=mask.device)
         tokens = everywhere if self.tokens is None else self.tokens[positions]
         return rearrange(mask[..., None] & tokens, axes)
@@ -142,7 +144,7 @@ class Removal:
 def removal(
     model: Transformer, sets: Sequence[HeadSet], site: Site = "z", tokens: Bool[Tensor, " pos"] | None = None
 ) -> Removal:
-    """The removal of each of these sets, as masks."""
+    """The removal of each of these sets as one variant."""
     heads: dict[int, Tensor] = {}
     mlps: dict[int, Tensor] = {}
     for variant, components in enumerate(sets):
@@ -165,14 +167,14 @@ def predict_without(
     points: slice = EVERY,
     freeze_ln: bool = False,
 ) -> Float[Tensor, "variant batch point"]:
-    """The predictions when components give `given` instead of their own output; the others react to it.
+    """The predictions with components removed; later components are recomputed from the changed stream.
 
     Args:
-        model: the transformer behind `run`.
+        model: the transformer that gave `run`.
         run: its trace on some prompts.
-        removed: the components.
-        given: what they give instead.
-        points: the pairs whose predictions are wanted.
+        removed: the components to remove.
+        given: their replacement values.
+        points: the pairs to predict.
         freeze_ln: keep every later norm's scale as in the intact run (Rushing & Nanda, arXiv 2402.15390); a model
             without norms has none, so there it changes nothing.
     """
@@ -181,57 +183,59 @@ def predict_without(
         return predictions_of(model, run)[None, :, points].expand(n_variants, -1, -1)
     resid = run.resid_pre[first]
     for layer in range(first, model.config.n_layers):
-        block, positions = model.layers[layer], queries(model, layer, run.resid_pre[0], points)
+        block, positions = model.layers[layer], needed_positions(model, layer, run.resid_pre[0], points)
         at = Sites(layer_edits(model, run, removed, given, layer, points, freeze_ln))
         if layer == first and removed.site == "z":
-            resid_mid = exchanged(block, run, removed, given, layer, positions, points)
+            resid_mid = resid_mid_with_replaced_heads(block, run, removed, given, layer, positions, points)
         else:
             if layer == first:
-                resid = stacked(resid, n_variants)
+                resid = repeat_for_variants(resid, n_variants)
             resid_mid = resid[:, positions] + block.attn.write(block.mix(resid, at, positions))
         resid = block.transform(resid_mid, at)
     at = UNTOUCHED
     if freeze_ln and model.ln_final.scaled:
-        at = Sites({"ln_final.hook_scale": fixed(model.ln_final.scale(run.resid_post[:, points]), n_variants)})
+        scale = model.ln_final.scale(run.resid_post[:, points])
+        at = Sites({"ln_final.hook_scale": constant_edit(scale, n_variants)})
     return model.read_out(resid, at).unflatten(0, (n_variants, -1))
 
 
 def direct_without(
     model: Transformer, run: Trace, removed: Removal, given: Substitutes, *, points: slice = EVERY
 ) -> Float[Tensor, "variant batch point"]:
-    """The predictions when only what the components write into the final residual stream changes.
+    """The predictions if removed components change the final residual stream only (the direct effect).
 
-    Every other component gives what it gives in the intact run, so nothing can make up for the loss; the final
-    LayerNorm sees the change.
+    Every other component keeps its output of the intact run, so that none can compensate; the final LayerNorm is
+    applied to the changed stream.
     """
     n_variants = removed.n_variants
-    x_tokens = queries(model, model.config.n_layers - 1, run.resid_pre[0], points)
-    resid = stacked(run.resid_post[:, points], n_variants)
+    x_tokens = needed_positions(model, model.config.n_layers - 1, run.resid_pre[0], points)
+    resid = repeat_for_variants(run.resid_post[:, points], n_variants)
     for layer in sorted({*removed.heads, *removed.mlps}):
         block = model.layers[layer]
         at = Sites(layer_edits(model, run, removed, given, layer, points, freeze_ln=False, positions=x_tokens))
         if layer in removed.heads:
-            z = at_points(model, run.z, layer, points)
+            z = select_points(model, run.z, layer, points)
             if removed.site == "z":
-                changed = at("attn.hook_z", stacked(z, n_variants))
+                changed = at("attn.hook_z", repeat_for_variants(z, n_variants))
             else:
-                changed = block.mix(stacked(run.resid_pre[layer], n_variants), at, x_tokens)
-            resid = resid + block.attn.write(changed) - stacked(block.attn.write(z), n_variants)
+                changed = block.mix(repeat_for_variants(run.resid_pre[layer], n_variants), at, x_tokens)
+            resid = resid + block.attn.write(changed) - repeat_for_variants(block.attn.write(z), n_variants)
         if layer in removed.mlps:
-            mlp_out = stacked(block.mlp_out(at_points(model, run.resid_mid, layer, points)), n_variants)
+            resid_mid = select_points(model, run.resid_mid, layer, points)
+            mlp_out = repeat_for_variants(block.mlp_out(resid_mid), n_variants)
             resid = resid + at("hook_mlp_out", mlp_out) - mlp_out
     return model.read_out(resid).unflatten(0, (n_variants, -1))
 
 
-def at_points(
+def select_points(
     model: Transformer, by_layer: Sequence[Float[Tensor, "batch _ *rest"]], layer: int, points: slice
 ) -> Float[Tensor, "batch _ *rest"]:
-    """One layer's activations, as a trace keeps them, at the x tokens of these pairs."""
+    """One layer's activations in a trace, at the x tokens of these pairs."""
     last = model.config.n_layers - 1
-    return by_layer[layer][:, points if layer == last else queries(model, last, by_layer[0], points)]
+    return by_layer[layer][:, points if layer == last else needed_positions(model, last, by_layer[0], points)]
 
 
-def exchanged(
+def resid_mid_with_replaced_heads(
     block: Block,
     run: Trace,
     removed: Removal,
@@ -240,30 +244,32 @@ def exchanged(
     positions: Positions,
     points: slice,
 ) -> Float[Tensor, "variant_batch pos d_model"]:
-    """resid_mid of the first layer that changes: the intact one, with the removed heads' z W_O exchanged."""
-    kept = EVERY if positions is EVERY else points
-    z, intact = run.z[layer][:, kept], run.resid_mid[layer][:, kept]
+    """resid_mid of the first changed layer: that of the intact run, with the removed heads' z W_O replaced."""
+    recorded = EVERY if positions is EVERY else points
+    z, intact = run.z[layer][:, recorded], run.resid_mid[layer][:, recorded]
     if layer not in removed.heads:
-        return stacked(intact, removed.n_variants)
-    numbers, used = padded(removed.heads[layer])
+        return repeat_for_variants(intact, removed.n_variants)
+    numbers, is_used = pad_head_numbers(removed.heads[layer])
     variants = torch.arange(len(numbers), device=numbers.device)[:, None]
-    own = z.movedim(2, 0)[numbers]  # variant slot batch pos d_head
-    other = at_positions(given.heads[layer], positions, 2).expand(len(numbers), -1, -1, -1, -1)
-    change = other.movedim(3, 1)[variants, numbers] - own
+    intact_z = z.movedim(2, 0)[numbers]  # variant slot batch pos d_head
+    replacement = at_positions(given.heads[layer], positions, 2).expand(len(numbers), -1, -1, -1, -1)
+    change = replacement.movedim(3, 1)[variants, numbers] - intact_z
     if removed.tokens is not None:
         change = change * removed.tokens[positions][:, None]
     changed = torch.baddbmm(
         intact.flatten(0, 1).expand(len(numbers), -1, -1),
         rearrange(change, "variant slot batch pos d_head -> variant (batch pos) (slot d_head)"),
-        (block.attn.W_O[numbers] * used[..., None, None]).flatten(1, 2),
+        (block.attn.W_O[numbers] * is_used[..., None, None]).flatten(1, 2),
     )
     return changed.view(-1, *intact.shape[1:])
 
 
-def padded(heads: Bool[Tensor, "variant head"]) -> tuple[Int[Tensor, "variant slot"], Bool[Tensor, "variant slot"]]:
-    """The heads' numbers, as many slots as the largest set has, and which slots are used.
+def pad_head_numbers(
+    heads: Bool[Tensor, "variant head"],
+) -> tuple[Int[Tensor, "variant slot"], Bool[Tensor, "variant slot"]]:
+    """The numbers of each variant's heads in as many slots as the largest set needs, and which slots are used.
 
-    >>> padded(torch.tensor([[False, True, True], [True, False, False]]))
+    >>> pad_head_numbers(torch.tensor([[False, True, True], [True, False, False]]))
     (tensor([[1, 2],
             [0, 1]]), tensor([[ True,  True],
             [ True, False]]))
@@ -283,69 +289,72 @@ def layer_edits(
     freeze_ln: bool,
     positions: Positions | None = None,
 ) -> dict[str, Edit]:
-    """The removal inside one layer as edits of its sites, on a batch of stacked variants."""
+    """The removal in one layer as edits of its sites, for a batch that repeats every prompt for each variant."""
     edits: dict[str, Edit] = {}
     if positions is None:
-        positions = queries(model, layer, run.resid_pre[0], points)
+        positions = needed_positions(model, layer, run.resid_pre[0], points)
     n_variants = removed.n_variants
     if layer in removed.heads:
         heads = removed.heads[layer]
         if removed.site == "pattern":
-            mask = removed.acting(heads, positions, "variant head pos -> variant 1 head pos 1")
-            edits["attn.hook_pattern"] = replaced(mask, uniform(run.resid_pre[layer], positions), n_variants)
+            mask = removed.mask_at(heads, positions, "variant head pos -> variant 1 head pos 1")
+            edits[HOOKS["pattern"]] = replacement_edit(mask, uniform(run.resid_pre[layer], positions), n_variants)
         else:
-            where = EVERY if removed.site == "value" else positions
-            mask = removed.acting(heads, where, "variant head pos -> variant 1 pos head 1")
-            substitute = at_positions(given.heads[layer], where, 2)
-            edits["attn.hook_v" if removed.site == "value" else "attn.hook_z"] = replaced(mask, substitute, n_variants)
+            tokens = EVERY if removed.site == "value" else positions
+            mask = removed.mask_at(heads, tokens, "variant head pos -> variant 1 pos head 1")
+            replacement = at_positions(given.heads[layer], tokens, 2)
+            edits[HOOKS[removed.site]] = replacement_edit(mask, replacement, n_variants)
     if layer in removed.mlps:
-        mask = removed.acting(removed.mlps[layer], positions, "variant pos -> variant 1 pos 1")
-        edits["hook_mlp_out"] = replaced(mask, at_positions(given.mlps[layer], positions, 2), n_variants)
+        mask = removed.mask_at(removed.mlps[layer], positions, "variant pos -> variant 1 pos 1")
+        edits["hook_mlp_out"] = replacement_edit(mask, at_positions(given.mlps[layer], positions, 2), n_variants)
     if freeze_ln and model.ln_final.scaled:
-        before, between = run.scales[layer]
-        edits["ln1.hook_scale"] = fixed(before, n_variants)
-        if between is not None:
-            last = layer == model.config.n_layers - 1
-            edits["ln2.hook_scale"] = fixed(between[:, points] if last else between, n_variants)
+        first_scale, second_scale = run.scales[layer]
+        edits["ln1.hook_scale"] = constant_edit(first_scale, n_variants)
+        if second_scale is not None:
+            is_last = layer == model.config.n_layers - 1
+            edits["ln2.hook_scale"] = constant_edit(second_scale[:, points] if is_last else second_scale, n_variants)
     return edits
 
 
-def replaced(mask: Bool[Tensor, "variant ..."], substitute: Float[Tensor, "..."], n_variants: int) -> Edit:
-    """Contiguous, because the layout chooses the product behind it: one, or one per prompt, rounded otherwise."""
+def replacement_edit(mask: Bool[Tensor, "variant ..."], replacement: Float[Tensor, "..."], n_variants: int) -> Edit:
+    """An edit that puts the replacement where the mask holds.
+
+    Its result is contiguous: the memory layout decides how torch multiplies it next, and so how that is rounded.
+    """
 
     def edit(activation: Float[Tensor, "variant_batch ..."]) -> Float[Tensor, "variant_batch ..."]:
-        return torch.where(mask, substitute, activation.unflatten(0, (n_variants, -1))).flatten(0, 1).contiguous()
+        return torch.where(mask, replacement, activation.unflatten(0, (n_variants, -1))).flatten(0, 1).contiguous()
 
     return edit
 
 
-def fixed(value: Float[Tensor, "batch ..."], n_variants: int) -> Edit:
-    return lambda _: stacked(value, n_variants)
+def constant_edit(value: Float[Tensor, "batch ..."], n_variants: int) -> Edit:
+    return lambda _: repeat_for_variants(value, n_variants)
 
 
-def stacked(activation: Float[Tensor, "batch ..."], n_variants: int) -> Float[Tensor, "variant_batch ..."]:
-    """The same for every variant."""
+def repeat_for_variants(activation: Float[Tensor, "batch ..."], n_variants: int) -> Float[Tensor, "variant_batch ..."]:
+    """The activation once for every variant, variants first."""
     return activation.expand(n_variants, *activation.shape).flatten(0, 1)
 
 
 def at_positions(activation: Float[Tensor, "..."], positions: Positions, axis: int) -> Float[Tensor, "..."]:
-    """The activation at these tokens; a single one stands for all."""
+    """The activation at these tokens; an axis of length 1 is kept, as it stands for all tokens."""
     if positions is EVERY or activation.shape[axis] == 1:
         return activation
     return activation[(slice(None),) * axis + (positions,)]
 
 
 def uniform(resid: Float[Tensor, "batch pos d_model"], positions: Positions) -> Float[Tensor, "query_pos key_pos"]:
-    """Equal attention to every token that a query may see."""
+    """The attention pattern with equal weight on every token visible to a query."""
     n_pos = resid.shape[1]
     visible = resid.new_ones(n_pos, n_pos).tril()
     return (visible / visible.sum(1, keepdim=True))[positions]
 
 
-def queries(
+def needed_positions(
     model: Transformer, layer: int, stream: Float[Tensor, "batch pos *rest"], points: slice = EVERY
 ) -> Positions:
-    """The positions at which a layer's z is needed: all, in the last layer the x tokens of the measured pairs."""
+    """The positions at which a layer's z is needed: all; in the last layer the x tokens of the measured pairs."""
     if layer < model.config.n_layers - 1:
         return EVERY
     x_tokens = model.x_tokens(stream)
@@ -353,22 +362,25 @@ def queries(
 
 
 def read_sites(
-    model: Transformer, tokens: Float[Tensor, "batch pos dim"], sites: list[str]
+    model: Transformer,
+    tokens: Float[Tensor, "batch pos dim"],
+    sites: Sequence[str],
+    edits: Mapping[str, Edit] | None = None,
 ) -> dict[str, Float[Tensor, "..."]]:
-    """The activations at named sites.
+    """The activations at named sites, with edits of other sites in force.
 
     Raises:
         ValueError: there is no such site.
     """
-    seen: dict[str, Tensor] = {}
+    activations: dict[str, Tensor] = {}
 
-    def keep(site: str) -> Edit:
+    def record(site: str) -> Edit:
         def edit(activation: Tensor) -> Tensor:
-            seen[site] = activation
+            activations[site] = activation
             return activation
 
         return edit
 
     with torch.no_grad():
-        model(tokens, {site: keep(site) for site in sites})
-    return seen
+        model(tokens, {**(edits or {}), **{site: record(site) for site in sites}})
+    return activations

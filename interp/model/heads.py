@@ -13,7 +13,7 @@ MLP, READ_IN = -1, -2
 
 
 class Head(NamedTuple):
-    """One attention head, or the MLP of its layer (number `MLP`), which can be removed like one.
+    """An attention head, or the MLP of its layer (number `MLP`), which can be removed in the same way.
 
     >>> str(Head(4, 1)), str(Head(4, MLP)), str(EMBED), Head(4, 1) < Head(5, 0)
     ('4.1', '4.mlp', 'embed', True)
@@ -29,7 +29,7 @@ class Head(NamedTuple):
 
 
 EMBED = Head(-1, READ_IN)
-"""What the read-in writes into the residual stream: where paths through the model start; it cannot be removed."""
+"""The read-in, where paths through the model start; it cannot be removed."""
 
 
 Scores = Sequence[Sequence[float]] | np.ndarray
@@ -48,19 +48,19 @@ def head_set(heads: Iterable[Head]) -> HeadSet:
 
 
 def head_grid(names: Sequence[str]) -> tuple[int, int] | None:
-    """(layers, heads per layer) if these are all heads of a model, one by one.
+    """(layers, heads per layer) if these are the names of all single heads of a model; None otherwise.
 
     >>> head_grid(["0.0", "0.1", "1.0", "1.1"]), head_grid(["0.0", "1.1"]), head_grid(["0.0", "1.mlp"])
     ((2, 2), None, None)
     """
     n_layers = len({name.split(".")[0] for name in names})
     n_heads = len(names) // n_layers
-    whole = list(names) == [f"{layer}.{head}" for layer in range(n_layers) for head in range(n_heads)]
-    return (n_layers, n_heads) if whole else None
+    all_names = [f"{layer}.{head}" for layer in range(n_layers) for head in range(n_heads)]
+    return (n_layers, n_heads) if list(names) == all_names else None
 
 
 def show(heads: HeadSet) -> str:
-    """A set as it is written on the command line.
+    """A head set as it is written on the command line.
 
     >>> show((Head(0, 3), Head(1, 2)))
     '0.3,1.2'
@@ -75,7 +75,7 @@ def parse_heads(text: str, n_layers: int, n_heads: int, scores: Callable[[], Sco
         text: see `SYNTAX`.
         n_layers: of the model.
         n_heads: per layer.
-        scores: gives `[layer][head]` when `top:K` or `above:SCORE` needs it.
+        scores: computes `[layer][head]`; called for `top:K` and `above:SCORE` only.
 
     Raises:
         UserError: malformed, or no such head.
@@ -85,28 +85,28 @@ def parse_heads(text: str, n_layers: int, n_heads: int, scores: Callable[[], Sco
     """
     everything = all_heads(n_layers, n_heads)
     kind, colon, argument = text.partition(":")
-    whole_families = {
+    families = {
         "all": [everything],
         "each": [(head,) for head in everything],
         "layers": [tuple(head for head in everything if head.layer == layer) for layer in range(n_layers)],
         "mlps": [(Head(layer, MLP),) for layer in range(n_layers)],
     }
-    if text in whole_families:
-        return whole_families[text]
+    if text in families:
+        return families[text]
     if kind == "layer" and colon:
-        layer = count(argument, text)
+        layer = parse_count(argument, text)
         check_head(Head(layer, 0), text, n_layers, n_heads)
         return [tuple(head for head in everything if head.layer == layer)]
     if kind == "top" and colon:
-        return [top_heads(count(argument, text), text, everything, scores)]
+        return [top_heads(parse_count(argument, text), text, everything, scores)]
     if kind == "above" and colon:
-        table = scores_or_fail(text, scores)
-        found = heads_above(threshold(argument, text), table)
-        if not found:
+        table = computed_scores(text, scores)
+        heads_with_high_scores = heads_above(parse_threshold(argument, text), table)
+        if not heads_with_high_scores:
             best = highest_head(table)
             highest = table[best.layer][best.number]
             raise UserError(f"--heads {text}: no head scores that high (the highest is {best} with {highest:.3f})")
-        return [found]
+        return [heads_with_high_scores]
     heads = [parse_head(name.strip(), text) for name in text.split(",")]
     for head in heads:
         check_head(head, text, n_layers, n_heads)
@@ -116,11 +116,11 @@ def parse_heads(text: str, n_layers: int, n_heads: int, scores: Callable[[], Sco
 
 
 def parse_head(name: str, text: str) -> Head:
-    layer, _, number = name.partition(".")
-    place = whole(layer), MLP if number == "mlp" else whole(number)
-    if place[0] is None or place[1] is None:
+    layer_text, _, number_text = name.partition(".")
+    layer, number = whole(layer_text), MLP if number_text == "mlp" else whole(number_text)
+    if layer is None or number is None:
         raise UserError(f"--heads {text}: '{name}' is not a head (valid: {SYNTAX})")
-    return Head(place[0], place[1])
+    return Head(layer, number)
 
 
 def check_head(head: Head, text: str, n_layers: int, n_heads: int) -> None:
@@ -134,7 +134,7 @@ def check_head(head: Head, text: str, n_layers: int, n_heads: int) -> None:
 def top_heads(count: int, text: str, heads: HeadSet, scores: Callable[[], Scores] | None) -> HeadSet:
     if not 1 <= count <= len(heads):
         raise UserError(f"--heads {text}: this model has {len(heads)} heads, so K is 1 to {len(heads)}")
-    table = scores_or_fail(text, scores)
+    table = computed_scores(text, scores)
     return head_set(sorted(heads, key=lambda head: (-table[head.layer][head.number], head))[:count])
 
 
@@ -153,20 +153,20 @@ def highest_head(scores: Scores) -> Head:
     return max(heads, key=lambda head: scores[head.layer][head.number])
 
 
-def scores_or_fail(text: str, scores: Callable[[], Scores] | None) -> Scores:
+def computed_scores(text: str, scores: Callable[[], Scores] | None) -> Scores:
     if scores is None:
         raise ValueError(f"'{text}' chooses heads by score: pass scores")
     return scores()
 
 
-def count(argument: str, text: str) -> int:
+def parse_count(argument: str, text: str) -> int:
     number = whole(argument)
     if number is None:
         raise UserError(f"--heads {text}: '{argument}' is not a whole number")
     return number
 
 
-def threshold(argument: str, text: str) -> float:
+def parse_threshold(argument: str, text: str) -> float:
     try:
         return float(argument)
     except ValueError:

@@ -1,6 +1,6 @@
-"""The same weights as a model of transformer_lens: the only module that names transformer_lens.
+"""Converts a model to TransformerLens with the same weights; the only module that imports transformer_lens.
 
-With transformer-lens 3.x that is a HookedTransformer; 4.x has no such class, and there it is a TransformerBridge.
+With transformer-lens 3.x the result is a HookedTransformer; 4.x has no such class and gives a TransformerBridge.
 """
 
 import warnings
@@ -21,7 +21,7 @@ from training.config.config import ModelConfig
 from training.model.transformer import ROTARY_BASE, Transformer
 
 SERIES = int(version("transformer-lens").split(".")[0])
-"""The major version of transformer-lens that is installed."""
+"""The installed major version of transformer-lens."""
 
 if TYPE_CHECKING or SERIES < 4:  # types are checked against 3.9, which `make install` takes
     from transformer_lens import HookedTransformer, HookedTransformerConfig
@@ -38,7 +38,7 @@ if TYPE_CHECKING or SERIES < 4:  # types are checked against 3.9, which `make in
             return embed + pos_embed, None, None, None
 
         def center_unembed(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-            """The weights as they are: the mean over the outputs that TransformerLens subtracts is the one output."""
+            """The unchanged weights: TransformerLens would subtract the mean over outputs, the only output."""
             return state_dict
 
         def load_and_process_state_dict(
@@ -107,7 +107,7 @@ else:
             return self.o(rearrange(pattern @ v, "batch head pos d_head -> batch pos (head d_head)")), None
 
     class PromptBlock(NativeBlock):
-        """A block whose middle residual stream can be edited; NativeBlock's edits there reach its MLP alone."""
+        """A block whose middle residual stream can be edited; in NativeBlock such an edit reaches the MLP only."""
 
         def __init__(self, cfg: TransformerBridgeConfig) -> None:
             super().__init__(cfg)
@@ -128,8 +128,8 @@ else:
             self.head = nn.Linear(cfg.d_model, cfg.d_vocab_out)
 
         def forward(self, input_ids: Any = None, *, inputs_embeds: Any = None, **options: Any) -> Tensor:
-            """The bridge hands on what is real-valued as `inputs_embeds`: a prompt, or with start_at_layer a residual
-            stream, which an inner layer then puts in the place of whatever the layers before have computed.
+            """The bridge passes real-valued input as `inputs_embeds`: a prompt or, with start_at_layer, a residual
+            stream, which then replaces the output of the earlier layers.
             """
             if inputs_embeds is not None and inputs_embeds.shape[-1] == self.cfg.d_vocab:
                 input_ids, inputs_embeds = inputs_embeds, None
@@ -182,11 +182,11 @@ LAYOUTS = {
     "b_U": "bias out -> out",
     **{f"b_{part}": f"{part.lower()}.bias d -> d" for part in ("O", "in", "out")},
 }
-"""What a TransformerBridge calls each parameter, and its axes there and here."""
+"""By parameter, its name in a TransformerBridge, and its axes here and there."""
 
 
 def bridge_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Parameters under a TransformerBridge's names and with its shapes, in which a linear map is [out in].
+    """The parameters with the names and shapes of a TransformerBridge, where a linear map is [out in].
 
     >>> weights = {"blocks.0.attn.W_O": torch.zeros(2, 4, 8), "blocks.0.ln1.w": torch.zeros(8)}
     >>> {name: list(tensor.shape) for name, tensor in bridge_weights(weights).items()}
@@ -195,8 +195,8 @@ def bridge_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     converted = {}
     for name, tensor in weights.items():
         module, _, parameter = name.rpartition(".")
-        theirs, _, layout = LAYOUTS[parameter].partition(" ")
-        converted[f"{module}.{theirs}"] = rearrange(tensor, layout)
+        bridge_name, _, layout = LAYOUTS[parameter].partition(" ")
+        converted[f"{module}.{bridge_name}"] = rearrange(tensor, layout)
     return converted
 
 
@@ -204,13 +204,12 @@ def bridge_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def hooked(source: str | Path | Checkpoint | Transformer, device: str = "cpu") -> HookedPromptTransformer:
     """A checkpoint (or a model in memory) as a model of TransformerLens that takes prompts.
 
-    `model(prompt)` is [batch pos 1]; at the token x_i it is the prediction of y_i (the compact model's
-    `layout` says where the x tokens stand). `run_with_cache` and
-    `run_with_hooks` work as in every TransformerLens notebook. Do not use the `_by_pos` sweeps of
-    `transformer_lens.patching` on it: they take the number of positions from the last axis of the prompt.
+    `model(prompt)` is [batch pos 1]; at the token x_i it is the prediction of y_i (the compact model's `layout` gives
+    the positions of the x tokens). `run_with_cache` and `run_with_hooks` work as usual. Do not use the `_by_pos` sweeps
+    of `transformer_lens.patching`: they take the number of positions from the last axis of the prompt.
 
     With transformer-lens 3.x the model is a HookedTransformer, with 4.x a TransformerBridge. Activations have the same
-    names and values, and edits of them the same effects, but for `hook_result`, which 4.x does not compute.
+    names and values, and edits the same effects, except for `hook_result`, which 4.x does not compute.
 
     Raises:
         UserError: there is no such checkpoint; or transformer-lens 4 has no twin of its architecture.
@@ -227,7 +226,7 @@ def hooked(source: str | Path | Checkpoint | Transformer, device: str = "cpu") -
 
 
 def twin_config(model: Transformer) -> dict[str, Any]:
-    """The sizes and choices that both kinds of configuration take."""
+    """The settings shared by both configuration classes."""
     config = model.config
     rotary = {"positional_embedding_type": "rotary", "rotary_dim": config.d_head, "rotary_base": int(ROTARY_BASE)}
     return {

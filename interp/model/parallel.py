@@ -1,6 +1,6 @@
-"""Runs parts of the prompts side by side, one a core, rather than every operation on all cores.
+"""Runs parts of the prompts in parallel threads, one per core, with single-threaded torch operations.
 
-Operations this small wait for one another longer than they gain, above all where other processes run.
+Operations on models this small take longer to synchronise over cores than they gain, above all on a busy machine.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,21 +14,21 @@ Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
-def side_by_side(function: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
-    """What the function makes of every part, in their order.
+def map_parts(function: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
+    """The function applied to every part, in their order.
 
-    Every thread has its own `torch.no_grad`: the function has to switch gradients off itself.
+    `torch.no_grad` holds per thread: the function has to switch gradients off itself.
 
-    >>> side_by_side(len, ["a", "bc"])
+    >>> map_parts(len, ["a", "bc"])
     [1, 2]
     """
-    with one_thread_each() as n_workers, ThreadPoolExecutor(n_workers) as pool:
+    with single_threaded_torch() as n_workers, ThreadPoolExecutor(n_workers) as pool:
         return list(pool.map(function, parts))
 
 
 @contextmanager
-def one_thread_each() -> Iterator[int]:
-    """How many parts to run at a time: as many as an operation would have used threads."""
+def single_threaded_torch() -> Iterator[int]:
+    """Limit torch to one thread per operation; yields its former number of threads: the parts to run at once."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -39,8 +39,9 @@ def one_thread_each() -> Iterator[int]:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc reuse blocks of up to 31 MiB instead of asking the system for each: a tenth of a sweep's time.
+    """Make glibc reuse freed blocks of up to 31 MiB, which saves a tenth of a sweep's time.
 
-    Its threshold for that rises to the largest block ever freed, up to 32 MiB (mallopt(3), M_MMAP_THRESHOLD).
+    glibc reuses blocks below a threshold that rises to the largest block ever freed, up to 32 MiB (mallopt(3),
+    M_MMAP_THRESHOLD).
     """
     torch.empty(31 * 2**20, dtype=torch.uint8)

@@ -24,7 +24,7 @@ def parse_points(text: str) -> list[slice]:
     [slice(0, 4, None), slice(12, 13, None)]
     """
     ranges = [parse_range("--points", text, part.strip()) for part in text.split(",")]
-    if len({show_points(one) for one in ranges}) < len(ranges):
+    if len({show_points(points) for points in ranges}) < len(ranges):
         raise UserError(f"--points {text}: a range is named twice")
     return ranges
 
@@ -38,10 +38,10 @@ def parse_range(option: str, text: str, part: str) -> slice:
 
 
 def check_points(points: slice, n_points: int, option: str = "--points") -> slice:
-    """The range itself, if prompts of `n_points` pairs have it.
+    """Return the range if it lies within prompts of `n_points` pairs.
 
     Raises:
-        UserError: they do not.
+        UserError: it does not.
     """
     if not 0 <= points.start < points.stop <= n_points or points.step is not None:
         raise UserError(f"{option} {show_points(points)}: these prompts have pairs 0-{n_points - 1}")
@@ -58,13 +58,13 @@ def show_points(points: slice) -> str:
 
 
 def parse_tokens(text: str, layout: Layout, n_points: int, valid: str = TOKENS) -> Bool[Tensor, " pos"] | None:
-    """The tokens that `--at` names, as a mask over those that predictions need; None is all.
+    """The tokens that `--at` names, as a mask over the tokens that predictions need; None means all.
 
     Args:
         text: as on the command line.
-        layout: of the prompts.
-        n_points: their pairs.
-        valid: what the refusal of anything else says.
+        layout: the prompts' layout.
+        n_points: pairs per prompt.
+        valid: the valid values, for the error message.
 
     Raises:
         UserError: malformed, no such pairs, or tokens that no prediction reads.
@@ -74,10 +74,10 @@ def parse_tokens(text: str, layout: Layout, n_points: int, valid: str = TOKENS) 
     """
     if text == "all":
         return None
-    found = re.fullmatch(r"([xy])|(?:([xy]):)?(\d.*)", text)
-    if not found:
+    match = re.fullmatch(r"([xy])|(?:([xy]):)?(\d.*)", text)
+    if not match:
         raise UserError(f"--at '{text}' is not valid ({valid})")
-    kind, pairs = found[1] or found[2] or "xy", found[3]
+    kind, pairs = match[1] or match[2] or "xy", match[3]
     chosen = check_points(parse_range("--at", text, pairs), n_points, "--at") if pairs else slice(None)
     n_tokens = layout.n_tokens(n_points)
     mask = torch.zeros(n_tokens, dtype=torch.bool)
@@ -91,7 +91,7 @@ def parse_tokens(text: str, layout: Layout, n_points: int, valid: str = TOKENS) 
 
 
 def token_names(layout: Layout, n_points: int) -> list[str]:
-    """The tokens of a prompt by name: x0 y0 x1 …, and i0 … for instruction tokens.
+    """The names of a prompt's tokens: x0 y0 x1 …, and i0 … for instruction tokens.
 
     >>> token_names(Layout(), 2), token_names(Layout(1, at=2), 2)
     (['x0', 'y0', 'x1', 'y1'], ['x0', 'y0', 'i0', 'x1', 'y1'])
@@ -99,8 +99,8 @@ def token_names(layout: Layout, n_points: int) -> list[str]:
     n_tokens = layout.n_tokens(n_points)
     names = np.array([""] * n_tokens, dtype=object)
     for letter, tokens in (("x", layout.x_tokens(n_tokens)), ("y", layout.y_tokens(n_tokens))):
-        places = torch.arange(n_tokens)[tokens].numpy()
-        names[places] = [f"{letter}{i}" for i in range(len(places))]
-    empty = np.flatnonzero(names == "")
-    names[empty] = [f"i{i}" for i in range(len(empty))]
+        positions = torch.arange(n_tokens)[tokens].numpy()
+        names[positions] = [f"{letter}{i}" for i in range(len(positions))]
+    unnamed = np.flatnonzero(names == "")
+    names[unnamed] = [f"i{i}" for i in range(len(unnamed))]
     return list(names)

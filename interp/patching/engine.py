@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.model.engine import read_sites, stacked
+from interp.model.engine import read_sites, repeat_for_variants
 from interp.patching.sites import Given, Patches, hook_of
 from training.model.sites import Sites
 from training.model.transformer import EVERY, Past, Transformer
@@ -72,7 +72,7 @@ def predict_patched(model: Transformer, base: Run, patches: Patches, given: Give
     if first is None:
         return base.prediction.expand(n_variants, -1)
     start, last = patches.start, model.config.n_layers - 1
-    resid = stacked(base.resid_pre[first][:, start:], n_variants)
+    resid = repeat_for_variants(base.resid_pre[first][:, start:], n_variants)
     for layer in range(first, last + 1):
         block, queries = model.layers[layer], QUERY if layer == last else EVERY
         at = Sites(patches.edits(layer, start, queries, given))
@@ -86,4 +86,4 @@ def past_of(base: Run, layer: int, start: int, n_variants: int) -> Past | None:
     """Keys and values of the tokens before `start`, which are the same in every variant."""
     if start == 0:
         return None
-    return Past(*(stacked(one[:, :start], n_variants) for one in base.past[layer]))
+    return Past(*(repeat_for_variants(one[:, :start], n_variants) for one in base.past[layer]))

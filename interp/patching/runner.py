@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from interp.ablation.runner import PASS, balanced_chunk_size
-from interp.model.parallel import side_by_side
+from interp.model.parallel import map_parts
 from interp.patching.effects import Outcomes
 from interp.patching.engine import predict_patched, run_on
 from interp.patching.prompt_pairs import PromptPairs, prompt_pairs
@@ -152,7 +152,7 @@ def patch_sweep(
         with torch.no_grad():
             return check_patches(model, own, other, *job, n_plain=n_plain)
 
-    acting = side_by_side(check, zip(jobs, prepare(model, own, other), strict=True))
+    acting = map_parts(check, zip(jobs, prepare(model, own, other), strict=True))
     differs, varies = (torch.cat(parts).cpu() for parts in zip(*acting, strict=True))
     require_difference(Acting(differs, varies), variants)
     n_prompts, n_tokens = question.n_prompts, own.shape[1]
@@ -170,7 +170,7 @@ def patch_sweep(
             parts.append(found)
         return np.concatenate(parts)
 
-    patched = np.concatenate(side_by_side(run, chunks(n_prompts, size)), axis=1)
+    patched = np.concatenate(map_parts(run, chunks(n_prompts, size)), axis=1)
     return Sweep(outcomes_of(checkpoint, name, pairs, patched), differs.numpy(), varies.numpy())
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from interp.display.result import Axes, Result
 from interp.model.heads import all_heads
-from interp.model.parallel import side_by_side
+from interp.model.parallel import map_parts
 from interp.model.positions import show_points
 from interp.scores.kinds import SCORES, ScoreKind, chance, points_in, score_kind
 from interp.scores.weightings import Weighting, open_layer, weighting
@@ -331,7 +331,7 @@ def prompt_scores(
         return torch.stack(layers, dim=2).double().cpu(), chances.cpu()
 
     parts = zip(prompts.xs.split(n_at_once), prompts.tokens.split(n_at_once), strict=True)
-    heads, chances = zip(*side_by_side(score_part, parts), strict=True)
+    heads, chances = zip(*map_parts(score_part, parts), strict=True)
     return PromptScores(torch.cat(heads).numpy(), torch.cat(chances).numpy())
 
 

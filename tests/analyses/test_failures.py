@@ -36,7 +36,7 @@ def refuse(monkeypatch, *refused: Head) -> None:
         return true(tuple(head for head in components if head not in refused), *given)
 
     monkeypatch.setattr(checks, "plain_edits", plain_edits)
-    monkeypatch.setattr(checks, "is_changed", lambda *_: True)
+    monkeypatch.setattr(checks, "changes_output", lambda *_: True)
 
 
 def test_a_study_goes_on_without_the_set_whose_self_check_fails(monkeypatch):
@@ -89,7 +89,7 @@ def test_cause_keeps_a_pruned_head_and_leaves_a_failing_one_out(pruned, monkeypa
         return true(tuple(head for head in components if head != Head(2, 5)), *given)
 
     monkeypatch.setattr(checks, "plain_edits", plain_edits)
-    monkeypatch.setattr(checks, "is_changed", lambda _, head, *__: head != Head(1, 3))
+    monkeypatch.setattr(checks, "changes_output", lambda _, head, *__: head != Head(1, 3))
     monkeypatch.setattr(cause, "ATTENDS", 2.0)  # no set of several heads
     findings = cause.study([pruned], n_prompts=64)
     heads = findings.tables["heads"]

@@ -26,7 +26,7 @@ from interp.ablation.modes import MODES
 from interp.ablation.runner import AblationProtocol, AblationRunner
 from interp.model.heads import Head, all_heads, head_set
 from interp.model.hooked_transformer import hooked
-from interp.model.parallel import side_by_side
+from interp.model.parallel import map_parts
 from training.checkpoints.checkpoint import Checkpoint
 
 NAME = "linear"  # the function class: all take the same arithmetic
@@ -57,7 +57,7 @@ class Ours:
         self.task = task
 
     def errors(self) -> Float[np.ndarray, "head prompt point"]:
-        parts = side_by_side(self.task.chunk, self.task.sweep.chunks())
+        parts = map_parts(self.task.chunk, self.task.sweep.chunks())
         return np.concatenate([without for without, _ in parts], axis=1)
 
 

@@ -389,7 +389,7 @@ def test_a_set_that_fails_a_check_costs_that_set(trained, monkeypatch):
     sets = [(Head(0, 1),), (Head(0, 2),)]
     whole = ablate(trained, sets, ["linear"], n_prompts=64, n_controls=3)
     monkeypatch.setattr(checks, "plain_edits", plain_edits)
-    monkeypatch.setattr(checks, "is_changed", lambda *_: True)
+    monkeypatch.setattr(checks, "changes_output", lambda *_: True)
     partial = ablate(trained, sets, ["linear"], n_prompts=64, n_controls=3)
     assert set(partial.table["heads"]) == {"0.2"}
     assert partial.failed.keys() == {"0.1"}

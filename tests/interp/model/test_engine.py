@@ -11,7 +11,7 @@ from interp.model.engine import (
     Substitutes,
     check_site,
     direct_without,
-    padded,
+    pad_head_numbers,
     predict_without,
     predictions_of,
     read_sites,
@@ -298,11 +298,11 @@ def test_removing_disjoint_sets_one_after_the_other_is_removing_both(subject):
 def test_slots_hold_the_heads_of_each_set_in_order(generator):
     """As many slots as the largest set needs, and one for sets without any."""
     heads = torch.rand(5, 64, generator=generator) < torch.tensor([0, 0.05, 0.3, 0.5, 0.3])[:, None]
-    numbers, used = padded(heads)
+    numbers, used = pad_head_numbers(heads)
     assert numbers.shape == used.shape == (5, int(heads.sum(1).max()))
     for variant in range(5):
         assert numbers[variant][used[variant]].tolist() == heads[variant].nonzero()[:, 0].tolist()
-    assert padded(torch.zeros(2, 3, dtype=torch.bool))[1].tolist() == [[False], [False]]
+    assert pad_head_numbers(torch.zeros(2, 3, dtype=torch.bool))[1].tolist() == [[False], [False]]
 
 
 def test_components_are_removed_at_z_unless_a_site_is_given():
