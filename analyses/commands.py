@@ -134,7 +134,7 @@ def retrospective(
       interp study retrospective --ckpt zoo:mixed-0 --out demo
     """
     from analyses.studies import retrospective as question
-    from interp.commands import print_curves
+    from interp.commands import curve_table
     from interp.model.heads import show
     from training.checkpoints.checkpoint import load
     from training.common import output
@@ -163,7 +163,7 @@ def retrospective(
         refuse_failures(result.failures)
         return
     title, caption = f"{ckpt}, step {checkpoint.step}", f"{prompts} prompts, seed {seed}"
-    print_curves(result.curves, title, caption)
+    output.print_table(*curve_table(result.curves, title, caption))
     for one in (result.scores, result.ablation):
         for table in one.tables() if one else ():
             output.print_table(*table)

@@ -1,13 +1,13 @@
-"""Opens models: locates attention heads by what they attend to, and tests what they cause.
+"""Locates attention heads of a trained model by what they attend to, and tests what they cause.
 
-Open: `load` a run or a shipped checkpoint; `hooked` gives it as a model of TransformerLens.
-Look: `score` heads, or see their `patterns` in a prompt.
-Remove: `ablate` sets of heads (`parse_heads`), one after another (`cumulative`) or in `pairs`; `pooled` over seeds.
-Patch: `patch` activations between `prompt_pairs`, or `path_effects`.
-Attribute: `attribute` nodes, `attribute_edges`, and cut out `circuits`.
-Read: `lens`, `probe`, `decode_heads`, and `swap` what a probe reads.
+Load: `load` reads a run or a shipped checkpoint; `hooked` converts it to TransformerLens.
+Locate: `score` heads, or show their attention `patterns` token by token.
+Ablate: `ablate` sets of heads (`parse_heads`), in sequence (`cumulative`) or in `pairs`; `pooled` over seeds.
+Patch: `patch` activations between `prompt_pairs`, or measure `path_effects`.
+Attribute: `attribute` nodes, `attribute_edges`, and find `circuits`.
+Read out: `lens`, `probe`, `decode_heads`, and `swap` the subspace that a probe reads.
 
-Every result has tables (pandas), `plot()`, `show()` for a terminal, and shows itself in a notebook.
+Every result has tables (pandas), `plot()`, `show()` for a terminal, and is displayed in notebooks.
 
 >>> from interp import load, score
 >>> axes = score(load("zoo:mixed-0"), ["linear"], n_prompts=16).plot()
@@ -20,26 +20,27 @@ from typing import TYPE_CHECKING, Any
 from interp.doctor.package_origin import DISTRIBUTION
 
 if TYPE_CHECKING:
-    from interp.ablation.ablate import ablate
-    from interp.ablation.cumulative import cumulative
-    from interp.ablation.pairs import pairs
-    from interp.ablation.pooled import pooled
-    from interp.attribution.attribute import attribute, attribute_edges
-    from interp.attribution.circuits import circuits
-    from interp.model.heads import Head, parse_heads
-    from interp.model.hooked_transformer import hooked
-    from interp.patching.maps import patch
-    from interp.patching.paths import path_effects
-    from interp.patching.prompt_pairs import prompt_pairs
-    from interp.readouts.head_decoding import decode_heads
-    from interp.readouts.lens import lens
-    from interp.readouts.probes import probe
-    from interp.readouts.subspace_patching import swap
-    from interp.scores.patterns import patterns
-    from interp.scores.score import score
-    from training.checkpoints.checkpoint import load
+    from interp.ablation.ablate import ablate as ablate
+    from interp.ablation.cumulative import cumulative as cumulative
+    from interp.ablation.pairs import pairs as pairs
+    from interp.ablation.pooled import pooled as pooled
+    from interp.attribution.attribute import attribute as attribute
+    from interp.attribution.attribute import attribute_edges as attribute_edges
+    from interp.attribution.circuits import circuits as circuits
+    from interp.model.heads import Head as Head
+    from interp.model.heads import parse_heads as parse_heads
+    from interp.model.hooked_transformer import hooked as hooked
+    from interp.patching.maps import patch as patch
+    from interp.patching.paths import path_effects as path_effects
+    from interp.patching.prompt_pairs import prompt_pairs as prompt_pairs
+    from interp.readouts.head_decoding import decode_heads as decode_heads
+    from interp.readouts.lens import lens as lens
+    from interp.readouts.probes import probe as probe
+    from interp.readouts.subspace_patching import swap as swap
+    from interp.scores.patterns import patterns as patterns
+    from interp.scores.score import score as score
+    from training.checkpoints.checkpoint import load as load
 
-# Resolved on first use, so that `import interp` and `interp --help` import no torch.
 _HOMES = {
     "Head": "interp.model.heads",
     "ablate": "interp.ablation.ablate",
@@ -62,29 +63,10 @@ _HOMES = {
     "score": "interp.scores.score",
     "swap": "interp.readouts.subspace_patching",
 }
+"""The module of every public name, imported at its first use: `import interp` and `interp --help` import no torch."""
 
-__all__ = [
-    "Head",
-    "ablate",
-    "attribute",
-    "attribute_edges",
-    "circuits",
-    "cumulative",
-    "decode_heads",
-    "hooked",
-    "lens",
-    "load",
-    "pairs",
-    "parse_heads",
-    "patch",
-    "path_effects",
-    "patterns",
-    "pooled",
-    "probe",
-    "prompt_pairs",
-    "score",
-    "swap",
-]
+if not TYPE_CHECKING:
+    __all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
@@ -96,4 +78,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted(_HOMES)

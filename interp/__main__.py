@@ -1,4 +1,4 @@
-"""`python -m interp` and the script `interp`: the command line, once it is sure whose packages it would import."""
+"""`python -m interp` and the script `interp`: the command line, after a check that the right packages are imported."""
 
 import sys
 from typing import NoReturn
@@ -8,8 +8,10 @@ from interp.doctor.platforms import unsupported
 
 
 def main() -> NoReturn:
-    """Exit code 1 on an unsupported platform or if another `training` or `analyses` would be imported; otherwise as
-    `interp.cli.main` says.
+    """Run the command line.
+
+    Exit code 1 on an unsupported platform or if another `training` or `analyses` would be imported, otherwise that of
+    `interp.cli.main`.
     """
     for problem in filter(None, (unsupported(), *map(misplaced, PACKAGES))):
         sys.exit(f"interp: {problem}")

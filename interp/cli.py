@@ -1,7 +1,7 @@
-"""The command `interp`: finds the commands of every package and runs one.
+"""The command line `interp`: loads the commands of every package and runs one of them.
 
-Commands are entry points in the group `interp.commands` (see pyproject.toml), so nothing is imported upwards and
-`interp --help` imports neither torch nor a plotting library.
+Commands are entry points in the group `interp.commands` (see pyproject.toml), so that no package imports one above it
+and `interp --help` imports neither torch nor a plotting library.
 """
 
 import os
@@ -48,7 +48,7 @@ def build() -> typer.Typer:
 
 
 def restore_docstrings(command: object) -> None:
-    """Give a command, or all commands of a group, the docstring that `python -OO` removed: it is the help."""
+    """Restore the docstring, which is the help, of a command or of all commands of a group under `python -OO`."""
     commands = (
         [info.callback for info in command.registered_commands] if isinstance(command, typer.Typer) else [command]
     )
@@ -57,11 +57,11 @@ def restore_docstrings(command: object) -> None:
             function.__doc__ = docstring(function)
 
 
-def print_version(is_asked_for: bool) -> bool:
-    if is_asked_for:
+def print_version(is_requested: bool) -> bool:
+    if is_requested:
         echo(f"interp {interp.__version__}")
         raise typer.Exit
-    return is_asked_for
+    return is_requested
 
 
 Version = Annotated[
@@ -76,11 +76,11 @@ def add_options(version: Version = False) -> None:
 def main() -> NoReturn:
     """Run the command line.
 
-    Exit codes: 0 done, 1 a self-check failed, 2 the input is wrong, 130 interrupted, 141 the reader of the output has
-    gone.
+    Exit codes: 0 done, 1 a self-check failed, 2 the input is wrong, 130 interrupted, 141 stdout was closed by its
+    reader.
     """
     prepare_streams()
-    os.environ["MPLBACKEND"] = "agg"  # figures go to files, whatever a shell has set for its notebooks
+    os.environ["MPLBACKEND"] = "agg"  # figures go to files, even if the shell sets a backend for notebooks
     try:
         check_current_directory()
         code = run()
@@ -95,38 +95,38 @@ def main() -> NoReturn:
         fail(error, 2)
     except TyperException as error:
         if type(error).__name__ == "NoArgsIsHelpError":
-            sys.exit(0)  # its message is the help, which has been printed
+            sys.exit(0)  # the help has been printed
         fail(error, 2)
     except (OSError, MemoryError, RuntimeError) as error:
-        said = what_the_system_refused(error)
-        if said is None:
+        message = describe_system_error(error)
+        if message is None:
             raise
-        fail(UserError(said), 2)
+        fail(UserError(message), 2)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def prepare_streams() -> None:
-    """Give the process all three standard streams, each of which can print everything.
+    """Make sure that all three standard streams are open and can print any character.
 
-    A closed one becomes the null device: the next file that is opened would take its place, and what is printed on
-    stderr would go to stdout.
+    A closed stream is connected to the null device. Otherwise the next opened file would get its number and receive
+    what is printed.
     """
     null = os.open(os.devnull, os.O_RDWR)
-    while null <= 2:  # the lowest number that is free
+    while null <= 2:  # os.open returns the lowest free number
         null = os.open(os.devnull, os.O_RDWR)
     os.close(null)
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - open as long as the process
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal may lack ², and a path may be no text
+            stream.reconfigure(errors="backslashreplace")  # a terminal may lack ², and a path may not be valid text
 
 
 def check_current_directory() -> None:
     """Refuse to run in a directory that has been deleted, where libraries crash when they are imported.
 
     Raises:
-        UserError: it has.
+        UserError: the current directory has been deleted.
     """
     try:
         Path.cwd()
@@ -135,10 +135,10 @@ def check_current_directory() -> None:
 
 
 def run() -> object:
-    """Build the application and run one command; what the command returns.
+    """Build the application and run one command; returns what the command returns.
 
     Raises:
-        BrokenPipeError: nobody reads the output any more; typer makes it an exit with code 1.
+        BrokenPipeError: stdout was closed by its reader; typer turns this into an exit with code 1.
     """
     try:
         return build()(standalone_mode=False)
@@ -149,14 +149,14 @@ def run() -> object:
 
 
 def discard_output() -> None:
-    """Send what is left of the output nowhere; Python would complain about it once more when it exits."""
+    """Discard the rest of the output, so that Python does not report the closed stream again at its exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def what_the_system_refused(error: Exception) -> str | None:
-    """In words: a full disk, a name that is too long, memory; None if the error says nothing of the kind.
+def describe_system_error(error: Exception) -> str | None:
+    """An error of the operating system in words (full disk, too long a name, memory); None for any other error.
 
-    >>> what_the_system_refused(FileNotFoundError(2, "No such file or directory", "a"))
+    >>> describe_system_error(FileNotFoundError(2, "No such file or directory", "a"))
     "cannot use 'a': No such file or directory"
     """
     if isinstance(error, MemoryError) or re.search("allocate memory|out of memory", str(error)):
@@ -171,7 +171,7 @@ def what_the_system_refused(error: Exception) -> str | None:
 
 def fail(error: Exception, code: int) -> NoReturn:
     message = error.format_message() if isinstance(error, TyperException) else str(error)
-    with suppress(OSError):  # nobody may be left to read it
+    with suppress(OSError):  # stderr may be closed
         print(f"interp: {one_line(message)}", file=sys.stderr)
     try:
         print(end="", flush=True)

@@ -1,4 +1,4 @@
-"""`interp eval`. Heavy imports wait until the command runs."""
+"""The command eval. Heavy imports wait until it runs."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from training.checkpoints.checkpoint import Checkpoint
+    from training.common.output import Table
 
 
 def evaluate(
@@ -24,18 +25,18 @@ def evaluate(
     ] = None,
     shift: Annotated[
         str,
-        typer.Option("--shift", metavar="NAME[:X]", help=f"A change of the data: {', '.join(SHIFT_NAMES)}."),
+        typer.Option("--shift", metavar="NAME[:X]", help=f"Distribution shift: {', '.join(SHIFT_NAMES)}."),
     ] = "none",
     baselines: Annotated[
         str,
         typer.Option(
             "--baselines",
             metavar="NAME,NAME",
-            help=f"Predictors beside the model: {', '.join(BASELINE_NAMES)}; or none.",
+            help=f"Baseline predictors: {', '.join(BASELINE_NAMES)}; or none.",
         ),
     ] = "least_squares,ridge",
     own: Annotated[
-        bool, typer.Option("--own/--no-own", help="Each class's own baseline, too (quadratic and cubic: a minute).")
+        bool, typer.Option("--own/--no-own", help="Also the baseline of each class (quadratic and cubic: a minute).")
     ] = True,
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
     units: Annotated[
@@ -46,7 +47,7 @@ def evaluate(
     json: options.Json = False,
     out: options.Out = None,
 ) -> None:
-    """Measure the error by number of in-context examples, beside the predictors that give it meaning.
+    """Measure the error by number of in-context examples, compared with baseline predictors.
 
     \b
     Examples:
@@ -64,22 +65,22 @@ def evaluate(
 
     if units not in ("nmse", "paper"):
         raise one_of("units", units, ("nmse", "paper"))
-    chosen = [] if baselines == "none" else [name.strip() for name in baselines.split(",")]
-    for name in chosen:
+    baseline_names = [] if baselines == "none" else [name.strip() for name in baselines.split(",")]
+    for name in baseline_names:
         baseline(name)
-    sources = None if inputs is None else [name.strip() for name in inputs.split(",")]
-    for source in sources or []:
-        input_distribution(source)
+    input_names = None if inputs is None else [name.strip() for name in inputs.split(",")]
+    for name in input_names or []:
+        input_distribution(name)
     checkpoints = load_all(ckpt, check_device(device))
-    names = [check_classes(classes, checkpoint.config.evaluated_classes) for checkpoint in checkpoints]
-    for name in {name for of_checkpoint in names for name in of_checkpoint}:
-        check_shift(shift, name)
+    class_lists = [check_classes(classes, checkpoint.config.evaluated_classes) for checkpoint in checkpoints]
+    for function_class in {name for names in class_lists for name in names}:
+        check_shift(shift, function_class)
     if out:
         output.prepare_directory(out)
-    common = {"n_prompts": prompts, "seed": seed, "units": units, "inputs": sources, "shift": shift, "own": own}
+    common = {"n_prompts": prompts, "seed": seed, "units": units, "inputs": input_names, "shift": shift, "own": own}
     tables = [
-        error_curves(checkpoint, of_checkpoint, **common, baselines=chosen)
-        for checkpoint, of_checkpoint in zip(checkpoints, names, strict=True)
+        error_curves(checkpoint, names, **common, baselines=baseline_names)
+        for checkpoint, names in zip(checkpoints, class_lists, strict=True)
     ]
     curves = pd.concat(tables, ignore_index=True)
     if out:
@@ -89,43 +90,46 @@ def evaluate(
         output.write_table(curves, out / "error_curves.csv")
         save_figure(plot_error_curves(curves), out / "error_curves.png")
     if json:
-        about = [{"checkpoint": one.name, "step": one.step} for one in checkpoints]
+        about = [{"checkpoint": checkpoint.name, "step": checkpoint.step} for checkpoint in checkpoints]
         document = {"checkpoints": about, "seed": seed, "prompts": prompts, "shift": shift}
         output.print_json(document | {"curves": output.records(curves)})
         return
-    shifted = "" if shift == "none" else f", shift {shift}"
-    titles = ", ".join(f"{one.name}, step {one.step}" for one in checkpoints)
-    print_curves(curves, titles + shifted, f"{prompts} prompts, seed {seed}{heavy_tails(checkpoints, curves)}")
+    titles = ", ".join(f"{checkpoint.name}, step {checkpoint.step}" for checkpoint in checkpoints)
+    title = titles if shift == "none" else f"{titles}, shift {shift}"
+    caption = f"{prompts} prompts, seed {seed}{heavy_tail_warning(checkpoints, curves)}"
+    output.print_table(*curve_table(curves, title, caption))
 
 
-def heavy_tails(checkpoints: "list[Checkpoint]", curves: "pd.DataFrame") -> str:
-    """A warning where E[y²] does not exist."""
-    arms = curves[["function_class", "inputs"]].drop_duplicates().itertuples(index=False)
+def heavy_tail_warning(checkpoints: "list[Checkpoint]", curves: "pd.DataFrame") -> str:
+    """A warning if E[y²] does not exist for some class and input distribution; empty otherwise."""
+    config = checkpoints[0].config
+    combinations = curves[["function_class", "inputs"]].drop_duplicates().itertuples(index=False)
     robust = [
-        f"{name} on {inputs}" for name, inputs in arms if checkpoints[0].config.scale(name, inputs).how == "robust"
+        f"{function_class} on {inputs}"
+        for function_class, inputs in combinations
+        if config.scale(function_class, inputs).how == "robust"
     ]
     if not robust:
         return ""
-    return f"; E[y²] is infinite for {', '.join(robust)}: the unit is a robust scale, means wander with the sample"
+    return f"; E[y²] is infinite for {', '.join(robust)}: the unit is a robust scale, and means vary between samples"
 
 
-def print_curves(curves: "pd.DataFrame", title: str, caption: str) -> None:
-    """Every class and predictor at five numbers of examples, with the interval at the last."""
-    from training.common.output import number, print_table, records
+def curve_table(curves: "pd.DataFrame", title: str, caption: str) -> "Table":
+    """Every class's and predictor's error after five numbers of examples, with its interval after the last."""
+    from training.common.output import Table, number, records
 
-    several = [name for name in ("inputs", "checkpoint") if len({*curves[name]}) > 1]
+    varying = [name for name in ("inputs", "checkpoint") if len({*curves[name]}) > 1]
     last = max(curves["examples"].tolist())
-    shown = sorted({round(share * last) for share in (0, 0.25, 0.5, 0.75, 1)} & {*curves["examples"]})
-    last = shown[-1]
-    rows: dict[str, dict[int, str]] = {}
-    for point in records(curves):
-        who = [point["function_class"], *(point[column] for column in several), point["predictor"]]
-        cells = rows.setdefault(", ".join(who), {})
-        if point["examples"] in shown:
-            cells[point["examples"]] = number(point["error"])
-        if point["examples"] == last:
-            cells[last + 1] = f"[{number(point['ci_low'])}, {number(point['ci_high'])}]"
+    columns = sorted({round(share * last) for share in (0, 0.25, 0.5, 0.75, 1)} & {*curves["examples"]})
+    row_keys = ["function_class", *varying, "predictor"]
+    rows = []
+    for _, curve in curves.groupby(row_keys, sort=False):
+        points = {row["examples"]: row for row in records(curve)}
+        names = [curve[key].iloc[0] for key in row_keys]
+        cells = [number(points[k]["error"]) if k in points else "-" for k in columns]
+        end = points.get(columns[-1])
+        interval = f"[{number(end['ci_low'])}, {number(end['ci_high'])}]" if end else "-"
+        rows.append([", ".join(names), *cells, interval])
     unit = {"nmse": "MSE / E[y²]", "paper": "MSE / n_dims, the paper's unit"}[curves["units"].iloc[0]]
-    header = [", ".join(["class", *several, "predictor"]), *(f"k = {k}" for k in shown), f"95 % at k = {last}"]
-    table = [[name, *(cells.get(k, "-") for k in [*shown, last + 1])] for name, cells in rows.items()]
-    print_table(f"{title}: error ({unit}) after k in-context examples", header, table, caption)
+    header = [", ".join(["class", *varying, "predictor"]), *(f"k = {k}" for k in columns), f"95 % at k = {columns[-1]}"]
+    return Table(f"{title}: error ({unit}) after k in-context examples", header, rows, caption)

@@ -1,4 +1,4 @@
-"""The names that `--help` shows, where importing what they stand for would take seconds (see `training.names`)."""
+"""Names for `--help`, listed here because importing their definitions takes seconds (see `training.names`)."""
 
 DESIGN_NAMES = ("remove", "keep", "cumulative", "pairs")
 MODE_NAMES = (
@@ -17,7 +17,7 @@ DEFAULT_MODES = ("zero", "mean", "resample")
 
 SCORE_DEFINITIONS = {
     "retrospective": "mean attention from y_i to x_i, maximum 1",
-    "paper": "the published heat maps': attention from y_i to x_i, sum over the first six pairs / 12, maximum 0.5",
+    "paper": "as in the published heat maps: attention from y_i to x_i, sum over the first six pairs / 12, maximum 0.5",
     "previous_token": "mean attention to the token before; queries: all but the first token",
     "self": "mean attention of a token to itself; queries: all but the first token, which has no choice",
     "first_token": "mean attention to the first token, be it x_1 or an instruction; queries: all after it",

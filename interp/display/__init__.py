@@ -1,1 +1,1 @@
-"""How results look: their base, HTML for notebooks, and SVG."""
+"""The base class of results, and their display: figures, SVG, HTML for notebooks."""

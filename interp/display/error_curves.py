@@ -1,4 +1,4 @@
-"""Error by number of in-context examples, drawn."""
+"""The figure of `interp eval`: error by number of in-context examples."""
 
 import pandas as pd
 import seaborn as sns
@@ -19,18 +19,18 @@ def plot_error_curves(curves: pd.DataFrame) -> list[Axes]:
     """
     panels = list(dict.fromkeys(zip(curves["function_class"], curves["inputs"], strict=True)))
     axes = row_of_axes(len(panels), width=2.9, height=2.7)
-    for ax, (name, inputs) in zip(axes, panels, strict=True):
-        of_panel = where(curves, function_class=name, inputs=inputs)
-        models = where(of_panel, predictor="model").groupby("checkpoint", sort=False)
+    for ax, (function_class, inputs) in zip(axes, panels, strict=True):
+        rows = where(curves, function_class=function_class, inputs=inputs)
+        models = where(rows, predictor="model").groupby("checkpoint", sort=False)
         colours = sns.color_palette("crest", len(models)) if len(models) > 1 else [INTACT]
         for colour, (checkpoint, curve) in zip(colours, models, strict=True):
             label = str(checkpoint) if len(models) > 1 else "model"
             ax.plot(curve["examples"], curve["error"], color=colour, label=label, lw=2)
             ax.fill_between(curve["examples"], curve["ci_low"], curve["ci_high"], color=colour, alpha=0.2, lw=0)
-        first = where(of_panel, checkpoint=of_panel["checkpoint"].iloc[0])
+        first = where(rows, checkpoint=rows["checkpoint"].iloc[0])
         draw_baselines(ax, first)
         ax.set(
-            title=name if len({*curves["inputs"]}) == 1 else f"{name}, {inputs}",
+            title=function_class if len({*curves["inputs"]}) == 1 else f"{function_class}, {inputs}",
             xlabel="in-context examples",
             ylim=(0, 1.6 * where(first, predictor="zero")["error"].mean()),
         )
@@ -47,9 +47,5 @@ def draw_baselines(ax: Axes, curves: pd.DataFrame) -> None:
     others = dict(zip((name for name in names if name not in BASELINE_STYLES), OTHER_BASELINES, strict=False))
     for name in names:
         colour, style = BASELINE_STYLES.get(name, (others.get(name, GREY), "-."))
-        curve = where(curves, predictor=name)
-        ax.plot(curve["examples"], curve["error"], style, color=colour, label=LABELS.get(name, words(name)), lw=1.2)
-
-
-def words(name: str) -> str:
-    return name.replace("_", " ")
+        curve, label = where(curves, predictor=name), LABELS.get(name, name.replace("_", " "))
+        ax.plot(curve["examples"], curve["error"], style, color=colour, label=label, lw=1.2)

@@ -1,4 +1,4 @@
-"""Results as HTML for notebooks: no scripts, no files beside it, the same on light and dark pages."""
+"""Results as HTML for notebooks: no scripts, no other files, the same on light and dark pages."""
 
 from collections.abc import Sequence
 from html import escape
@@ -23,12 +23,12 @@ STYLE = """
 
 
 def result_html(maps: Sequence[str], tables: Sequence[Table], sentences: Sequence[str]) -> str:
-    """A whole result.
+    """One result as HTML.
 
     Args:
-        maps: SVG, which has escaped what it shows.
-        tables: with their titles and captions.
-        sentences: what follows from them.
+        maps: SVG, with its text escaped.
+        tables: with titles and captions.
+        sentences: the verdict.
     """
     parts = [f'<div class="maps">{"".join(maps)}</div>'] if maps else []
     parts += map(table_html, tables)

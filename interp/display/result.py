@@ -1,9 +1,8 @@
-"""Results are data; how a type of result is displayed is registered by the modules beside it.
+"""The base class of results. Functions that display a type of result are registered by modules of the same package.
 
-A result computed in `interp.ablation.ablate` is laid out by `interp.ablation.tables`, put into words by
-`interp.ablation.verdict` and drawn by `interp.ablation.figures`. These modules import the result and register functions
-for its type with `displays`; they are imported when a result is displayed for the first time, so that nothing that
-computes waits for a plotting library.
+For example, results of `interp.ablation.ablate` get their tables from `interp.ablation.tables`, their sentences from
+`interp.ablation.verdict` and their figures from `interp.ablation.figures`. These modules register functions for the
+type with `displays`. They are imported when a result is first displayed, so that computing imports no plotting library.
 """
 
 from abc import ABC
@@ -19,12 +18,12 @@ from training.common.output import Table, print_table, write_table
 from training.common.terminal import echo
 
 Axes = Any
-"""Matplotlib axes, which are not imported until something is drawn."""
+"""Stands for matplotlib's axes, which are imported only when a figure is drawn."""
 View = Callable[..., Any]
 ViewT = TypeVar("ViewT", bound=View)
 
 MODULES: Mapping[str, str] = {"tables": "tables", "maps": "tables", "sentences": "verdict"}
-"""The module that registers a view; every other view is a figure, in `figures`."""
+"""The module that registers a view; all other views are figures, in `figures`."""
 VIEWS: dict[tuple[type["Result"], str], View] = {}
 
 
@@ -59,10 +58,10 @@ class Result(ABC):
         return {}
 
     def view(self, name: str, *arguments: Any) -> Any:
-        """What the function registered for this type and view makes of the result.
+        """The view of this result by the function registered for its type.
 
         Raises:
-            LookupError: none is registered.
+            LookupError: no function is registered.
         """
         function = self.find_view(name)
         if function is None:
@@ -77,15 +76,15 @@ class Result(ABC):
         return VIEWS.get((type(self), name))
 
     def tables(self) -> list[Table]:
-        """The numbers that matter most, with their intervals, as commands print them."""
+        """The main numbers with their intervals, as commands print them."""
         return self.view("tables")
 
     def sentences(self) -> list[str]:
-        """What follows from the numbers, by rule; empty where no rule is registered."""
+        """The verdict, which follows from the numbers by rule; empty if no rule is registered."""
         return self.view("sentences") if self.find_view("sentences") else []
 
     def maps(self) -> list[str]:
-        """Small heat maps as SVG; empty where none is registered."""
+        """Small heat maps as SVG; empty if none are registered."""
         return self.view("maps") if self.find_view("maps") else []
 
     def plot(self) -> list[Axes]:
@@ -93,7 +92,7 @@ class Result(ABC):
         return self.view("plot")
 
     def write(self, directory: Path) -> None:
-        """Write `files` into a directory, as CSV."""
+        """Write `files` into a directory as CSV."""
         for name, table in self.files.items():
             write_table(table, directory / f"{name}.csv")
 

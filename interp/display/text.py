@@ -1,10 +1,11 @@
-"""Numbers and names in sentences."""
+"""Numbers and names for sentences."""
 
 from collections.abc import Sequence
 
 
 def counted(n: int, what: str) -> str:
-    """
+    """A number with its noun.
+
     >>> counted(1, "seed"), counted(2, "seed")
     ('1 seed', '2 seeds')
     """
@@ -12,7 +13,8 @@ def counted(n: int, what: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """
+    """Names joined by commas and `and`.
+
     >>> listed(["a", "b", "c"]), listed([])
     ('a, b and c', 'none')
     """

@@ -1,1 +1,1 @@
-"""Checks of an installation."""
+"""Checks of an installation (`interp doctor`)."""

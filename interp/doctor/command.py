@@ -1,4 +1,4 @@
-"""The command doctor. Heavy imports wait until it runs, and may fail: that is what it is there to say."""
+"""The command doctor. Heavy imports wait until it runs; if they fail, it reports why."""
 
 from importlib import import_module
 from pathlib import Path
@@ -10,14 +10,14 @@ from training.common.terminal import echo
 if TYPE_CHECKING:
     from interp.doctor.installation import Finding
 
-TRIALS = {"devices": "check_torch", "zoo": "check_zoo", "TransformerLens": "check_hooked"}
-"""Checks of interp.doctor.smoke_tests, each of which needs those before it."""
+SMOKE_TESTS = {"devices": "check_torch", "zoo": "check_zoo", "TransformerLens": "check_hooked"}
+"""Functions of interp.doctor.smoke_tests by the name of the check; each needs those before it."""
 
 
 def doctor(json: options.Json = False) -> None:
-    """Print versions and devices, and say of every problem with the installation what to do about it.
+    """Print versions and devices, and for every problem with the installation what to do about it.
 
-    A shipped model predicts, and TransformerLens has to predict the same: importing it takes most of the time. Exit
+    Runs a shipped model and compares its predictions with TransformerLens, whose import takes most of the time. Exit
     code 1 if there is a problem.
 
     \b
@@ -31,12 +31,13 @@ def doctor(json: options.Json = False) -> None:
     from training.common.output import print_json, print_table
 
     with Console(stderr=True).status("importing torch and TransformerLens"):
-        findings = [*examine_installation(Path.cwd()), *try_out()]
+        findings = [*examine_installation(Path.cwd()), *run_smoke_tests()]
     problems = [finding.problem for finding in findings if finding.problem]
     if json:
-        print_json({"checks": [finding._asdict() for finding in findings], "problems": problems})
+        checks = [{"check": check, "found": result, "problem": problem} for check, result, problem in findings]
+        print_json({"checks": checks, "problems": problems})
     else:
-        rows = [[check, found, "problem" if problem else "ok"] for check, found, problem in findings]
+        rows = [[check, result, "problem" if problem else "ok"] for check, result, problem in findings]
         print_table("this installation", ["check", "found", ""], rows, align="left")
         for line in problems or ["no problems"]:
             echo(line)
@@ -44,18 +45,17 @@ def doctor(json: options.Json = False) -> None:
         raise CheckError(f"problems: {len(problems)}")
 
 
-def try_out() -> "list[Finding]":
-    """What comes of computing something, as far as the first trial that breaks off."""
+def run_smoke_tests() -> "list[Finding]":
+    """The findings of the smoke tests up to the first one that raises an error, which is reported as a problem."""
     from interp.doctor.installation import Finding
 
     findings: list[Finding] = []
     try:
-        for function in TRIALS.values():
+        for function in SMOKE_TESTS.values():
             findings.append(getattr(import_module("interp.doctor.smoke_tests"), function)())
-    except Exception as error:  # a broken installation fails in ways that nobody has foreseen
-        name = list(TRIALS)[len(findings)]
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        findings.append(
-            Finding(name, "failed", f"{name}: {what}: mend what stands above, or make the environment again")
-        )
+    except Exception as error:  # a broken installation can raise anything
+        name = list(SMOKE_TESTS)[len(findings)]
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        problem = f"{name}: {message}: fix the problems listed above, or recreate the environment"
+        findings.append(Finding(name, "failed", problem))
     return findings

@@ -1,4 +1,4 @@
-"""What pip knows about this installation: versions, what is missing, whose packages these are. Imports none of them."""
+"""Checks of the installed packages by their metadata, without importing them: versions, missing and foreign ones."""
 
 import platform
 from collections.abc import Sequence
@@ -15,24 +15,24 @@ from training.common.output import prepare_directory
 
 
 class Finding(NamedTuple):
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        check: what was looked at.
-        found: what is there.
+        check: its subject.
+        result: what is installed, or the measured value.
         problem: one line that says what is wrong and what to do, or None.
     """
 
     check: str
-    found: str
+    result: str
     problem: str | None = None
 
 
 def examine_installation(directory: Path) -> list[Finding]:
-    """Everything that can be said without importing a heavy package.
+    """All checks that import no heavy package.
 
     Args:
-        directory: where commands would write.
+        directory: the current directory, where commands write.
     """
     try:
         project = distribution(DISTRIBUTION)
@@ -43,7 +43,7 @@ def examine_installation(directory: Path) -> list[Finding]:
     return [
         Finding(DISTRIBUTION, project.version),
         check_python(platform.python_version(), project.metadata["Requires-Python"]),
-        *(check_dependency(one) for one in requirements if applies(one)),
+        *(check_dependency(requirement) for requirement in requirements if applies(requirement)),
         *(check_extra(extra, requirements) for extra in project.metadata.get_all("Provides-Extra") or []),
         *(check_package(package) for package in PACKAGES),
         check_notebooks(),
@@ -52,29 +52,29 @@ def examine_installation(directory: Path) -> list[Finding]:
 
 
 def check_python(running: str, needed: str) -> Finding:
-    """The running Python against the versions that the project is for.
+    """Whether the project supports the running version of Python.
 
     >>> check_python("3.10.2", ">=3.11").problem
-    'Python 3.10.2 runs, >=3.11 is needed: make the environment again with such a Python'
+    'Python 3.10.2 is running, >=3.11 is needed: recreate the environment with such a Python'
     """
     fits = SpecifierSet(needed).contains(running, prereleases=True)
-    problem = f"Python {running} runs, {needed} is needed: make the environment again with such a Python"
+    problem = f"Python {running} is running, {needed} is needed: recreate the environment with such a Python"
     return Finding("Python", f"{running} ({needed})", None if fits else problem)
 
 
 def applies(requirement: Requirement, extra: str = "") -> bool:
-    """Whether this machine needs it for the extra or, by default, without any."""
+    """Whether the requirement applies on this machine to an extra or, by default, to the plain installation."""
     return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
 def check_dependency(requirement: Requirement) -> Finding:
-    """One declared dependency: whether it is installed, in a version that will do."""
+    """Whether a declared dependency is installed in a permitted version."""
     name, needed = requirement.name, str(requirement.specifier)
     installed = installed_version(name)
     if installed and requirement.specifier.contains(installed, prereleases=True):
         return Finding(name, f"{installed} ({needed})")
-    there = f"{installed} is installed" if installed else "is not installed"
-    return Finding(name, installed or "-", f'{name} {there}, {needed} is needed: pip install "{name}{needed}"')
+    state = f"{installed} is installed" if installed else "is not installed"
+    return Finding(name, installed or "-", f'{name} {state}, {needed} is needed: pip install "{name}{needed}"')
 
 
 def installed_version(name: str) -> str | None:
@@ -85,34 +85,34 @@ def installed_version(name: str) -> str | None:
 
 
 def check_extra(extra: str, requirements: Sequence[Requirement]) -> Finding:
-    """What of an extra is absent. That is no problem: the commands do not need it."""
-    own = [one for one in requirements if applies(one, extra) and not applies(one)]
-    absent = [one.name for one in own if check_dependency(one).problem]
-    count = f"{len(own) - len(absent)} of {len(own)} packages"
+    """Which packages of an extra are missing. This is no problem: the commands do not need them."""
+    of_extra = [requirement for requirement in requirements if applies(requirement, extra) and not applies(requirement)]
+    absent = [requirement.name for requirement in of_extra if check_dependency(requirement).problem]
+    count = f"{len(of_extra) - len(absent)} of {len(of_extra)} packages"
     return Finding(f"extra {extra}", f"{count}; without {', '.join(absent)}" if absent else count)
 
 
 def check_package(package: str) -> Finding:
-    """A top-level package is this project's, and no other distribution has written into it."""
+    """Whether a top-level package is this project's and belongs to no other distribution."""
     problem = misplaced(package)
     if not problem and (others := strangers(package)):
         problem = (
-            f"{others[0]} has a package '{package}' too, and one may have overwritten the other: "
+            f"{others[0]} also has a package '{package}', and one may have overwritten the other: "
             f"pip uninstall {others[0]}, then install {DISTRIBUTION} again"
         )
     return Finding(f"package {package}", str(origin(package)), problem)
 
 
 def check_notebooks() -> Finding:
-    """What notebooks use: a kernel, and widgets for progress bars. Commands need neither."""
+    """The packages that notebooks use for their kernel and progress bars; commands need neither."""
     versions = {name: installed_version(name) for name in ("ipykernel", "ipywidgets")}
-    return Finding("notebooks", ", ".join(f"{name} {there or 'absent'}" for name, there in versions.items()))
+    return Finding("notebooks", ", ".join(f"{name} {installed or 'absent'}" for name, installed in versions.items()))
 
 
 def check_directory(directory: Path) -> Finding:
-    """Whether commands can write where they are started."""
+    """Whether commands can write to the current directory."""
     try:
         prepare_directory(directory)
     except UserError as error:
-        return Finding("directory", str(directory), f"{error}: start elsewhere, or name another place with --out")
+        return Finding("directory", str(directory), f"{error}: start in another directory, or name one with --out")
     return Finding("directory", f"{directory} can be written to")

@@ -1,6 +1,6 @@
-"""Whether `training`, `interp` and `analyses` are this project's. The names are common, and Python takes the first.
+"""Whether `training`, `interp` and `analyses` are this project's: Python imports the first package of a common name.
 
-Imports nothing but the standard library, so that it can speak where any other import would fail.
+Imports the standard library only, so that it works where other imports fail.
 """
 
 from importlib.metadata import packages_distributions
@@ -10,27 +10,27 @@ from pathlib import Path
 DISTRIBUTION = "incontext-interp"
 PACKAGES = ("training", "interp", "analyses")
 HOME = Path(__file__).parents[2]
-"""Where this project's packages lie side by side."""
+"""The directory that contains this project's packages."""
 
 
 def misplaced(package: str, home: Path = HOME) -> str | None:
-    """One line that says what `import package` finds instead of this project's, and what to do; None if all is well."""
+    """One line on what `import package` finds instead of this project's, and what to do; None if that is found."""
     path = origin(package)
     if path and path.resolve() == (home / package / "__init__.py").resolve():
         return None
     if path is None:
         return f"there is no package '{package}' beside {HOME / 'interp'}: install {DISTRIBUTION} again"
     others = strangers(package)
-    cure = f"pip uninstall {others[0]}" if others else "rename it, or start `interp` or Python from another directory"
-    return f"`import {package}` finds {path}, not this project's {home / package}: {cure}"
+    advice = f"pip uninstall {others[0]}" if others else "rename it, or start `interp` or Python from another directory"
+    return f"`import {package}` finds {path}, not this project's {home / package}: {advice}"
 
 
 def origin(package: str) -> Path | None:
-    """The file that `import package` would run; None if there is none, as in a directory without `__init__.py`."""
+    """The file that `import package` would run; None without one, as in a directory without `__init__.py`."""
     spec = find_spec(package)
     return Path(spec.origin) if spec and spec.origin else None
 
 
 def strangers(package: str) -> list[str]:
-    """Other installed distributions that bring a package of this name."""
+    """The names of other installed distributions with a package of this name."""
     return sorted({*packages_distributions().get(package, ())} - {DISTRIBUTION})

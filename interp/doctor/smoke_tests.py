@@ -1,4 +1,4 @@
-"""Whether what is installed computes: torch, a shipped model, and TransformerLens's twin of it."""
+"""Smoke tests of an installation: torch, a shipped model, and the same model in TransformerLens."""
 
 from collections.abc import Callable
 
@@ -18,28 +18,26 @@ TOLERANCE = 1e-5
 
 
 def check_torch() -> Finding:
-    """The build of torch, and where it could compute."""
+    """The build of torch and the devices that it can use."""
     devices = [f"cuda:{number} ({torch.cuda.get_device_name(number)})" for number in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
-        devices.append("mps (which no command takes)")
+        devices.append("mps (not supported by the commands)")
     build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
     return Finding("devices", f"{', '.join(['cpu', *devices])}; torch {build}; threads: {torch.get_num_threads()}")
 
 
 def check_zoo() -> Finding:
-    """The shipped checkpoints are there, and one of them still does what it has learned."""
+    """Whether shipped checkpoints are installed, and one of them has the error that it was trained to."""
     if not (names := zoo_names()):
-        return Finding("zoo", "empty", "no shipped checkpoint is there: install again from a whole checkout")
+        return Finding("zoo", "empty", "no shipped checkpoint is installed: install again from a complete checkout")
     error = error_on_linear(load(MODEL))
-    problem = (
-        f"{MODEL} does not do what it has learned (error {error:.3g}): restore training/zoo, or install torch again"
-    )
-    found = f"{len(names)} checkpoints; {MODEL}: error {error:.3f} on linear"
-    return Finding("zoo", found, None if error < LEARNED else problem)
+    problem = f"{MODEL} has lost what it learned (error {error:.3g}): restore training/zoo, or install torch again"
+    summary = f"{len(names)} checkpoints; {MODEL}: error {error:.3f} on linear"
+    return Finding("zoo", summary, None if error < LEARNED else problem)
 
 
 def error_on_linear(checkpoint: Checkpoint) -> float:
-    """The squared error over the last quarter of the points, as a share of the no-context optimum's."""
+    """The squared error over the last quarter of the points, in units of the no-context optimum's."""
     by_predictor = squared_errors(checkpoint, "linear", Setting(n_prompts=256), baselines=(), own=False)
     tail = last_quarter(checkpoint.config.data.n_points)
     model, no_context = (
@@ -49,19 +47,20 @@ def error_on_linear(checkpoint: Checkpoint) -> float:
 
 
 def check_hooked() -> Finding:
-    """TransformerLens computes the same with what `interp.hooked` gives."""
+    """Whether the model that `interp.hooked` returns gives the same predictions."""
     from interp.model.hooked_transformer import hooked  # seconds
 
     model = load(MODEL).model
     twin = hooked(model)
-    apart, kind = distance(model, twin), type(twin).__name__
-    problem = f"{kind} is {apart:.1e} away from {MODEL}: install the versions in constraints.txt"
-    return Finding("TransformerLens", f"{kind} within {apart:.0e} of {MODEL}", None if apart < TOLERANCE else problem)
+    difference, kind = relative_difference(model, twin), type(twin).__name__
+    problem = f"{kind} differs from {MODEL} by {difference:.1e}: install the versions in constraints.txt"
+    summary = f"{kind} within {difference:.0e} of {MODEL}"
+    return Finding("TransformerLens", summary, None if difference < TOLERANCE else problem)
 
 
-def distance(model: Transformer, twin: Callable[[Tensor], Float[Tensor, "batch pos 1"]]) -> float:
-    """The largest difference between what the two give on random prompts, over the largest that the model gives."""
+def relative_difference(model: Transformer, twin: Callable[[Tensor], Float[Tensor, "batch pos 1"]]) -> float:
+    """The largest difference between two models' outputs on random prompts, over the first model's largest output."""
     shape = (16, model.config.n_ctx, model.config.n_dims)
     prompts = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    ours = model(prompts)
-    return ((ours - twin(prompts)[..., 0]).abs().max() / ours.abs().max()).item()
+    output = model(prompts)
+    return ((output - twin(prompts)[..., 0]).abs().max() / output.abs().max()).item()

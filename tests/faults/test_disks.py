@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from damage import CALM, FEW, WEIGHTS
 
-from interp.cli import what_the_system_refused
+from interp.cli import describe_system_error
 from training.checkpoints.checkpoint import load, read_resume
 from training.common import atomic_files as files
 from training.common.atomic_files import write_atomically
@@ -140,11 +140,11 @@ def test_an_output_that_is_full_is_exit_2():
 
 
 def test_an_error_without_a_file_is_not_blamed_on_stdout():
-    assert what_the_system_refused(OSError(errno.EMFILE, "Too many open files")) == (
+    assert describe_system_error(OSError(errno.EMFILE, "Too many open files")) == (
         "the operating system reports: Too many open files"
     )
-    assert what_the_system_refused(OSError("no such host")) == "the operating system reports: no such host"
-    assert what_the_system_refused(OSError()) == "the operating system reports: OSError"
+    assert describe_system_error(OSError("no such host")) == "the operating system reports: no such host"
+    assert describe_system_error(OSError()) == "the operating system reports: OSError"
 
 
 def test_an_output_that_nobody_reads_is_no_traceback():
