@@ -1,1 +1,1 @@
-"""What several studies share: groups of runs, histories, errors on the same prompts."""
+"""Shared parts of studies: groups of runs, histories, errors on the same prompts."""

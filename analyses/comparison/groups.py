@@ -1,7 +1,7 @@
-"""Checkpoints side by side: the curriculum is the group, the independent seed is the unit.
+"""Groups of checkpoints for comparison: the curriculum is the group, the independent seed is the unit.
 
-Comparing curricula asks that all else be equal, so checkpoints whose models, data or recipes differ are refused. Those
-that cannot be counted - trained less far than the others, or sharing a seed with one that counts - are left out and
+A comparison of curricula requires that all else be equal, so checkpoints whose models, data or recipes differ are
+refused. Checkpoints that are trained less far than the others, or share a seed with one that counts, are left out and
 named.
 """
 
@@ -17,42 +17,50 @@ from training.config.parse import differences, to_dict
 
 ORDER = ("mixed", "random", "sequential", "single")
 FEW = 10
-"""Seeds below which a verdict says that they are few."""
+"""Number of seeds below which a verdict says that they are few."""
+NOTES = {
+    "few seeds": "Independent seeds: {counts}. One seed allows no interval over seeds; if five of five agree, the "
+    "exact 95 % interval still allows up to 52 % of seeds to differ.",
+    "shared": "{names} share a seed across curricula: what differs between them is paired, not independent, and "
+    "intervals of differences are not valid.",
+    "left out": "Left out: {names}.",
+}
 
 
 class Kind(NamedTuple):
-    """What curricula are compared over.
+    """The kind of conditions over which curricula are compared.
 
     Attributes:
         curriculum_of: the group of a run.
-        trains_on: the function classes, or input distributions, of a run, in order.
-        looked_at: those on which it is looked at.
+        trains_on: the conditions (function classes, or input distributions) that a run trains on, in order.
+        evaluated_on: the conditions on which a run is evaluated.
         free: keys of the configuration in which groups may differ.
-        order: sorts the groups by name.
+        order: sort key of a group's name.
         free_within: keys in which the seeds of one group may differ.
     """
 
     curriculum_of: Callable[[Checkpoint], str]
     trains_on: Callable[[RunConfig], Sequence[str]]
-    looked_at: Callable[[RunConfig], Sequence[str]]
+    evaluated_on: Callable[[RunConfig], Sequence[str]]
     free: Sequence[str]
     order: Callable[[str], Any]
     free_within: Sequence[str] = ("curriculum", "seeds", "record")
 
 
 def rank(curriculum: str) -> tuple[int, str]:
-    """Sorts mixed, random, sequential, then what trains on one class, then anything else."""
+    """Sort key of curricula: mixed, random, sequential, then those on one class, then all others."""
     kind = curriculum.partition(":")[0]
     return (ORDER.index(kind) if kind in ORDER else len(ORDER), "" if kind in ORDER[:3] else curriculum)
 
 
 def single(condition: str) -> str:
-    """The curriculum that trains on this function class, or input distribution, alone."""
+    """The name of the curriculum that trains on this condition alone."""
     return f"single:{condition}"
 
 
 def over_classes(checkpoint: Checkpoint) -> str:
-    """
+    """The run's curriculum over function classes.
+
     Raises:
         UserError: it is trained on several input distributions.
     """
@@ -66,7 +74,8 @@ def over_classes(checkpoint: Checkpoint) -> str:
 
 
 def over_inputs(checkpoint: Checkpoint) -> str:
-    """
+    """The run's curriculum over input distributions.
+
     Raises:
         UserError: it is trained on several function classes.
     """
@@ -98,13 +107,13 @@ INPUTS = Kind(
 
 @dataclass(frozen=True)
 class Groups:
-    """What can be compared.
+    """Checkpoints that can be compared.
 
     Attributes:
         by_curriculum: one checkpoint for every independent seed, curricula in the paper's order.
-        left_out: who does not count, and why.
-        shared: checkpoints of different curricula that share a seed.
-        kind: what the curricula are over.
+        left_out: names of checkpoints that are not counted, with the reason.
+        shared: names of checkpoints of different curricula that share a seed.
+        kind: of the curricula's conditions.
     """
 
     by_curriculum: Mapping[str, Sequence[Checkpoint]]
@@ -114,49 +123,43 @@ class Groups:
 
     @property
     def checkpoints(self) -> list[Checkpoint]:
-        return [one for group in self.by_curriculum.values() for one in group]
+        return [checkpoint for runs in self.by_curriculum.values() for checkpoint in runs]
 
     @property
     def curriculum_of(self) -> dict[str, str]:
         """By checkpoint's name."""
-        return {one.name: curriculum for curriculum, group in self.by_curriculum.items() for one in group}
+        return {checkpoint.name: curriculum for curriculum, runs in self.by_curriculum.items() for checkpoint in runs}
 
     @property
     def conditions(self) -> list[str]:
-        """All function classes, or input distributions, that any of the runs is looked at on."""
-        return list(dict.fromkeys(name for one in self.checkpoints for name in self.kind.looked_at(one.config)))
+        """All conditions on which any of the runs is evaluated."""
+        configs = [checkpoint.config for checkpoint in self.checkpoints]
+        return list(dict.fromkeys(name for config in configs for name in self.kind.evaluated_on(config)))
 
     @property
     def protocol(self) -> dict[str, Any]:
         """The part of a study's protocol that is the same for all."""
-        names = [one.name for one in self.checkpoints]
+        names = [checkpoint.name for checkpoint in self.checkpoints]
         return {"checkpoints": names, "step": self.checkpoints[0].step, "left out": list(self.left_out) or "none"}
 
     def notes(self) -> list[str]:
-        """What few or related seeds cannot show, and who was left out."""
+        """Sentences on few or related seeds, and on checkpoints that were left out."""
         return [*self.few_seeds(), *self.exclusions()]
 
     def few_seeds(self) -> list[str]:
-        """How many seeds there are, if they are few."""
-        counts = {name: len(group) for name, group in self.by_curriculum.items()}
-        if min(counts.values()) < FEW:
-            said = ", ".join(f"{name} {n}" for name, n in counts.items())
-            return [
-                f"Independent seeds: {said}. One seed is no interval over seeds, and five that agree still leave a "
-                "share of seeds of up to 52 % that do otherwise (exact 95 %)."
-            ]
-        return []
+        """The numbers of seeds, if they are few."""
+        sizes = {name: len(runs) for name, runs in self.by_curriculum.items()}
+        if min(sizes.values()) >= FEW:
+            return []
+        return [NOTES["few seeds"].format(counts=", ".join(f"{name} {n}" for name, n in sizes.items()))]
 
     def exclusions(self) -> list[str]:
-        """Who is related, and who was left out."""
+        """The checkpoints that share seeds, and those that were left out."""
         notes = []
         if self.shared:
-            notes.append(
-                f"{', '.join(self.shared)} share a seed across curricula: what differs between them is paired, not "
-                "independent, and intervals of differences are not valid."
-            )
+            notes.append(NOTES["shared"].format(names=", ".join(self.shared)))
         if self.left_out:
-            notes.append(f"Left out: {'; '.join(self.left_out)}.")
+            notes.append(NOTES["left out"].format(names="; ".join(self.left_out)))
         return notes
 
 
@@ -166,54 +169,64 @@ def group(checkpoints: Sequence[Checkpoint], kind: Kind = CLASSES) -> Groups:
     Raises:
         UserError: they differ in more than curriculum and seeds, or have another kind of curriculum.
     """
-    curriculum_of = {one.name: kind.curriculum_of(one) for one in checkpoints}
+    curriculum_of = {checkpoint.name: kind.curriculum_of(checkpoint) for checkpoint in checkpoints}
     check_alike(checkpoints, curriculum_of, kind)
-    last: dict[int, int] = {}  # step of those that are to be trained equally long
-    for one in checkpoints:
-        last[one.config.recipe.steps] = max(last.get(one.config.recipe.steps, 0), one.step)
-    counted = [one for one in checkpoints if one.step == last[one.config.recipe.steps]]
-    behind = [one for one in checkpoints if one.step < last[one.config.recipe.steps]]
-    left_out = [f"{one.name} (step {one.step}, others {last[one.config.recipe.steps]})" for one in behind]
+    last: dict[int, int] = {}  # the last step, by the number of steps to be trained
+    for checkpoint in checkpoints:
+        planned = checkpoint.config.recipe.steps
+        last[planned] = max(last.get(planned, 0), checkpoint.step)
+    counted, left_out = [], []
+    for checkpoint in checkpoints:
+        if checkpoint.step == last[checkpoint.config.recipe.steps]:
+            counted.append(checkpoint)
+        else:
+            others = last[checkpoint.config.recipe.steps]
+            left_out.append(f"{checkpoint.name} (step {checkpoint.step}, others {others})")
     kept: dict[str, list[Checkpoint]] = {}
-    for curriculum in sorted({curriculum_of[one.name] for one in counted}, key=kind.order):
-        same = [one for one in counted if curriculum_of[one.name] == curriculum]
-        for first, *others in independent_seeds(same):
-            kept.setdefault(curriculum, []).append(same[first])
-            left_out += [f"{same[place].name} (shares a seed with {same[first].name})" for place in others]
-    everyone = [one for same in kept.values() for one in same]
-    related = [places for places in independent_seeds(everyone) if len(places) > 1]
-    return Groups(kept, left_out, [everyone[place].name for places in related for place in places], kind)
+    for curriculum in sorted({curriculum_of[checkpoint.name] for checkpoint in counted}, key=kind.order):
+        runs = [checkpoint for checkpoint in counted if curriculum_of[checkpoint.name] == curriculum]
+        for first, *others in independent_seeds(runs):
+            kept.setdefault(curriculum, []).append(runs[first])
+            left_out += [f"{runs[index].name} (shares a seed with {runs[first].name})" for index in others]
+    remaining = [checkpoint for runs in kept.values() for checkpoint in runs]
+    shared = [remaining[i].name for related in independent_seeds(remaining) if len(related) > 1 for i in related]
+    return Groups(kept, left_out, shared, kind)
 
 
 def check_alike(checkpoints: Sequence[Checkpoint], curriculum_of: Mapping[str, str], kind: Kind) -> None:
+    """Require that the runs differ in curriculum and seeds only.
+
+    Raises:
+        UserError: they differ in more.
+    """
     firsts: dict[str, Checkpoint] = {}
-    for one in checkpoints:
-        same = firsts.setdefault(curriculum_of[one.name], one)
-        for other, free in ((checkpoints[0], kind.free), (same, kind.free_within)):
-            differ = [key for key in differences(to_dict(other.config), to_dict(one.config)) if matters(key, free)]
-            if differ:
-                what = ", ".join(differ[:3])
-                raise UserError(f"{other.name} and {one.name} differ in {what}: only curricula and seeds may differ")
+    for checkpoint in checkpoints:
+        first = firsts.setdefault(curriculum_of[checkpoint.name], checkpoint)
+        for other, free in ((checkpoints[0], kind.free), (first, kind.free_within)):
+            changed = differences(to_dict(other.config), to_dict(checkpoint.config))
+            if keys := [key for key in changed if matters(key, free)]:
+                raise UserError(
+                    f"{other.name} and {checkpoint.name} differ in {', '.join(keys[:3])}: only curricula and seeds may "
+                    "differ"
+                )
 
 
 def matters(key: str, free: Sequence[str]) -> bool:
     return not {key, key.partition(".")[0]} & {*free, "recipe.threads"}
 
 
-Measured = TypeVar("Measured")
+Item = TypeVar("Item")
 
 
-def with_all(
-    measured: Sequence[Measured], curriculum_of: Callable[[Measured], str]
-) -> Iterator[tuple[str, list[Measured]]]:
-    """What was measured on models, by curriculum in the paper's order and then, if there are several, of all together.
+def with_all(items: Sequence[Item], curriculum_of: Callable[[Item], str]) -> Iterator[tuple[str, list[Item]]]:
+    """Results of models by curriculum, in the paper's order, and then, if there are several curricula, of all models.
 
-    >>> [(name, len(group)) for name, group in with_all(["mixed-0", "mixed-1", "random-0"], lambda one: one[:-2])]
+    >>> [(name, len(models)) for name, models in with_all(["mixed-0", "mixed-1", "random-0"], lambda name: name[:-2])]
     [('mixed', 2), ('random', 1), ('all', 3)]
     """
-    groups: dict[str, list[Measured]] = {}
-    for one in measured:
-        groups.setdefault(curriculum_of(one), []).append(one)
-    yield from sorted(groups.items(), key=lambda item: rank(item[0]))
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        groups.setdefault(curriculum_of(item), []).append(item)
+    yield from sorted(groups.items(), key=lambda group: rank(group[0]))
     if len(groups) > 1:
-        yield "all", list(measured)
+        yield "all", list(items)

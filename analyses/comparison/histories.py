@@ -1,4 +1,4 @@
-"""What a run's history says about its error while it trained, in units of the no-context optimum."""
+"""A run's error during training from its history, in units of the no-context optimum."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,17 +12,17 @@ from training.evaluation.convergence import HELD, first_held, ratios_to_no_conte
 
 NEEDED = ("nmse_tail", "no_context_tail", "prompts_total", "flops")
 MEASURES = {"prompts_seen": "prompts of the class", "prompts_total": "prompts in all", "flops": "operations"}
-"""What training can be counted in; prompts of one class are the paper's count, the other two are matched compute."""
+"""Measures of training; the paper counts prompts of one class, the other two match compute."""
 
 
 def history(checkpoint: Checkpoint) -> pd.DataFrame | None:
     """The rows of history.jsonl up to the checkpoint's step, with `ratio` = nmse_tail / no_context_tail, the error over
     the last quarter of the points (1 = the no-context optimum on the same held-out prompts).
 
-    None where there is no history, or one of format version 1, which kept neither error.
+    None without a history, or with one of format version 1, which has neither error.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the history is corrupted.
     """
     rows = history_until(checkpoint.directory, checkpoint.config, checkpoint.step)
     columns = (*NEEDED, "function_class", "prompts_seen")
@@ -33,27 +33,26 @@ def history(checkpoint: Checkpoint) -> pd.DataFrame | None:
 
 
 def histories(checkpoints: Sequence[Checkpoint]) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """By checkpoint's name the histories that there are, and the names of those without one."""
-    found = {one.name: history(one) for one in checkpoints}
-    return {name: table for name, table in found.items() if table is not None}, [
-        name for name, table in found.items() if table is None
-    ]
+    """The histories by checkpoint's name, and the names of the checkpoints without one."""
+    tables = {checkpoint.name: history(checkpoint) for checkpoint in checkpoints}
+    without = [name for name, table in tables.items() if table is None]
+    return {name: table for name, table in tables.items() if table is not None}, without
 
 
-def of_class(table: pd.DataFrame, name: str) -> pd.DataFrame:
+def class_history(table: pd.DataFrame, function_class: str) -> pd.DataFrame:
     """One class's rows, by step."""
-    return where(table, function_class=name).sort_values("step", ignore_index=True)
+    return where(table, function_class=function_class).sort_values("step", ignore_index=True)
 
 
 def tidy(tables: Mapping[str, pd.DataFrame], curricula: Mapping[str, str]) -> pd.DataFrame:
-    """The histories in one: `curriculum`, `checkpoint`, `function_class`, `step`, `ratio` and the measures."""
+    """The histories in one table: `curriculum`, `checkpoint`, `function_class`, `step`, `ratio` and the measures."""
     columns = ["curriculum", "checkpoint", "function_class", "step", "ratio", *MEASURES]
     parts = [table.assign(checkpoint=name, curriculum=curricula[name]) for name, table in tables.items()]
     return (pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()).reindex(columns=columns)
 
 
 def held_level(ratios: Sequence[float], held: int = HELD) -> float:
-    """The lowest level at or below which `held` consecutive evaluations lay; NaN where there are fewer.
+    """The lowest level that `held` consecutive evaluations did not exceed; NaN if there are fewer.
 
     >>> held_level([1.0, 0.2, 0.9, 0.4, 0.5, 0.3, 0.8])
     0.5
@@ -63,7 +62,7 @@ def held_level(ratios: Sequence[float], held: int = HELD) -> float:
 
 
 def end_level(ratios: Sequence[float], held: int = HELD) -> float:
-    """The lowest of the last `held` evaluations: what all of them reach.
+    """The lowest of the last `held` evaluations.
 
     >>> end_level([0.1, 0.8, 0.7, 0.9])
     0.7
@@ -71,15 +70,15 @@ def end_level(ratios: Sequence[float], held: int = HELD) -> float:
     return min(ratios[-held:], default=math.nan)
 
 
-def needed(arm: pd.DataFrame, limit: float, measure: str) -> float:
-    """How much of a measure it took to `ratio` <= limit, kept for `HELD` evaluations; infinite if that never was.
+def needed(history: pd.DataFrame, limit: float, measure: str) -> float:
+    """The amount of a measure of training until `ratio` <= limit for `HELD` evaluations; infinite if never.
 
-    Linear between the evaluation that reaches it and the one before.
+    Interpolated linearly between the first of these evaluations and the one before.
     """
-    ratios, spent = arm["ratio"].to_numpy(), arm[measure].to_numpy(dtype=float)
-    at = first_held(list(ratios), limit)
-    if at is None:
+    ratios, spent = history["ratio"].to_numpy(), history[measure].to_numpy(dtype=float)
+    first = first_held(list(ratios), limit)
+    if first is None:
         return math.inf
-    if at == 0:
+    if first == 0:
         return float(spent[0])
-    return float(np.interp(-limit, -ratios[[at - 1, at]], spent[[at - 1, at]]))
+    return float(np.interp(-limit, -ratios[[first - 1, first]], spent[[first - 1, first]]))

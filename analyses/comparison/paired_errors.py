@@ -1,13 +1,13 @@
-"""Errors of many models on the same prompts, so that whatever compares two of them is paired.
+"""Errors of many models on the same prompts, so that all comparisons are paired.
 
-`training.evaluation.evaluate.error_curves` gives the same numbers with baselines, fitted anew for every model.
+`training.evaluation.evaluate.error_curves` gives the same numbers with baselines, which it fits for every model.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -38,7 +38,8 @@ class ClassErrors:
     """Squared errors over E[y²] on one class.
 
     Attributes:
-        no_context: of E[y given x].
+        function_class: of the prompts.
+        no_context: of the no-context optimum, E[y given x].
         models: by checkpoint's name.
         seed: of the prompts and the resampling.
     """
@@ -55,13 +56,13 @@ class ClassErrors:
 
     @cached_property
     def resampled(self) -> Mapping[str, Float[np.ndarray, " resample"]]:
-        """By model the ratio to the no-context optimum in bootstrap resamples of whole prompts, the same for all."""
+        """By model, the ratio to the no-context optimum in bootstrap resamples of prompts, the same for all models."""
         rng = np.random.default_rng(stream_seed("ratio", self.seed, self.function_class))
         tails = np.stack([self.tails(name) for name in self.models], axis=1)
         return dict(zip(self.models, ratio_resamples(tails, self.tails(), rng).T, strict=True))
 
     def value(self, name: str) -> float:
-        """The error over the last quarter of the points over the no-context optimum's."""
+        """The error over the last quarter of the points, divided by the no-context optimum's."""
         return float(self.tails(name).mean() / self.tails().mean())
 
     def ratio(self, name: str) -> Interval:
@@ -72,8 +73,8 @@ class ClassErrors:
         return np.array([self.value(name) for name in names])
 
     def mean_ratio(self, names: Sequence[str]) -> Interval:
-        """Mean ratio over independent seeds, never below 0; for one seed the interval is over prompts alone, and where
-        some seeds learned and others did not (`interp.statistics.seeds.all_or_nothing`) there is none."""
+        """Mean ratio over independent seeds; its interval does not go below 0. With one seed it is over prompts alone;
+        there is none if some seeds learned and others did not (`interp.statistics.seeds.all_or_nothing`)."""
         values = self.values(names)
         if all_or_nothing(values):
             return Interval(float(values.mean()), math.nan, math.nan)
@@ -82,13 +83,13 @@ class ClassErrors:
         return mean._replace(low=max(0.0, mean.low))
 
     def difference(self, ours: Sequence[str], theirs: Sequence[str], of: "ClassErrors | None" = None) -> Interval:
-        """Difference of the mean ratios of two groups of independent seeds; NaN as limits where either has one seed, or
-        seeds that learned and seeds that did not (`interp.statistics.seeds.all_or_nothing`).
+        """Difference of the mean ratios of two groups of independent seeds; the limits are NaN if either group has one
+        seed, or both seeds that learned and seeds that did not (`interp.statistics.seeds.all_or_nothing`).
 
         Args:
-            ours: checkpoints here.
-            theirs: checkpoints `of` other errors; None takes these.
-            of: what was measured elsewhere, on as many prompts.
+            ours: names of checkpoints in these errors.
+            theirs: names of checkpoints in `of`.
+            of: other errors on as many prompts; None takes these.
         """
         other = of or self
         values = self.values(ours), other.values(theirs)
@@ -115,16 +116,16 @@ class ClassErrors:
 def ratio_resamples(
     models: Float[np.ndarray, "prompt model"], no_context: Float[np.ndarray, " prompt"], rng: np.random.Generator
 ) -> Float[np.ndarray, "resample model"]:
-    """Ratios of mean errors, whole prompts resampled, so that all errors of a prompt stay together."""
+    """Ratios of mean errors in resamples of whole prompts."""
     resamples = bootstrap_weights(len(models), rng) @ np.column_stack([models, no_context])
     return resamples[:, :-1] / resamples[:, -1:]
 
 
 def with_prompts(seeds: Interval, resamples: Float[np.ndarray, " resample"]) -> Interval:
-    """The interval over seeds widened by the sampling of prompts, which all seeds share and no spread over seeds shows.
+    """The interval over seeds, widened by the sampling of prompts: all seeds share them, so their spread lacks it.
 
-    The two errors are independent: distances to the limits add in quadrature. Without an interval over seeds, that over
-    prompts alone.
+    The two errors are independent, so that the distances to the limits add in quadrature. Without an interval over
+    seeds, the interval over prompts alone.
     """
     low, high = limits(resamples)
     if math.isnan(seeds.low):
@@ -143,27 +144,30 @@ def limits(resamples: Float[np.ndarray, " resample"]) -> tuple[float, float]:
 def measure(
     checkpoints: Sequence[Checkpoint], classes: Sequence[str], *, n_prompts: int, seed: int, only_trained: bool = False
 ) -> dict[str, ClassErrors]:
-    """By class the errors of all checkpoints, or of those that train on it.
+    """The errors of all checkpoints by class, or of those that train on it.
 
-    The checkpoints draw their prompts alike (`groups.check_alike`).
+    The checkpoints draw the same prompts (`groups.check_alike`).
     """
-    chosen = {
-        name: [one for one in checkpoints if not only_trained or name in one.config.trained_classes] for name in classes
+    by_class = {
+        name: [
+            checkpoint for checkpoint in checkpoints if not only_trained or name in checkpoint.config.trained_classes
+        ]
+        for name in classes
     }
-    arms = [(name, models) for name, models in chosen.items() if models]
-    bar = progress_bar(arms, desc="evaluate", unit="class")
+    bar = progress_bar([item for item in by_class.items() if item[1]], desc="evaluate", unit="class")
     return {name: errors_on(models, name, n_prompts=n_prompts, seed=seed) for name, models in bar}
 
 
 def errors_on(
-    checkpoints: Sequence[Checkpoint], name: str, inputs: str | None = None, *, n_prompts: int, seed: int
+    checkpoints: Sequence[Checkpoint], function_class: str, inputs: str | None = None, *, n_prompts: int, seed: int
 ) -> ClassErrors:
-    """The errors on one class and input distribution (None: the runs' first); the runs draw their prompts alike."""
+    """The errors on one class and input distribution (None: the runs' first); the runs draw the same prompts."""
+    drawn: dict[str, Any] = {"n_prompts": n_prompts, "seed": seed, "inputs": inputs}
     config = checkpoints[0].config
-    unit, models = config.second_moment(name, inputs), {}
-    for one in checkpoints:
-        prompts = evaluation_prompts(one.config, name, n_prompts=n_prompts, seed=seed, inputs=inputs)
-        models[one.name] = (predictions(one.model, prompts) - prompts.ys).square().double().numpy() / unit
-    prompts = evaluation_prompts(config, name, n_prompts=n_prompts, seed=seed, inputs=inputs)
-    without = no_context_error(config, name, prompts).double().numpy() / unit
-    return ClassErrors(name, without, models, seed)
+    unit, models = config.second_moment(function_class, inputs), {}
+    for checkpoint in checkpoints:
+        prompts = evaluation_prompts(checkpoint.config, function_class, **drawn)
+        errors = (predictions(checkpoint.model, prompts) - prompts.ys).square()
+        models[checkpoint.name] = errors.double().numpy() / unit
+    no_context = no_context_error(config, function_class, evaluation_prompts(config, function_class, **drawn))
+    return ClassErrors(function_class, no_context.double().numpy() / unit, models, seed)

@@ -1,4 +1,4 @@
-"""Runs side by side: a thin line per seed, a thick one for their mean, a colour per curriculum."""
+"""Figures of several runs: a thin line per seed, a thick line for their mean, a colour per curriculum."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,7 @@ from matplotlib.ticker import NullFormatter
 
 from interp.display.axes import GREY, grid_of_axes, legend_beside, row_of_axes
 from training.common.output import records
-from training.common.table_rows import where
+from training.common.table_rows import distinct, where
 
 COLOURS = {
     "mixed": "#1b6ca8",
@@ -31,8 +31,8 @@ def colours(curricula: Sequence[str]) -> dict[str, str]:
 def draw_seeds(
     ax: Axes, table: pd.DataFrame, x: str, y: str, colour: str, label: str, *, along: str | None = None
 ) -> None:
-    """One curriculum's runs, and the mean of those that share their x; drawn along another column if one is named."""
-    if table.empty:  # runs that train on other input distributions are not evaluated on this one
+    """One curriculum's runs, and their mean at every x; drawn against another column if `along` names one."""
+    if table.empty:  # runs on other input distributions are not evaluated on this one
         return
     along = along or x
     for _, run in table.groupby("checkpoint", sort=False):
@@ -46,22 +46,22 @@ def plot_curves(curves: pd.DataFrame) -> list[Axes]:
     names = list(curves["function_class"].unique())
     axes = row_of_axes(len(names), width=3.1, height=2.9)
     for ax, name in zip(axes, names, strict=True):
-        of_class = where(curves, function_class=name)
-        without = where(of_class, curriculum="no context")
-        models = of_class.loc[of_class["curriculum"] != "no context"]
+        rows = where(curves, function_class=name)
+        no_context = where(rows, curriculum="no context")
+        models = rows.loc[rows["curriculum"] != "no context"]
         palette = colours(list(models["curriculum"].unique()))
         for curriculum, runs in models.groupby("curriculum", sort=False):
             draw_seeds(ax, runs, "examples", "error", palette[str(curriculum)], str(curriculum))
-        ax.plot(without["examples"], without["error"], ":", color="black", lw=1.4, label="no-context optimum")
+        ax.plot(no_context["examples"], no_context["error"], ":", color="black", lw=1.4, label="no-context optimum")
         ax.set(title=name, xlabel="in-context examples", yscale="log")
-        ax.set_ylim(0.7 * float(models["error"].to_numpy().min()), 3 * float(without["error"].to_numpy().max()))
+        ax.set_ylim(0.7 * float(models["error"].to_numpy().min()), 3 * float(no_context["error"].to_numpy().max()))
     axes[0].set_ylabel("MSE / E[y²]")
     legend_beside(axes)
     return axes
 
 
 def plot_training(training: pd.DataFrame) -> list[Axes]:
-    """Error in units of the no-context optimum over training, classes down and curricula across."""
+    """Error in units of the no-context optimum by training step, a row per class and a column per curriculum."""
     names, curricula = list(training["function_class"].unique()), list(training["curriculum"].unique())
     axes = grid_of_axes(len(names), len(curricula), width=2.0, height=1.9)
     palette = colours(curricula)
@@ -84,7 +84,7 @@ def plot_training(training: pd.DataFrame) -> list[Axes]:
 
 
 def spread(n: int, width: float = 0.5) -> np.ndarray:
-    """Offsets that keep n marks at one place apart."""
+    """Offsets that separate n marks at the same x."""
     return np.linspace(-width / 2, width / 2, n) if n > 1 else np.zeros(1)
 
 
@@ -93,18 +93,18 @@ def plot_counts(counts: pd.DataFrame, main: float) -> list[Axes]:
     names, curricula = list(counts["function_class"].unique()), list(counts["curriculum"].unique())
     axes, palette = row_of_axes(len(names), width=2.8, height=2.9), colours(curricula)
     for ax, name in zip(axes, names, strict=True):
-        here = [one for one in curricula if len(where(counts, function_class=name, curriculum=one))]
-        for place, curriculum in enumerate(here):
+        present = distinct(where(counts, function_class=name), "curriculum")
+        for x, curriculum in enumerate(present):
             rows = records(where(counts, function_class=name, curriculum=curriculum))
             for offset, row in zip(spread(len(rows)), rows, strict=True):
                 is_main = row["threshold"] == main
                 colour = palette[curriculum] if is_main else GREY
-                ax.plot([place + offset] * 2, [row["low"], row["high"]], color=colour, lw=2 if is_main else 0.8)
-                ax.plot(place + offset, row["share"], "o", color=colour, ms=6 if is_main else 3)
+                ax.plot([x + offset] * 2, [row["low"], row["high"]], color=colour, lw=2 if is_main else 0.8)
+                ax.plot(x + offset, row["share"], "o", color=colour, ms=6 if is_main else 3)
                 if is_main:
-                    ax.text(place, 1.06, f"{row['n_left']}/{row['n_seeds']}", ha="center", size=8)
-        ax.set_xticks(range(len(here)), [one.replace(":", ":\n") for one in here], fontsize=7)
-        ax.set(title=name, ylim=(-0.03, 1.15), xlim=(-0.6, len(here) - 0.4))
+                    ax.text(x, 1.06, f"{row['n_left']}/{row['n_seeds']}", ha="center", size=8)
+        ax.set_xticks(range(len(present)), [curriculum.replace(":", ":\n") for curriculum in present], fontsize=7)
+        ax.set(title=name, ylim=(-0.03, 1.15), xlim=(-0.6, len(present) - 0.4))
     thresholds = ", ".join(f"{threshold:g}" for threshold in counts["threshold"].unique())
     axes[0].set_ylabel(f"share of seeds at or below {main:g}\n(left to right: {thresholds})", fontsize=8)
     return axes
@@ -115,29 +115,29 @@ def plot_ratios(runs: pd.DataFrame, margin: float, converged: float) -> list[Axe
     names, curricula = list(runs["function_class"].unique()), list(runs["curriculum"].unique())
     axes, palette = row_of_axes(len(names), width=2.8, height=2.9), colours(curricula)
     for ax, name in zip(axes, names, strict=True):
-        here = [one for one in curricula if len(where(runs, function_class=name, curriculum=one))]
+        present = distinct(where(runs, function_class=name), "curriculum")
         ax.axhspan(1 - margin, 1 + margin, color=GREY, alpha=0.2, lw=0)
         ax.axhline(converged, color=GREY, lw=0.8, ls=":")
-        for place, curriculum in enumerate(here):
+        for x, curriculum in enumerate(present):
             rows = records(where(runs, function_class=name, curriculum=curriculum))
             for offset, row in zip(spread(len(rows)), rows, strict=True):
-                ax.plot([place + offset] * 2, [row["ci_low"], row["ci_high"]], color=palette[curriculum], lw=1.2)
-                ax.plot(place + offset, row["ratio"], "o", color=palette[curriculum], ms=4)
-        ax.set_xticks(range(len(here)), [one.replace(":", ":\n") for one in here], fontsize=7)
-        ax.set(title=name, yscale="log", xlim=(-0.6, len(here) - 0.4))
+                ax.plot([x + offset] * 2, [row["ci_low"], row["ci_high"]], color=palette[curriculum], lw=1.2)
+                ax.plot(x + offset, row["ratio"], "o", color=palette[curriculum], ms=4)
+        ax.set_xticks(range(len(present)), [curriculum.replace(":", ":\n") for curriculum in present], fontsize=7)
+        ax.set(title=name, yscale="log", xlim=(-0.6, len(present) - 0.4))
     axes[0].set_ylabel(f"error / no-context optimum\n(band: 1 ± {margin:g}; dotted: {converged:g})", fontsize=8)
     return axes
 
 
 def plot_spending(training: pd.DataFrame, measures: Mapping[str, str]) -> list[Axes]:
-    """Error in units of the no-context optimum against what was spent, classes down and measures across."""
+    """Error in units of the no-context optimum by measure of training, a row per class and a column per measure."""
     names = list(training["function_class"].unique())
     axes = grid_of_axes(len(names), len(measures), width=2.7, height=2.1)
     palette = colours(list(training["curriculum"].unique()))
     for row, name in zip(axes, names, strict=True):
         for ax, (measure, what) in zip(row, measures.items(), strict=True):
-            of_class = where(training, function_class=name)
-            for curriculum, runs in of_class.groupby("curriculum", sort=False):
+            rows = where(training, function_class=name)
+            for curriculum, runs in rows.groupby("curriculum", sort=False):
                 spent = runs.loc[runs[measure] > 0]
                 draw_seeds(ax, spent, "step", "ratio", palette[str(curriculum)], str(curriculum), along=measure)
             ax.axhline(1, color=GREY, lw=0.8, ls=":")

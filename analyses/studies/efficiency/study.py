@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from analyses.comparison.groups import Groups, group, single
-from analyses.comparison.histories import MEASURES, NEEDED, histories, needed, of_class, tidy
+from analyses.comparison.histories import MEASURES, NEEDED, class_history, histories, needed, tidy
 from analyses.comparison.seed_figures import plot_spending
 from analyses.findings import Findings
 from analyses.studies.efficiency.measures import Need, data_ratio
@@ -105,7 +105,7 @@ def need_table(runs: Runs) -> pd.DataFrame:
     for curriculum, same in runs.items():
         for name, table in same.items():
             for function_class in table["function_class"].unique():
-                arm = of_class(table, function_class)
+                arm = class_history(table, function_class)
                 about = {"curriculum": curriculum, "checkpoint": name, "function_class": function_class}
                 rows += [
                     about | {"measure": measure, "threshold": threshold} | asdict(need(arm, threshold, measure))
@@ -167,7 +167,7 @@ def matched_table(runs: Runs) -> pd.DataFrame:
 
 def points_at(same: Mapping[str, pd.DataFrame], name: str, flops: float) -> np.ndarray:
     """[seed, (ratio, prompts of the class)] at the last evaluation within a budget."""
-    arms = [of_class(table, name) for table in same.values()]
+    arms = [class_history(table, name) for table in same.values()]
     return np.array(
         [arm.loc[arm["flops"] <= flops, ["ratio", "prompts_seen"]].to_numpy(dtype=float)[-1] for arm in arms]
     )

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from analyses.comparison.groups import Groups, group, single
-from analyses.comparison.histories import MEASURES, histories, of_class
+from analyses.comparison.histories import MEASURES, class_history, histories
 from analyses.comparison.paired_errors import ClassErrors, Interval, measure
 from analyses.comparison.seed_figures import plot_counts, plot_ratios
 from analyses.findings import Findings
@@ -98,7 +98,7 @@ def exit_table(runs: pd.DataFrame, found: Mapping[str, pd.DataFrame]) -> pd.Data
     below it (`step`, and the measures there) and `step_before`, the evaluation before; all missing if there is none."""
     rows = []
     for run in records(runs.loc[runs["checkpoint"].isin(list(found))]):
-        arm = of_class(found[run["checkpoint"]], run["function_class"])
+        arm = class_history(found[run["checkpoint"]], run["function_class"])
         about = {key: run[key] for key in ("curriculum", "checkpoint", "function_class")}
         rows += [about | {"threshold": threshold} | exit_of(arm, threshold) for threshold in THRESHOLDS]
     columns = ["curriculum", "checkpoint", "function_class", "threshold", "step_before", "step", *MEASURES]

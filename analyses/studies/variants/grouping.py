@@ -24,7 +24,7 @@ def variants(checkpoints: Sequence[Checkpoint]) -> Groups:
     kind = Kind(
         curriculum_of=lambda one: variant_name(changes(reference, one.config)),
         trains_on=lambda config: config.trained_classes,
-        looked_at=lambda config: config.trained_classes,
+        evaluated_on=lambda config: config.trained_classes,
         free=("curriculum", *to_dict(reference)),
         order=lambda name: (name != REFERENCE, natural(name)),
         free_within=BESIDE,
