@@ -26,8 +26,7 @@ import pandas as pd
 
 from interp import decode_heads, lens, load, parse_heads, patterns, probe, swap
 from interp.readouts.lens import implied_predictions, tuned_readouts
-from interp.readouts.probes import Protocol
-from interp.readouts.stream import stages
+from interp.readouts.stream import model_stages
 from interp.scores.kinds import SCORES
 from interp.scores.score import Measure, score_all
 from training.evaluation.evaluate import evaluation_prompts
@@ -95,7 +94,7 @@ assert distance.loc["gradient_descent_4", "1.post"] < 0.6 * distance.loc["least_
 config, model = checkpoint.config, checkpoint.model
 fitted_on = evaluation_prompts(config, "linear", n_prompts=512, seed=0, stream="reference")
 prompts = evaluation_prompts(config, "linear", n_prompts=512, seed=0)
-after_1 = [stage for stage in stages(3) if str(stage) == "1.post"]
+after_1 = [stage for stage in model_stages(3) if str(stage) == "1.post"]
 implied = implied_predictions(model, prompts, after_1, tuned_readouts(model, fitted_on, after_1))[0, 1, :, 12:]
 others = {f"gradient descent, {k} steps": gradient_descent(prompts, k) for k in (2, 4, 16)}
 others |= {"ridge, penalty 2": ridge(prompts, 2.0), "least squares": least_squares(prompts)}
@@ -124,8 +123,8 @@ assert abs(near["ridge, penalty 2"] - near["gradient descent, 2 steps"]) < 0.015
 # two controls: shuffled targets, and an untrained model of the same shape. Look for numbers without colour.
 
 # %%
-protocol = Protocol(examples=(15,), n_prompts=256, n_fit=1024)
-decoded = probe(checkpoint, ["linear"], targets=["w", "xty", "t", "class"], protocol=protocol)
+prompts = {"n_prompts": 256, "n_fit": 1024}
+decoded = probe(checkpoint, "linear", targets="w,xty,t,class", examples=[15], **prompts)
 _ = decoded.plot()
 
 # %%
@@ -157,8 +156,7 @@ for target in ("w", "xty", "t"):
 # (darker); the bar: the whole stream. Look at whether the red dots, the patterns, stand out from the grey ones.
 
 # %%
-at_query = Protocol(tokens=("x",), examples=(15,), n_prompts=256, n_fit=1024)
-swapped = swap(checkpoint, ["linear"], targets=["w", "t"], protocol=at_query, n_controls=99)
+swapped = swap(checkpoint, "linear", targets="w,t", tokens=["x"], examples=15, n_controls=99, **prompts)
 _ = swapped.plot()
 
 # %%
@@ -190,7 +188,7 @@ assert known.loc[("w", "x", "1.post"), "value"] > 0.6
 # R² of $x_i$ against its attention to $x_i$. Look at the corner on the upper right, and at who is high on the left.
 
 # %%
-written = decode_heads(checkpoint, ["linear"], protocol=protocol)
+written = decode_heads(checkpoint, "linear", **prompts)
 _ = written.plot()
 
 # %% [markdown]
@@ -208,8 +206,7 @@ _ = looks.plot("0-7")
 # gap between the lines, and at the dotted one.
 
 # %%
-early_and_late = Protocol(tokens=("y",), examples=(4, 8, 12, 15), without=head, n_prompts=256, n_fit=1024)
-copies = probe(checkpoint, ["linear"], targets=["x"], protocol=early_and_late)
+copies = probe(checkpoint, "linear", targets="x", tokens=["y"], examples=[4, 8, 12, 15], without=head, **prompts)
 _ = copies.plot_without("x")
 
 # %%
@@ -235,8 +232,7 @@ assert copy["intact", 15, "0.post"] < 0.15
 # the copies?
 
 # %%
-downstream = probe(checkpoint, ["linear"], targets=["w", "xty", "t"],
-                   protocol=Protocol(("x",), (15,), without=head, n_prompts=256, n_fit=1024))  # fmt: skip
+downstream = probe(checkpoint, "linear", targets="w,xty,t", tokens=["x"], examples=[15], without=head, **prompts)
 lost = downstream.table.query("stage == '2.post'").pivot(index="target", columns="condition", values="value")
 lost.round(2)
 
@@ -252,10 +248,9 @@ assert (lost["without 0.1"] < 0.1).all()
 # probes, above their controls and on cubic functions for both, after 8 examples. Look for anything on the left.
 
 # %%
-few = Protocol(examples=(8,), n_prompts=256, n_fit=1024)
 models = {name: load(name) for name in ("zoo:cubic-0", "zoo:mixed-0")}
 found = {
-    name: probe(one, ["cubic"], targets=["x", "xty", "w", "t"], protocol=few).table for name, one in models.items()
+    name: probe(model, "cubic", targets="x,xty,w,t", examples=[8], **prompts).table for name, model in models.items()
 }
 best = {name: table.groupby(["target", "token"], sort=False)["above"].max() for name, table in found.items()}
 ingredients = pd.DataFrame(best)
@@ -319,8 +314,8 @@ assert abs(alone["intact", 8, "0.post"] - 0.15) < 0.06
 ten_pairs = load("zoo:random-0")
 each = [Measure(SCORES["retrospective"], slice(pair, pair + 1)) for pair in range(15)]
 attention = score_all(ten_pairs, ["linear"], measures=each, n_prompts=256, intervals=False)
-everywhere = Protocol(tokens=("y",), examples=tuple(range(1, 16)), n_prompts=256, n_fit=1024)
-decodable = probe(ten_pairs, ["linear"], targets=["x"], protocol=everywhere).table.query("stage == '0.post'")
+decodable = probe(ten_pairs, "linear", targets="x", tokens=["y"], examples=range(1, 16), **prompts).table
+decodable = decodable.query("stage == '0.post'")
 by_pair = pd.DataFrame({"attention of 0.1 to its x": [one.values["linear"][0, 1] for one in attention]})
 by_pair["R² of x after layer 0"] = decodable["value"].to_numpy()
 by_pair.plot(style=["o-", "s--"], figsize=(5, 2.4), xlabel="pair, counted from 0", ylim=(-0.05, 1.05))

@@ -10,7 +10,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,6 @@ from interp.model.heads import Head, HeadSet, heads_above
 from interp.patching.path_receivers import Receiver, all_receivers
 from interp.patching.paths import ALL, path_effects
 from interp.readouts.head_decoding import decode_heads
-from interp.readouts.probes import DEFAULT
 from interp.scores.score import selection_scores
 from interp.statistics.effects import rank_by_evidence
 from interp.statistics.seeds import independent_seeds, outcome_columns
@@ -118,7 +117,7 @@ def follow(checkpoint: Checkpoint, heads: HeadSet, name: str, n_prompts: int, se
         named = {",".join(map(str, receivers)): reader for reader, receivers in groups.items()} | {ALL: ALL}
         rows = found.assign(reader=[named[receivers] for receivers in found["receiver"]])
         parts.append(rows.drop(columns="receiver"))
-    decoded = decode_heads(checkpoint, [name], protocol=replace(DEFAULT, n_prompts=n_prompts, seed=seed)).table
+    decoded = decode_heads(checkpoint, [name], n_prompts=n_prompts, seed=seed).table
     names = [f"{layer}.{number}" for layer, number in zip(decoded["layer"], decoded["head"], strict=True)]
     own = {str(head) for head in heads}
     decoded = decoded.assign(heads=names, kind=[RETROSPECTIVE if one in own else OTHERS for one in names])

@@ -1,1 +1,1 @@
-"""What activations say: the implied prediction by depth, what is decodable where, and whether the model uses it."""
+"""Readouts of activations: the implied prediction by depth, what probes decode, and whether the model uses it."""

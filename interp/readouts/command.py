@@ -1,6 +1,5 @@
 """The commands lens and probe. Heavy imports wait until a command runs."""
 
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,27 +7,24 @@ import typer
 from training import options
 from training.commands import check_classes, check_device
 from training.common.digits import whole
-from training.common.errors import UserError, one_of
+from training.common.errors import UserError
 from training.common.terminal import echo
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from interp.model.heads import HeadSet
     from interp.readouts.head_decoding import HeadDecoding
-    from interp.readouts.probes import Probes, Protocol
-    from interp.readouts.stream import Token
+    from interp.readouts.probes import Probes
     from interp.readouts.subspace_patching import Swaps
-    from training.checkpoints.checkpoint import Checkpoint
 
-TARGETS = "w, w_ls (least squares), xty (X'y), t (w·x), class, x (x_i at y_i, and what every head writes of it)"
+TARGETS = "w, w_ls (least squares), xty (X'y), t (w·x), class, x (x_i at y_i, and in the output of every head)"
 
 
 def whole_numbers(option: str, text: str) -> tuple[int, ...]:
-    """The numbers in a list such as `--examples 3,7`.
+    """The numbers in a list such as `--examples 3,7`, in ascending order.
 
     Raises:
-        UserError: one is no whole number above 0, or is named twice.
+        UserError: a number is not whole and above 0, or is named twice.
 
     >>> whole_numbers("--examples", "7,15")
     (7, 15)
@@ -44,20 +40,20 @@ def lens(
     ckpt: options.Ckpt,
     classes: options.Classes = None,
     steps: Annotated[
-        str, typer.Option("--steps", metavar="N,N", help="Steps of gradient descent to compare with.")
+        str, typer.Option("--steps", metavar="N,N", help="Numbers of gradient-descent steps to compare with.")
     ] = "1,2,4,8,16",
-    token: Annotated[str, typer.Option("--token", metavar="x|y", help="Read it at x_i, or one token later.")] = "x",
+    token: Annotated[str, typer.Option("--token", metavar="x|y", help="Read it at x_i, or at y_i.")] = "x",
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     json: options.Json = False,
     out: options.Out = None,
 ) -> None:
-    """Read the prediction that the model implies at every depth, beside the predictors it may be on its way to.
+    """Read the prediction that the residual stream implies at every depth, and compare it with known predictors.
 
-    The plain lens is the model's own final LayerNorm and read-out on the residual stream; the tuned lens is fitted, per
-    stage, to the model's final prediction on reference prompts. Both are compared with the answer, the model, least
-    squares, ridge and gradient descent.
+    The plain lens applies the model's own final LayerNorm and read-out to the residual stream; the tuned lens is fitted
+    at every stage to the model's final prediction on reference prompts. Both are compared with the answer, the model,
+    least squares, ridge and gradient descent.
 
     \b
     Examples:
@@ -65,17 +61,17 @@ def lens(
       interp lens --ckpt runs/mixed-0@200 --steps 1,2,3,4 --out results
       interp lens --ckpt zoo:mixed-0 --token y
     """
-    from interp.readouts.lens import lens as measure
+    from interp.readouts.lens import lens as read_lens
+    from interp.readouts.stream import choose_tokens
     from training.checkpoints.checkpoint import load
     from training.common import output
 
-    numbers = whole_numbers("--steps", steps)
-    where = check_token(token)
+    numbers, (token_type,) = whole_numbers("--steps", steps), choose_tokens([token])
     checkpoint = load(ckpt, check_device(device))
     names = check_classes(classes, checkpoint.config.evaluated_classes)
     if out:
         output.prepare_directory(out)
-    result = measure(checkpoint, names, steps=numbers, token=where, n_prompts=prompts, seed=seed)
+    result = read_lens(checkpoint, names, steps=numbers, token=token_type, n_prompts=prompts, seed=seed)
     if out:
         from interp.display.axes import save_figure
 
@@ -83,7 +79,7 @@ def lens(
         save_figure(result.plot(), out / "lens.png")
     if json:
         about = {"checkpoint": result.checkpoint, "step": result.step, "seed": seed, "prompts": prompts}
-        about |= {"token": where, "fit_stream": "reference", "test_stream": "test", "verdict": result.sentences()}
+        about |= {"token": token_type, "fit_stream": "reference", "test_stream": "test", "verdict": result.sentences()}
         tables = {"depth": output.records(result.depth), "results": output.records(result.table)}
         output.print_json(about | tables)
         return
@@ -95,10 +91,10 @@ def probe(
     target: Annotated[
         str | None, typer.Option("--target", metavar="NAME,NAME", help=f"{TARGETS}; default: all but x.")
     ] = None,
-    token: Annotated[str, typer.Option("--token", metavar="x|y|x,y", help="At which tokens.")] = "x,y",
+    token: Annotated[str, typer.Option("--token", metavar="x|y|x,y", help="Token types to probe.")] = "x,y",
     examples: Annotated[
         str | None,
-        typer.Option("--examples", metavar="N,N", help="After so many examples (default: the end of each quarter)."),
+        typer.Option("--examples", metavar="N,N", help="Numbers of examples seen (default: the end of each quarter)."),
     ] = None,
     without: Annotated[
         str | None,
@@ -107,11 +103,16 @@ def probe(
         ),
     ] = None,
     swap: Annotated[
-        bool, typer.Option("--swap/--no-swap", help="Test whether the model uses it: swap the probed subspaces.")
+        bool,
+        typer.Option(
+            "--swap/--no-swap", help="Test whether the model uses what is decoded: swap the probed subspaces."
+        ),
     ] = False,
     controls: Annotated[
         int,
-        typer.Option("--controls", metavar="N", parser=options.whole_number(1), help="Random subspaces per swap."),
+        typer.Option(
+            "--controls", metavar="N", parser=options.whole_number(1), help="Random subspaces of each kind per swap."
+        ),
     ] = 100,
     fit_prompts: Annotated[
         int,
@@ -126,12 +127,12 @@ def probe(
     json: options.Json = False,
     out: options.Out = None,
 ) -> None:
-    """Decode what the residual stream knows, with controls, and test whether the model uses it.
+    """Decode targets from the residual stream, with controls, and test whether the model uses them.
 
-    Ridge probes per stage, token type and number of examples, fitted on other prompts than they are judged on, beside
-    shuffled targets and an untrained model. With --swap the probed subspaces are exchanged between two functions and
-    compared with random subspaces, at the place chosen on other prompts. With --target x every head is asked what it
-    writes of its own x, and --without HEADS shows where x_i sits when these heads are gone.
+    Ridge probes per stage, token type and number of examples are fitted and tested on different prompts, and compared
+    with shuffled targets and an untrained model. With --swap the probed subspaces are swapped between two functions and
+    compared with random subspaces, at the position chosen on other prompts. With --target x, x_i is also decoded from
+    the output of every head at y_i, and --without HEADS shows what is decodable without these heads.
 
     \b
     Examples:
@@ -139,127 +140,82 @@ def probe(
       interp probe --ckpt zoo:mixed-0 --classes linear --target w,t --swap --out results
       interp probe --ckpt zoo:mixed-0 --target x --without above:0.5
     """
-    from interp.readouts.probes import Protocol
+    from interp.readouts.head_decoding import decode_heads
+    from interp.readouts.probes import choose_one_set
+    from interp.readouts.probes import probe as fit_probes
+    from interp.readouts.stream import choose_tokens
+    from interp.readouts.subspace_patching import swap as swap_subspaces
     from training.checkpoints.checkpoint import load
     from training.common import output
 
     targets = None if target is None else options.split_names("--target", target)
-    tokens: tuple[Token, ...] = tuple(check_token(one) for one in options.split_names("--token", token))
+    tokens = choose_tokens(options.split_names("--token", token))
     numbers = () if examples is None else whole_numbers("--examples", examples)
     checkpoint = load(ckpt, check_device(device))
     names = check_classes(classes, checkpoint.config.evaluated_classes)
-    removed = () if without is None else heads_to_remove(checkpoint, without, prompts, seed)
-    protocol = Protocol(tokens, numbers, removed, prompts, fit_prompts, seed)
+    heads = choose_one_set(checkpoint, without or (), prompts, seed)
     if out:
         output.prepare_directory(out)
-    results = readouts(checkpoint, names, targets, protocol, controls if swap else None)
+    common: dict[str, Any] = {"n_prompts": prompts, "n_fit": fit_prompts, "seed": seed}
+    probed: dict[str, Any] = {"targets": targets, "tokens": tokens} | common
+    results: list[Any] = [fit_probes(checkpoint, names, examples=numbers, without=heads, **probed)]
+    if "x" in (targets or ()):
+        results.append(decode_heads(checkpoint, names, **common))
+    if swap:
+        last = max(numbers, default=None)
+        results.append(swap_subspaces(checkpoint, names, examples=last, n_controls=controls, **probed))
     if out:
         write(results, out)
     if json:
-        output.print_json(document(results, protocol))
+        output.print_json(document(results))
         return
     show(results)
     if not swap:
-        echo("Decodable is not yet used: --swap tests that.")
-
-
-def check_token(text: str) -> "Token":
-    """A type of token.
-
-    Raises:
-        UserError: there is no such type.
-    """
-    from interp.readouts.stream import TOKENS
-
-    for token in TOKENS:
-        if text == token:
-            return token
-    raise one_of("--token", text, TOKENS)
-
-
-def heads_to_remove(checkpoint: "Checkpoint", text: str, n_prompts: int, seed: int) -> "HeadSet":
-    """The one set of heads that `--without` names; top:K and above:SCORE choose on prompts of their own."""
-    from interp.model.heads import parse_heads
-    from interp.scores.score import selection_scores
-
-    model = checkpoint.config.model
-    chosen_by = partial(selection_scores, checkpoint, n_prompts, seed)
-    sets = parse_heads(text, model.n_layers, model.n_heads, chosen_by)
-    if len(sets) != 1:
-        raise UserError(f"--without {text}: one set of heads is needed, this names {len(sets)}")
-    return sets[0]
-
-
-def readouts(
-    checkpoint: "Checkpoint",
-    names: list[str],
-    targets: list[str] | None,
-    protocol: "Protocol",
-    n_controls: int | None,
-) -> "list[Probes | HeadDecoding | Swaps]":
-    """The probes, what heads write if x is a target, and the swaps if there are to be random subspaces."""
-    from interp.readouts.head_decoding import decode_heads
-    from interp.readouts.probes import probe as fit_probes
-    from interp.readouts.subspace_patching import swap as swap_subspaces
-
-    results: list[Any] = [fit_probes(checkpoint, names, targets=targets, protocol=protocol)]
-    if "x" in (targets or ()):
-        results.append(decode_heads(checkpoint, names, protocol=protocol))
-    if n_controls is not None:
-        results.append(swap_subspaces(checkpoint, names, targets=targets, protocol=protocol, n_controls=n_controls))
-    return results
+        echo("That a target is decodable does not mean that the model uses it: --swap tests that.")
 
 
 def write(results: "list[Probes | HeadDecoding | Swaps]", out: "Path") -> None:
-    """Tables and figures."""
+    """Write tables and figures."""
     from interp.display.axes import save_figure
-    from interp.readouts.head_decoding import HeadDecoding
     from interp.readouts.probes import Probes
 
-    for one in results:
-        one.write(out)
-        name = "probes" if isinstance(one, Probes) else "heads" if isinstance(one, HeadDecoding) else "swaps"
-        save_figure(one.plot(), out / f"{name}.png")
-        if isinstance(one, Probes) and one.protocol.without:
-            for target in one.table["target"].unique():
-                save_figure(one.plot_without(str(target)), out / f"without_{target}.png")
+    for result in results:
+        result.write(out)
+        save_figure(result.plot(), out / f"{next(iter(result.files))}.png")
+        if isinstance(result, Probes) and result.protocol.without:
+            for target in result.table["target"].unique():
+                save_figure(result.plot_without(str(target)), out / f"without_{target}.png")
 
 
-def document(results: "list[Probes | HeadDecoding | Swaps]", protocol: "Protocol") -> dict[str, Any]:
-    """What `--json` prints."""
+def document(results: "list[Probes | HeadDecoding | Swaps]") -> dict[str, Any]:
+    """The document that `--json` prints."""
     from interp.model.heads import show as show_heads
-    from interp.readouts.head_decoding import HeadDecoding
-    from interp.readouts.probes import Probes
-    from training.common import output
+    from training.common.output import records
 
-    about: dict[str, Any] = {
-        "checkpoint": results[0].checkpoint,
-        "step": results[0].step,
+    first, protocol = results[0], results[0].protocol
+    files = {name: table for result in results for name, table in result.files.items()}
+    keys = {"probes": "results", "heads": "heads", "heads_agreement": "heads_agreement", "swaps": "swaps"}
+    return {
+        "checkpoint": first.checkpoint,
+        "step": first.step,
         "seed": protocol.seed,
         "prompts": protocol.n_prompts,
         "fit_prompts": protocol.n_fit,
         "fit_stream": "reference",
         "test_stream": "test",
         "without": show_heads(protocol.without),
-        "verdict": [line for one in results for line in one.sentences()],
+        "verdict": [sentence for result in results for sentence in result.sentences()],
+        **{key: records(files[name]) for name, key in keys.items() if name in files},
     }
-    for one in results:
-        if isinstance(one, Probes):
-            about["results"] = output.records(one.table)
-        elif isinstance(one, HeadDecoding):
-            about |= {"heads": output.records(one.table), "heads_agreement": output.records(one.agreement)}
-        else:
-            about["swaps"] = output.records(one.table)
-    return about
 
 
 def show(results: "list[Probes | HeadDecoding | Swaps]") -> None:
-    """Tables and sentences on stdout."""
+    """Print all tables, then all sentences."""
     from training.common.output import print_table
 
-    for one in results:
-        for table in one.tables():
+    for result in results:
+        for table in result.tables():
             print_table(*table)
-    for one in results:
-        for sentence in one.sentences():
+    for result in results:
+        for sentence in result.sentences():
             echo(sentence)

@@ -1,4 +1,4 @@
-"""One figure per result; each takes a result and returns matplotlib axes."""
+"""Figures of readouts: each function takes a result and returns matplotlib axes."""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from interp.readouts.head_decoding import HeadDecoding
 from interp.readouts.lens import Lens
 from interp.readouts.probes import Probes
 from interp.readouts.subspace_patching import Swaps
-from interp.readouts.tables import short
+from interp.readouts.tables import abbreviate_reference
 from training.common.output import records
 from training.common.table_rows import distinct, where
 
@@ -21,7 +21,7 @@ SUBSPACE_STYLES = {"pattern": ("#c8553d", "o"), "weights": ("#e0a458", "s")}
 
 @displays(Lens, "plot")
 def plot_lens(result: Lens) -> list[Axes]:
-    """A column per class: the tuned lens' error by number of examples at every stage, and its distances by depth."""
+    """A column per class: the tuned lens's error by number of examples at every stage, and its distances by depth."""
     names = distinct(result.table, "function_class")
     n_stages, n_references = len(distinct(result.depth, "stage")), len(distinct(result.depth, "reference"))
     grid = grid_of_axes(2, len(names), width=max(3.4, 0.55 * n_stages + 1.0), height=max(2.6, 0.24 * n_references))
@@ -46,10 +46,10 @@ def draw_lens_curves(ax: Axes, curves: pd.DataFrame) -> None:
 
 
 def draw_distances(ax: Axes, depth: pd.DataFrame, *, bar: bool) -> None:
-    """Reference by stage, with a box around what is nearest."""
+    """Distances by reference and stage, with a mark at the nearest reference."""
     cells = depth.pivot(index="reference", columns="stage", values="distance")
     cells = cells.loc[distinct(depth, "reference"), distinct(depth, "stage")]
-    cells.index = [short(name) for name in cells.index]
+    cells.index = [abbreviate_reference(name) for name in cells.index]
     sns.heatmap(
         cells,
         ax=ax,
@@ -74,23 +74,29 @@ def draw_distances(ax: Axes, depth: pd.DataFrame, *, bar: bool) -> None:
 
 @displays(Probes, "plot")
 def plot_probes(result: Probes) -> list[Axes]:
-    """A panel per class: what is decodable where, after the most examples; the colour is what exceeds the controls."""
+    """A panel per class: R² by target, token type and stage after the most examples; the colour is its excess."""
     table = where(result.table, condition="intact", examples=max(distinct(result.table, "examples")))
     names = distinct(table, "function_class")
-    rows = max(len(where(table, function_class=name)[["target", "token"]].drop_duplicates()) for name in names)
-    axes = row_of_axes(len(names), width=3.9, height=0.34 * rows + 1.3)
+    n_rows = max(len(where(table, function_class=name)[["target", "token"]].drop_duplicates()) for name in names)
+    axes = row_of_axes(len(names), width=3.9, height=0.34 * n_rows + 1.3)
     for ax, name in zip(axes, names, strict=True):
-        mine = where(table, function_class=name)
-        mine = mine.assign(row=mine["target"] + " at " + mine["token"])
-        order, stages = rows_in_order(mine), distinct(mine, "stage")
-        colour, text = (mine.pivot(index="row", columns="stage", values=key).loc[order, stages] for key in VALUES)
+        cells = where(table, function_class=name)
+        order = {target: i for i, target in enumerate(distinct(cells, "target"))}
+        cells = cells.sort_values("target", key=lambda column, order=order: column.map(order), kind="stable")
+        cells = cells.assign(row=cells["target"] + " at " + cells["token"])
+        above, value = (
+            cells.pivot(index="row", columns="stage", values=column).loc[
+                distinct(cells, "row"), distinct(cells, "stage")
+            ]
+            for column in ("above", "value")
+        )
         sns.heatmap(
-            colour.clip(lower=0),
+            above.clip(lower=0),
             ax=ax,
             vmin=0,
             vmax=1,
             cmap="mako_r",
-            annot=text,
+            annot=value,
             fmt=".2f",
             annot_kws={"size": 7},
             cbar=ax is axes[-1],
@@ -106,21 +112,9 @@ def plot_probes(result: Probes) -> list[Axes]:
     return axes
 
 
-VALUES = ("above", "value")
-
-
-def rows_in_order(table: pd.DataFrame) -> list[str]:
-    """The rows `TARGET at TOKEN`, targets in the table's order."""
-    return [
-        f"{target} at {token}"
-        for target in distinct(table, "target")
-        for token in distinct(where(table, target=target), "token")
-    ]
-
-
 @displays(Probes, "plot_without")
 def plot_without(result: Probes, target: str) -> list[Axes]:
-    """One target by stage, a row per class and a column per number of examples: every condition, and the controls."""
+    """One target by stage in every condition, with controls; a row per class and a column per number of examples."""
     table = where(result.table, target=target)
     token = "y" if "y" in distinct(table, "token") else "x"
     table = where(table, token=token)
@@ -145,7 +139,7 @@ def plot_without(result: Probes, target: str) -> list[Axes]:
 
 @displays(Swaps, "plot")
 def plot_swaps(result: Swaps) -> list[Axes]:
-    """A row per class and token type, a panel per target: effects by stage, random subspaces in grey."""
+    """A row per class and token type, a panel per target: effects by stage, those of controls in grey."""
     table = result.table
     rows = list(table[["function_class", "token"]].drop_duplicates().itertuples(index=False, name=None))
     targets = distinct(table, "target")
@@ -154,26 +148,34 @@ def plot_swaps(result: Swaps) -> list[Axes]:
     for axes, (name, token) in zip(grid, rows, strict=True):
         for ax, target in zip(axes, targets, strict=True):
             keys = {"function_class": name, "token": token, "target": target}
-            cell, null = where(table, **keys), where(result.null, **keys, subspace="pattern")
+            cell, controls = where(table, **keys), where(result.controls, **keys, subspace="pattern")
             if cell.empty:
                 ax.set_axis_off()
                 continue
-            draw_swaps(ax, cell, null, rng)
+            draw_swaps(ax, cell, controls, rng)
             ax.set_title(f"{target}, {name}, {'query' if token == 'x' else 'y tokens'}", fontsize=8)
         axes[0].set_ylabel("effect of the swap")
     legend_beside([ax for row in grid for ax in row])
     return [ax for row in grid for ax in row if ax.axison]
 
 
-def draw_swaps(ax: Axes, cell: pd.DataFrame, null: pd.DataFrame, rng: np.random.Generator) -> None:
+def draw_swaps(ax: Axes, cell: pd.DataFrame, controls: pd.DataFrame, rng: np.random.Generator) -> None:
+    """Effects of controls as dots, of the whole stream as bars, and of the probed subspaces with their intervals."""
     stages = distinct(cell, "stage")
     for kind, side, colour in (("even", -0.2, NULL), ("matched", 0.2, "#8a9099")):
         for x, stage in enumerate(stages):
-            dots = where(null, null=kind, stage=stage)["effect"]
-            at = x + side + rng.uniform(-0.1, 0.1, len(dots))
-            ax.plot(at, dots, ".", ms=2, color=colour, label=f"random, {kind}")
-    whole = where(cell, subspace="pattern")
-    ax.plot(range(len(stages)), whole["full"], "_", color=INTACT, ms=22, mew=1.8, label="whole stream")
+            dots = where(controls, control=kind, stage=stage)["effect"]
+            jittered = x + side + rng.uniform(-0.1, 0.1, len(dots))
+            ax.plot(jittered, dots, ".", ms=2, color=colour, label=f"random, {kind}")
+    ax.plot(
+        range(len(stages)),
+        where(cell, subspace="pattern")["full"],
+        "_",
+        color=INTACT,
+        ms=22,
+        mew=1.8,
+        label="whole stream",
+    )
     for subspace, (colour, marker) in SUBSPACE_STYLES.items():
         for x, row in enumerate(records(where(cell, subspace=subspace))):
             spread = [[row["effect"] - row["ci_low"]], [row["ci_high"] - row["effect"]]]
@@ -186,14 +188,14 @@ def draw_swaps(ax: Axes, cell: pd.DataFrame, null: pd.DataFrame, rng: np.random.
 
 @displays(HeadDecoding, "plot")
 def plot_heads(result: HeadDecoding) -> list[Axes]:
-    """A panel per class: R² of x_i in what a head writes against its retrospective score; untrained heads in grey."""
+    """A panel per class: R² of x_i in a head's output against its retrospective score; untrained heads in grey."""
     names = distinct(result.table, "function_class")
     axes = row_of_axes(len(names), width=3.0, height=2.9)
     for ax, name in zip(axes, names, strict=True):
-        mine = where(result.table, function_class=name)
-        ax.plot(mine["score"], mine["untrained"], ".", color=NULL, label="same head, untrained")
-        ax.plot(mine["score"], mine["value"], "o", color=INTACT, ms=4.5, label="head")
-        for row in records(mine.sort_values("value").tail(3)):
+        heads = where(result.table, function_class=name)
+        ax.plot(heads["score"], heads["untrained"], ".", color=NULL, label="same head, untrained")
+        ax.plot(heads["score"], heads["value"], "o", color=INTACT, ms=4.5, label="head")
+        for row in records(heads.sort_values("value").tail(3)):
             ax.annotate(
                 f"{row['layer']}.{row['head']}",
                 (row["score"], row["value"]),
@@ -203,6 +205,6 @@ def plot_heads(result: HeadDecoding) -> list[Axes]:
                 fontsize=7,
             )
         ax.set(title=name, xlabel="retrospective score", xlim=(-0.03, 1.03), ylim=(-0.05, 1.05))
-    axes[0].set_ylabel("R² of x_i in what it writes")
+    axes[0].set_ylabel("R² of x_i in its output")
     legend_beside(axes)
     return axes

@@ -1,7 +1,7 @@
-"""Ridge regression in closed form: one eigendecomposition for every penalty and every target.
+"""Ridge regression in closed form: one eigendecomposition serves all penalties and targets.
 
-Features and targets are centred at each point (so that what a position adds to every prompt explains nothing) and one
-matrix of weights is shared by all points. The penalty is chosen on prompts that the weights were not fitted on. All in
+Features and targets are centred at each point, so that constants of a position explain nothing, and all points share
+one matrix of weights. The penalty is chosen on prompts that were not used to fit the weights. Everything is computed in
 float64.
 """
 
@@ -14,7 +14,7 @@ from jaxtyping import Float
 PENALTIES = tuple(10.0**power for power in range(-9, 5))
 """In units of the mean eigenvalue of X'X."""
 FITTED = 0.75
-"""Share of the prompts that weights are fitted on; the rest chooses the penalty."""
+"""Share of the prompts on which weights are fitted; the penalty is chosen on the rest."""
 
 
 class Ridge(NamedTuple):
@@ -22,9 +22,9 @@ class Ridge(NamedTuple):
 
     Attributes:
         weights: from features to targets.
-        feature_mean: over the prompts of the fit.
-        target_mean: the same.
-        penalty: chosen, in units of the mean eigenvalue of X'X.
+        feature_mean: over the fitted prompts.
+        target_mean: over the fitted prompts.
+        penalty: in units of the mean eigenvalue of X'X.
     """
 
     weights: Float[np.ndarray, "feature target"]
@@ -41,11 +41,11 @@ def fit_ridges(
     targets: Sequence[Float[np.ndarray, "prompt point _"]],
     penalties: Sequence[float] = PENALTIES,
 ) -> list[Ridge]:
-    """A ridge regression for every target, each with the penalty that does best on the last quarter of the prompts.
+    """A ridge regression for every target, each with the penalty of lowest error on the last quarter of the prompts.
 
     Args:
         features: of every prompt; any float type.
-        targets: of the same prompts.
+        targets: for the same prompts.
         penalties: to choose from.
 
     >>> x = np.random.default_rng(0).normal(size=(400, 2, 3))
@@ -54,7 +54,7 @@ def fit_ridges(
     """
     n_fitted = round(FITTED * len(features))
     feature_mean = features[:n_fitted].mean(0, dtype=np.float64)
-    fitted, held = ((part - feature_mean).reshape(-1, features.shape[2]) for part in np.split(features, [n_fitted]))
+    fitted, held_out = ((part - feature_mean).reshape(-1, features.shape[2]) for part in np.split(features, [n_fitted]))
     eigenvalues, directions = np.linalg.eigh(fitted.T @ fitted)
     eigenvalues = eigenvalues.clip(min=0)
     unit = float(eigenvalues.mean()) or 1.0  # features that do not vary
@@ -62,10 +62,14 @@ def fit_ridges(
     fits = []
     for target in targets:
         target_mean = target[:n_fitted].mean(0, dtype=np.float64)
-        known, wanted = ((part - target_mean).reshape(-1, target.shape[2]) for part in np.split(target, [n_fitted]))
-        moment = directions.T @ (fitted.T @ known)
-        seen = held @ directions
-        losses = [np.square(seen @ (shrinkage[:, None] * moment) - wanted).mean() for shrinkage in shrinkages]
+        fitted_target, held_out_target = (
+            (part - target_mean).reshape(-1, target.shape[2]) for part in np.split(target, [n_fitted])
+        )
+        moment = directions.T @ (fitted.T @ fitted_target)
+        rotated = held_out @ directions
+        losses = [
+            np.square(rotated @ (shrinkage[:, None] * moment) - held_out_target).mean() for shrinkage in shrinkages
+        ]
         best = int(np.argmin(losses))
         weights = directions @ (shrinkages[best][:, None] * moment)
         fits.append(Ridge(weights, feature_mean, target_mean, penalties[best]))
@@ -73,11 +77,11 @@ def fit_ridges(
 
 
 class Errors(NamedTuple):
-    """What R² is made of, prompt by prompt, so that prompts can be resampled: R² = 1 - sum(residual) / sum(total).
+    """The parts of R² = 1 - sum(residual) / sum(total) by prompt, so that prompts can be resampled.
 
     Attributes:
-        residual: squared error of a fit.
-        total: of the mean over the prompts of the fit.
+        residual: squared error of the fit.
+        total: squared error of the mean over the fitted prompts.
     """
 
     residual: Float[np.ndarray, " prompt"]

@@ -1,17 +1,19 @@
-"""The residual stream between the sublayers: where it can be read, and the rest of the pass from any such place.
+"""The residual stream between sublayers: reading it at any stage, and continuing the forward pass from there.
 
 A stage is named by what has been added last: `embed`, then `0.mid` (attention of layer 0), `0.post` (its MLP), `1.mid`
 and so on; these are TransformerLens' resid_pre of layer 0, resid_mid and resid_post.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.model.engine import read_sites
+from training.common.errors import one_of
 from training.evaluation.evaluate import CHUNK
 from training.model.sites import Edit
 from training.model.transformer import Past, Transformer
@@ -19,6 +21,22 @@ from training.tasks.prompts import Layout, Prompts
 
 Token = Literal["x", "y"]
 TOKENS: tuple[Token, ...] = ("x", "y")
+
+
+def choose_tokens(tokens: str | Sequence[str]) -> tuple[Token, ...]:
+    """The token types that a user names, in a list or in text such as `x,y`.
+
+    Raises:
+        UserError: there is no such type.
+
+    >>> choose_tokens("x,y"), choose_tokens(["y"])
+    (('x', 'y'), ('y',))
+    """
+    names = [name.strip() for name in tokens.split(",")] if isinstance(tokens, str) else tokens
+    for name in names:
+        if name not in TOKENS:
+            raise one_of("--token", name, TOKENS)
+    return tuple(cast(Token, name) for name in names)
 
 
 class Stage(NamedTuple):
@@ -39,10 +57,10 @@ class Stage(NamedTuple):
         return "embed" if self.part == "pre" else f"{self.layer}.{self.part}"
 
 
-def stages(n_layers: int, *, mid: bool = True) -> list[Stage]:
-    """Every stage, from the read-in to the end, with or without those between attention and MLP.
+def model_stages(n_layers: int, *, mid: bool = True) -> list[Stage]:
+    """All stages of a model, with or without those between attention and MLP.
 
-    >>> [str(stage) for stage in stages(2)]
+    >>> [str(stage) for stage in model_stages(2)]
     ['embed', '0.mid', '0.post', '1.mid', '1.post']
     """
     inside = [Stage(layer, part) for layer in range(n_layers) for part in ("mid", "post") if mid or part == "post"]
@@ -50,7 +68,7 @@ def stages(n_layers: int, *, mid: bool = True) -> list[Stage]:
 
 
 def token_positions(layout: Layout, n_points: int, token: Token) -> Int[Tensor, " point"]:
-    """Where the x or the y tokens of prompts of `n_points` pairs stand.
+    """The positions of the x or the y tokens in prompts of `n_points` pairs.
 
     >>> token_positions(Layout(n_instruction=1), 2, "y").tolist()
     [2, 4]
@@ -60,7 +78,7 @@ def token_positions(layout: Layout, n_points: int, token: Token) -> Int[Tensor, 
 
 
 def position_after(layout: Layout, n_points: int, token: Token, examples: int) -> int:
-    """The token of this type that has seen exactly so many examples: x_k+1, or y_k itself.
+    """The position of the token of this type that has seen exactly `examples` examples: x_k+1, or y_k itself.
 
     >>> [position_after(Layout(), 4, token, 3) for token in TOKENS]
     [6, 5]
@@ -68,11 +86,10 @@ def position_after(layout: Layout, n_points: int, token: Token, examples: int) -
     return int(token_positions(layout, n_points, token)[examples - (token == "y")])
 
 
-@torch.no_grad()
 def activations(
     model: Transformer,
     prompts: Prompts,
-    sites: list[str],
+    sites: Sequence[str],
     positions: Int[Tensor, " chosen"],
     edits: Mapping[str, Edit] | None = None,
 ) -> Iterator[list[Float[Tensor, "batch chosen ..."]]]:
@@ -80,47 +97,34 @@ def activations(
 
     Args:
         model: the transformer.
-        prompts: what it reads; tokens that neither a prediction nor `positions` need are not run.
-        sites: names of sites; their second axis is the position.
-        positions: tokens.
-        edits: of other sites, in force meanwhile.
+        prompts: its input; tokens that neither a prediction nor `positions` needs are not run.
+        sites: names of sites whose second axis is the position.
+        positions: of the tokens.
+        edits: of other sites, in force during the pass.
     """
-    where = positions.to(model.device)
     n_run = max(model.layout.n_needed(prompts.tokens.shape[1]), int(positions.max()) + 1)
     for tokens in prompts.tokens.split(CHUNK):
-        seen: dict[str, Tensor] = {}
-
-        def keep(site: str, seen: dict[str, Tensor] = seen) -> Edit:
-            def edit(activation: Tensor) -> Tensor:
-                seen[site] = activation
-                return activation
-
-            return edit
-
-        model(tokens[:, :n_run].to(model.device), {**(edits or {}), **{site: keep(site) for site in sites}})
-        yield [seen[site][:, where].cpu() for site in sites]
+        recorded = read_sites(model, tokens[:, :n_run].to(model.device), sites, edits)
+        yield [recorded[site][:, positions.to(model.device)].cpu() for site in sites]
 
 
 def read_stream(
     model: Transformer,
     prompts: Prompts,
-    at: list[Stage],
+    stages: Sequence[Stage],
     positions: Int[Tensor, " chosen"],
     edits: Mapping[str, Edit] | None = None,
 ) -> Float[np.ndarray, "stage batch chosen d_model"]:
     """The residual stream of every prompt at these stages and tokens."""
-    chunks = [
-        torch.stack(found).numpy()
-        for found in activations(model, prompts, [stage.site for stage in at], positions, edits)
-    ]
-    return np.concatenate(chunks, axis=1)
+    chunks = activations(model, prompts, [stage.site for stage in stages], positions, edits)
+    return np.concatenate([torch.stack(by_stage).numpy() for by_stage in chunks], axis=1)
 
 
 @torch.no_grad()
 def finish_from(
     model: Transformer, stage: Stage, stream: Float[Tensor, "batch pos d_model"]
 ) -> Float[Tensor, " batch"]:
-    """The prediction at the last token, from the stream of all tokens at a stage."""
+    """The prediction at the last token, given the stream of all tokens at a stage."""
     resid, last = stream, model.config.n_layers - 1
     for layer in range(stage.layer, model.config.n_layers):
         block = model.layers[layer]
@@ -137,13 +141,13 @@ def finish_from(
 def finish_query(
     model: Transformer, stage: Stage, query: Float[Tensor, "batch 1 d_model"], past: Mapping[int, Past]
 ) -> Float[Tensor, " batch"]:
-    """`finish_from` where only the last token's stream is another; later layers' keys and values of the tokens before.
+    """The prediction at the last token if only its own stream has changed, from recorded keys and values.
 
     Args:
         model: the transformer.
-        stage: any but `embed`.
-        query: the last token's stream there.
-        past: by layer after the stage's.
+        stage: any except `embed`.
+        query: the last token's stream at the stage.
+        past: keys and values of the earlier tokens, for every layer after the stage's.
     """
     resid = model.layers[stage.layer].transform(query) if stage.part == "mid" else query
     for layer in range(stage.layer + 1, model.config.n_layers):

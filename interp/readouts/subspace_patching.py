@@ -1,23 +1,22 @@
-"""Is what a probe reads also what the model reads? The probed subspace is swapped between two runs.
+"""Does the model use what a probe decodes? The probed subspace is swapped between two runs.
 
-1. Two subspaces belong to a probe. `weights` is the row space of its weights: what the probe sees. `pattern` is the
-   span of the stream's covariance with what the probe reads: where the stream goes when that changes (Haufe et al.
-   2014, NeuroImage 87). They differ: weights also cancel what else varies, in directions in which little does, and a
-   swap in those barely moves the stream. At an x token it is probed and swapped at the query alone, where the
-   prediction is read; at y tokens at every one before the query, with one probe for all of them.
-2. A clean prompt's component in it is replaced by that of the same question under another function (or another class,
-   or after other inputs, where the target is one of these), everything else stays, and the later layers run on.
-3. The effect is that of a patch (`interp.patching.effects`): 0 = the prediction stays, 1 = it follows to what the other
-   run predicts. Beside it stands `full`, the effect of swapping the whole stream at the same tokens, which is the most
-   that could be had there.
-4. The controls: random subspaces of the same dimension, drawn evenly (`p_value`), or as the stream itself varies but
-   orthogonal to the probed one (`p_matched`): those carry much of what the two runs differ in, whatever it means, and
-   nothing of what is tested.
-5. The place (token type and stage) of a target is chosen on selection prompts, where its effect exceeds both kinds of
-   controls most clearly, and tested once on the test prompts (`p_chosen`, the larger p). Beyond 1 an effect overshoots,
-   and counts as evidence no more than one that falls short by as much.
+1. Every probe has two subspaces. `weights` is the row space of its weights: what the probe reads. `pattern` is the span
+   of the stream's covariance with the probe's output: how the stream changes with it (Haufe et al. 2014, NeuroImage
+   87). They differ because weights also cancel other variation, along directions of little variance, in which a swap
+   barely moves the stream. At an x token the probe and the swap are at the query only, where the prediction is read; at
+   y tokens they are at every y token before the query, with one probe for all of them.
+2. The clean prompt's component in the subspace is replaced by that of the same query under another function (or another
+   class, or after other inputs, if the target is one of these). Everything else stays, and later layers are recomputed.
+3. The effect is that of a patch (`interp.patching.effects`): 0 = the prediction stays, 1 = it becomes the other run's.
+   `full` is the effect of swapping the whole stream at the same tokens, the largest that can be expected there.
+4. The controls are random subspaces of the same dimension, either uniform (`p_value`) or drawn from the distribution of
+   the stream but orthogonal to the probed subspace (`p_matched`): the latter carry much of the difference between the
+   two runs, whatever it means, and nothing of the tested component.
+5. The position (token type and stage) of a target is chosen on selection prompts, where its effect exceeds both kinds
+   of controls most clearly, and tested once on the test prompts (`p_chosen`, the larger p). An effect above 1
+   overshoots, and counts as evidence no more than one that falls short of 1 by as much.
 
-Before any of this the swap proves that it acts (`check_swap`).
+Before all this, a self-check shows that the swap acts (`check_swap`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,34 +32,29 @@ from interp.display.result import Result
 from interp.model.self_checks import CHECKED
 from interp.patching.effects import effect_of
 from interp.patching.prompt_pairs import PromptPairs, prompt_pairs
-from interp.readouts.probes import DEFAULT, Place, Protocol
+from interp.readouts.probes import DEFAULT_FIT_PROMPTS, ProbePosition, Protocol, split_targets
 from interp.readouts.ridge import fit_ridges
-from interp.readouts.stream import (
-    Stage,
-    Token,
-    read_stream,
-    stages,
-    token_positions,
-)
+from interp.readouts.stream import TOKENS, Stage, choose_tokens, model_stages, read_stream, token_positions
 from interp.readouts.subspace_exchange import Exchange, check_swap, make_exchange
-from interp.readouts.targets import CLASS, TARGETS, check_targets, one_hot, values
-from interp.statistics.effects import TIE, permutation_p
+from interp.readouts.targets import CLASS, TARGETS, check_targets, one_hot, target_values
+from interp.statistics.effects import TIE, Effect, permutation_p
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights
 from training.common.errors import UserError
 from training.common.library_defaults import library_defaults
 from training.common.progress import progress_bar
+from training.common.table_rows import label_rows
 from training.config.config import stream_seed
 from training.evaluation.evaluate import evaluation_functions, predictions
 from training.model.transformer import Transformer
+from training.options import DEFAULT_PROMPTS
 from training.tasks.function_classes import choose_classes
 
 RANK_TOLERANCE = 1e-6
-"""Directions that are this much smaller than the largest are rounding."""
+"""Directions that are this much smaller than the largest are rounding errors."""
 SELECTION_CONTROLS = 40
-"""Random subspaces of each kind with which the place is chosen: enough for their spread."""
-NULLS = ("even", "matched")
-SUBSPACES = ("weights", "pattern")
+"""Number of controls of each kind on selection prompts, enough to estimate their spread."""
+CONTROLS = ("even", "matched")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -70,26 +64,27 @@ class Swaps(Result):
     Attributes:
         checkpoint: the model's name.
         step: of its training.
-        table: one row per function class, target, kind of `subspace` (`SUBSPACES`), token type and stage: its `rank`,
-            the `effect` with a 95 % interval over prompts, `full` (the whole stream, with its interval), and by null
-            its mean `random` and `matched`, `p_value` and `p_matched`, from `n_controls` subspaces each; `evidence`,
-            by how many standard deviations of the controls the effect exceeds their mean on selection prompts;
-            `p_chosen`, the larger p, at the place (stage and token type) with most of it, NaN elsewhere.
-        null: the effect of every random subspace.
+        table: one row per function class, target, `subspace` (`weights`, `pattern`), token type and stage: `rank`, the
+            `effect` with a 95 % interval over prompts, `full` (the whole stream, with its interval), the mean
+            effects of the two kinds of controls, `random` (uniform) and `matched`, with `p_value` and `p_matched`, from
+            `n_controls` subspaces each; `evidence`, by how many standard deviations of the controls the effect exceeds
+            their mean on selection prompts; `p_chosen`, the larger p, at the position (stage and token type) with most
+            evidence, NaN elsewhere.
+        controls: the effect of every control subspace, of the kind `control` (`even`: uniform, `matched`).
         protocol: of the probes.
-        n_compared: prompts on which null and swap are compared.
+        n_compared: prompts on which swap and controls are compared.
     """
 
     checkpoint: str
     step: int
     table: pd.DataFrame
-    null: pd.DataFrame
+    controls: pd.DataFrame
     protocol: Protocol
     n_compared: int
 
     @property
     def files(self) -> Mapping[str, pd.DataFrame]:
-        return {"swaps": self.table, "swaps_null": self.null}
+        return {"swaps": self.table, "swaps_controls": self.controls}
 
 
 @library_defaults()
@@ -97,65 +92,70 @@ def swap(
     checkpoint: Checkpoint,
     classes: str | Sequence[str] | None = None,
     *,
-    targets: Sequence[str] | None = None,
-    protocol: Protocol = DEFAULT,
+    targets: str | Sequence[str] | None = None,
+    tokens: str | Sequence[str] = TOKENS,
+    examples: int | None = None,
+    n_prompts: int = DEFAULT_PROMPTS,
+    n_fit: int = DEFAULT_FIT_PROMPTS,
     n_controls: int = 100,
     n_compared: int = 256,
+    seed: int = 0,
 ) -> Swaps:
-    """Swap the probed subspaces after the largest of the protocol's numbers of examples.
+    """Swap the probed subspaces between two runs.
 
     Args:
         checkpoint: a loaded run (`interp.load`).
         classes: function classes; None takes those of the run.
-        targets: names in `interp.readouts.targets.TARGETS`; None takes all but `x` that exist for a class.
-        protocol: of the probes; heads to remove are not looked at.
-        n_controls: random subspaces per null.
-        n_compared: of the test prompts, on which random subspaces are compared with the probed one.
+        targets: names in `interp.readouts.targets.TARGETS`, or text such as `w,t`; None takes all of a class but `x`.
+        tokens: token types, such as `x` or `x,y`, at which to swap.
+        examples: pairs before the query; None takes all but the last pair.
+        n_prompts: per class, to test on.
+        n_fit: per class, to fit the probes on.
+        n_controls: random subspaces of each kind.
+        n_compared: of the test prompts, on which controls are compared with the probed subspace.
+        seed: of all random draws.
 
     Raises:
-        UserError: see `interp.readouts.probes.probe`; or `class` is asked for on a class that is not the run's.
+        UserError: see `interp.readouts.probes.probe`; or no class is the run's, for the target `class`.
         CheckError: the swap does not do what it should.
 
     >>> from interp import load
-    >>> few = Protocol(tokens=("x",), n_prompts=64, n_fit=512)
-    >>> rows = swap(load("zoo:mixed-0"), ["linear"], targets=["t"], protocol=few, n_controls=9).table
+    >>> few = {"tokens": ["x"], "n_prompts": 64, "n_fit": 512, "n_controls": 9}
+    >>> rows = swap(load("zoo:mixed-0"), "linear", targets="t", **few).table
     >>> [*rows["stage"].unique()], bool(rows["effect"].iloc[-1] > 0.5)
     (['0.post', '1.post', '2.post'], True)
     """
     config = checkpoint.config
-    names = choose_classes(classes, config.evaluated_classes)
-    found = check_targets(targets, names, config.evaluated_classes, protocol.tokens)
-    examples = max(place.examples for place in protocol.places(config.data.n_points))
-    arms: list[tuple[str, str, Token, list[str]]] = [
-        (name, group, token, wanted)
-        for name in names
-        for group, of_group in found.items()
+    protocol = Protocol(choose_tokens(tokens), () if examples is None else (examples,), (), n_prompts, n_fit, seed)
+    class_names = choose_classes(classes, config.evaluated_classes)
+    by_group = check_targets(split_targets(targets), class_names, config.evaluated_classes, protocol.tokens)
+    k = max(position.examples for position in protocol.positions(config.data.n_points))
+    setups = [
+        SwapSetup(checkpoint, name, group.split(","), ProbePosition(token, k), names, protocol, n_controls, n_compared)
+        for name in class_names
+        for group, group_targets in by_group.items()
         if name in group.split(",")
         for token in protocol.tokens
         if (token == "x" or config.model.n_layers > 1)
-        and (wanted := [target for target in of_group if token in TARGETS[target].tokens])
+        and (names := [target for target in group_targets if token in TARGETS[target].tokens])
     ]
-    if not arms:
+    if not setups:
         raise UserError(
             "--swap: nothing to swap (y tokens need a second layer to be read, a class has to be the run's)"
         )
-    rows: list[dict[str, Any]] = []
-    nulls: list[pd.DataFrame] = []
-    for name, group, token, wanted in progress_bar(arms, desc="swap", unit="arm"):
-        place = Place(token, examples)
-        swaps_of = Arm(checkpoint, name, group.split(","), place, protocol, n_controls, n_compared)
-        for row, null in swap_targets(swaps_of, wanted):
-            rows.append(row)
-            nulls.append(null)
-    table, null = with_choice(pd.DataFrame(rows)), pd.concat(nulls, ignore_index=True)
-    for frame in (table, null):
-        frame.insert(0, "checkpoint", checkpoint.name)
-        frame.insert(1, "step", checkpoint.step)
-    return Swaps(checkpoint.name, checkpoint.step, table, null, protocol, min(n_compared, protocol.n_prompts))
+    rows, controls = zip(
+        *(result for setup in progress_bar(setups, desc="swap", unit="setup") for result in swap_targets(setup)),
+        strict=True,
+    )
+    table, effects = (
+        label_rows(frame, checkpoint=checkpoint.name, step=checkpoint.step)
+        for frame in (mark_chosen(pd.DataFrame(list(rows))), pd.concat(controls, ignore_index=True))
+    )
+    return Swaps(checkpoint.name, checkpoint.step, table, effects, protocol, min(n_compared, n_prompts))
 
 
-def with_choice(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with `p_chosen`, at the place with most evidence of every target, class and kind of subspace."""
+def mark_chosen(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with `p_chosen`, at the position with most evidence for every target, class and kind of subspace."""
     families = [table[column] for column in ("function_class", "target", "subspace")]
     is_chosen = table["evidence"].groupby(families).rank(ascending=False, method="first") == 1
     larger = table[["p_value", "p_matched"]].max(axis=1, skipna=False)
@@ -163,23 +163,25 @@ def with_choice(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Arm:
+class SwapSetup:
     """The swaps on one function class at one type of token.
 
     Attributes:
         checkpoint: the run.
-        name: function class of the clean prompts.
+        function_class: of the clean prompts.
         group: the classes on whose prompts the probes are fitted.
-        place: token type and examples before the query.
+        position: token type, and examples before the query.
+        targets: names.
         protocol: of the probes.
-        n_controls: random subspaces per null.
-        n_compared: prompts.
+        n_controls: random subspaces of each kind.
+        n_compared: prompts on which controls are compared.
     """
 
     checkpoint: Checkpoint
-    name: str
+    function_class: str
     group: Sequence[str]
-    place: Place
+    position: ProbePosition
+    targets: Sequence[str]
     protocol: Protocol
     n_controls: int
     n_compared: int
@@ -191,82 +193,72 @@ class Arm:
     @property
     def positions(self) -> Int[Tensor, " swapped"]:
         """The query, or every y token before it."""
-        k = self.place.examples
-        every = token_positions(self.checkpoint.config.layout, k + 1, self.place.token)
-        return every[k:] if self.place.token == "x" else every[:k]
+        token, k = self.position
+        every = token_positions(self.checkpoint.config.layout, k + 1, token)
+        return every[k:] if token == "x" else every[:k]
 
     @property
-    def at(self) -> list[Stage]:
-        """After every layer; at y tokens not after the last, which nobody reads."""
-        every = stages(self.model.config.n_layers, mid=False)[1:]
-        return every if self.place.token == "x" else every[:-1]
+    def stages(self) -> list[Stage]:
+        """After every layer; at y tokens not after the last, since no later layer reads them."""
+        after_layers = model_stages(self.model.config.n_layers, mid=False)[1:]
+        return after_layers if self.position.token == "x" else after_layers[:-1]
+
+    def draw_pairs(self, corruption: str, n_prompts: int, seed: int) -> PromptPairs:
+        """Clean and corrupt prompts on the model's device."""
+        config, k = self.checkpoint.config, self.position.examples
+        pairs = prompt_pairs(config, self.function_class, corruption, n_prompts=n_prompts, seed=seed, examples=k)
+        return pairs.to(self.model.device)
 
 
-def swap_targets(arm: Arm, targets: Sequence[str]) -> list[tuple[dict[str, Any], pd.DataFrame]]:
-    """A row per target and stage, with its null."""
-    found = []
-    for corruption in dict.fromkeys(TARGETS[name].corruption for name in targets):
-        wanted = [name for name in targets if TARGETS[name].corruption == corruption]
-        pairs = pairs_of(arm, corruption, arm.protocol.n_prompts, arm.protocol.seed)
-        selection = pairs_of(arm, corruption, arm.n_compared, stream_seed("swap selection", arm.protocol.seed))
-        probed = probed_subspaces(arm, wanted)
-        for number, stage in enumerate(arm.at):
-            exchange, on_selection = (make_exchange(arm.model, of, stage, arm.positions) for of in (pairs, selection))
-            found += swap_at(arm, exchange, on_selection, probed.bases[number], probed.roots[number])
-    return found
-
-
-def pairs_of(arm: Arm, corruption: str, n_prompts: int, seed: int) -> PromptPairs:
-    pairs = prompt_pairs(
-        arm.checkpoint.config, arm.name, corruption, n_prompts=n_prompts, seed=seed, examples=arm.place.examples
-    )
-    return pairs.to(arm.model.device)
+def swap_targets(setup: SwapSetup) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """A row per target and stage, with the effects of its controls."""
+    swaps = []
+    for corruption in dict.fromkeys(TARGETS[name].corruption for name in setup.targets):
+        targets = [name for name in setup.targets if TARGETS[name].corruption == corruption]
+        seed = setup.protocol.seed
+        test = setup.draw_pairs(corruption, setup.protocol.n_prompts, seed)
+        selection = setup.draw_pairs(corruption, setup.n_compared, stream_seed("swap selection", seed))
+        for stage, (bases, root) in zip(setup.stages, probed_subspaces(setup, targets), strict=True):
+            exchanges = [make_exchange(setup.model, pairs, stage, setup.positions) for pairs in (test, selection)]
+            swaps += swap_at(setup, exchanges[0], exchanges[1], bases, root)
+    return swaps
 
 
 Bases = dict[tuple[str, str], Float[np.ndarray, "d_model _"]]
+"""By target and kind of subspace, an orthonormal basis [d_model rank]."""
 
 
-class Probed(NamedTuple):
-    """What probes see, by stage.
-
-    Attributes:
-        bases: by target and kind of subspace an orthonormal basis [d_model rank].
-        roots: a square root of the stream's covariance.
-    """
-
-    bases: list[Bases]
-    roots: list[Float[np.ndarray, "d_model d_model"]]
-
-
-def probed_subspaces(arm: Arm, targets: Sequence[str]) -> Probed:
-    """Fit the probes whose subspaces are swapped, on reference prompts."""
-    config, protocol, (token, k) = arm.checkpoint.config, arm.protocol, arm.place
-    drawn = [
+def probed_subspaces(
+    setup: SwapSetup, targets: Sequence[str]
+) -> list[tuple[Bases, Float[np.ndarray, "d_model d_model"]]]:
+    """By stage, the subspaces of probes fitted on reference prompts, and a square root of the stream's covariance."""
+    config, protocol, (token, k) = setup.checkpoint.config, setup.protocol, setup.position
+    sampled = [
         evaluation_functions(config, name, n_prompts=protocol.n_fit, seed=protocol.seed, stream="reference")
-        for name in arm.group
+        for name in setup.group
     ]
-    streams = [read_stream(arm.model, one.prompts.first(k + 1), arm.at, arm.positions) for one in drawn]
+    streams = [read_stream(setup.model, drawn.prompts.first(k + 1), setup.stages, setup.positions) for drawn in sampled]
     features = np.stack(streams, axis=2)  # stage prompt class position d_model
-    features = features.reshape(len(arm.at), -1, *features.shape[3:])
-    seen = [k] if token == "x" else range(1, k + 1)
-    known = []
+    features = features.reshape(len(setup.stages), -1, *features.shape[3:])
+    examples = [k] if token == "x" else range(1, k + 1)
+    values = []
     for name in targets:
         if name == CLASS:
-            known.append(np.repeat(one_hot(len(arm.group), protocol.n_fit)[:, None], len(seen), axis=1))
+            values.append(np.repeat(one_hot(len(setup.group), protocol.n_fit)[:, None], len(examples), axis=1))
         else:
-            known.append(np.stack([values(name, drawn[0], token, examples) for examples in seen], axis=1))
-    roots = [covariance_root(of_stage) for of_stage in features]
-    bases: list[Bases] = []
-    for of_stage, root in zip(features, roots, strict=True):
-        fits = zip(targets, fit_ridges(of_stage, known), strict=True)
-        spans = {name: (fit.weights, root @ (root.T @ fit.weights)) for name, fit in fits}
-        kinds = [(name, kind, span) for name, both in spans.items() for kind, span in zip(SUBSPACES, both, strict=True)]
-        bases.append({(name, kind): span_of(span) for name, kind, span in kinds})
-    return Probed(bases, roots)
+            values.append(np.stack([target_values(name, sampled[0], token, seen) for seen in examples], axis=1))
+    subspaces = []
+    for stage_features in features:
+        root, bases = covariance_root(stage_features), {}
+        for name, fit in zip(targets, fit_ridges(stage_features, values), strict=True):
+            bases[name, "weights"] = span_of(fit.weights)
+            bases[name, "pattern"] = span_of(root @ (root.T @ fit.weights))
+        subspaces.append((bases, root))
+    return subspaces
 
 
 def span_of(columns: Float[np.ndarray, "d_model target"]) -> Float[np.ndarray, "d_model rank"]:
-    """An orthonormal basis of the span.
+    """An orthonormal basis of the columns' span.
 
     >>> span_of(np.array([[2.0, 2.0], [0.0, 0.0]])).shape
     (2, 1)
@@ -276,6 +268,7 @@ def span_of(columns: Float[np.ndarray, "d_model target"]) -> Float[np.ndarray, "
 
 
 def covariance_root(features: Float[np.ndarray, "prompt point d_model"]) -> Float[np.ndarray, "d_model d_model"]:
+    """A square root of the covariance over prompts, centred at each point."""
     centred = (features - features.mean(0, dtype=np.float64)).reshape(-1, features.shape[2])
     eigenvalues, directions = np.linalg.eigh(centred.T @ centred / len(centred))
     return directions * np.sqrt(eigenvalues.clip(min=0))
@@ -284,7 +277,7 @@ def covariance_root(features: Float[np.ndarray, "prompt point d_model"]) -> Floa
 def random_subspaces(
     rng: np.random.Generator, n: int, rank: int, root: Float[np.ndarray, "d_model d_model"]
 ) -> Float[np.ndarray, "variant d_model rank"]:
-    """Orthonormal bases of the spans of `rank` draws of N(0, root root'), or of fewer where that varies in fewer."""
+    """Orthonormal bases of the spans of `rank` draws from N(0, root root'), or of fewer if its rank is lower."""
     size = min(rank, span_of(root).shape[1])
     return np.linalg.qr(root @ rng.standard_normal((n, root.shape[1], size)))[0]
 
@@ -292,7 +285,7 @@ def random_subspaces(
 def outside(
     basis: Float[np.ndarray, "d_model rank"], root: Float[np.ndarray, "d_model d_model"]
 ) -> Float[np.ndarray, "d_model d_model"]:
-    """A root of the covariance of what is orthogonal to a subspace; exactly zero where that is rounding.
+    """A root of the covariance orthogonal to a subspace; exactly zero if it consists of rounding errors.
 
     >>> outside(np.eye(2)[:, :1], np.ones((2, 2))).tolist()
     [[0.0, 0.0], [1.0, 1.0]]
@@ -302,12 +295,12 @@ def outside(
 
 
 class Arrangement(NamedTuple):
-    """The runs of one arm at one stage, and what a swap makes of their predictions.
+    """An exchange with the predictions of both runs.
 
     Attributes:
-        exchange: both runs.
-        base: the predictions of the clean one.
-        source: of the other one.
+        exchange: between two runs.
+        base: the clean run's predictions.
+        source: the corrupt run's predictions.
     """
 
     exchange: Exchange
@@ -318,13 +311,18 @@ class Arrangement(NamedTuple):
         n_prompts = min(n_prompts, len(self.base))
         return Arrangement(self.exchange.rows(range(n_prompts)), self.base[:n_prompts], self.source[:n_prompts])
 
+    def effect(self, basis: Float[np.ndarray, "d_model rank"], weights: Float[np.ndarray, "resample prompt"]) -> Effect:
+        """The effect of swapping a subspace, with its interval over prompts."""
+        (effect,) = effect_of(self.exchange.predict(basis[None]), self.base, self.source, weights)
+        return effect
+
     def effects(self, bases: Float[np.ndarray, "variant d_model rank"]) -> Float[np.ndarray, " variant"]:
-        """Without intervals."""
+        """The effects of swapping subspaces, without intervals."""
         if not len(bases):
             return np.array([])
         weights = np.full((2, len(self.base)), 1 / len(self.base))
-        found = effect_of(self.exchange.predict(bases), self.base, self.source, weights)
-        return np.array([effect.value for effect in found])
+        effects = effect_of(self.exchange.predict(bases), self.base, self.source, weights)
+        return np.array([effect.value for effect in effects])
 
 
 def arrange(model: Transformer, exchange: Exchange) -> Arrangement:
@@ -333,36 +331,32 @@ def arrange(model: Transformer, exchange: Exchange) -> Arrangement:
 
 
 def swap_at(
-    arm: Arm,
-    exchange: Exchange,
-    on_selection: Exchange,
+    setup: SwapSetup,
+    test_exchange: Exchange,
+    selection_exchange: Exchange,
     bases: Bases,
     root: Float[np.ndarray, "d_model d_model"],
 ) -> list[tuple[dict[str, Any], pd.DataFrame]]:
-    """The swap of every target at one stage."""
+    """The swap of every target at one stage, with the effects of its controls."""
     for basis in bases.values():
-        check_swap(exchange.rows(range(min(CHECKED, len(exchange.clean)))), basis)
-    test, selection = (arrange(arm.model, runs) for runs in (exchange, on_selection))
-    about = {"function_class": arm.name, "token": arm.place.token, "examples": arm.place.examples}
-    about["stage"] = str(exchange.stage)
-    rng = np.random.default_rng(stream_seed("swap", arm.protocol.seed, *about.values()))
+        check_swap(test_exchange.rows(range(min(CHECKED, len(test_exchange.clean)))), basis)
+    test, selection = (arrange(setup.model, exchange) for exchange in (test_exchange, selection_exchange))
+    labels = {"function_class": setup.function_class, **setup.position._asdict(), "stage": str(test_exchange.stage)}
+    rng = np.random.default_rng(stream_seed("swap", setup.protocol.seed, *labels.values()))
     weights = bootstrap_weights(len(test.base), rng)
-    everything = np.eye(len(root))[None]
-    (full,) = effect_of(exchange.predict(everything), test.base, test.source, weights)
-    compared, found = test.first(arm.n_compared), []
-    even_of = EvenControls(arm.n_controls, compared, rng)
-    even_of_selection = EvenControls(min(arm.n_controls, SELECTION_CONTROLS), selection, rng)
-    for (name, subspace), basis in bases.items():
-        rank = basis.shape[1]
-        (effect,) = effect_of(exchange.predict(basis[None]), test.base, test.source, weights)
-        (own,) = compared.effects(basis[None])
-        even, matched = even_of(rank), matched_controls(arm.n_controls, compared, rng, basis, root)
-        chosen_by = even_of_selection(rank), matched_controls(even_of_selection.n, selection, rng, basis, root)
+    full = test.effect(np.eye(len(root)), weights)
+    compared, swaps = test.first(setup.n_compared), []
+    test_controls = Controls(setup.n_controls, compared, rng, root)
+    selection_controls = Controls(min(setup.n_controls, SELECTION_CONTROLS), selection, rng, root)
+    for (target, subspace), basis in bases.items():
+        effect, (compared_effect,) = test.effect(basis, weights), compared.effects(basis[None])
+        even, matched = test_controls.effects(basis)
+        selection_effect = float(selection.effects(basis[None])[0])
         row = {
-            **about,
-            "target": name,
+            **labels,
+            "target": target,
             "subspace": subspace,
-            "rank": rank,
+            "rank": basis.shape[1],
             "effect": effect.value,
             "ci_low": effect.ci_low,
             "ci_high": effect.ci_high,
@@ -370,55 +364,62 @@ def swap_at(
             "full_low": full.ci_low,
             "full_high": full.ci_high,
             "random": mean_or_nan(even),
-            "p_value": permutation_p(own, even),
+            "p_value": permutation_p(compared_effect, even),
             "matched": mean_or_nan(matched),
-            "p_matched": permutation_p(own, matched),
-            "evidence": evidence(float(selection.effects(basis[None])[0]), chosen_by),
+            "p_matched": permutation_p(compared_effect, matched),
+            "evidence": evidence(selection_effect, selection_controls.effects(basis)),
             "n_controls": len(even),
         }
-        controls = zip(NULLS, (even, matched), strict=True)
-        null = pd.DataFrame([{"null": kind, "effect": value} for kind, values in controls for value in values])
-        found.append((row, null.assign(**about, target=name, subspace=subspace)))
-    return found
+        kinds = np.repeat(CONTROLS, [len(even), len(matched)])
+        controls = pd.DataFrame({"control": kinds, "effect": np.concatenate([even, matched])})
+        swaps.append((row, controls.assign(**labels, target=target, subspace=subspace)))
+    return swaps
 
 
-def mean_or_nan(values_: Float[np.ndarray, " set"]) -> float:
-    return float(values_.mean()) if len(values_) else float("nan")
+def mean_or_nan(effects: Float[np.ndarray, " set"]) -> float:
+    return float(effects.mean()) if len(effects) else float("nan")
 
 
 def evidence(effect: float, controls: Sequence[Float[np.ndarray, " set"]]) -> float:
-    """By how many standard deviations an effect exceeds the controls' mean, the fewest over the kinds of controls.
+    """The number of standard deviations by which an effect exceeds the controls' mean, the lowest over their kinds.
 
-    An effect beyond 1 counts as one as far below it. Without two controls of a kind it stands for itself.
+    An effect above 1 counts as one that is below 1 by as much. Without two controls of a kind it is the effect itself.
 
     >>> round(evidence(1.2, [np.array([0.0, 0.2])]), 2), evidence(0.5, [])
     (7.0, 0.5)
     """
-    reached = 1 - abs(1 - effect)
-    enough = [values_ for values_ in controls if len(values_) > 1]
-    return float(min(((reached - values_.mean()) / (values_.std() + TIE) for values_ in enough), default=reached))
+    folded = 1 - abs(1 - effect)
+    several = [effects for effects in controls if len(effects) > 1]
+    return float(min(((folded - effects.mean()) / (effects.std() + TIE) for effects in several), default=folded))
 
 
-class EvenControls:
-    """The effects of subspaces that are drawn evenly, once a rank."""
+class Controls:
+    """The effects of random subspaces of two kinds (`CONTROLS`); uniform ones are drawn once for every rank.
 
-    def __init__(self, n: int, runs: Arrangement, rng: np.random.Generator) -> None:
-        self.n, self.runs, self.rng = n, runs, rng
-        self.by_rank: dict[int, Float[np.ndarray, " set"]] = {}
+    Args:
+        n: subspaces of each kind.
+        runs: in which they are swapped.
+        rng: draws them.
+        root: of the stream's covariance.
+    """
 
-    def __call__(self, rank: int) -> Float[np.ndarray, " set"]:
-        if rank not in self.by_rank:
-            size = self.runs.exchange.clean.shape[2]
-            self.by_rank[rank] = self.runs.effects(random_subspaces(self.rng, self.n, rank, np.eye(size)))
-        return self.by_rank[rank]
+    def __init__(
+        self, n: int, runs: Arrangement, rng: np.random.Generator, root: Float[np.ndarray, "d_model d_model"]
+    ) -> None:
+        self.n, self.runs, self.rng, self.root = n, runs, rng, root
+        self.even_by_rank: dict[int, Float[np.ndarray, " set"]] = {}
 
+    def effects(
+        self, basis: Float[np.ndarray, "d_model rank"]
+    ) -> tuple[Float[np.ndarray, " set"], Float[np.ndarray, " set"]]:
+        """The effects of uniform subspaces of the basis's rank, and of those drawn as the stream varies outside it."""
+        return self.even(basis.shape[1]), self.draw(basis.shape[1], outside(basis, self.root))
 
-def matched_controls(
-    n: int,
-    runs: Arrangement,
-    rng: np.random.Generator,
-    basis: Float[np.ndarray, "d_model rank"],
-    root: Float[np.ndarray, "d_model d_model"],
-) -> Float[np.ndarray, " set"]:
-    """The effects of subspaces of the basis's rank that are drawn as the stream varies, orthogonal to it."""
-    return runs.effects(random_subspaces(rng, n, basis.shape[1], outside(basis, root)))
+    def even(self, rank: int) -> Float[np.ndarray, " set"]:
+        """The effects of uniform subspaces."""
+        if rank not in self.even_by_rank:
+            self.even_by_rank[rank] = self.draw(rank, np.eye(len(self.root)))
+        return self.even_by_rank[rank]
+
+    def draw(self, rank: int, root: Float[np.ndarray, "d_model d_model"]) -> Float[np.ndarray, " set"]:
+        return self.runs.effects(random_subspaces(self.rng, self.n, rank, root))

@@ -1,10 +1,11 @@
-"""Readouts laid out as tables."""
+"""Tables of readouts."""
 
 from typing import Any
 
 import pandas as pd
 
 from interp.display.result import displays
+from interp.display.text import decimals
 from interp.readouts.head_decoding import N_PERMUTATIONS, HeadDecoding
 from interp.readouts.lens import Lens
 from interp.readouts.probes import Probes
@@ -14,49 +15,50 @@ from training.common.output import Table, interval, number, records
 from training.common.table_rows import distinct, where
 
 MOST_ROWS = 24
-SHORT = {"no_context": "no context", "least_squares": "least squares", "single_index": "knows class"}
+"""Beyond so many rows a table of probes is limited to the largest number of examples."""
+ABBREVIATIONS = {"no_context": "no context", "least_squares": "least squares", "single_index": "knows class"}
 
 
-def of(table: pd.DataFrame, **values: Any) -> list[dict[str, Any]]:
+def select_rows(table: pd.DataFrame, **values: Any) -> list[dict[str, Any]]:
     """The rows with these values, as dictionaries."""
     return records(where(table, **values))
 
 
 def top_row(table: pd.DataFrame, column: str) -> dict[str, Any]:
-    """The row with the largest value."""
+    """The row with the largest value in a column."""
     return max(records(table), key=lambda row: row[column])
 
 
-def short(reference: str) -> str:
+def abbreviate_reference(reference: str) -> str:
     """A reference predictor in few words.
 
-    >>> short("gradient_descent_4"), short("no_context")
+    >>> abbreviate_reference("gradient_descent_4"), abbreviate_reference("no_context")
     ('GD 4', 'no context')
     """
-    return SHORT.get(reference, reference.replace("gradient_descent_", "GD ").replace("_", " "))
+    return ABBREVIATIONS.get(reference, reference.replace("gradient_descent_", "GD ").replace("_", " "))
 
 
 @displays(Lens, "tables")
 def lens_tables(result: Lens) -> list[Table]:
     """One per class: a row per stage and kind, a column per reference."""
-    depth, found = result.depth, []
-    for name in distinct(depth, "function_class"):
-        mine = where(depth, function_class=name)
-        references = distinct(mine, "reference")
+    tables = []
+    for name in distinct(result.depth, "function_class"):
+        depth = where(result.depth, function_class=name)
+        references = distinct(depth, "reference")
         rows = []
-        for kind in distinct(mine, "kind"):
-            for stage in distinct(mine, "stage"):
-                cells = {row["reference"]: row for row in of(mine, kind=kind, stage=stage)}
+        for kind in distinct(depth, "kind"):
+            for stage in distinct(depth, "stage"):
+                cells = {row["reference"]: row for row in select_rows(depth, kind=kind, stage=stage)}
                 marks = {key: "*" if row["near"] else "" for key, row in cells.items()}
                 rows.append([f"{stage} {kind}", *(number(cells[key]["distance"]) + marks[key] for key in references)])
         caption = (
-            f"squared distance of the implied prediction of y_i over E[y²], pairs {distinct(mine, 'points')[0]}; to "
-            "the target it is the NMSE; *: the nearest predictor and those not told apart from it; "
+            f"squared distance of the implied prediction of y_i over E[y²], pairs {distinct(depth, 'points')[0]}; to "
+            "the target it is the NMSE; *: the nearest predictor and those whose distance does not differ clearly; "
             f"{result.n_prompts} prompts, seed {result.seed}; the tuned lens is fitted on as many others"
         )
         title = f"{result.title}: lens on {name}, at {result.token} tokens"
-        found.append(Table(title, ["stage", *map(short, references)], rows, caption))
-    return found
+        tables.append(Table(title, ["stage", *map(abbreviate_reference, references)], rows, caption))
+    return tables
 
 
 @displays(Probes, "tables")
@@ -69,77 +71,69 @@ def probe_tables(result: Probes) -> list[Table]:
     ]
 
 
-def condition_table(result: Probes, name: str, condition: str) -> Table:
-    mine, protocol = where(result.table, function_class=name, condition=condition), result.protocol
-    stages, targets = distinct(mine, "stage"), distinct(mine, "target")
-    keys = list(dict.fromkeys((row["target"], row["token"], row["examples"]) for row in records(mine)))
+def condition_table(result: Probes, function_class: str, condition: str) -> Table:
+    table, protocol = where(result.table, function_class=function_class, condition=condition), result.protocol
+    stages, targets = distinct(table, "stage"), distinct(table, "target")
+    keys = list(dict.fromkeys((row["target"], row["token"], row["examples"]) for row in records(table)))
     if len(keys) > MOST_ROWS:
-        keys = [key for key in keys if key[2] == max(distinct(mine, "examples"))]
+        keys = [key for key in keys if key[2] == max(distinct(table, "examples"))]
     rows = []
     for target, token, examples in sorted(keys, key=lambda key: targets.index(key[0])):
-        cells = {row["stage"]: row for row in of(mine, target=target, token=token, examples=examples)}
-        shown = (f"{two(cells[stage]['value'])} ({two(cells[stage]['above'])})" for stage in stages)
-        rows.append([f"{target} {token} {examples}", *shown])
-    what = "accuracy" if "accuracy" in distinct(mine, "metric") else "held-out R²"
-    widest = max((row["ci_high"] - row["ci_low"]) / 2 for row in records(mine))
+        cells = {row["stage"]: row for row in select_rows(table, target=target, token=token, examples=examples)}
+        values = (f"{decimals(cells[stage]['value'])} ({decimals(cells[stage]['above'])})" for stage in stages)
+        rows.append([f"{target} {token} {examples}", *values])
+    metric = "accuracy" if "accuracy" in distinct(table, "metric") else "held-out R²"
+    widest = max((row["ci_high"] - row["ci_low"]) / 2 for row in records(table))
     caption = (
-        f"{what} at the x or y token that has seen k examples (what of it exceeds shuffled targets and an untrained "
-        f"model); 95 % half-widths up to {widest:.3f}; fitted on {protocol.n_fit} prompts, judged on "
+        f"{metric} at the x or y token that has seen k examples (in brackets its excess over shuffled targets and an "
+        f"untrained model); 95 % half-widths up to {widest:.3f}; fitted on {protocol.n_fit} prompts, tested on "
         f"{protocol.n_prompts} others, seed {protocol.seed}"
     )
-    told = "" if condition == "intact" else f", {condition}"
-    title = f"{result.title}: probes on {name}{told}"
-    return Table(title, ["target, token, k", *stages], rows, caption)
-
-
-def two(value: float) -> str:
-    """Two digits after the point, and no minus before a zero.
-
-    >>> two(-0.001), two(0.126)
-    ('0.00', '0.13')
-    """
-    return f"{round(value, 2) + 0.0:.2f}"
+    suffix = "" if condition == "intact" else f", {condition}"
+    return Table(f"{result.title}: probes on {function_class}{suffix}", ["target, token, k", *stages], rows, caption)
 
 
 @displays(Swaps, "tables")
 def swap_tables(result: Swaps) -> list[Table]:
     """One per class: a row per target, token type and stage."""
-    found = []
+    header = ["swapped", "rank", "pattern", "weights", "whole", "random", "p", "matched", "p matched", "p chosen"]
+    tables = []
     for name in distinct(result.table, "function_class"):
-        mine, rows = where(result.table, function_class=name), []
-        for row in of(mine, subspace="pattern"):
-            (seen,) = of(mine, subspace="weights", **{key: row[key] for key in ("token", "stage", "target")})
+        table, rows = where(result.table, function_class=name), []
+        for row in select_rows(table, subspace="pattern"):
+            keys = {key: row[key] for key in ("token", "stage", "target")}
+            (weights,) = select_rows(table, subspace="weights", **keys)
             rows.append(
                 [
                     f"{row['target']} at {row['token']}, {row['stage']}",
                     str(row["rank"]),
                     interval(row["effect"], row["ci_low"], row["ci_high"]),
-                    number(seen["effect"]),
-                    number(row["full"]),
-                    *(number(row[column]) for column in ("random", "p_value", "matched", "p_matched", "p_chosen")),
+                    number(weights["effect"]),
+                    *(number(row[column]) for column in ("full", "random", "p_value")),
+                    *(number(row[column]) for column in ("matched", "p_matched", "p_chosen")),
                 ]
             )
-        first = records(mine)[0]
+        first = records(table)[0]
         caption = (
             "share of the way to the other run's prediction when the component in the probe's pattern (or in its "
-            "weights) is swapped; whole: all of the stream at these tokens; random: mean over "
-            f"{first['n_controls']} even subspaces of that rank, matched: over as many drawn as the stream varies, "
-            "orthogonal to the probed one; p chosen: the larger p at the place chosen on selection prompts; p for the "
-            "pattern, on "
-            f"{result.n_compared} prompts; x: at the query, y: at every y token before it; k = {first['examples']}, "
-            f"{result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
+            "weights) is swapped; whole: the whole stream at these tokens; random: mean over "
+            f"{first['n_controls']} uniform subspaces of that rank, matched: over as many drawn from the "
+            "distribution of the stream, orthogonal to the probed one; p chosen: the larger p, at the position chosen "
+            f"on selection prompts; p of the pattern, on {result.n_compared} prompts; x: at the query, y: at every y "
+            f"token before it; k = {first['examples']}, {result.protocol.n_prompts} prompts, "
+            f"seed {result.protocol.seed}"
         )
-        header = ["swapped", "rank", "pattern", "weights", "whole", "random", "p", "matched", "p matched", "p chosen"]
-        found.append(Table(f"{result.title}: swaps on {name}", header, rows, caption))
-    return found
+        tables.append(Table(f"{result.title}: swaps on {name}", header, rows, caption))
+    return tables
 
 
 @displays(HeadDecoding, "tables")
-def head_tables(result: HeadDecoding, top: int = 8) -> list[Table]:
-    """One per class: the heads that write most of x_i."""
-    found = []
+def head_tables(result: HeadDecoding, n_heads: int = 8) -> list[Table]:
+    """One per class: the heads with the highest R² of x_i."""
+    header = ["head", "x_i in its output", "shuffled", "untrained", "above", "score"]
+    tables = []
     for name in distinct(result.table, "function_class"):
-        best = sorted(of(result.table, function_class=name), key=lambda row: -row["value"])[:top]
+        best = sorted(select_rows(result.table, function_class=name), key=lambda row: -row["value"])[:n_heads]
         rows = [
             [
                 f"{row['layer']}.{row['head']}",
@@ -148,12 +142,11 @@ def head_tables(result: HeadDecoding, top: int = 8) -> list[Table]:
             ]
             for row in best
         ]
-        (agreement,) = of(result.agreement, function_class=name)
+        (agreement,) = select_rows(result.agreement, function_class=name)
         caption = (
             f"held-out R² of x_i from z W_O at y_i; Spearman's correlation with the retrospective score over "
             f"{agreement['n_heads']} heads {number(agreement['rho'])} "
             f"({p_text(agreement['p_value'], N_PERMUTATIONS)}); the {len(rows)} highest"
         )
-        header = ["head", "x_i in what it writes", "shuffled", "untrained", "above", "score"]
-        found.append(Table(f"{result.title}: heads on {name}", header, rows, caption))
-    return found
+        tables.append(Table(f"{result.title}: heads on {name}", header, rows, caption))
+    return tables

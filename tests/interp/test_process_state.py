@@ -4,7 +4,6 @@ import dataclasses
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from threading import Event, Thread
@@ -18,8 +17,6 @@ import torch
 import interp
 from interp.model.heads import Head
 from interp.patching.path_receivers import parse_receivers
-from interp.readouts import head_decoding as decoding
-from interp.readouts import probes
 from training.checkpoints import checkpoint
 from training.common.library_defaults import library_defaults
 from training.config.parse import from_preset
@@ -68,9 +65,7 @@ CALLS: dict[str, Callable[[Path], object]] = {
     "cumulative": lambda _: interp.cumulative(
         zoo(), [Head(0, 1), Head(1, 2)], modes=["mean"], n_orders=2, n_prompts=16
     ),
-    "decode_heads": lambda path: interp.decode_heads(
-        small(path), protocol=replace(decoding.DEFAULT, n_prompts=16, n_fit=64)
-    ),
+    "decode_heads": lambda path: interp.decode_heads(small(path), n_prompts=16, n_fit=64),
     "error_curves": lambda _: evaluate.error_curves(zoo(), ["linear"], n_prompts=16, seed=0),
     "evaluation_prompts": prompts,
     "hooked": lambda _: dict(interp.hooked("zoo:linear-0").named_parameters()),
@@ -82,12 +77,10 @@ CALLS: dict[str, Callable[[Path], object]] = {
     "path_effects": lambda _: interp.path_effects(zoo(), [HEAD], parse_receivers("out", 3, 8), n_prompts=16),
     "patterns": lambda _: interp.patterns(zoo()),
     "pooled": pooled,
-    "probe": lambda path: interp.probe(small(path), protocol=replace(probes.DEFAULT, n_prompts=16, n_fit=64)),
+    "probe": lambda path: interp.probe(small(path), n_prompts=16, n_fit=64),
     "prompt_pairs": lambda path: interp.prompt_pairs(small(path).config, "linear", "function", n_prompts=8, seed=0),
     "score": lambda _: interp.score(zoo(), n_prompts=16),
-    "swap": lambda path: interp.swap(
-        small(path), protocol=replace(probes.DEFAULT, n_prompts=16, n_fit=64), n_controls=2, n_compared=8
-    ),
+    "swap": lambda path: interp.swap(small(path), n_prompts=16, n_fit=64, n_controls=2, n_compared=8),
     "train": trained,
 }
 

@@ -5,13 +5,13 @@ import pytest
 
 from interp.readouts.head_decoding import decode_heads
 from interp.readouts.lens import lens
-from interp.readouts.probes import Protocol, probe
+from interp.readouts.probes import probe
 from interp.readouts.subspace_patching import swap
-from interp.readouts.tables import of
+from interp.readouts.tables import select_rows
 from interp.readouts.verdict import heads_verdict, lens_verdict, swap_verdict
 from training.common.table_rows import where
 
-FEW = Protocol(examples=(12,), n_prompts=128, n_fit=512)
+FEW = {"n_prompts": 128, "n_fit": 512}
 EXAMPLES = np.arange(16)
 
 
@@ -30,14 +30,14 @@ def test_the_plain_lens_reads_nothing_before_the_last_mlp_and_the_answer_after_i
 
 def test_no_affine_map_finds_the_answer_where_only_its_factors_are(of_lens):
     """After attention of layer 1 the stream holds S and x_q, and the answer is their product."""
-    tuned = {row["stage"]: row["gain"] for row in of(of_lens.depth, kind="tuned", reference="target")}
+    tuned = {row["stage"]: row["gain"] for row in select_rows(of_lens.depth, kind="tuned", reference="target")}
     assert tuned["1.mid"] == pytest.approx(0, abs=0.1)
     assert tuned["1.post"] == pytest.approx(1, abs=0.01)
     assert "the answer appears at 1.post (1.00 of the model's gain" in lens_verdict(of_lens)[0]
 
 
 def test_probes_find_what_was_put_there(planted):
-    table = probe(planted, targets=["w", "xty", "x"], protocol=FEW).table
+    table = probe(planted, targets=["w", "xty", "x"], examples=[12], **FEW).table
 
     def value(target, token, stage):
         return where(table, target=target, token=token, stage=stage)["value"].iloc[0]
@@ -54,7 +54,7 @@ def test_probes_find_what_was_put_there(planted):
 
 def test_what_is_decodable_and_not_read_is_called_unused(planted):
     """After layer 0 a y token holds x_i and w x_i². The reader takes the product, which holds w; nobody takes x_i."""
-    result = swap(planted, targets=["w", "x"], protocol=FEW, n_controls=99)
+    result = swap(planted, targets=["w", "x"], examples=12, **FEW, n_controls=99)
     rows = where(result.table, token="y", stage="0.post")
     for subspace in ("weights", "pattern"):
         used, unused = (where(rows, target=target, subspace=subspace).iloc[0] for target in ("w", "x"))
@@ -65,12 +65,12 @@ def test_what_is_decodable_and_not_read_is_called_unused(planted):
     assert where(rows, target="x")["full"].iloc[0] == pytest.approx(1, abs=0.01)
     (sentence,) = swap_verdict(result)
     assert "w is used" in sentence
-    assert "x is not told from random subspaces" in sentence
+    assert "x cannot be distinguished from random subspaces" in sentence
 
 
 def test_the_only_mechanism_is_called_used_and_its_controls_lie_outside_it(planted):
     """At the query the reader's input is X'y / k alone: subspaces drawn as the stream varies contain it."""
-    result = swap(planted, targets=["xty"], protocol=FEW, n_controls=39)
+    result = swap(planted, targets=["xty"], examples=12, **FEW, n_controls=39)
     chosen = result.table.query("subspace == 'pattern'").dropna(subset=["p_chosen"]).iloc[0]
     assert chosen["effect"] == pytest.approx(1, abs=0.05)
     assert chosen["p_chosen"] == 1 / 40
@@ -80,11 +80,11 @@ def test_the_only_mechanism_is_called_used_and_its_controls_lie_outside_it(plant
 
 
 def test_the_copying_head_writes_x_and_the_decoy_writes_nothing(planted):
-    result = decode_heads(planted, protocol=Protocol(n_prompts=64, n_fit=128))
-    heads = {(row["layer"], row["head"]): row for row in of(result.table)}
+    result = decode_heads(planted, n_prompts=64, n_fit=128)
+    heads = {(row["layer"], row["head"]): row for row in select_rows(result.table)}
     copy, decoy = heads.pop((0, 1)), heads[0, 3]
     assert (copy["value"], copy["score"]) == pytest.approx((1, 1), abs=1e-3)
     assert (decoy["value"], decoy["score"]) == pytest.approx((0, 1), abs=1e-3)
     assert max(row["value"] for row in heads.values()) < 0.05
     assert abs(copy["shuffled"]) < 0.05
-    assert "writes it with R²" in heads_verdict(result)[0]
+    assert "and R² of x_i in its output is" in heads_verdict(result)[0]

@@ -23,3 +23,12 @@ def distinct(table: pd.DataFrame, column: str) -> list[Any]:
     ['zero', 'mean']
     """
     return list(dict.fromkeys(table[column].tolist())) if len(table) else []
+
+
+def label_rows(table: pd.DataFrame, **labels: object) -> pd.DataFrame:
+    """The table with further columns in front, each of one value.
+
+    >>> label_rows(pd.DataFrame({"effect": [1, 2]}), mode="mean", step=3).columns.tolist()
+    ['mode', 'step', 'effect']
+    """
+    return table.assign(**labels)[[*labels, *table.columns]]

@@ -18,8 +18,8 @@ import pandas as pd
 
 from interp.model.heads import Head
 from interp.readouts.lens import KINDS, implied_predictions, tuned_readouts
-from interp.readouts.probes import Protocol, probe, untrained_twin
-from interp.readouts.stream import Token, stages
+from interp.readouts.probes import probe, untrained_twin
+from interp.readouts.stream import Token, model_stages
 from interp.readouts.targets import TARGETS
 from interp.scores.kinds import SCORES
 from interp.scores.score import HeadScores, Measure, score_all
@@ -124,10 +124,8 @@ def probe_rows(checkpoint: Checkpoint, name: str, n_prompts: int, seed: int) -> 
     exists = {target for target, _ in PROBES.values() if TARGETS[target].exists(function_class(name))}
     n_points = checkpoint.config.data.n_points
     middle, last = n_points // 2, n_points - 1
-    protocol = Protocol(
-        examples=tuple(sorted({middle, last})), n_prompts=n_prompts, n_fit=FIT_ON * n_prompts, seed=seed
-    )
-    table = probe(checkpoint, [name], targets=sorted(exists), protocol=protocol).table
+    common: dict[str, Any] = {"n_prompts": n_prompts, "n_fit": FIT_ON * n_prompts, "seed": seed}
+    table = probe(checkpoint, [name], targets=sorted(exists), examples=sorted({middle, last}), **common).table
     rows = []
     for measure, (target, token) in PROBES.items():
         if target in exists:
@@ -144,7 +142,7 @@ def depth_rows(checkpoint: Checkpoint, name: str, n_prompts: int, seed: int) -> 
     config, model = checkpoint.config, checkpoint.model
     fitted_on = evaluation_prompts(config, name, n_prompts=n_prompts, seed=seed, stream="reference")
     prompts = evaluation_prompts(config, name, n_prompts=n_prompts, seed=seed)
-    at, late = stages(config.model.n_layers), last_quarter(config.data.n_points)
+    at, late = model_stages(config.model.n_layers), last_quarter(config.data.n_points)
     implied = implied_predictions(model, prompts, at, tuned_readouts(model, fitted_on, at))[:, KINDS.index("tuned")]
     errors = np.square(implied - prompts.ys.double().numpy())[..., late].mean((1, 2))
     unit = float(no_context_error(config, name, prompts)[:, late].double().mean())

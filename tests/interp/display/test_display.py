@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from html import unescape
 from types import SimpleNamespace
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,7 +22,6 @@ from interp import load, parse_heads
 from interp.display.result import Result
 from interp.model.hooked_transformer import hooked
 from interp.patching.path_receivers import parse_receivers
-from interp.readouts.probes import Protocol
 from training.common import progress
 from training.common.errors import UserError
 from training.evaluation.evaluate import evaluation_prompts
@@ -39,7 +39,7 @@ def results(trained):
     """One of each kind, on so few prompts that only their looks matter."""
     (head,), each = parse_heads("0.1", 3, 8), parse_heads("each", 3, 8)
     starts, ends = [head], parse_receivers("out,1.mlp", 3, 8)
-    protocol = Protocol(("y",), (15,), n_prompts=32, n_fit=128)
+    few: dict[str, Any] = {"n_prompts": 32, "n_fit": 128}
     found = [
         interp.score(trained, ["linear"], n_prompts=FEW),
         interp.patterns(trained, "0.1,0.2", "linear"),
@@ -54,9 +54,9 @@ def results(trained):
         interp.attribute(trained, ["linear"], methods=["gradient"], n_receipt=16, n_prompts=FEW),
         interp.circuits(trained, ["linear"], sizes=[400], method="eap", n_random=2, n_prompts=FEW),
         interp.lens(trained, ["linear"], n_prompts=128),
-        interp.probe(trained, ["linear"], targets=["xty"], protocol=protocol),
-        interp.decode_heads(trained, ["linear"], protocol=protocol),
-        interp.swap(trained, ["linear"], targets=["xty"], n_controls=3, protocol=protocol),
+        interp.probe(trained, "linear", targets="xty", tokens="y", examples=[15], **few),
+        interp.decode_heads(trained, ["linear"], **few),
+        interp.swap(trained, ["linear"], targets=["xty"], tokens="y", examples=15, n_controls=3, **few),
     ]
     return {type(one).__name__ + ("" if i != 3 else " of each"): one for i, one in enumerate(found)}
 

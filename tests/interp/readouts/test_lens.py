@@ -6,7 +6,7 @@ import torch
 
 from interp.model.hooked_transformer import hooked
 from interp.readouts.lens import implied_predictions, lens, tuned_readouts
-from interp.readouts.stream import TOKENS, Stage, finish_from, finish_query, read_stream, stages
+from interp.readouts.stream import TOKENS, Stage, finish_from, finish_query, model_stages, read_stream
 from interp.readouts.verdict import lens_verdict
 from training.checkpoints.checkpoint import Checkpoint, load
 from training.common.errors import UserError
@@ -28,7 +28,7 @@ def any_checkpoint(request, tmp_path) -> Checkpoint:
 
 
 def test_at_the_end_both_lenses_are_the_model(any_checkpoint):
-    model, at = any_checkpoint.model, stages(3)
+    model, at = any_checkpoint.model, model_stages(3)
     fit, prompts = (
         evaluation_prompts(any_checkpoint.config, "linear", n_prompts=n, seed=0, stream=stream)
         for n, stream in ((256, "reference"), (40, "test"))
@@ -42,7 +42,7 @@ def test_at_the_end_both_lenses_are_the_model(any_checkpoint):
 
 @pytest.mark.parametrize("token", TOKENS)
 def test_the_plain_lens_is_ln_final_and_unembed_on_transformer_lens_own_cache(random_checkpoint, token):
-    at = stages(3)
+    at = model_stages(3)
     prompts = evaluation_prompts(random_checkpoint.config, "cubic", n_prompts=20, seed=0)
     readouts = tuned_readouts(random_checkpoint.model, prompts, at, token)
     implied = implied_predictions(random_checkpoint.model, prompts, at, readouts, token)
@@ -58,7 +58,7 @@ def test_the_rest_of_the_pass_from_any_stage_is_the_pass(any_checkpoint):
     prompts = evaluation_prompts(any_checkpoint.config, "linear", n_prompts=10, seed=0)
     n_tokens = model.layout.n_needed(prompts.tokens.shape[1])
     wanted = model.predict(prompts.tokens)[:, -1]
-    for stage in stages(3):
+    for stage in model_stages(3):
         stream = torch.from_numpy(read_stream(model, prompts, [stage], torch.arange(n_tokens))[0])
         torch.testing.assert_close(finish_from(model, stage, stream), wanted, rtol=1e-5, atol=1e-5)
         if stage.part != "pre":

@@ -1,5 +1,7 @@
 """Probes: their targets by definition, their controls by their false-positive rate, removal by what it takes away."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,10 @@ from patching_oracle import assert_same
 from interp.ablation.reference_activations import reference_prompts
 from interp.model.heads import Head, all_heads
 from interp.model.hooked_transformer import hooked
-from interp.readouts.head_decoding import written
-from interp.readouts.probes import Protocol, mean_edits, probe, untrained_twin
-from interp.readouts.stream import read_stream, stages
-from interp.readouts.targets import check_targets, values
+from interp.readouts.head_decoding import head_outputs
+from interp.readouts.probes import Protocol, mean_ablation, probe, untrained_twin
+from interp.readouts.stream import model_stages, read_stream
+from interp.readouts.targets import check_targets, target_values
 from interp.readouts.verdict import probe_verdict
 from training.checkpoints.checkpoint import load
 from training.common.errors import UserError
@@ -38,12 +40,14 @@ def test_targets_are_what_their_definitions_say(random_checkpoint):
     for token in ("x", "y"):
         for k in (1, 3, 15):
             solution = np.stack([np.linalg.lstsq(x[:k], y[:k], rcond=None)[0] for x, y in zip(xs, ys, strict=True)])
-            np.testing.assert_allclose(values("w_ls", drawn, token, k), solution, rtol=1e-6, atol=1e-9)
-            np.testing.assert_allclose(values("xty", drawn, token, k), np.einsum("bkd,bk->bd", xs[:, :k], ys[:, :k]))
+            np.testing.assert_allclose(target_values("w_ls", drawn, token, k), solution, rtol=1e-6, atol=1e-9)
+            np.testing.assert_allclose(
+                target_values("xty", drawn, token, k), np.einsum("bkd,bk->bd", xs[:, :k], ys[:, :k])
+            )
     for k in (1, 15):  # y is w·x: at an x token that of the query, at a y token its own
-        np.testing.assert_allclose(values("t", drawn, "x", k)[:, 0], ys[:, k], atol=1e-6)
-        np.testing.assert_allclose(values("t", drawn, "y", k)[:, 0], ys[:, k - 1], atol=1e-6)
-        np.testing.assert_allclose(values("x", drawn, "y", k), xs[:, k - 1])
+        np.testing.assert_allclose(target_values("t", drawn, "x", k)[:, 0], ys[:, k], atol=1e-6)
+        np.testing.assert_allclose(target_values("t", drawn, "y", k)[:, 0], ys[:, k - 1], atol=1e-6)
+        np.testing.assert_allclose(target_values("x", drawn, "y", k), xs[:, k - 1])
 
 
 @pytest.mark.parametrize(
@@ -71,13 +75,13 @@ def test_a_target_that_does_not_exist_is_refused_by_name(target, classes, run, t
 @pytest.mark.parametrize("k", [0, 16])
 def test_examples_that_prompts_do_not_have_are_refused(k):
     with pytest.raises(UserError, match="1 to 15 examples"):
-        Protocol(examples=(k,)).places(16)
+        Protocol(examples=(k,)).positions(16)
 
 
 @pytest.fixture(scope="module")
 def of_mixed():
-    protocol = Protocol(examples=(3, 15), without=LAYER, n_prompts=256, n_fit=512)
-    return probe(load("zoo:mixed-0"), ["linear", "cubic"], targets=["w", "xty", "x", "class"], protocol=protocol)
+    few: dict[str, Any] = {"examples": (3, 15), "without": LAYER, "n_prompts": 256, "n_fit": 512}
+    return probe(load("zoo:mixed-0"), ["linear", "cubic"], targets=["w", "xty", "x", "class"], **few)
 
 
 def test_shuffled_targets_are_not_decodable(of_mixed):
@@ -118,8 +122,8 @@ def test_removing_heads_is_what_transformer_lens_makes_of_it(random_checkpoint):
     """Their mean over reference prompts, by position, in place of z."""
     model, heads = random_checkpoint.model, (Head(0, 1), Head(1, 2))
     prompts = evaluation_prompts(random_checkpoint.config, "linear", n_prompts=12, seed=0)
-    edits = mean_edits(random_checkpoint, "linear", Protocol(without=heads))
-    ours = read_stream(model, prompts, stages(3), torch.arange(31), edits)
+    edits = mean_ablation(random_checkpoint, "linear", Protocol(without=heads))
+    ours = read_stream(model, prompts, model_stages(3), torch.arange(31), edits)
     twin = hooked(random_checkpoint)
     _, intact = twin.run_with_cache(reference_prompts(random_checkpoint.config, "linear", seed=0).tokens)
 
@@ -131,7 +135,7 @@ def test_removing_heads_is_what_transformer_lens_makes_of_it(random_checkpoint):
 
     with twin.hooks([(f"blocks.{layer}.attn.hook_z", replace) for layer in (0, 1)]):
         _, cache = twin.run_with_cache(prompts.tokens)
-    for stage, stream in zip(stages(3), ours, strict=True):
+    for stage, stream in zip(model_stages(3), ours, strict=True):
         assert_same(torch.from_numpy(stream), cache[stage.site][:, :31])
 
 
@@ -146,7 +150,7 @@ def test_the_untrained_control_is_another_initialisation():
 def test_what_a_head_writes_has_the_geometry_of_z_w_o(random_checkpoint):
     model = random_checkpoint.model
     prompts = evaluation_prompts(random_checkpoint.config, "linear", n_prompts=5, seed=0)
-    coordinates = written(model, prompts, 1, model.layers[1].attn)
+    coordinates = head_outputs(model, prompts, 1, model.layers[1].attn)
     twin = hooked(random_checkpoint)
     twin.set_use_attn_result(True)
     _, cache = twin.run_with_cache(prompts.tokens)

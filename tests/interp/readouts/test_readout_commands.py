@@ -44,7 +44,7 @@ def test_probe_prints_one_document_with_everything_that_was_asked(outcome, tmp_p
     assert len(document["heads"]) == 24
     assert {row["target"] for row in document["swaps"]} == {"w", "x"}
     assert len(document["verdict"]) == 3
-    for name in ("probes", "heads", "heads_agreement", "swaps", "swaps_null"):
+    for name in ("probes", "heads", "heads_agreement", "swaps", "swaps_controls"):
         assert len(pd.read_csv(tmp_path / f"{name}.csv"))
     for name in ("probes", "heads", "swaps", "without_w", "without_x"):
         assert (tmp_path / f"{name}.png").stat().st_size > 5_000
@@ -53,7 +53,7 @@ def test_probe_prints_one_document_with_everything_that_was_asked(outcome, tmp_p
 def test_probe_without_a_swap_says_what_it_does_not_show(outcome):
     code, out, _ = outcome("probe", "--ckpt", "zoo:mixed-0", *QUICK_PROBE, "--target", "t")
     assert code == 0
-    assert "Decodable is not yet used" in out
+    assert "does not mean that the model uses it" in out
     assert "t x 7" in out
 
 

@@ -1,6 +1,7 @@
 """Swaps against HookedTransformer's hooks, their self-check, and the p-values of subspaces that mean nothing."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,22 +12,21 @@ from scipy.stats import binom
 from interp.model import self_checks
 from interp.model.hooked_transformer import hooked
 from interp.patching.prompt_pairs import prompt_pairs
-from interp.readouts.probes import Place, Protocol
+from interp.readouts.probes import ProbePosition, Protocol
 from interp.readouts.stream import Stage, token_positions
 from interp.readouts.subspace_exchange import check_swap, make_exchange
 from interp.readouts.subspace_patching import (
-    Arm,
-    EvenControls,
+    Controls,
+    SwapSetup,
     arrange,
     covariance_root,
     evidence,
+    mark_chosen,
     outside,
-    pairs_of,
     random_subspaces,
     span_of,
     swap,
     swap_at,
-    with_choice,
 )
 from interp.readouts.verdict import swap_verdict
 from interp.statistics.effects import permutation_p
@@ -76,7 +76,7 @@ def test_nothing_and_everything(random_checkpoint):
 def test_swaps_of_parts_of_the_stream_after_the_last_layer_that_leaves_layernorm_alone_add_up(random_checkpoint, rng):
     basis = basis_of(rng, 64)
     exchange = exchange_of(random_checkpoint, "x", Stage(2, "post"))
-    streams = [exchange.swapped(torch.from_numpy(part @ part.T).float()) for part in (basis[:, :20], basis[:, 20:])]
+    streams = [exchange.swap(torch.from_numpy(part @ part.T).float()) for part in (basis[:, :20], basis[:, 20:])]
     both = streams[0] + streams[1] - exchange.clean[:, exchange.positions]
     torch.testing.assert_close(both, exchange.clean[:, exchange.positions] + exchange.difference, rtol=1e-4, atol=1e-4)
 
@@ -108,13 +108,14 @@ def test_a_basis_that_is_not_orthonormal_stops(random_checkpoint, rng):
         check_swap(exchange_of(random_checkpoint, "x", Stage(1, "post")), 0.5 * basis_of(rng, 3))
 
 
-def arm_of(checkpoint, n_prompts):
-    return Arm(checkpoint, "linear", ["linear"], Place("x", 9), Protocol(n_prompts=n_prompts), 39, n_prompts)
+def setup_of(checkpoint, n_prompts):
+    position, protocol = ProbePosition("x", 9), Protocol(n_prompts=n_prompts)
+    return SwapSetup(checkpoint, "linear", ["linear"], position, [], protocol, 39, n_prompts)
 
 
 def test_p_values_of_unrelated_subspaces_are_uniform(random_checkpoint, rng):
     runs = arrange(random_checkpoint.model, exchange_of(random_checkpoint, "x", Stage(1, "post"), n_prompts=64))
-    null = EvenControls(79, runs, rng)(2)
+    null = Controls(79, runs, rng, np.eye(64)).even(2)
     p_values = np.array(
         [permutation_p(effect, null) for effect in runs.effects(random_subspaces(rng, 80, 2, np.eye(64)))]
     )
@@ -126,13 +127,13 @@ def test_p_values_of_unrelated_subspaces_are_uniform(random_checkpoint, rng):
 def test_unrelated_subspaces_are_seldom_called_used(rng):
     """Chosen among three stages on other prompts and tested once: 80 random directions of a trained model."""
     checkpoint = load("zoo:linear-0")
-    arm, rows = arm_of(checkpoint, 64), []
-    for stage in arm.at:
-        pairs = [pairs_of(arm, "function", 64, seed) for seed in (0, 1)]
-        test, selection = (make_exchange(checkpoint.model, of, stage, arm.positions) for of in pairs)
+    setup, rows = setup_of(checkpoint, 64), []
+    for stage in setup.stages:
+        pairs = [setup.draw_pairs("function", 64, seed) for seed in (0, 1)]
+        test, selection = (make_exchange(checkpoint.model, prompts, stage, setup.positions) for prompts in pairs)
         bases = {(str(i), "pattern"): random_subspaces(rng, 1, 2, np.eye(64))[0] for i in range(80)}
-        rows += [row for row, _ in swap_at(arm, test, selection, bases, covariance_root(test.clean.numpy()))]
-    p_values = with_choice(pd.DataFrame(rows))["p_chosen"].dropna()
+        rows += [row for row, _ in swap_at(setup, test, selection, bases, covariance_root(test.clean.numpy()))]
+    p_values = mark_chosen(pd.DataFrame(rows))["p_chosen"].dropna()
     assert len(p_values) == 80
     assert np.sum(p_values <= 0.05) <= binom.ppf(0.9999, 80, 0.05)
 
@@ -156,7 +157,7 @@ def test_the_place_is_the_one_with_most_evidence_and_no_overshoot():
         {"evidence": 3.0, "p_value": 0.01, "p_matched": 0.02},
         {"evidence": 2.0, "p_value": 0.9, "p_matched": 0.9},
     ]
-    table = with_choice(pd.DataFrame([about | place for place in places]))
+    table = mark_chosen(pd.DataFrame([about | place for place in places]))
     assert table["p_chosen"].iloc[0] == 0.02
     assert np.isnan(table["p_chosen"].iloc[1])
 
@@ -178,8 +179,8 @@ def test_the_span_leaves_out_what_is_rounding(rng):
 
 @pytest.fixture(scope="module")
 def of_linear():
-    protocol = Protocol(examples=(15,), n_prompts=64, n_fit=1024)
-    return swap(load("zoo:linear-0"), ["linear"], targets=["t", "w"], protocol=protocol, n_controls=19)
+    few: dict[str, Any] = {"examples": 15, "n_prompts": 64, "n_fit": 1024, "n_controls": 19}
+    return swap(load("zoo:linear-0"), ["linear"], targets=["t", "w"], **few)
 
 
 @pytest.mark.slow
@@ -200,10 +201,10 @@ def test_every_arm_has_a_row_and_a_null(of_linear):
     table = of_linear.table
     assert len(table) == 2 * 2 * (3 + 2)
     assert set(where(table, token="y")["stage"]) == {"0.post", "1.post"}
-    assert len(of_linear.null) == 2 * 19 * len(table)
+    assert len(of_linear.controls) == 2 * 19 * len(table)
     assert (table["full_low"] <= table["full"]).all()
 
 
 def test_a_target_that_needs_another_run_is_refused():
     with pytest.raises(UserError, match="nothing to swap"):
-        swap(load("zoo:linear-0"), ["quartic"], targets=["class"], protocol=Protocol(n_prompts=16, n_fit=16))
+        swap(load("zoo:linear-0"), ["quartic"], targets=["class"], n_prompts=16, n_fit=16)
