@@ -50,7 +50,6 @@ def site(tmp_path_factory) -> Path:
     return directory
 
 
-@pytest.mark.slow
 def test_every_module_is_on_one_page():
     files = [path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     modules = {".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in files}
@@ -59,7 +58,6 @@ def test_every_module_is_on_one_page():
     assert [name for name in modules if shown[name] > 1] == []
 
 
-@pytest.mark.slow
 def test_what_import_interp_gives_is_on_its_page_with_what_it_returns():
     shown = {name.rpartition(".")[2] for name in directives(DOCS / "reference" / "index.md")}
     returned = {inspect.signature(getattr(interp, name)).return_annotation for name in interp.__all__ if name != "Head"}
@@ -68,7 +66,16 @@ def test_what_import_interp_gives_is_on_its_page_with_what_it_returns():
     assert {*interp.__all__} | ours <= shown
 
 
-@pytest.mark.slow
+def test_the_table_of_arguments_is_that_of_the_signatures():
+    table = runpy.run_path(str(DOCS / "reference" / "arguments.py"))["argument_table"]()
+    assert table in (DOCS / "reference" / "index.md").read_text(), "run `python notebooks/reference/arguments.py`"
+    functions = {name for name in interp.__all__ if name != "Head"}
+    assert {*re.findall(r"^\| \[`(\w+)`\]", table, re.MULTILINE)} == functions
+    (row,) = [line for line in table.splitlines() if "interp.lens]" in line]
+    assert "| `1024` |" in row
+    assert "`token` `x`" in row
+
+
 def test_the_home_page_leads_to_every_notebook_and_page():
     links = {*re.findall(r"\]\(([\w/]+\.(?:ipynb|md))\)", (DOCS / "index.md").read_text())}
     pages = {str(page.relative_to(DOCS)) for ending in ("ipynb", "md") for page in DOCS.rglob(f"*.{ending}")}
