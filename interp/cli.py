@@ -21,6 +21,7 @@ import interp
 from training.common.docstrings import docstring
 from training.common.errors import CheckError, UserError
 from training.common.terminal import echo, naming_stream, one_line
+from training.options import current_option_name
 
 GROUP = "interp.commands"
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it of a program whose reader has gone
@@ -34,7 +35,10 @@ def build() -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={
+            "help_option_names": ["-h", "--help"],
+            "token_normalize_func": current_option_name,
+        },
     )
     app.callback()(add_options)
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: list(PANELS).index(entry.module.split(".")[0])):

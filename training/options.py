@@ -1,6 +1,7 @@
 """The command-line options that several commands share: one spelling, one help text, one default each."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -8,12 +9,28 @@ import typer
 
 from training.common.digits import MOST_DIGITS, whole
 from training.common.errors import UserError
+from training.common.terminal import echo
 
 DEFAULT_PROMPTS = 1024
 DEFAULT_CONTROLS = 200
 DEFAULT_NULL_PROMPTS = 256
 DEFAULT_ORDERS = 20
 DEFAULT_MEMORY = 2**30  # bytes of activations
+
+RENAMED = {"at": "tokens", "faithful": "min-faithfulness", "receipt": "validate"}
+"""Options by their former name; the former one is accepted for one release."""
+
+
+@cache
+def current_option_name(name: str) -> str:
+    """The present name of an option, or of anything else on a command line; a former one is reported on stderr, once.
+
+    >>> current_option_name("prompts")
+    'prompts'
+    """
+    if name in RENAMED:
+        echo(f"--{name} is now called --{RENAMED[name]}", err=True)
+    return RENAMED.get(name, name)
 
 
 def whole_number(at_least: int) -> Callable[[str | int], int]:
