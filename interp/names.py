@@ -38,6 +38,6 @@ WEIGHTING_NAMES = tuple(WEIGHTING_DEFINITIONS)
 
 CORRUPTION_NAMES = ("function", "inputs", "prompt", "class", "permuted", "pair:J", "noise")
 SITE_NAMES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "q", "k", "v", "pattern")
-METRIC_NAMES = ("effect", "nmse", "distance", "excess")
+METRIC_NAMES = ("effect", "nmse", "distance_to_clean", "nmse_above_no_context")
 NODE_METHOD_NAMES = ("exact", "gradient", "ig", "ig-activations", "atp")
 EDGE_METHOD_NAMES = ("exact", "eap", "eap-ig")

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from analyses.commands import STUDIES
-from interp.names import SCORE_DEFINITIONS, WEIGHTING_DEFINITIONS
+from interp.names import METRIC_NAMES, SCORE_DEFINITIONS, WEIGHTING_DEFINITIONS
 from interp.scores.score import score
 from training.checkpoints.checkpoint import load, zoo_names, zoo_path
 from training.common.output import records
@@ -331,29 +331,32 @@ def test_patch_json_is_documented_and_so_are_its_files(tmp_path, outcome):
     ]
     assert [*document["ends"][0]] == ["function_class", "nmse_clean", "nmse_corrupt", "nmse_no_context", "gap"]
     assert [text.split(" (")[0] for text in document["verdict"]] == ["On linear", "On cubic"]
-    assert {path.name for path in tmp_path.iterdir()} == {"patching.csv", "patching_ends.csv", "patching.png"}
+    files = {"patching.csv", "patching_baseline_errors.csv", "patching.png"}
+    assert {path.name for path in tmp_path.iterdir()} == files
     table = pd.read_csv(tmp_path / "patching.csv", keep_default_na=False)
     assert [*table.columns] == PATCH_ROW
     np.testing.assert_allclose(table["effect"], [row["effect"] for row in rows], rtol=1e-6)
-    assert len(pd.read_csv(tmp_path / "patching_ends.csv")) == 2
+    assert len(pd.read_csv(tmp_path / "patching_baseline_errors.csv")) == 2
     assert (tmp_path / "patching.png").stat().st_size > 10_000
 
 
 PATCH_ROW = ["function_class", "corrupt", "direction", "site", "layer", "heads", "tokens"]
-PATCH_ROW += ["effect", "ci_low", "ci_high", "nmse", "nmse_low", "nmse_high", "distance", "distance_low"]
-PATCH_ROW += ["distance_high", "excess", "excess_low", "excess_high", "differs", "note"]
+PATCH_ROW += ["effect", "ci_low", "ci_high", "nmse", "nmse_low", "nmse_high"]
+PATCH_ROW += [f"{metric}{end}" for metric in METRIC_NAMES[2:] for end in ("", "_low", "_high")]
+PATCH_ROW += ["changed", "note"]
 
 
 def test_patch_prints_the_strongest_places_and_a_sentence(tmp_path, outcome):
-    arguments = ("patch", *CKPT, "--site", "v", "--heads", "top:1", "--at", "each", "--examples", 2, "--metric", "nmse")
-    done = outcome(*arguments, "--corrupt", "inputs", "--classes", "linear", "--prompts", 16, "--out", tmp_path)
+    arguments = ("patch", *CKPT, "--site", "v", "--heads", "top:1", "--tokens", "each", "--metric", "nmse")
+    arguments = (*arguments, "--examples", 2, "--corrupt", "inputs")
+    done = outcome(*arguments, "--classes", "linear", "--prompts", 16, "--out", tmp_path)
     assert done.code == 0, done.err
     text = " ".join(done.out.split())
     assert "zoo:mixed-0, step 3000: v patched" in text
     assert "linear: v of 0.1 at x0" in text
     assert "the 5 strongest of 5" in text
-    assert "On linear (inputs)" in text
-    assert "differs" in text  # the query is the same in both runs, and its values too
+    assert "On linear (corrupt: inputs)" in text
+    assert "column changed" in text  # the query is the same in both runs, and its values too
     assert (tmp_path / "patching.png").exists()
 
 
@@ -376,7 +379,7 @@ def test_path_json_is_documented_and_so_are_its_files(tmp_path, outcome):
     assert {row["receiver"] for row in document["composition"]} == {*receivers}
     assert [*document["composition"][0]] == ["sender", "receiver", "score", "chance", "p_value"]
     assert {path.name for path in tmp_path.iterdir()} == {
-        "paths.csv", "paths_ends.csv", "composition.csv", "paths.png",
+        "paths.csv", "paths_baseline_errors.csv", "composition.csv", "paths.png",
     }  # fmt: skip
     table = pd.read_csv(tmp_path / "paths.csv")
     assert [*table.columns] == PATH_ROW
@@ -399,13 +402,13 @@ def test_path_prints_the_whole_effect_first(tmp_path, outcome):
         "linear: embed to 0.1.q,0.1.k,0.1.v,out",
     ]
     assert "1.000 [1.000, 1.000]" in lines[0]
-    assert {path.name for path in tmp_path.iterdir()} == {"paths.csv", "paths_ends.csv", "paths.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"paths.csv", "paths_baseline_errors.csv", "paths.png"}
 
 
 def test_runs_that_hold_the_same_are_a_failed_self_check(outcome):
     """The same inputs under another function: nothing before the first y differs."""
     done = outcome(
-        "patch", *CKPT, "--site", "resid_pre", "--at", "x:0", "--classes", "linear", "--prompts", 16, "--json"
+        "patch", *CKPT, "--site", "resid_pre", "--tokens", "x:0", "--classes", "linear", "--prompts", 16, "--json"
     )
     assert done.code == 1
     assert done.out == ""
@@ -505,7 +508,7 @@ CKPT = ("--ckpt", "zoo:mixed-0")
         (("ablate", *CKPT), "Missing option '--heads'"),
         (("ablate", *CKPT, "--heads", "0.1", "--design", "swap"), "unknown --design 'swap' (valid: remove, keep"),
         (("ablate", *CKPT, "--heads", "0.1", "--site", "k"), "unknown --site 'k' (valid: z, pattern, value)"),
-        (("ablate", *CKPT, "--heads", "0.1", "--at", "q"), "--at 'q' is not valid (all, x, y"),
+        (("ablate", *CKPT, "--heads", "0.1", "--tokens", "q"), "--tokens 'q' is not valid (all, x, y"),
         (("ablate", *CKPT, "--heads", "0.1", "--memory", 0), "--memory 0.0: a number above 0"),
         (("ablate", *CKPT, "--heads", "3.mlp"), "there is no head 3.mlp; this model has layers 0-2"),
         (("ablate", *CKPT, "--heads", "0.1", "--design", "pairs"), "needs at least two heads (given: 0.1)"),
@@ -513,7 +516,7 @@ CKPT = ("--ckpt", "zoo:mixed-0")
         (("ablate", *CKPT, "--heads", "mlps", "--design", "cumulative", "--out", "x"), "which MLPs do not have"),
         (("ablate", *CKPT, "--heads", "mlps", "--design", "keep", "--out", "x"), "--design keep takes heads only"),
         (("ablate", *CKPT, "--heads", "0.1", "--mode", "zero,zero"), "--mode zero,zero: zero is named twice"),
-        (("ablate", *CKPT, "--heads", "0.1", "--at", "y:15", "--out", "x"), "--at y:15: no prediction reads the y of"),
+        (("ablate", *CKPT, "--heads", "0.1", "--tokens", "y:15", "--out", "x"), "y:15: no prediction reads the y of"),
         (("ablate", *CKPT, "--heads", "0.1", "--memory", "inf"), "--memory inf: a number above 0"),
         (("ablate", *CKPT, *CKPT, "--heads", "0.1"), "--ckpt zoo:mixed-0 is named twice"),
         (("patch", *CKPT, "--site", "result", "--out", "x"), "unknown --site 'result' (valid: resid_pre, resid_mid"),
@@ -532,15 +535,15 @@ CKPT = ("--ckpt", "zoo:mixed-0")
             "--heads top:25: this model has 24 heads, so K is 1 to 24",
         ),
         (("patch", *CKPT, "--heads", "0.1", "--site", "mlp_out", "--out", "x"), "the site mlp_out has no heads"),
-        (("patch", *CKPT, "--at", "z", "--out", "x"), "--at 'z' is not valid (all, each, query, x, y, or A-B"),
-        (("patch", *CKPT, "--at", "12-16", "--out", "x"), "--at 12-16: these prompts have pairs 0-15"),
-        (("patch", *CKPT, "--at", "4", "--examples", 3, "--out", "x"), "--at 4: these prompts have pairs 0-3"),
-        (("patch", *CKPT, "--at", "y:15", "--out", "x"), "--at y:15: no prediction reads the y of the query (pair 15)"),
+        (("patch", *CKPT, "--tokens", "z", "--out", "x"), "--tokens 'z' is not valid (all, each, query, x, y, or A-B"),
+        (("patch", *CKPT, "--tokens", "12-16", "--out", "x"), "--tokens 12-16: these prompts have pairs 0-15"),
+        (("patch", *CKPT, "--tokens", "4", "--examples", 3, "--out", "x"), "--tokens 4: these prompts have pairs 0-3"),
+        (("patch", *CKPT, "--tokens", "y:15", "--out", "x"), "y:15: no prediction reads the y of the query (pair 15)"),
         (("patch", *CKPT, "--examples", 16, "--out", "x"), "this run's prompts have 1 to 15 examples before a query"),
         (("patch", *CKPT, "--examples", 0, "--out", "x"), "'--examples': 0 (a whole number of at least 1 is needed)"),
         (
             ("patch", *CKPT, "--classes", "linear,prototypes", "--corrupt", "inputs", "--out", "x"),
-            "prototypes is no function of x that could be asked after other examples (valid: permuted, pair:J, noise)",
+            "prototypes is not a function of x alone, so its query cannot be asked after other examples",
         ),
         (("path", *CKPT, "--from", "3.0", "--out", "x"), "there is no head 3.0"),
         (("path", *CKPT, "--from", "read_in", "--out", "x"), "'read_in' is not a head"),

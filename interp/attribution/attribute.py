@@ -1,13 +1,15 @@
-"""The effects of all nodes of a site, or of all edges: exactly, or from gradients with a receipt.
+"""The effects of patching all nodes of a site, or all edges: exact, or estimated from gradients and validated.
 
 1. Clean and corrupt prompts (`interp.patching.prompt_pairs`); the direction says which run is patched.
-2. Exact: every node or edge patched (`interp.patching`). Approximate: by how much patching would move the prediction,
-   from a few forward and backward passes, and the effect of that, which is linear in the prediction.
-3. Every approximate method is compared with exact patching on the same prompts (`interp.attribution.validation`).
+2. Exact: every node or edge is patched (`interp.patching`). Estimated: the first-order change of the prediction under
+   each patch, from a few forward and backward passes, and the effect of that change (effects are linear in the
+   prediction).
+3. Validation: every estimate is compared with exact patching on the same prompts (`interp.attribution.validation`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,23 +18,22 @@ import torch
 from jaxtyping import Float
 
 from interp.ablation.runner import balanced_chunk_size
-from interp.attribution.nodes import Ends, check_method
-from interp.attribution.targets import EXACT, AllEdges, Effects, Nodes, Target, flat
-from interp.attribution.validation import Receipt, receipt
+from interp.attribution.nodes import RunTokens
+from interp.attribution.targets import EXACT, AllEdges, Effects, Nodes, Target, flatten_estimates
+from interp.attribution.validation import validate_estimates
 from interp.display.result import Axes, Result
 from interp.model.parallel import map_parts
 from interp.patching.effects import effect_resamples, gap_exists
-from interp.patching.maps import place_name
+from interp.patching.maps import name_location
 from interp.patching.runner import Question, check_direction, chunks
 from interp.patching.sites import check_site
 from interp.statistics.effects import differs_from_zero
 from training.checkpoints.checkpoint import Checkpoint
-from training.common.bootstrap import bootstrap_weights, percentile_interval
-from training.common.errors import UserError
+from training.common.bootstrap import percentile_interval
+from training.common.errors import UserError, one_of
 from training.common.library_defaults import library_defaults
 from training.common.output import Table
 from training.common.progress import progress_bar
-from training.config.config import stream_seed
 from training.tasks.function_classes import choose_classes
 
 MEMORY = 2**28  # bytes of activations and gradients that a worker holds
@@ -48,11 +49,13 @@ class Attribution(Result):
         checkpoint: the model's name.
         step: of its training.
         table: one row per function class, method and node (`site`, `layer`, `heads`, `tokens`) or edge (`sender`,
-            `receiver`): `effect` (0: patching does nothing, 1: it does what patching everything does) with its 95 %
+            `receiver`): `effect` (0: the prediction is unchanged, 1: as if everything had been patched) with its 95 %
             interval over prompts, and `size`, by which they are ranked (|effect|; for AtP* the mean of |effect| over
             dropped layers).
-        receipts: one row per class and approximate method (`interp.attribution.validation.Receipt`); empty without.
-        compared: the pairs behind the receipts: `function_class`, `method`, `name`, `exact`, `approximate`, `size`.
+        validation: one row per class and estimating method (`interp.attribution.validation.validate_estimates`);
+            empty if nothing was validated.
+        validation_pairs: the effects that were compared: `function_class`, `method`, `name`, `exact`, `approximate`,
+            `size`.
         question: prompts and direction.
         of: `edges`, or the site of the nodes.
     """
@@ -60,37 +63,37 @@ class Attribution(Result):
     checkpoint: str
     step: int
     table: pd.DataFrame
-    receipts: pd.DataFrame
-    compared: pd.DataFrame
+    validation: pd.DataFrame
+    validation_pairs: pd.DataFrame
     question: Question
     of: str
 
     def tables(self, top: int = 10) -> list[Table]:
-        """The strongest nodes or edges, and the receipts.
+        """The strongest nodes or edges, and the validation.
 
         Args:
             top: how many nodes or edges of every class.
         """
         return self.view("tables", top)
 
-    def plot_receipts(self) -> list[Axes]:
-        """Approximate against exact effects, a panel per class and method.
+    def plot_validation(self) -> list[Axes]:
+        """Estimated against exact effects, a panel per class and method.
 
         Raises:
-            UserError: there are no receipts.
+            UserError: nothing was validated.
         """
-        if not len(self.receipts):
-            raise UserError("these effects have no receipts (n_receipt was 0, or every method is exact)")
-        return self.view("plot_receipts")
+        if not len(self.validation):
+            raise UserError("these effects have not been validated (n_validate was 0, or every method is exact)")
+        return self.view("plot_validation")
 
     def name(self, row: dict[str, Any]) -> str:
-        """A row's node or edge in words."""
-        return f"{row['sender']}->{row['receiver']}" if self.of == "edges" else place_name(self.of, row)
+        """The node or edge of a row in words."""
+        return f"{row['sender']}->{row['receiver']}" if self.of == "edges" else name_location(self.of, row)
 
     @property
     def files(self) -> Mapping[str, pd.DataFrame]:
-        checked = {"receipts": self.receipts, "receipt_pairs": self.compared} if len(self.receipts) else {}
-        return {"attribution": self.table, **checked}
+        validation = {"validation": self.validation, "validation_pairs": self.validation_pairs}
+        return {"attribution": self.table} | (validation if len(self.validation) else {})
 
 
 @library_defaults()
@@ -102,14 +105,17 @@ def attribute(
     methods: Sequence[str] = (EXACT,),
     corrupt: str = "function",
     direction: str = "denoise",
-    at: str | None = None,
+    tokens: str | None = None,
     examples: int | None = None,
     n_prompts: int = 1024,
     seed: int = 0,
     n_steps: int = 5,
-    n_receipt: int = 256,
+    n_validate: int = 256,
 ) -> Attribution:
     """The effect of patching every node of a site.
+
+    The defaults ask what is sufficient, as in `patch`: the corrupt run (another function of the same inputs) is patched
+    with activations of the clean run.
 
     Args:
         checkpoint: a loaded run.
@@ -118,26 +124,27 @@ def attribute(
         methods: `exact`, or names in `interp.attribution.nodes.METHODS`.
         corrupt: a name in `interp.patching.prompt_pairs.CORRUPTIONS`.
         direction: `denoise` patches the clean run's activations into the corrupt run, `noise` the other way.
-        at: tokens, all together or `each` alone; None is `all` at sites with heads and `each` elsewhere.
-        examples: pairs before the query; None takes as many as there are.
+        tokens: the tokens to patch together; `each` patches every token alone. None is `all` at sites with heads and
+            `each` elsewhere.
+        examples: (x, y) pairs before the query; None takes as many as there are.
         n_prompts: per class.
         seed: of prompts and resampling.
         n_steps: parts of the path of `ig` and `ig-activations`.
-        n_receipt: prompts on which approximate methods are compared with exact patching; 0 for no receipt.
+        n_validate: prompts on which estimates are compared with exact patching; 0 for no comparison.
 
     Raises:
-        CheckError: an exact patch did not act, or acted where it should not.
+        CheckError: an exact patch had no effect where it must have one, or an effect where it must have none.
         UserError: an unknown name, or a class that does not allow the corruption.
 
     >>> from interp import load
-    >>> found = attribute(load("zoo:mixed-0"), ["linear"], methods=["gradient"], n_prompts=32, n_receipt=32)
-    >>> bool(found.receipts["spearman"][0] > 0.5)
+    >>> result = attribute(load("zoo:mixed-0"), ["linear"], methods=["gradient"], n_prompts=32, n_validate=32)
+    >>> bool(result.validation["spearman"][0] > 0.5)
     True
     """
-    names = choose_classes(classes, checkpoint.config.evaluated_classes)
+    classes = choose_classes(classes, checkpoint.config.evaluated_classes)
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
-    target = plan_nodes(checkpoint, names, question, site=site, at=at, methods=methods, n_steps=n_steps)
-    return measured(checkpoint, names, target, methods, question, n_receipt, site)
+    target = plan_nodes(checkpoint, classes, question, site=site, tokens=tokens, methods=methods, n_steps=n_steps)
+    return measure_effects(target, classes, methods, question, n_validate)
 
 
 @library_defaults()
@@ -152,9 +159,9 @@ def attribute_edges(
     n_prompts: int = 1024,
     seed: int = 0,
     n_steps: int = 5,
-    n_receipt: int = 256,
+    n_validate: int = 256,
 ) -> Attribution:
-    """The effect of patching every edge alone: sender to receiver, whatever comes after the receiver reacts.
+    """The effect of patching every edge alone, from sender to receiver; everything after the receiver is recomputed.
 
     Args:
         checkpoint: a loaded run.
@@ -162,149 +169,108 @@ def attribute_edges(
         methods: `exact` (path patching), or names in `interp.attribution.edges.METHODS`.
         corrupt: a name in `interp.patching.prompt_pairs.CORRUPTIONS`.
         direction: `denoise` patches the clean run's edges into the corrupt run, `noise` the other way.
-        examples: pairs before the query; None takes as many as there are.
+        examples: (x, y) pairs before the query; None takes as many as there are.
         n_prompts: per class.
         seed: of prompts and resampling.
         n_steps: parts of the path of `eap-ig`.
-        n_receipt: prompts on which approximate methods are compared with exact patching; 0 for no receipt.
+        n_validate: prompts on which estimates are compared with exact patching; 0 for no comparison.
 
     Raises:
-        CheckError: an exact patch did not act, or acted where it should not.
+        CheckError: an exact patch had no effect where it must have one, or an effect where it must have none.
         UserError: an unknown name, or a class that does not allow the corruption.
 
     >>> from interp import load
-    >>> found = attribute_edges(load("zoo:mixed-0"), ["linear"], methods=["eap"], n_prompts=8, n_receipt=0)
-    >>> len(found.table)
+    >>> result = attribute_edges(load("zoo:mixed-0"), ["linear"], methods=["eap"], n_prompts=8, n_validate=0)
+    >>> len(result.table)
     802
     """
-    names = choose_classes(classes, checkpoint.config.evaluated_classes)
+    classes = choose_classes(classes, checkpoint.config.evaluated_classes)
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
-    target = plan_edges(checkpoint, names, question, methods=methods, n_steps=n_steps)
-    return measured(checkpoint, names, target, methods, question, n_receipt, "edges")
+    target = plan_edges(checkpoint, classes, question, methods=methods, n_steps=n_steps)
+    return measure_effects(target, classes, methods, question, n_validate)
 
 
 def plan_nodes(
     checkpoint: Checkpoint,
-    names: Sequence[str],
+    classes: Sequence[str],
     question: Question,
     *,
     site: str,
-    at: str | None,
+    tokens: str | None,
     methods: Sequence[str],
     n_steps: int,
 ) -> Nodes:
-    """The nodes that `attribute` is asked for, before anything is computed.
+    """The nodes that `attribute` patches; refuses what does not exist before anything is computed.
 
     Raises:
         UserError: see `attribute`.
     """
     check_site(site)
-    target = Nodes(checkpoint, site, at, n_examples(checkpoint, names, question), n_steps)
-    check_methods(target, methods)
-    target.rows()  # refuses tokens that there are not
+    check_methods(methods, Nodes.methods)
+    target = Nodes(checkpoint, question.check(checkpoint, classes), n_steps, site, tokens)
+    target.rows()  # refuses tokens that do not exist
     return target
 
 
 def plan_edges(
-    checkpoint: Checkpoint, names: Sequence[str], question: Question, *, methods: Sequence[str], n_steps: int
+    checkpoint: Checkpoint, classes: Sequence[str], question: Question, *, methods: Sequence[str], n_steps: int
 ) -> AllEdges:
-    """The edges that `attribute_edges` is asked for, before anything is computed.
+    """The edges that `attribute_edges` patches; refuses what does not exist before anything is computed.
 
     Raises:
         UserError: see `attribute_edges`.
     """
-    target = AllEdges(checkpoint, n_examples(checkpoint, names, question), n_steps)
-    check_methods(target, methods)
-    return target
+    check_methods(methods, AllEdges.methods)
+    return AllEdges(checkpoint, question.check(checkpoint, classes), n_steps)
 
 
-def check_methods(target: Target, methods: Sequence[str]) -> None:
+def check_methods(methods: Iterable[str], estimating: Iterable[str]) -> None:
+    """Refuse names that `--method` does not know.
+
+    Raises:
+        UserError: there is no such method.
+    """
+    valid = (EXACT, *estimating)
     for method in methods:
-        check_method(method, (EXACT, *target.methods))
+        if method not in valid:
+            raise one_of("--method", method, valid)
 
 
-def n_examples(checkpoint: Checkpoint, names: Sequence[str], question: Question) -> int:
-    """Pairs before the query; refuses corruptions that a class does not allow."""
-    pairs = [question._replace(n_prompts=2).pairs(checkpoint, name) for name in names]
-    return pairs[0].n_examples
-
-
-class Pair(NamedTuple):
-    """Exact and approximate effects on the same prompts."""
-
-    about: dict[str, Any]
-    exact: Effects
-    approximate: Effects
-    receipt: Receipt
-
-
-def measured(
-    checkpoint: Checkpoint,
-    names: Sequence[str],
-    target: Target,
-    methods: Sequence[str],
-    question: Question,
-    n_receipt: int,
-    of: str,
+@library_defaults()
+def measure_effects(
+    target: Target, classes: Sequence[str], methods: Sequence[str], question: Question, n_validate: int
 ) -> Attribution:
-    """Every method on every class, and the receipts."""
-    approximate = [method for method in methods if method != EXACT]
-    rows, pairs = [], []
-    for name in names:
-        known = {
-            (method, question.n_prompts): effects(checkpoint, name, target, method, question) for method in methods
-        }
-        for (method, _), found in known.items():
-            about = {"function_class": name, "corrupt": question.corrupt, "direction": question.direction}
-            rows += [about | {"method": method} | row for row in effect_rows(target, found)]
-        if n_receipt and approximate:
-            pairs += compare(checkpoint, name, target, approximate, question, n_receipt, known)
-    receipts = pd.DataFrame([pair.about | pair.receipt.row() for pair in pairs])
-    compared = pd.concat([pair_rows(target, pair) for pair in pairs]) if pairs else pd.DataFrame()
-    return Attribution(checkpoint.name, checkpoint.step, pd.DataFrame(rows), receipts, compared, question, of)
+    """Every method on every class, and the validation of those that estimate."""
+    rows, validation, pairs = [], [], []
+    few = question._replace(n_prompts=min(n_validate, question.n_prompts))
+    for function_class in classes:
+        measure = cache(partial(find_effects, function_class, target))
+        about = {"function_class": function_class, "corrupt": question.corrupt, "direction": question.direction}
+        for method in methods:
+            rows += [about | {"method": method} | row for row in effect_rows(target, measure(method, question))]
+        for method in methods if n_validate else ():
+            if method == EXACT or np.isnan(measure(EXACT, few).value).any():
+                continue
+            exact, estimates = measure(EXACT, few), measure(method, few)
+            about, names = {"function_class": function_class, "method": method}, target.names()
+            differs = differs_from_zero(exact.low, exact.high)
+            compared = {"n_prompts": few.n_prompts, "sizes": estimates.size, "nonzero": differs}
+            validation.append(about | validate_estimates(exact.value, estimates.value, names, **compared))
+            columns = {"exact": exact.value, "approximate": estimates.value, "size": estimates.size}
+            pairs.append(pd.DataFrame(about | {"name": names} | columns))
+    tables = pd.DataFrame(rows), pd.DataFrame(validation), pd.concat(pairs) if pairs else pd.DataFrame()
+    return Attribution(target.checkpoint.name, target.checkpoint.step, *tables, question, target.title)
 
 
-def compare(
-    checkpoint: Checkpoint,
-    name: str,
-    target: Target,
-    methods: Sequence[str],
-    question: Question,
-    n_receipt: int,
-    known: dict[tuple[str, int], Effects],
-) -> list[Pair]:
-    """Each approximate method against exact patching, both on `n_receipt` prompts (or all, if there are fewer)."""
-    few = question._replace(n_prompts=min(n_receipt, question.n_prompts))
-    for method in (EXACT, *methods):
-        if (method, few.n_prompts) not in known:
-            known[method, few.n_prompts] = effects(checkpoint, name, target, method, few)
-    exact = known[EXACT, few.n_prompts]
-    if np.isnan(exact.value).any():
-        return []
-    pairs = []
-    for method in methods:
-        found = known[method, few.n_prompts]
-        agreement = receipt(
-            exact.value,
-            found.value,
-            target.names(),
-            n_prompts=few.n_prompts,
-            sizes=found.size,
-            nonzero=differs_from_zero(exact.low, exact.high),
-        )
-        pairs.append(Pair({"function_class": name, "method": method}, exact, found, agreement))
-    return pairs
-
-
-def effects(checkpoint: Checkpoint, name: str, target: Target, method: str, question: Question) -> Effects:
+def find_effects(function_class: str, target: Target, method: str, question: Question) -> Effects:
     """The effects by one method on the prompts of one class."""
     if method == EXACT:
-        return target.exact(checkpoint, name, question)
-    return effects_of_moves(moves_of(checkpoint, name, target, method, question), name, question)
+        return target.exact(function_class, question)
+    return effects_of_estimates(estimate_prompts(function_class, target, method, question), function_class, question)
 
 
-class AllMoves(NamedTuple):
-    """What `interp.attribution.nodes.Moves` are for all prompts, beside the two predictions."""
+class PromptEstimates(NamedTuple):
+    """`interp.attribution.nodes.Estimates` of all prompts, beside the predictions of both runs."""
 
     base: Float[np.ndarray, " prompt"]
     source: Float[np.ndarray, " prompt"]
@@ -312,55 +278,48 @@ class AllMoves(NamedTuple):
     dropped: Float[np.ndarray, "drop prompt node"] | None
 
 
-def moves_of(checkpoint: Checkpoint, name: str, target: Target, method: str, question: Question) -> AllMoves:
-    """First-order moves of the prediction on all prompts, chunk by chunk."""
-    model = checkpoint.model
-    base, source = question.sides(question.pairs(checkpoint, name))
-    bar = progress_bar(total=question.n_prompts, desc=f"{method} {name}", unit="prompt")
-    most = max(1, min(CHUNK, MEMORY // (4 * target.floats())))
-    size = balanced_chunk_size(question.n_prompts, most, torch.get_num_threads())
-    with bar:
+def estimate_prompts(function_class: str, target: Target, method: str, question: Question) -> PromptEstimates:
+    """First-order changes of the prediction on all prompts, chunk by chunk."""
+    model, n_prompts = target.checkpoint.model, question.n_prompts
+    sides = question.sides(question.pairs(target.checkpoint, function_class))
+    most = max(1, min(CHUNK, MEMORY // (4 * target.n_floats())))
+    size = balanced_chunk_size(n_prompts, most, torch.get_num_threads())
+    with progress_bar(total=n_prompts, desc=f"{method} {function_class}", unit="prompt") as bar:
 
-        def run(prompts: range) -> AllMoves:
-            ends = Ends(*(model.needed(side.rows(prompts).tokens) for side in (base, source)))
-            found = target.moves(model, ends, method)
+        def run(prompts: range) -> PromptEstimates:
+            tokens = RunTokens(*(model.needed(side.rows(prompts).tokens) for side in sides))
+            estimates = target.estimate(model, tokens, method)
             with torch.no_grad():
-                own, other = (model.predict(tokens)[:, -1].double().cpu().numpy() for tokens in ends)
+                base, source = (model.predict(side)[:, -1].double().cpu().numpy() for side in tokens)
             bar.update(len(prompts))
-            return AllMoves(own, other, flat(found.signed), None if found.dropped is None else flat(found.dropped))
+            dropped = None if estimates.dropped is None else flatten_estimates(estimates.dropped)
+            return PromptEstimates(base, source, flatten_estimates(estimates.signed), dropped)
 
-        parts = map_parts(run, chunks(question.n_prompts, size))
+        parts = map_parts(run, chunks(n_prompts, size))
     bases, sources, signed, dropped = zip(*parts, strict=True)
-    together = None if dropped[0] is None else np.concatenate(dropped, axis=1)
-    return AllMoves(np.concatenate(bases), np.concatenate(sources), np.concatenate(signed), together)
+    all_dropped = None if dropped[0] is None else np.concatenate(dropped, axis=1)
+    return PromptEstimates(np.concatenate(bases), np.concatenate(sources), np.concatenate(signed), all_dropped)
 
 
-def effects_of_moves(moves: AllMoves, name: str, question: Question) -> Effects:
-    """Effects with intervals: those of `interp.patching.effects`, at predictions moved by this much."""
-    n_nodes = moves.signed.shape[1]
-    if not gap_exists(moves.base, moves.source):
+def effects_of_estimates(estimates: PromptEstimates, function_class: str, question: Question) -> Effects:
+    """Effects with intervals (`interp.patching.effects`), at predictions changed by the estimates."""
+    base, gap = estimates.base, estimates.source - estimates.base
+    n_nodes = estimates.signed.shape[1]
+    if not gap_exists(base, estimates.source):
         return Effects(*np.full((4, n_nodes), np.nan))
-    gap = moves.source - moves.base
-    value = gap @ moves.signed / np.square(gap).sum()
-    weights = bootstrap_weights(len(gap), np.random.default_rng(stream_seed("bootstrap", question.seed, name)))
-    ends = []
+    value = gap @ estimates.signed / np.square(gap).sum()
+    weights, intervals = question.bootstrap(function_class), []
     for start in range(0, n_nodes, COLUMNS):
-        patched = moves.base[:, None] + moves.signed[:, start : start + COLUMNS]
-        ends.append(percentile_interval(effect_resamples(patched.T, moves.base, moves.source, weights)))
-    low, high = (np.concatenate(parts) for parts in zip(*ends, strict=True))
-    size = np.abs(value)
-    if moves.dropped is not None:
-        size = np.abs(gap @ moves.dropped / np.square(gap).sum()).sum(0)
-    return Effects(value, low, high, size)
+        patched = base[:, None] + estimates.signed[:, start : start + COLUMNS]
+        intervals.append(percentile_interval(effect_resamples(patched.T, base, estimates.source, weights)))
+    low, high = (np.concatenate(parts) for parts in zip(*intervals, strict=True))
+    if estimates.dropped is None:
+        return Effects(value, low, high, np.abs(value))
+    return Effects(value, low, high, np.abs(gap @ estimates.dropped / np.square(gap).sum()).sum(0))
 
 
-def effect_rows(target: Target, found: Effects) -> list[dict[str, Any]]:
+def effect_rows(target: Target, effects: Effects) -> list[dict[str, Any]]:
     return [
         row | {"effect": float(value), "ci_low": float(low), "ci_high": float(high), "size": float(size)}
-        for row, value, low, high, size in zip(target.rows(), *found, strict=True)
+        for row, value, low, high, size in zip(target.rows(), *effects, strict=True)
     ]
-
-
-def pair_rows(target: Target, pair: Pair) -> pd.DataFrame:
-    values = {"exact": pair.exact.value, "approximate": pair.approximate.value, "size": pair.approximate.size}
-    return pd.DataFrame(pair.about | {"name": target.names()} | values)

@@ -1,18 +1,15 @@
-"""The commands of attribution: attribute, circuit. Heavy imports wait until a command runs."""
+"""The commands `interp attribute` and `interp circuit`. Heavy imports wait until a command runs."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from interp.names import EDGE_METHOD_NAMES, NODE_METHOD_NAMES
-from interp.patching.command import Corrupt, Direction, Examples, SiteName
+from interp.patching.command import Corrupt, Direction, Examples, SiteName, Tokens, deliver, prepare
 from training import options
-from training.commands import check_classes, check_device
 from training.common.digits import whole
 from training.common.errors import UserError
-
-if TYPE_CHECKING:
-    pass
+from training.common.terminal import echo
 
 Steps = Annotated[
     int,
@@ -20,40 +17,43 @@ Steps = Annotated[
 ]
 
 
+def zero_or_several(text: str | int) -> int:
+    """0, or a number of prompts that allows an interval."""
+    number = whole(str(text))
+    if number is None or number == 1:
+        raise typer.BadParameter(f"{text} (0 or a whole number of at least 2 is needed)")
+    return number
+
+
 def attribute(
     ckpt: options.Ckpt,
     site: SiteName = "z",
     edges: Annotated[
-        bool, typer.Option("--edges", help="Edges between components instead of the nodes of a site.")
+        bool, typer.Option("--edges", help="Patch edges between components instead of the nodes of a site.")
     ] = False,
     method: Annotated[
         str,
         typer.Option(
             "--method",
             metavar="NAME,NAME",
-            help=f"{', '.join(NODE_METHOD_NAMES)}; of edges {', '.join(EDGE_METHOD_NAMES)}.",
+            help=f"{', '.join(NODE_METHOD_NAMES)}; with --edges {', '.join(EDGE_METHOD_NAMES)}.",
         ),
     ] = "exact",
     corrupt: Corrupt = "function",
     direction: Direction = "denoise",
-    at: Annotated[
-        str | None,
-        typer.Option("--at", metavar="TOKENS", help="As in interp patch (default: all for heads, else each)."),
-    ] = None,
+    tokens: Tokens = None,
     examples: Examples = None,
     steps: Steps = 5,
-    receipt: Annotated[
+    validate: Annotated[
         int,
         typer.Option(
-            "--receipt",
+            "--validate",
             metavar="N",
-            parser=options.whole_number(2),
-            help="Prompts on which gradients are compared with exact patching.",
+            parser=zero_or_several,
+            help="Compare estimates with exact patching on N prompts; 0: do not, where exact patching takes too long.",
         ),
     ] = 256,
-    no_receipt: Annotated[
-        bool, typer.Option("--no-receipt", help="Do not compare, where exact patching takes too long.")
-    ] = False,
+    no_receipt: Annotated[bool, typer.Option("--no-receipt", hidden=True)] = False,
     top: Annotated[
         int, typer.Option("--top", metavar="N", parser=options.whole_number(1), help="Nodes or edges to print.")
     ] = 8,
@@ -64,62 +64,40 @@ def attribute(
     json: options.Json = False,
     out: options.Out = None,
 ) -> None:
-    """Estimate from gradients what patching would do, with a receipt: how well that agrees with exact patching.
+    """Estimate from gradients what patching would do, and validate the estimates by exact patching.
 
-    exact patches every node or edge. gradient and eap take (source - base) times the gradient in the run that is
-    patched; ig and eap-ig the mean gradient on the path of the read-in between the two runs, ig-activations on that of
-    the site itself; atp is AtP*, with the exact softmax of queries and keys and gradients that drop one layer each.
+    exact patches every node or edge. gradient and eap multiply (source - base) by the gradient in the run that is
+    patched; ig and eap-ig by the mean gradient on the path of the read-in between the two runs; ig-activations by that
+    on the path of the site itself; atp is AtP*: exact softmax for queries and keys, and GradDrop. By default (denoise,
+    another function) attribute asks what is sufficient, as interp patch does; interp path and interp circuit ask what
+    is necessary (noise, another prompt).
 
     \b
     Examples:
-      interp attribute --ckpt zoo:mixed-0 --corrupt prompt --method gradient,ig,atp --out receipts
+      interp attribute --ckpt zoo:mixed-0 --corrupt prompt --method gradient,ig,atp --out estimates
       interp attribute --ckpt zoo:mixed-0 --edges --method eap-ig --classes linear
     """
-    from interp.attribution.attribute import attribute as of_nodes
-    from interp.attribution.attribute import attribute_edges as of_edges
-    from interp.attribution.attribute import plan_edges, plan_nodes
-    from interp.patching.runner import Question, check_direction
-    from training.checkpoints.checkpoint import load
+    from interp.attribution.attribute import measure_effects, plan_edges, plan_nodes
     from training.common import output
 
-    checkpoint = load(ckpt, check_device(device))
-    names = check_classes(classes, checkpoint.config.evaluated_classes)
-    if edges and (site != "z" or at is not None):
-        raise UserError("--edges has neither --site nor --at: edges go from component to component, at all tokens")
+    checkpoint, class_names, question = prepare(ckpt, classes, device, corrupt, direction, examples, prompts, seed)
+    if edges and (site != "z" or tokens is not None):
+        raise UserError("--edges has neither --site nor --tokens: edges go from component to component, at all tokens")
+    if no_receipt:
+        echo("--no-receipt is now called --validate 0", err=True)
     methods = options.split_names("--method", method)
-    question = Question(corrupt, check_direction(direction), examples, prompts, seed)
-    if edges:  # refuses early
-        plan_edges(checkpoint, names, question, methods=methods, n_steps=steps)
+    if edges:
+        target = plan_edges(checkpoint, class_names, question, methods=methods, n_steps=steps)
     else:
-        plan_nodes(checkpoint, names, question, site=site, at=at, methods=methods, n_steps=steps)
+        target = plan_nodes(checkpoint, class_names, question, site=site, tokens=tokens, methods=methods, n_steps=steps)
     if out:
         output.prepare_directory(out)
-    common = {
-        "methods": methods,
-        "corrupt": corrupt,
-        "direction": direction,
-        "examples": examples,
-        "n_prompts": prompts,
-        "seed": seed,
-        "n_steps": steps,
-        "n_receipt": 0 if no_receipt else receipt,
-    }
-    found = of_edges(checkpoint, names, **common) if edges else of_nodes(checkpoint, names, site=site, at=at, **common)
-    if out:
-        from interp.display.axes import save_figure
-
-        found.write(out)
-        save_figure(found.plot(), out / "attribution.png")
-        if len(found.receipts):
-            save_figure(found.plot_receipts(), out / "receipts.png")
-    if json:
-        about = {"checkpoint": checkpoint.name, "step": checkpoint.step, "seed": seed, "prompts": prompts}
-        about |= {"of": found.of, "corrupt": corrupt, "direction": direction}
-        results = {"receipts": output.records(found.receipts), "results": output.records(found.table)}
-        output.print_json(about | results)
-        return
-    for table in found.tables(top):
-        output.print_table(*table)
+    result = measure_effects(target, class_names, methods, question, 0 if no_receipt else validate)
+    figures = {"attribution": result.plot} | ({"validation": result.plot_validation} if len(result.validation) else {})
+    document = {"of": result.of, "receipts": result.validation, "results": result.table}
+    if not deliver(result, question, document, figures, json=json, out=out):
+        for table in result.tables(top):
+            output.print_table(*table)
 
 
 def circuit(
@@ -138,8 +116,9 @@ def circuit(
         int,
         typer.Option("--random", metavar="N", parser=options.whole_number(0), help="Random graphs of every size."),
     ] = 20,
-    faithful: Annotated[
-        float, typer.Option("--faithful", metavar="SHARE", help="What the smallest circuit has to reach.")
+    min_faithfulness: Annotated[
+        float,
+        typer.Option("--min-faithfulness", metavar="SHARE", help="Least faithfulness of the smallest circuit."),
     ] = 0.9,
     classes: options.Classes = None,
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
@@ -148,63 +127,39 @@ def circuit(
     json: options.Json = False,
     out: options.Out = None,
 ) -> None:
-    """Cut the model down to the edges that carry the answer, and test by intervention that they are enough.
+    """Find the smallest set of edges that reproduces the model's prediction, and test it by intervention.
 
-    Edges are scored on prompts of their own. A circuit is the best of them that lie on a path from the read-in to the
-    read-out. Faithfulness: how far the prediction comes from the corrupt to the clean run with clean information on the
-    circuit alone. Completeness: the same for everything else. Random graphs have as many edges on paths.
+    Edges are scored on separate prompts; a circuit is the best of them, without those on no path from the read-in to
+    the read-out. Faithfulness: how far clean information on the circuit alone moves the prediction from the corrupt to
+    the clean run. Completeness: the same for all other edges. Random graphs have as many edges on paths. By default
+    (noise, another prompt) edges are scored by whether they are necessary, as in interp path; interp patch and interp
+    attribute ask what is sufficient (denoise, another function).
 
     \b
     Examples:
       interp circuit --ckpt zoo:mixed-0 --classes linear --method eap-ig --out circuit
-      interp circuit --ckpt zoo:linear-0 --corrupt function --sizes 10,30,100 --faithful 0.8
+      interp circuit --ckpt zoo:linear-0 --corrupt function --sizes 10,30,100 --min-faithfulness 0.8
     """
     from interp.attribution.attribute import plan_edges
-    from interp.attribution.circuits import check_asked, circuits
-    from interp.patching.runner import Question, check_direction
-    from training.checkpoints.checkpoint import load
+    from interp.attribution.circuits import check_sizes, run_circuits
     from training.common import output
 
-    checkpoint = load(ckpt, check_device(device))
-    names = check_classes(classes, checkpoint.config.evaluated_classes)
-    asked = [size_of(text, sizes) for text in options.split_names("--sizes", sizes)]
-    question = Question(corrupt, check_direction(direction), examples, prompts, seed)
-    target = plan_edges(checkpoint, names, question, methods=[method], n_steps=steps)  # refuses early
-    check_asked(asked, faithful, int(target.graph.allowed.sum()))
+    checkpoint, class_names, question = prepare(ckpt, classes, device, corrupt, direction, examples, prompts, seed)
+    numbers = [parse_size(text, sizes) for text in options.split_names("--sizes", sizes)]
+    target = plan_edges(checkpoint, class_names, question, methods=[method], n_steps=steps)
+    check_sizes(numbers, min_faithfulness, target.n_edges)
     if out:
         output.prepare_directory(out)
-    found = circuits(
-        checkpoint,
-        names,
-        sizes=asked,
-        method=method,
-        corrupt=corrupt,
-        direction=direction,
-        examples=examples,
-        n_prompts=prompts,
-        seed=seed,
-        n_steps=steps,
-        n_random=random,
-        faithful=faithful,
-    )
-    if out:
-        from interp.display.axes import save_figure
-
-        found.write(out)
-        save_figure(found.plot(), out / "circuit.png")
-        save_figure(found.plot_curves(), out / "circuit_curves.png")
-    if json:
-        about = {"checkpoint": checkpoint.name, "step": checkpoint.step, "seed": seed, "prompts": prompts}
-        about |= {"method": method, "corrupt": corrupt, "direction": direction, "faithful": faithful}
-        about |= {"verdict": found.sentences(), "smallest": found.smallest}
-        output.print_json(
-            about | {"results": output.records(found.curve), "edges": {name: found.chosen(name) for name in names}}
-        )
-        return
-    found.show()
+    result = run_circuits(target, class_names, method, question, numbers, random, min_faithfulness)
+    figures = {"circuit": result.plot, "circuit_curves": result.plot_curves}
+    document = {"method": method, "faithful": min_faithfulness, "verdict": result.sentences()}
+    document |= {"smallest": result.smallest, "results": result.curve}
+    document["edges"] = {name: result.chosen(name) for name in class_names}
+    if not deliver(result, question, document, figures, json=json, out=out):
+        result.show()
 
 
-def size_of(text: str, sizes: str) -> int:
+def parse_size(text: str, sizes: str) -> int:
     size = whole(text)
     if not size:
         raise UserError(f"--sizes {sizes}: '{text}' is not a number of edges from 1 upwards")

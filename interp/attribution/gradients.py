@@ -1,10 +1,10 @@
-"""Gradients of the prediction at the query, at any named sites, and the way back through a projection.
+"""Gradients of the prediction at the query, at any named sites, and their transport back through projections.
 
 The prediction of a prompt depends on that prompt alone, so one backward pass of the sum over prompts gives the gradient
 of every prompt's own prediction.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,35 +18,33 @@ from training.model.transformer import Transformer
 READ_IN = "hook_embed"
 
 
-class Graded(NamedTuple):
+class GradientRun(NamedTuple):
     """One forward and backward pass.
 
     Attributes:
-        prediction: at the query.
         values: by site, the activation.
         gradients: by site, d prediction / d activation; zero where the prediction does not depend on it.
     """
 
-    prediction: Float[Tensor, " batch"]
     values: Mapping[str, Float[Tensor, "..."]]
     gradients: Mapping[str, Float[Tensor, "..."]]
 
 
-def graded(
+def run_with_gradients(
     model: Transformer,
     tokens: Float[Tensor, "batch pos dim"],
     sites: Sequence[str],
     edits: Edits | None = None,
     cut: Sequence[str] = (),
-) -> Graded:
-    """The prediction at the last token, with its gradient at named sites.
+) -> GradientRun:
+    """Activations at named sites and the gradients, at them, of the prediction at the last token.
 
     Args:
         model: the transformer.
         tokens: prompts that end in their query.
         sites: TransformerLens hook names.
-        edits: of other sites or of the same; the gradient is that at the edited activation.
-        cut: sites that no gradient passes on its way back; their own is zero.
+        edits: of any sites; the gradient is that at the edited activation.
+        cut: sites through which no gradient passes back; the gradient at such a site is zero.
 
     Raises:
         ValueError: there is no such site.
@@ -65,36 +63,29 @@ def graded(
 
     with torch.enable_grad():
         prediction = model(tokens, edits | {site: keep(site) for site in (READ_IN, *sites, *cut)})[:, -1]
-        places = [seen[site] for site in sites]
-        found = torch.autograd.grad(prediction.sum(), places, allow_unused=True, materialize_grads=True)
-    return Graded(
-        prediction.detach(),
-        {site: place.detach() for site, place in zip(sites, places, strict=True)},
-        dict(zip(sites, found, strict=True)),
-    )
+        activations = [seen[site] for site in sites]
+        gradients = torch.autograd.grad(prediction.sum(), activations, allow_unused=True, materialize_grads=True)
+    values = [activation.detach() for activation in activations]
+    return GradientRun(dict(zip(sites, values, strict=True)), dict(zip(sites, gradients, strict=True)))
 
 
-def halfway_points(n_steps: int) -> Iterator[float]:
+def midpoints(n_steps: int) -> Iterator[float]:
     """Where a path from 0 to 1 is sampled: the middle of each of `n_steps` equal parts.
 
-    >>> list(halfway_points(2))
+    >>> list(midpoints(2))
     [0.25, 0.75]
     """
     return ((step + 0.5) / n_steps for step in range(n_steps))
 
 
-def interpolated(base: Float[Tensor, "*axes"], source: Float[Tensor, "*axes"], share: float) -> Float[Tensor, "*axes"]:
+def interpolate(base: Float[Tensor, "*axes"], source: Float[Tensor, "*axes"], share: float) -> Float[Tensor, "*axes"]:
     """The point `share` of the way from base to source."""
     return base + share * (source - base)
-
-
-def replaced_by(activation: Float[Tensor, "..."]) -> Callable[[Tensor], Tensor]:
-    return lambda _: activation
 
 
 def before_projection(
     gradient: Float[Tensor, "batch pos head d_head"], weight: Float[Tensor, "head d_model d_head"]
 ) -> Float[Tensor, "head batch pos d_model"]:
-    """Each head's gradient at its own input, from the one at its q, k or v."""
-    pair = "batch pos head d_head, head d_model d_head -> head batch pos d_model"
-    return einsum(gradient, weight, pair)
+    """Each head's gradient at its input, from the one at its q, k or v."""
+    axes = "batch pos head d_head, head d_model d_head -> head batch pos d_model"
+    return einsum(gradient, weight, axes)

@@ -1,10 +1,10 @@
-"""The model as a graph: who writes into the residual stream, who reads it, and which edges carry the answer.
+"""The model as a graph of senders, which write to the residual stream, and receivers, which read it.
 
-Senders write: the read-in, every head (its z W_O) and every MLP. Receivers read: every head's q, k and v input apart,
-every MLP's input, and the read-out. A sender has an edge to every receiver that comes after it. b_O belongs to nobody:
-it is the same in every run.
+Senders: the read-in, every head (its z W_O) and every MLP. Receivers: the q, k and v input of every head separately,
+every MLP's input, and the read-out. A sender has an edge to every receiver that comes after it. b_O belongs to no
+sender: it is the same in every run.
 
-Edges are held as arrays [receiver sender]; `Graph` says what stands where.
+Edges are held as arrays [receiver sender], in the order that `Graph` defines.
 """
 
 from collections.abc import Iterable
@@ -55,34 +55,32 @@ class Graph:
 
     @cached_property
     def senders(self) -> tuple[str, ...]:
-        return tuple(str(one) for one in self.components)
+        return tuple(map(str, self.components))
 
     @cached_property
     def receivers(self) -> tuple[str, ...]:
-        names = [
-            [f"{layer}.{head}.{channel}" for channel in CHANNELS for head in range(self.n_heads)] + [f"{layer}.mlp"]
-            for layer in range(self.n_layers)
-        ]
-        return (*(name for of_layer in names for name in of_layer), OUT)
+        names = []
+        for layer in range(self.n_layers):
+            names += [f"{layer}.{head}.{channel}" for channel in CHANNELS for head in range(self.n_heads)]
+            names.append(f"{layer}.mlp")
+        return (*names, OUT)
 
     @cached_property
     def owners(self) -> Int[np.ndarray, " receiver"]:
-        """The sender that each receiver feeds; for the read-out their number."""
-        own = [
-            [1 + layer * (self.n_heads + 1) + head for _ in CHANNELS for head in range(self.n_heads)]
-            + [self.n_before_mlp(layer)]
-            for layer in range(self.n_layers)
-        ]
-        return np.array([one for of_layer in own for one in of_layer] + [len(self.senders)])
+        """By receiver, the sender of the same component; for the read-out, the number of senders."""
+        names = [name.removesuffix(f".{name[-1]}") if name[-1] in CHANNELS else name for name in self.receivers[:-1]]
+        return np.array([*map(self.senders.index, names), len(self.senders)])
 
     @cached_property
     def allowed(self) -> Edges:
-        """Every edge there is; without MLPs none from or to one."""
-        first = [
-            [self.n_before_heads(layer)] * (3 * self.n_heads) + [self.n_before_mlp(layer)]
-            for layer in range(self.n_layers)
-        ]
-        n_before = np.array([n for of_layer in first for n in of_layer] + [len(self.senders)])
+        """Every edge of the model; without MLPs none from or to one."""
+        n_before = np.concatenate(
+            [
+                [self.n_before_heads(layer)] * 3 * self.n_heads + [self.n_before_mlp(layer)]
+                for layer in range(self.n_layers)
+            ]
+            + [[len(self.senders)]]
+        )
         allowed = np.arange(len(self.senders)) < n_before[:, None]
         if not self.has_mlps:
             allowed[:, [head.number == MLP for head in self.components]] = False
@@ -90,38 +88,38 @@ class Graph:
         return allowed
 
     def n_before_heads(self, layer: int) -> int:
-        """How many senders a layer's heads can hear."""
+        """The number of senders before a layer's heads."""
         return 1 + layer * (self.n_heads + 1)
 
     def n_before_mlp(self, layer: int) -> int:
-        """How many senders a layer's MLP can hear: those heads too."""
+        """The number of senders before a layer's MLP, its heads included."""
         return self.n_before_heads(layer) + self.n_heads
 
-    def of_heads(self, layer: int) -> slice:
-        """The receivers of a layer's heads, (channel head)."""
+    def head_receivers(self, layer: int) -> slice:
+        """The receivers of a layer's heads, in the order (channel head)."""
         start = layer * (3 * self.n_heads + 1)
         return slice(start, start + 3 * self.n_heads)
 
-    def of_mlp(self, layer: int) -> int:
+    def mlp_receiver(self, layer: int) -> int:
         """The receiver of a layer's MLP."""
-        return self.of_heads(layer).stop
+        return self.head_receivers(layer).stop
 
-    def place(self, receiver: str, sender: str) -> tuple[int, int]:
-        """Where an edge stands in arrays [receiver sender]."""
+    def index(self, receiver: str, sender: str) -> tuple[int, int]:
+        """The index of an edge in arrays [receiver sender]."""
         return self.receivers.index(receiver), self.senders.index(sender)
 
     def name(self, receiver: int, sender: int) -> str:
-        """An edge in words, `0.1->0.mlp`."""
+        """The name of an edge, `0.1->0.mlp`."""
         return f"{self.senders[sender]}->{self.receivers[receiver]}"
 
 
-def edges_called(graph: Graph, names: Iterable[str]) -> Edges:
+def parse_edges(graph: Graph, names: Iterable[str]) -> Edges:
     """The edges with these names, such as `embed->0.1.v`.
 
     Raises:
         UserError: there is no such edge.
 
-    >>> edges_called(Graph(1, 2), ["0.1->out"]).sum()
+    >>> parse_edges(Graph(1, 2), ["0.1->out"]).sum()
     np.int64(1)
     """
     edges = np.zeros_like(graph.allowed)
@@ -129,21 +127,21 @@ def edges_called(graph: Graph, names: Iterable[str]) -> Edges:
         sender, _, receiver = name.partition("->")
         if sender not in graph.senders or receiver not in graph.receivers:
             raise UserError(f"no edge '{name}' (valid: SENDER->RECEIVER such as 0.1->0.mlp, embed->0.1.v, 0.mlp->out)")
-        place = graph.place(receiver, sender)
-        if not graph.allowed[place]:
+        index = graph.index(receiver, sender)
+        if not graph.allowed[index]:
             raise UserError(f"no edge '{name}': {receiver} comes before {sender}")
-        edges[place] = True
+        edges[index] = True
     return edges
 
 
-def pruned(graph: Graph, edges: Edges) -> Edges:
+def prune(graph: Graph, edges: Edges) -> Edges:
     """The edges that lie on a path of such edges from the read-in to the read-out.
 
-    The others change nothing: what no clean activation reaches stays as in the corrupt run, and what reaches no
-    read-out is not read.
+    The others have no effect: a component without clean input stays as in the corrupt run, and a component from which
+    no path leads to the read-out does not change the prediction.
 
     >>> graph = Graph(1, 2)
-    >>> kept = pruned(graph, edges_called(graph, ["embed->0.1.q", "0.1->out", "0.0->out", "embed->0.mlp"]))
+    >>> kept = prune(graph, parse_edges(graph, ["embed->0.1.q", "0.1->out", "0.0->out", "embed->0.mlp"]))
     >>> [graph.name(*edge) for edge in np.argwhere(kept).tolist()]
     ['embed->0.1.q', '0.1->out']
     """

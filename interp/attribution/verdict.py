@@ -1,10 +1,42 @@
-"""What the circuits of a model say, by rule."""
+"""Circuits in words: the smallest faithful circuit of every class, beside random graphs."""
+
+from typing import Any
 
 from interp.attribution.circuits import Circuits
 from interp.display.result import displays
+from interp.display.text import decimals
+from interp.statistics.p_values import p_text
+from training.common.table_rows import where
+
+SENTENCES = {
+    "none": "On {function_class} no circuit of the requested sizes reaches a faithfulness of {min_faithfulness:g} (at "
+    "most {best:.2f}); the model has {n_all} edges.",
+    "alone": "On {function_class} {n_edges} of {n_all} edges carry {faithfulness} of the difference between the clean "
+    "and the corrupt run, all other edges {completeness}.",
+    "beside random graphs": "On {function_class} {n_edges} of {n_all} edges carry {faithfulness} of the difference "
+    "between the clean and the corrupt run, all other edges {completeness}; {n_random} random graphs of the same size "
+    "carry {random:.2f} on average and {random_high:.2f} at most ({p}).",
+}
 
 
 @displays(Circuits, "sentences")
 def circuit_verdict(result: Circuits) -> list[str]:
     """One sentence for every class."""
-    return [result.sentence(name) for name in result.smallest]
+    judged = (judge_circuit(result, function_class) for function_class in result.smallest)
+    return [SENTENCES[kind].format(**values) for kind, values in judged]
+
+
+def judge_circuit(result: Circuits, function_class: str) -> tuple[str, dict[str, Any]]:
+    """Which sentence (a key of `SENTENCES`) a class gets, and its values."""
+    row = result.smallest[function_class]
+    values: dict[str, Any] = {"function_class": function_class, "n_all": int(result.graph.allowed.sum())}
+    if row is None:
+        best = where(result.curve, function_class=function_class)["faithfulness"].max()
+        return "none", values | {"min_faithfulness": result.min_faithfulness, "best": best}
+    faithfulness, low, high = (row[f"faithfulness{end}"] for end in ("", "_low", "_high"))
+    values |= row | {
+        "faithfulness": f"{faithfulness:.2f} [{low:.2f}, {high:.2f}]",
+        "completeness": decimals(row["completeness"]),
+        "p": p_text(row["p_value"], row["n_random"]),
+    }
+    return "beside random graphs" if row["n_random"] else "alone", values

@@ -58,7 +58,7 @@ def show_points(points: slice) -> str:
 
 
 def parse_tokens(text: str, layout: Layout, n_points: int, valid: str = TOKENS) -> Bool[Tensor, " pos"] | None:
-    """The tokens that `--at` names, as a mask over the tokens that predictions need; None means all.
+    """The tokens that `--tokens` names, as a mask over those that predictions need; None is all.
 
     Args:
         text: as on the command line.
@@ -74,11 +74,11 @@ def parse_tokens(text: str, layout: Layout, n_points: int, valid: str = TOKENS) 
     """
     if text == "all":
         return None
-    match = re.fullmatch(r"([xy])|(?:([xy]):)?(\d.*)", text)
-    if not match:
-        raise UserError(f"--at '{text}' is not valid ({valid})")
-    kind, pairs = match[1] or match[2] or "xy", match[3]
-    chosen = check_points(parse_range("--at", text, pairs), n_points, "--at") if pairs else slice(None)
+    found = re.fullmatch(r"([xy])|(?:([xy]):)?(\d.*)", text)
+    if not found:
+        raise UserError(f"--tokens '{text}' is not valid ({valid})")
+    kind, pairs = found[1] or found[2] or "xy", found[3]
+    chosen = check_points(parse_range("--tokens", text, pairs), n_points, "--tokens") if pairs else slice(None)
     n_tokens = layout.n_tokens(n_points)
     mask = torch.zeros(n_tokens, dtype=torch.bool)
     for letter, tokens in (("x", layout.x_tokens(n_tokens)), ("y", layout.y_tokens(n_tokens))):
@@ -86,7 +86,7 @@ def parse_tokens(text: str, layout: Layout, n_points: int, valid: str = TOKENS) 
             mask[torch.arange(n_tokens)[tokens][chosen]] = True
     needed = mask[: layout.n_needed(n_tokens)]
     if not needed.any():
-        raise UserError(f"--at {text}: no prediction reads the y of the query (pair {n_points - 1})")
+        raise UserError(f"--tokens {text}: no prediction reads the y of the query (pair {n_points - 1})")
     return needed
 
 

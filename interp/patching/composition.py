@@ -1,17 +1,16 @@
-"""How much a later head could read of an earlier one by its weights alone (Elhage et al. 2021, "Composition").
+"""Composition scores: how much of an earlier head's output a later head could read, judged by their weights alone.
 
-With the earlier head's W_OV = W_V W_O and, of the later head, W_Q, W_K and W_OV' (rows are inputs, as in x W;
-LayerNorm's gain and centring are folded into what reads the residual stream):
+Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits". With the earlier head's W_OV = W_V W_O and, of
+the later head, W_Q, W_K and W_OV' (rows are inputs, as in x W; LayerNorm's gain and centring are folded into the
+weights that read the residual stream):
 
     Q: |W_OV W_Q W_K'| / (|W_OV| |W_Q W_K'|)
     K: |W_OV W_K W_Q'| / (|W_OV| |W_K W_Q'|)
     V: |W_OV W_OV'| / (|W_OV| |W_OV'|)
 
-in Frobenius norms. Two heads that share no direction on purpose have a score above 0 too; the chance level is that of
-the same heads with what the earlier one writes turned by random rotations of the residual stream.
+in Frobenius norms. Unrelated heads have scores above 0, too; the chance level is the score of the same heads after
+random rotations of the earlier head's output in the residual stream.
 """
-
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,8 +23,6 @@ from interp.statistics.effects import permutation_p
 from training.checkpoints.checkpoint import Checkpoint
 from training.config.config import stream_seed
 from training.model.transformer import Block, Transformer
-
-KINDS = ("q", "k", "v")
 
 
 def composition(
@@ -44,54 +41,54 @@ def composition(
         `chance` (mean over rotations) and `p_value` against them.
 
     >>> from interp import load
-    >>> found = composition(load("zoo:mixed-0"), (Head(0, 1),), n_rotations=9)
-    >>> len(found), found["score"].between(0, 1).all().item()
+    >>> table = composition(load("zoo:mixed-0"), (Head(0, 1),), n_rotations=9)
+    >>> len(table), table["score"].between(0, 1).all().item()
     (48, True)
     """
     model, rows = checkpoint.model, []
     config = model.config
-    rng = torch.Generator().manual_seed(stream_seed("rotations", seed))
-    turns = rotations(config.d_model - model.ln_final.n_removed, n_rotations, rng)
-    every = all_heads(config.n_layers, config.n_heads)
-    for sender in senders or every:
+    generator = torch.Generator().manual_seed(stream_seed("rotations", seed))
+    random_rotations = rotations(config.d_model - model.ln_final.n_removed, n_rotations, generator)
+    heads = all_heads(config.n_layers, config.n_heads)
+    for sender in senders or heads:
         written = written_directions(model, sender)
-        turned = torch.cat((written[None], written @ turns))
-        for receiver in (head for head in every if head.layer > sender.layer):
-            for kind, scores in scores_of(turned, model.layers[receiver.layer], receiver.number).items():
-                own, others = scores[0].item(), scores[1:].numpy()
-                row: dict[str, Any] = {"sender": str(sender), "receiver": f"{receiver}.{kind}", "score": own}
-                rows.append(row | {"chance": float(np.mean(others)), "p_value": permutation_p(own, others)})
+        variants = torch.cat((written[None], written @ random_rotations))
+        for receiver in (head for head in heads if head.layer > sender.layer):
+            for channel, scores in channel_scores(variants, model.layers[receiver.layer], receiver.number).items():
+                score, null = scores[0].item(), scores[1:].numpy()
+                row = {"sender": str(sender), "receiver": f"{receiver}.{channel}", "score": score}
+                rows.append(row | {"chance": float(np.mean(null)), "p_value": permutation_p(score, null)})
     return pd.DataFrame(rows)
 
 
-def rotations(size: int, count: int, rng: torch.Generator) -> Float[Tensor, "rotation size size"]:
+def rotations(size: int, count: int, generator: torch.Generator) -> Float[Tensor, "rotation size size"]:
     """Uniformly random orthogonal matrices."""
-    q, r = torch.linalg.qr(torch.randn(count, size, size, generator=rng, dtype=torch.float64))
+    q, r = torch.linalg.qr(torch.randn(count, size, size, generator=generator, dtype=torch.float64))
     return q * r.diagonal(dim1=1, dim2=2).sign()[:, None]
 
 
-def written_directions(model: Transformer, head: Head) -> Float[Tensor, "d_head seen"]:
-    """A factor of W_OV with the same norms, R W_O with W_V = Q R, on what the norms let through."""
+def written_directions(model: Transformer, head: Head) -> Float[Tensor, "d_head centred"]:
+    """A factor of W_OV with the same norms (R W_O with W_V = Q R) in the subspace that LayerNorm keeps."""
     block = model.layers[head.layer]
     writes = block.attn.W_O[head.number].double().cpu() @ block.ln1.visible_basis()
-    return torch.linalg.qr(folded(block, block.attn.W_V[head.number])).R @ writes
+    return torch.linalg.qr(fold_layer_norm(block, block.attn.W_V[head.number])).R @ writes
 
 
-def folded(block: Block, weight: Float[Tensor, "d_model d_head"]) -> Float[Tensor, "seen d_head"]:
-    """The weight on what the norm lets it see, with the norm's gain."""
+def fold_layer_norm(block: Block, weight: Float[Tensor, "d_model d_head"]) -> Float[Tensor, "centred d_head"]:
+    """The weight with LayerNorm's gain, in the subspace that LayerNorm keeps."""
     return block.ln1.visible_basis().T @ (block.ln1.gain[:, None] * weight).double().cpu()
 
 
-def scores_of(
-    written: Float[Tensor, "rotation d_head seen"], block: Block, head: int
+def channel_scores(
+    written: Float[Tensor, "rotation d_head centred"], block: Block, head: int
 ) -> dict[str, Float[Tensor, " rotation"]]:
-    """By kind, the composition of each of these with one later head."""
-    q, k, v = (folded(block, weight[head]) for weight in (block.attn.W_Q, block.attn.W_K, block.attn.W_V))
-    pairs = {"q": (q, k.T), "k": (k, q.T), "v": (v, block.attn.W_O[head].double().cpu() @ block.ln1.visible_basis())}
+    """The composition of each variant of an earlier head with the q, k and v of one later head."""
+    q, k, v = (fold_layer_norm(block, weight[head]) for weight in (block.attn.W_Q, block.attn.W_K, block.attn.W_V))
+    w_o = block.attn.W_O[head].double().cpu() @ block.ln1.visible_basis()
     norms = written.flatten(1).norm(dim=1)
-    found = {}
-    for kind, (reads, then) in pairs.items():
-        then = torch.linalg.qr(then.T).R.T  # the same norms, with d_head columns
-        joint = (written @ reads @ then).flatten(1).norm(dim=1)
-        found[kind] = joint / (norms * (reads @ then).norm()).clamp(min=1e-300)
-    return found
+    scores = {}
+    for channel, (first, second) in {"q": (q, k.T), "k": (k, q.T), "v": (v, w_o)}.items():
+        second = torch.linalg.qr(second.T).R.T  # the same norms, with d_head columns
+        joint = (written @ first @ second).flatten(1).norm(dim=1)
+        scores[channel] = joint / (norms * (first @ second).norm()).clamp(min=1e-300)
+    return scores

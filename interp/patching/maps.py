@@ -1,8 +1,8 @@
-"""Which activations carry the answer: one site patched at every layer and head or token, as a map.
+"""Which activations carry the answer: one site patched at every layer and head, or layer and token, as a map.
 
-1. Clean and corrupt prompts (`interp.patching.prompt_pairs`); the direction says which of them is patched.
-2. Prove on some of them that the patches act (`interp.patching.self_checks`).
-3. Patch everything, exactly (`interp.patching.runner`); effects with paired bootstrap intervals.
+1. Clean and corrupt prompts (`interp.patching.prompt_pairs`); the direction says which run is patched.
+2. Self-checks on some of them (`interp.patching.self_checks`).
+3. Every patch, exactly (`interp.patching.runner`); effects with paired bootstrap intervals.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,37 +17,33 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.display.result import Axes, Result
-from interp.display.text import counted
 from interp.model.heads import MLP, HeadSet, parse_heads, show
 from interp.model.positions import parse_tokens, token_names
 from interp.patching.effects import METRICS, Outcomes, effect_of, error_metrics
-from interp.patching.engine import recorded
-from interp.patching.runner import Prepare, Question, Sweep, check_direction, patch_sweep
-from interp.patching.sites import SITES, Given, Patch, Variant, check_site, head_patches
-from interp.statistics.effects import differs_from_zero, rank_by_evidence
+from interp.patching.engine import read_activations
+from interp.patching.runner import MakeActivations, PatchedClass, Question, check_direction, run_patches
+from interp.patching.sites import SITES, Activations, Patch, Variant, check_site, head_patches
 from training.checkpoints.checkpoint import Checkpoint
-from training.common.bootstrap import bootstrap_weights, percentile_interval
+from training.common.bootstrap import percentile_interval
 from training.common.errors import UserError, one_of
 from training.common.library_defaults import library_defaults
 from training.common.output import records
 from training.common.progress import progress_bar
-from training.config.config import RunConfig, stream_seed
+from training.common.table_rows import where
+from training.config.config import RunConfig
 from training.model.transformer import Transformer
 from training.tasks.function_classes import choose_classes
 from training.tasks.prompts import Layout
 
-ALIKE = 0.5
-"""NMSE: two runs that both err by less answer alike."""
-SAME = "Some places hold the same in both runs, so that patching them cannot act (column differs)."
 UNVARYING = "the same on every prompt, so that patching it changes nothing"
-AT = "all, each, query, x, y, or A-B, x:A-B, y:A-B for pairs A to B"
+TOKENS = "all, each, query, x, y, or A-B, x:A-B, y:A-B for pairs A to B"
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """One cell of a map.
 
     Attributes:
-        layer: of the patched activation; that of the first head of a set.
+        layer: of the patched activation; of a head set, the layer of its first head.
         heads: as on the command line; empty at sites without heads.
         tokens: as on the command line, or a token's name.
         variant: the patches.
@@ -61,18 +57,21 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class PatchMap(Result):
-    """The effect of patching one site at many places.
+    """The effects of patching one site at many locations.
 
     Attributes:
         checkpoint: the model's name.
         step: of its training.
-        table: one row per function class and place: `layer`, `heads`, `tokens`; `effect` (0: nothing happened, 1: as if
-            everything had been patched), `nmse`, `distance` and `excess` (see `interp.patching.effects.METRICS`), each
-            with its 95 % interval over prompts (`ci_low`, `nmse_low`, …); `differs`, whether what was patched in
-            differs at all from what was there; `note`, if what was patched is the same on every prompt (pruned heads).
+        table: one row per function class and location: `layer`, `heads`, `tokens`; `effect` (0: the prediction is
+            unchanged, 1: as if everything had been patched), `nmse`, `distance_to_clean` and `nmse_above_no_context`
+            (see `interp.patching.effects.METRICS`), each with its 95 % interval over prompts (`ci_low`, `nmse_low`, …);
+            `changed`, whether the patched activation differs between the two runs; `note`, if it is the same on every
+            prompt (pruned heads).
         question: prompts and direction.
         site: what was patched.
-        ends: one row per function class: errors of the clean and the corrupt run and of the no-context optimum.
+        baseline_errors: one row per function class: errors of the clean and the corrupt run and of the no-context
+            optimum, and `gap`, the squared difference between the two runs' predictions over E[y²].
+        outcomes: by function class, the predictions.
     """
 
     checkpoint: str
@@ -80,7 +79,7 @@ class PatchMap(Result):
     table: pd.DataFrame
     question: Question
     site: str
-    ends: pd.DataFrame
+    baseline_errors: pd.DataFrame
     outcomes: Mapping[str, Outcomes] = field(repr=False)
 
     def plot(self, metric: str = "effect") -> list[Axes]:
@@ -96,9 +95,13 @@ class PatchMap(Result):
             raise one_of("metric", metric, METRICS)
         return self.view("plot", metric)
 
+    def class_errors(self, function_class: str) -> dict[str, Any]:
+        """The row of `baseline_errors` of one class."""
+        return records(where(self.baseline_errors, function_class=function_class))[0]
+
     @property
     def files(self) -> Mapping[str, pd.DataFrame]:
-        return {"patching": self.table, "patching_ends": self.ends}
+        return {"patching": self.table, "patching_baseline_errors": self.baseline_errors}
 
 
 @library_defaults()
@@ -110,12 +113,15 @@ def patch(
     corrupt: str = "function",
     direction: str = "denoise",
     heads: str | Sequence[HeadSet] = "each",
-    at: str | None = None,
+    tokens: str | None = None,
     examples: int | None = None,
     n_prompts: int = 1024,
     seed: int = 0,
 ) -> PatchMap:
-    """Patch one site of one run with its activations in another, place by place.
+    """Patch one site of one run with its activations in another run, location by location.
+
+    The defaults ask which heads are sufficient: the corrupt run (another function of the same inputs) is patched with
+    activations of the clean run.
 
     Args:
         checkpoint: a loaded run.
@@ -123,72 +129,84 @@ def patch(
         site: a name in `interp.patching.sites.SITES`.
         corrupt: a name in `interp.patching.prompt_pairs.CORRUPTIONS`.
         direction: `denoise` patches the clean run's activations into the corrupt run, `noise` the other way.
-        heads: at sites with heads, which of them together; `each` alone (`interp.model.heads.SYNTAX`, or head sets).
-        at: tokens, all together or `each` alone; None is `all` at sites with heads and `each` elsewhere.
-        examples: pairs before the query; None takes as many as there are.
+        heads: at sites with heads, the heads to patch together (`interp.model.heads.SYNTAX`, or head sets); `each`
+            patches every head alone.
+        tokens: the tokens to patch together; `each` patches every token alone. None is `all` at sites with heads and
+            `each` elsewhere.
+        examples: (x, y) pairs before the query; None takes as many as there are.
         n_prompts: per class.
         seed: of prompts and resampling.
 
     Raises:
-        CheckError: a patch did not act, or acted where it should not.
+        CheckError: a patch had no effect where it must have one, or an effect where it must have none.
         UserError: an unknown name, or a class that does not allow the corruption.
 
     >>> from interp import load
-    >>> found = patch(load("zoo:mixed-0"), ["linear"], site="resid_post", at="query", n_prompts=32)
-    >>> found.table["effect"].round(3).tolist()[-1]
+    >>> result = patch(load("zoo:mixed-0"), ["linear"], site="resid_post", tokens="query", n_prompts=32)
+    >>> result.table["effect"].round(3).tolist()[-1]
     1.0
     """
-    names = choose_classes(classes, checkpoint.config.evaluated_classes)
+    classes = choose_classes(classes, checkpoint.config.evaluated_classes)
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
-    places = plan(checkpoint, names, question, site=site, heads=heads, at=at)
-    variants = [place.variant for place in places]
-    with progress_bar(total=len(names) * len(variants), desc="patch", unit="patch") as bar:
-        sweeps = {
-            name: patch_sweep(checkpoint, name, question, [variants], source_run(variants), bar) for name in names
+    locations = plan_locations(checkpoint, classes, question, site=site, heads=heads, tokens=tokens)
+    return patch_locations(checkpoint, classes, question, site, locations)
+
+
+@library_defaults()
+def patch_locations(
+    checkpoint: Checkpoint, classes: Sequence[str], question: Question, site: str, locations: Sequence[Location]
+) -> PatchMap:
+    """The map of these locations (`plan_locations`)."""
+    variants = [location.variant for location in locations]
+    with progress_bar(total=len(classes) * len(variants), desc="patch", unit="patch") as bar:
+        results = {
+            function_class: run_patches(
+                checkpoint, function_class, question, [variants], source_activations(variants), bar
+            )
+            for function_class in classes
         }
-    about = {"corrupt": corrupt, "direction": direction, "site": site}
+    about = {"corrupt": question.corrupt, "direction": question.direction, "site": site}
     rows = [
-        {"function_class": name, **about, **row}
-        for name, sweep in sweeps.items()
-        for row in rows_of(places, sweep, name, question)
+        {"function_class": function_class} | about | row
+        for function_class, patched in results.items()
+        for row in patch_rows(locations, patched, function_class, question)
     ]
-    ends = pd.DataFrame([end_row(name, sweep.outcomes) for name, sweep in sweeps.items()])
-    outcomes = {name: one.outcomes for name, one in sweeps.items()}
-    return PatchMap(checkpoint.name, checkpoint.step, pd.DataFrame(rows), question, site, ends, outcomes)
+    outcomes = {function_class: patched.outcomes for function_class, patched in results.items()}
+    errors = pd.DataFrame([baseline_errors(function_class, of) for function_class, of in outcomes.items()])
+    return PatchMap(checkpoint.name, checkpoint.step, pd.DataFrame(rows), question, site, errors, outcomes)
 
 
-def source_run(variants: Sequence[Variant]) -> Prepare:
-    """What a map patches in: the activations of the source run."""
-    keys = {(one.layer, one.site): None for variant in variants for one in variant}
+def source_activations(variants: Sequence[Variant]) -> MakeActivations:
+    """The activations of the source run, for a single job of these variants."""
+    keys = {(patch.layer, patch.site): None for variant in variants for patch in variant}
 
-    def prepare(
-        model: Transformer, own: Float[Tensor, "batch pos dim"], other: Float[Tensor, "batch pos dim"]
-    ) -> Iterator[Given]:
-        del own
-        yield recorded(model, other, keys)
+    def make_activations(
+        model: Transformer, _base: Float[Tensor, "batch pos dim"], source: Float[Tensor, "batch pos dim"]
+    ) -> Iterator[Activations]:
+        yield read_activations(model, source, keys)
 
-    return prepare
+    return make_activations
 
 
-def plan(
+def plan_locations(
     checkpoint: Checkpoint,
-    names: Sequence[str],
+    classes: Sequence[str],
     question: Question,
     *,
     site: str,
     heads: str | Sequence[HeadSet],
-    at: str | None,
-) -> list[Place]:
-    """Every cell of the map; refuses whatever does not exist before anything is run or written.
+    tokens: str | None,
+) -> list[Location]:
+    """Every cell of the map; refuses what does not exist before anything is run or written.
 
     Raises:
         UserError: an unknown name, or a class that does not allow the corruption.
     """
-    sets = sets_of(checkpoint, site, heads, question)
-    return places_of(checkpoint.config, site, sets, at, question.check(checkpoint, names))
+    sets = choose_head_sets(checkpoint, site, heads, question)
+    return list_locations(checkpoint.config, site, sets, tokens, question.check(checkpoint, classes))
 
 
-def sets_of(
+def choose_head_sets(
     checkpoint: Checkpoint, site: str, heads: str | Sequence[HeadSet], question: Question
 ) -> Sequence[HeadSet] | None:
     """The sets of heads to patch; None at sites without heads.
@@ -199,44 +217,41 @@ def sets_of(
     config = checkpoint.config.model
     if not check_site(site).by_head:
         if heads != "each":
-            raise UserError(f"--heads {heads}: the site {site} has no heads (those that have: {', '.join(by_head())})")
+            with_heads = ", ".join(name for name, site in SITES.items() if site.by_head)
+            raise UserError(f"--heads {heads}: the site {site} has no heads (those that have: {with_heads})")
         return None
     if not isinstance(heads, str):
         return heads
     sets = parse_heads(heads, config.n_layers, config.n_heads, partial(question.scores, checkpoint))
-    if any(head.number == MLP for one in sets for head in one):
+    if any(head.number == MLP for head_set in sets for head in head_set):
         raise UserError(f"--heads {heads}: {site} is a site of heads; an MLP is patched with --site mlp_out")
     return sets
 
 
-def places_of(
-    config: RunConfig, site: str, sets: Sequence[HeadSet] | None, at: str | None, n_examples: int
-) -> list[Place]:
+def list_locations(
+    config: RunConfig, site: str, sets: Sequence[HeadSet] | None, tokens: str | None, n_examples: int
+) -> list[Location]:
     """Every cell of the map, for these sets of heads, or for every layer at a site without heads.
 
     Raises:
         UserError: there are no such tokens.
     """
-    spans = token_sets(at or ("each" if sets is None else "all"), config.layout, n_examples + 1)
+    spans = token_sets(tokens or ("each" if sets is None else "all"), config.layout, n_examples + 1)
     if sets is None:
         return [
-            Place(layer, "", label, (Patch(site, layer, (), tokens),))
+            Location(layer, "", label, (Patch(site, layer, (), mask),))
             for layer in range(config.model.n_layers)
-            for label, tokens in spans
+            for label, mask in spans
         ]
     return [
-        Place(one[0].layer, show(one), label, head_patches(site, one, tokens))
-        for one in sets
-        for label, tokens in spans
+        Location(head_set[0].layer, show(head_set), label, head_patches(site, head_set, mask))
+        for head_set in sets
+        for label, mask in spans
     ]
 
 
-def by_head() -> list[str]:
-    return [name for name, site in SITES.items() if site.by_head]
-
-
-def token_sets(at: str, layout: Layout, n_points: int) -> list[tuple[str, Bool[Tensor, " pos"] | None]]:
-    """The sets of tokens that `--at` names, among those of a prompt of `n_points` pairs, the last of them the query.
+def token_sets(tokens: str, layout: Layout, n_points: int) -> list[tuple[str, Bool[Tensor, " pos"] | None]]:
+    """The sets of tokens named by `--tokens`, of a prompt of `n_points` pairs, the last of which is the query.
 
     Raises:
         UserError: malformed, or no such pairs.
@@ -245,138 +260,55 @@ def token_sets(at: str, layout: Layout, n_points: int) -> list[tuple[str, Bool[T
     (['x0', 'y0', 'x1'], [False, False, True])
     """
     names = token_names(layout, n_points)[: layout.n_needed(layout.n_tokens(n_points))]
-    if at == "each":
-        return [(name, torch.arange(len(names)) == place) for place, name in enumerate(names)]
-    if at == "query":
+    if tokens == "each":
+        return [(name, torch.arange(len(names)) == index) for index, name in enumerate(names)]
+    if tokens == "query":
         return [("query", torch.arange(len(names)) == len(names) - 1)]
-    return [(at, parse_tokens(at, layout, n_points, AT))]
+    return [(tokens, parse_tokens(tokens, layout, n_points, TOKENS))]
 
 
-def rows_of(places: Sequence[Place], sweep: Sweep, name: str, question: Question) -> list[dict[str, Any]]:
-    """One row per place of one class."""
-    outcomes = sweep.outcomes
-    rng = np.random.default_rng(stream_seed("bootstrap", question.seed, name))
-    weights = bootstrap_weights(len(outcomes.answer), rng)
+def patch_rows(
+    locations: Sequence[Location], patched: PatchedClass, function_class: str, question: Question
+) -> list[dict[str, Any]]:
+    """One row per location of one class."""
+    outcomes, weights = patched.outcomes, question.bootstrap(function_class)
     effects = effect_of(outcomes.patched, *question.ends(outcomes), weights)
-    errors = {metric: with_intervals(values, weights) for metric, values in error_metrics(outcomes).items()}
+    errors = [mean_columns(metric, values, weights) for metric, values in error_metrics(outcomes).items()]
     return [
-        {"layer": place.layer, "heads": place.heads, "tokens": place.tokens}
+        {"layer": location.layer, "heads": location.heads, "tokens": location.tokens}
         | {"effect": effects[i].value, "ci_low": effects[i].ci_low, "ci_high": effects[i].ci_high}
-        | {
-            f"{metric}{end}": float(values[i])
-            for metric, columns in errors.items()
-            for end, values in zip(("", "_low", "_high"), columns, strict=True)
-        }
-        | {"differs": bool(sweep.differs[i]), "note": "" if sweep.varies[i] else UNVARYING}
-        for i, place in enumerate(places)
+        | {column: value for columns in errors for column, value in columns[i].items()}
+        | {"changed": bool(patched.changed[i]), "note": "" if patched.varies[i] else UNVARYING}
+        for i, location in enumerate(locations)
     ]
 
 
-def with_intervals(
-    values: Float[np.ndarray, "variant prompt"], weights: Float[np.ndarray, "resample prompt"]
-) -> tuple[Float[np.ndarray, " variant"], Float[np.ndarray, " variant"], Float[np.ndarray, " variant"]]:
-    """Means over prompts with their 95 % intervals."""
-    return values.mean(1), *percentile_interval(weights @ values.T)
+def mean_columns(
+    name: str, values: Float[np.ndarray, "variant prompt"], weights: Float[np.ndarray, "resample prompt"]
+) -> list[dict[str, float]]:
+    """By variant, the mean over prompts and its 95 % interval, as the columns `name`, `name_low`, `name_high`."""
+    columns = zip(values.mean(1), *percentile_interval(weights @ values.T), strict=True)
+    return [{name: float(mean), f"{name}_low": float(low), f"{name}_high": float(high)} for mean, low, high in columns]
 
 
-def end_row(name: str, outcomes: Outcomes) -> dict[str, Any]:
-    """Errors at both ends of the gap that patches are measured on."""
-    ends = {"clean": outcomes.clean, "corrupt": outcomes.corrupt, "no_context": outcomes.no_context}
-    errors = {f"nmse_{key}": np.square(one - outcomes.answer).mean() / outcomes.unit for key, one in ends.items()}
+def baseline_errors(function_class: str, outcomes: Outcomes) -> dict[str, Any]:
+    """Errors of the two unpatched runs and of the no-context optimum, and the gap between the runs, over E[y²]."""
+    runs = {"clean": outcomes.clean, "corrupt": outcomes.corrupt, "no_context": outcomes.no_context}
+    errors = {
+        f"nmse_{name}": np.square(predictions - outcomes.answer).mean() / outcomes.unit
+        for name, predictions in runs.items()
+    }
     gap = np.square(outcomes.clean - outcomes.corrupt).mean() / outcomes.unit
-    return {"function_class": name, **errors, "gap": gap}
+    return {"function_class": function_class, **errors, "gap": gap}
 
 
-def strongest(found: PatchMap, name: str, count: int) -> list[dict[str, Any]]:
-    """The places on one class with the best evidence that they matter (`rank_by_evidence`).
+def name_location(site: str, row: Mapping[str, Any]) -> str:
+    """A location in words.
 
-    Where both runs answer alike, those come first whose error changes most, and before them those whose interval
-    leaves out the error of the run that is patched.
-    """
-    rows = [row for row in records(found.table) if row["function_class"] == name]
-    if not answers_alike(found, name):
-        return sorted(rows, key=lambda row: rank_by_evidence(row["effect"], row["ci_low"], row["ci_high"]))[:count]
-    before = error_before(found, name)
-    return sorted(rows, key=lambda row: (not is_evident(found, name, row), -abs(row["nmse"] - before)))[:count]
-
-
-def is_evident(found: PatchMap, name: str, row: Mapping[str, Any]) -> bool:
-    """Whether the interval of a place leaves out that nothing happened."""
-    if answers_alike(found, name):
-        before = error_before(found, name)
-        return bool(differs_from_zero(row["nmse_low"] - before, row["nmse_high"] - before))
-    return not rank_by_evidence(row["effect"], row["ci_low"], row["ci_high"])[0]
-
-
-def error_before(found: PatchMap, name: str) -> float:
-    """NMSE of the run that is patched."""
-    return end_of(found, name)[f"nmse_{found.question.base}"]
-
-
-def answers_alike(found: PatchMap, name: str) -> bool:
-    """Whether the corruption leaves the answer as it is (as `inputs` does), so that there is little way to go."""
-    end = end_of(found, name)
-    return end["nmse_corrupt"] < ALIKE and end["gap"] < ALIKE
-
-
-def end_of(found: PatchMap, name: str) -> dict[str, Any]:
-    """The errors at both ends, on one class."""
-    return next(row for row in records(found.ends) if row["function_class"] == name)
-
-
-def sentence(found: PatchMap, name: str) -> str:
-    """What the map of one class says, by rule: the place with the best evidence, and the next one.
-
-    Places whose interval does not leave out that nothing happened are not named, but counted where there are no others.
-    """
-    question, best = found.question, strongest(found, name, 2)
-    corrupt = f"On {name} ({question.corrupt}) "
-    if np.isnan(best[0]["effect"]):
-        return f"{corrupt}the clean and the corrupt run predict the same: there is nothing to patch."
-    alike = answers_alike(found, name)
-    evident = [row for row in best if is_evident(found, name, row)]
-    if not evident:
-        nothing = (
-            "leads to an error that differs from that of the patched run"
-            if alike
-            else "has an effect that differs from 0"
-        )
-        n_places = sum(row["function_class"] == name for row in records(found.table))
-        return f"{corrupt}no patch {nothing} ({counted(n_places, 'place')} patched)."
-    if alike:
-        text = f"{corrupt}both runs answer alike, so errors tell more than effects: from "
-        text += f"{error_before(found, name):.2f} NMSE "
-        places = [f"{place_name(found.site, row)} leads to {shown(row, 'nmse', 'nmse_')}" for row in evident]
-    else:
-        text = f"{corrupt}patching "
-        places = [f"{place_name(found.site, row)} {outcome_of(row, question.direction)}" for row in evident]
-    return text + "; next ".join(places) + "."
-
-
-def outcome_of(row: Mapping[str, Any], direction: str) -> str:
-    """What a patch does to the gap.
-
-    >>> outcome_of({"effect": -0.3, "ci_low": -0.4, "ci_high": -0.2}, "denoise")
-    'moves the prediction the other way, by 0.30 [0.20, 0.40] of the gap'
-    """
-    if row["effect"] < 0:
-        turned = {"effect": -row["effect"], "ci_low": -row["ci_high"], "ci_high": -row["ci_low"]}
-        return f"moves the prediction the other way, by {shown(turned)} of the gap"
-    return f"{'restores' if direction == 'denoise' else 'destroys'} {shown(row)} of the gap"
-
-
-def shown(row: Mapping[str, Any], metric: str = "effect", prefix: str = "ci_") -> str:
-    return f"{row[metric]:.2f} [{row[prefix + 'low']:.2f}, {row[prefix + 'high']:.2f}]"
-
-
-def place_name(site: str, row: Mapping[str, Any]) -> str:
-    """A place in words.
-
-    >>> place_name("z", {"layer": 0, "heads": "0.1", "tokens": "all"})
+    >>> name_location("z", {"layer": 0, "heads": "0.1", "tokens": "all"})
     'z of 0.1'
-    >>> place_name("resid_pre", {"layer": 2, "heads": "", "tokens": "y3"})
+    >>> name_location("resid_pre", {"layer": 2, "heads": "", "tokens": "y3"})
     'resid_pre of layer 2 at y3'
     """
-    where = "" if row["tokens"] == "all" else f" at {row['tokens']}"
-    whose = row["heads"] or f"layer {row['layer']}"
-    return f"{site} of {whose}{where}"
+    component = row["heads"] or f"layer {row['layer']}"
+    return f"{site} of {component}" + ("" if row["tokens"] == "all" else f" at {row['tokens']}")

@@ -1,4 +1,4 @@
-"""Where a path ends: what a component reads, by name (`1.2.q`, `1.mlp`, `out`)."""
+"""Receivers of paths: inputs of later components, by name (`1.2.q`, `1.mlp`, `out`)."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ class Receiver(NamedTuple):
     """One input of one component.
 
     Attributes:
-        layer: of the component; that of the read-out is one beyond the last.
+        layer: of the component; for the read-out, the number of layers.
         number: of the head, `MLP`, or 0 for the read-out.
         input: `q`, `k` or `v` of a head, `mlp`, or `out`.
 
@@ -32,59 +32,59 @@ class Receiver(NamedTuple):
         return f"{self.layer}.mlp" if self.input == "mlp" else f"{self.layer}.{self.number}.{self.input}"
 
     def reads(self, sender: Head) -> bool:
-        """Whether the sender writes before this input reads."""
+        """Whether the sender writes to the residual stream before this input reads it."""
         if self.input == "mlp":
             return sender.layer < self.layer or (sender.layer == self.layer and sender.number != MLP)
         return sender.layer < self.layer
 
+    def reads_any(self, senders: HeadSet) -> bool:
+        return any(self.reads(sender) for sender in senders)
+
     def patch(self) -> Patch:
-        """Where its changed input acts: on its own q, k or v, on what the MLP writes, on the final residual stream."""
+        """The patch that gives it a changed input: of its q, k or v, of mlp_out, or of the final residual stream."""
         if self.input == "out":
             return Patch("resid_post", self.layer - 1)
         return Patch("mlp_out", self.layer) if self.input == "mlp" else Patch(self.input, self.layer, (self.number,))
 
 
 def all_receivers(n_layers: int, n_heads: int) -> list[Receiver]:
-    """Every input of a model, in the order of its layers.
+    """Every input of a model, layer by layer.
 
-    >>> [str(one) for one in all_receivers(1, 1)]
+    >>> [str(receiver) for receiver in all_receivers(1, 1)]
     ['0.0.q', '0.0.k', '0.0.v', '0.mlp', 'out']
     """
-    found = []
+    receivers = []
     for layer in range(n_layers):
         heads = [head for head in all_heads(n_layers, n_heads) if head.layer == layer]
-        found += [Receiver(layer, head.number, name) for head in heads for name in INPUTS]
-        found.append(Receiver(layer, MLP, "mlp"))
-    return [*found, Receiver(n_layers, 0, "out")]
-
-
-def later(receivers: list[Receiver], senders: HeadSet) -> list[Receiver]:
-    """Those that read what any of the senders writes."""
-    return [receiver for receiver in receivers if any(receiver.reads(sender) for sender in senders)]
+        receivers += [Receiver(layer, head.number, name) for head in heads for name in INPUTS]
+        receivers.append(Receiver(layer, MLP, "mlp"))
+    return [*receivers, Receiver(n_layers, 0, "out")]
 
 
 def parse_receivers(text: str, n_layers: int, n_heads: int) -> list[tuple[Receiver, ...]]:
-    """The sets of receivers that `--to` names: `each` input alone, or a list of inputs that change together.
+    """The sets of receivers named by `--to`: `each` input alone, or one list of inputs that change together.
 
     Raises:
         UserError: malformed, or no such input.
 
-    >>> [str(one) for one in parse_receivers("1.0,out", 2, 1)[0]]
+    >>> [str(receiver) for receiver in parse_receivers("1.0,out", 2, 1)[0]]
     ['1.0.q', '1.0.k', '1.0.v', 'out']
     """
-    every = all_receivers(n_layers, n_heads)
+    receivers = all_receivers(n_layers, n_heads)
     if text == "each":
-        return [(receiver,) for receiver in every]
+        return [(receiver,) for receiver in receivers]
+    by_name: dict[str, list[Receiver]] = {str(receiver): [receiver] for receiver in receivers}
+    for receiver in receivers:
+        if receiver.input in INPUTS:
+            by_name.setdefault(f"{receiver.layer}.{receiver.number}", []).append(receiver)
     chosen: list[Receiver] = []
     for name in (part.strip() for part in text.split(",")):
-        found = [one for one in every if str(one) == name or str(one).rpartition(".")[0] == name]
-        found = [one for one in found if str(one) == name or one.input in INPUTS]
-        if not found:
+        if name not in by_name:
             raise UserError(
                 f"--to {text}: there is no input '{name}' (valid: {SYNTAX}; "
                 f"layers 0-{n_layers - 1}, heads 0-{n_heads - 1})"
             )
-        chosen += found
+        chosen += by_name[name]
     if len(set(chosen)) < len(chosen):
         raise UserError(f"--to {text}: an input is named twice")
     return [tuple(chosen)]

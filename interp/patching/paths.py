@@ -1,10 +1,13 @@
-"""Who reads what a component writes: path patching (Wang et al. 2022, arXiv 2211.00593; Goldowsky-Dill et al. 2023).
+"""Which later components read what a component writes: path patching.
 
-The senders write what they write in the source run; the receivers alone see it, through one of their inputs (q, k or v
-of a head, an MLP, the read-out); every component between the two gives what it gives in the base run; whatever comes
-after the receivers reacts, a later receiver of the same set too. So a path's effect is that of its first step, from
-sender to receiver, and of all that follows it; that of a component to all that read it is its whole effect. Effects of
-several paths need not add up to that of the senders: later components combine what they read.
+Wang et al. 2022 (arXiv 2211.00593); Goldowsky-Dill et al. 2023 (arXiv 2304.05969).
+
+The receivers' inputs (q, k or v of a head, an MLP's input, the read-out's) are computed as if the senders wrote what
+they write in the source run. Every other component between senders and receivers keeps its output of the base run, and
+everything after a receiver is recomputed, later receivers of the same set included. A path's effect is therefore that
+of the direct step from sender to receiver and of everything downstream of it. The total effect of the senders patches
+their outputs for all components that read them. Effects of several paths need not add up to the total, since later
+components combine what they read.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +15,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -21,25 +23,22 @@ from torch import Tensor
 from interp.display.result import Result
 from interp.model.heads import EMBED, MLP, Head, HeadSet, Scores, all_heads, parse_heads, show
 from interp.patching.effects import Outcomes, effect_of, effect_resamples, gap_exists
-from interp.patching.engine import recorded
-from interp.patching.maps import end_row, with_intervals
+from interp.patching.engine import read_activations
+from interp.patching.maps import baseline_errors, mean_columns
 from interp.patching.path_receivers import INPUTS, Receiver
-from interp.patching.runner import Prepare, Question, check_direction, patch_sweep
-from interp.patching.sites import Given, Patch, Variant, patches_of
+from interp.patching.runner import MakeActivations, Question, check_direction, run_patches
+from interp.patching.sites import Activations, Patch, Variant, stack_patches
 from interp.statistics.effects import TIE, UNDEFINED, differs_from_zero, interval_of
 from training.checkpoints.checkpoint import Checkpoint
-from training.common.bootstrap import bootstrap_weights
 from training.common.errors import UserError
 from training.common.library_defaults import library_defaults
 from training.common.progress import progress_bar
-from training.config.config import stream_seed
 from training.model.sites import Sites
 from training.model.transformer import EVERY, Transformer, project
 from training.tasks.function_classes import choose_classes
 
 ALL = "all"
-"""The receiver of the senders' whole effect: everything that reads them."""
-NMSE = ("nmse", "nmse_low", "nmse_high")
+"""The receiver in the row of the senders' total effect: every component that reads them."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -50,22 +49,22 @@ class PathEffects(Result):
         checkpoint: the model's name.
         step: of its training.
         table: one row per function class, sender set and receiver set: `effect` with its 95 % interval over prompts
-            (0: nothing happened, 1: as if everything had been patched), `share`, the effect over that of the senders
-            through everything (receiver `all`), with its interval, none where they have no effect, and `nmse`, the
-            error to the clean answer.
+            (0: the prediction is unchanged, 1: as if everything had been patched); `share`, the effect over the
+            senders' total effect (receiver `all`), with its interval, missing where the total effect does not differ
+            from 0; and `nmse`, the error to the clean answer.
         question: prompts and direction.
-        ends: one row per class: errors of the clean and the corrupt run and of the no-context optimum.
+        baseline_errors: one row per class: errors of the clean and the corrupt run and of the no-context optimum.
     """
 
     checkpoint: str
     step: int
     table: pd.DataFrame
     question: Question
-    ends: pd.DataFrame
+    baseline_errors: pd.DataFrame
 
     @property
     def files(self) -> Mapping[str, pd.DataFrame]:
-        return {"paths": self.table, "paths_ends": self.ends}
+        return {"paths": self.table, "paths_baseline_errors": self.baseline_errors}
 
 
 @library_defaults()
@@ -83,119 +82,127 @@ def path_effects(
 ) -> PathEffects:
     """Patch the paths from every set of senders to every set of receivers that reads it.
 
+    The defaults ask which paths are necessary: the clean run is patched, with the senders' outputs on another prompt.
+
     Args:
         checkpoint: a loaded run.
-        senders: sets of heads and MLPs, or `interp.model.heads.EMBED`; those of a set write together.
-        receivers: sets of inputs (`interp.patching.path_receivers`); those of a set see the change together.
+        senders: sets of heads and MLPs, or `interp.model.heads.EMBED`; the components of a set are patched together.
+        receivers: sets of inputs (`interp.patching.path_receivers`); the inputs of a set are changed together.
         classes: function classes; None takes those of the run.
         corrupt: a name in `interp.patching.prompt_pairs.CORRUPTIONS`.
-        direction: `noise` lets the senders write what they write in the corrupt run, `denoise` the other way.
-        examples: pairs before the query; None takes as many as there are.
+        direction: `noise` patches the senders' outputs of the corrupt run into the clean run, `denoise` vice versa.
+        examples: (x, y) pairs before the query; None takes as many as there are.
         n_prompts: per class.
         seed: of prompts and resampling.
 
     Raises:
-        CheckError: a patch did not act, or acted where it should not.
+        CheckError: a patch had no effect where it must have one, or an effect where it must have none.
         UserError: an unknown name, or no receiver reads any of the senders.
     """
-    names = choose_classes(classes, checkpoint.config.evaluated_classes)
+    classes = choose_classes(classes, checkpoint.config.evaluated_classes)
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
-    bundles = bundles_of(senders, receivers)
+    return patch_paths(checkpoint, classes, question, bundle_paths(senders, receivers))
+
+
+@library_defaults()
+def patch_paths(
+    checkpoint: Checkpoint, classes: Sequence[str], question: Question, bundles: "Sequence[PathBundle]"
+) -> PathEffects:
+    """The effects of these paths (`bundle_paths`)."""
     jobs = [job for bundle in bundles for job in bundle.jobs]
-    prepare = changed_inputs(bundles)
-    rows, ends = [], []
-    with progress_bar(total=len(names) * sum(map(len, jobs)), desc="paths", unit="path") as bar:
-        for name in names:
-            found = patch_sweep(checkpoint, name, question, jobs, prepare, bar)
-            ends.append(end_row(name, found.outcomes))
-            about = {"function_class": name, "corrupt": corrupt, "direction": direction}
-            rows += [about | row for row in path_rows(bundles, found.outcomes, name, question)]
-    return PathEffects(checkpoint.name, checkpoint.step, pd.DataFrame(rows), question, pd.DataFrame(ends))
+    make_activations = path_activations(bundles)
+    rows, errors = [], []
+    with progress_bar(total=len(classes) * sum(map(len, jobs)), desc="paths", unit="path") as bar:
+        for function_class in classes:
+            outcomes = run_patches(checkpoint, function_class, question, jobs, make_activations, bar).outcomes
+            errors.append(baseline_errors(function_class, outcomes))
+            about = {"function_class": function_class, "corrupt": question.corrupt, "direction": question.direction}
+            rows += [about | row for row in path_rows(bundles, outcomes, function_class, question)]
+    return PathEffects(checkpoint.name, checkpoint.step, pd.DataFrame(rows), question, pd.DataFrame(errors))
 
 
-class Bundle(NamedTuple):
-    """The paths from one set of senders."""
+class PathBundle(NamedTuple):
+    """The paths from one set of senders to several sets of receivers."""
 
     senders: HeadSet
     receivers: list[tuple[Receiver, ...]]
 
     @property
     def jobs(self) -> list[list[Variant]]:
-        """The senders' outputs for everyone to see, then the inputs of each set of receivers."""
-        everyone = tuple(output_of(sender) for sender in self.senders)
-        return [[everyone], *([inputs_of(to) for to in alike] for alike in self.alike)]
+        """The senders' outputs patched for every later component, then the inputs of each group of receiver sets."""
+        total = tuple(output_patch(sender) for sender in self.senders)
+        return [[total], *([input_patches(receivers) for receivers in group] for group in self.groups)]
 
     @property
-    def alike(self) -> list[list[tuple[Receiver, ...]]]:
-        """The sets of receivers in their order, cut where what is patched in differs: single receivers, which see the
-        senders' change alone, can be run together; those of a larger set see what the others of the set make of it.
+    def groups(self) -> list[list[tuple[Receiver, ...]]]:
+        """The sets of receivers in their order, grouped by the activations that are patched in.
+
+        All single receivers share them (inputs changed by the senders alone); the inputs of a larger set also depend on
+        each other.
         """
-        return [list(group) for _, group in groupby(self.receivers, key=lambda to: to if len(to) > 1 else ())]
+        return [list(group) for _, group in groupby(self.receivers, lambda inputs: inputs if len(inputs) > 1 else ())]
 
     @property
     def names(self) -> list[str]:
-        return [ALL, *(",".join(map(str, to)) for to in self.receivers)]
+        return [ALL, *(",".join(map(str, receivers)) for receivers in self.receivers)]
 
 
-def bundles_of(senders: Sequence[HeadSet], receivers: Sequence[tuple[Receiver, ...]]) -> list[Bundle]:
-    """The paths that exist.
+def bundle_paths(senders: Sequence[HeadSet], receivers: Sequence[tuple[Receiver, ...]]) -> list[PathBundle]:
+    """The paths that exist: from every set of senders to each set of receivers of which every receiver reads it.
 
     Raises:
         UserError: no receiver reads any of the senders.
     """
-    bundles = [Bundle(one, [to for to in receivers if all_read(to, one)]) for one in senders]
+    bundles = [
+        PathBundle(heads, [inputs for inputs in receivers if all(receiver.reads_any(heads) for receiver in inputs)])
+        for heads in senders
+    ]
     bundles = [bundle for bundle in bundles if bundle.receivers]
     if not bundles:
         raise UserError(f"no such path: nothing in --to reads what {', '.join(map(show, senders))} writes")
     return bundles
 
 
-def all_read(receivers: tuple[Receiver, ...], senders: HeadSet) -> bool:
-    """Whether every receiver reads any of the senders."""
-    return all(any(receiver.reads(sender) for sender in senders) for receiver in receivers)
-
-
-def output_of(sender: Head) -> Patch:
-    """What a sender writes, as a patch."""
+def output_patch(sender: Head) -> Patch:
     if sender == EMBED:
         return Patch("resid_pre", 0)
     return Patch("mlp_out", sender.layer) if sender.number == MLP else Patch("z", sender.layer, (sender.number,))
 
 
-def inputs_of(receivers: tuple[Receiver, ...]) -> Variant:
-    """What a set of receivers read, as patches."""
+def input_patches(receivers: tuple[Receiver, ...]) -> Variant:
     return tuple(receiver.patch() for receiver in receivers)
 
 
-def changed_inputs(bundles: Sequence[Bundle]) -> Prepare:
-    """For every job, the senders' outputs in the source run, or what each input makes of these alone."""
+def path_activations(bundles: Sequence[PathBundle]) -> MakeActivations:
+    """For every job, the senders' outputs in the source run, or the receivers' inputs changed by the senders."""
 
-    def prepare(
-        model: Transformer, own: Float[Tensor, "batch pos dim"], other: Float[Tensor, "batch pos dim"]
-    ) -> Iterator[Given]:
-        written = [(layer, site) for layer in range(model.config.n_layers) for site in ("z", "mlp_out")]
-        base, source = (recorded(model, tokens, [(0, "resid_pre"), *written]) for tokens in (own, other))
+    def make_activations(
+        model: Transformer, base: Float[Tensor, "batch pos dim"], source: Float[Tensor, "batch pos dim"]
+    ) -> Iterator[Activations]:
+        outputs = [(layer, site) for layer in range(model.config.n_layers) for site in ("z", "mlp_out")]
+        of_base, of_source = (
+            read_activations(model, tokens, [(0, "resid_pre"), *outputs]) for tokens in (base, source)
+        )
         for bundle in bundles:
-            yield source
-            change = written_change(model, base, source, bundle.senders)
-            for alike in bundle.alike:
-                together = alike[0] if len(alike[0]) > 1 else ()
-                yield input_values(model, base[0, "resid_pre"], change, inputs_of(together))
+            yield of_source
+            change = output_changes(model, of_base, of_source, bundle.senders)
+            for group in bundle.groups:
+                together = group[0] if len(group[0]) > 1 else ()
+                yield changed_inputs(model, of_base[0, "resid_pre"], change, input_patches(together))
 
-    return prepare
+    return make_activations
 
 
 Change = Mapping[Head, Float[Tensor, "batch pos d_model"]]
+"""By sender, its output in the source run minus its output in the base run."""
 
 
 @torch.no_grad()
-def written_change(model: Transformer, base: Given, source: Given, senders: HeadSet) -> Change:
-    """What every sender writes in the source run, less what it writes in the base run."""
+def output_changes(model: Transformer, base: Activations, source: Activations, senders: HeadSet) -> Change:
     changes = {}
     for sender in senders:
-        patch = output_of(sender)
-        key = (patch.layer, patch.site)
-        change = source[key] - base[key]
+        patch = output_patch(sender)
+        change = source[patch.layer, patch.site] - base[patch.layer, patch.site]
         if patch.site == "z":
             change = change[:, :, sender.number] @ model.layers[sender.layer].attn.W_O[sender.number]
         changes[sender] = change
@@ -203,85 +210,83 @@ def written_change(model: Transformer, base: Given, source: Given, senders: Head
 
 
 @torch.no_grad()
-def input_values(
+def changed_inputs(
     model: Transformer, resid_pre: Float[Tensor, "batch pos d_model"], change: Change, together: Variant = ()
-) -> Given:
-    """q, k and v of every head, mlp_out of every MLP and the final stream, when to what they read is added what the
-    senders change.
+) -> Activations:
+    """q, k and v of every head, mlp_out of every MLP and the final stream, each computed from a base-run input to which
+    the earlier senders' changes are added.
 
     Args:
         model: the transformer.
         resid_pre: the first residual stream of the base run.
-        change: what the senders change.
-        together: inputs that see the change while the others are computed; all else is as in the base run.
+        change: of the senders.
+        together: inputs that are already changed while later ones are computed; all others are as in the base run.
     """
-    given, resid, zero = {}, resid_pre, torch.zeros_like(resid_pre)
+    activations, resid, zero = {}, resid_pre, torch.zeros_like(resid_pre)
     of_heads, of_mlps = (
-        patches_of(
-            [tuple(one for one in together if one.site in sites)], resid.shape[1], model.config.n_heads, model.device
+        stack_patches(
+            [tuple(patch for patch in together if patch.site in sites)],
+            resid.shape[1],
+            model.config.n_heads,
+            model.device,
         )
         for sites in (INPUTS, ("mlp_out",))
     )
     for layer, block in enumerate(model.layers):
-        earlier = sum((written for sender, written in change.items() if sender.layer < layer), zero)
-        normalized, attn = block.ln1(resid + earlier), block.attn
+        before_heads = sum((written for sender, written in change.items() if sender.layer < layer), zero)
+        normalized, attn = block.ln1(resid + before_heads), block.attn
         for name, weight, bias in (("q", attn.W_Q, attn.b_Q), ("k", attn.W_K, attn.b_K), ("v", attn.W_V, attn.b_V)):
-            given[layer, name] = project(normalized, weight, bias)
-        z = block.mix(resid, Sites(of_heads.edits(layer, 0, EVERY, given)))
+            activations[layer, name] = project(normalized, weight, bias)
+        z = block.mix(resid, Sites(of_heads.layer_edits(layer, 0, EVERY, activations)))
         resid = resid + attn.write(z)
-        beside = sum((change[one] for one in change if one.layer == layer and one.number != MLP), earlier)
-        given[layer, "mlp_out"] = block.mlp_out(resid + beside)
-        resid = block.transform(resid, Sites(of_mlps.edits(layer, 0, EVERY, given)))
-    given[model.config.n_layers - 1, "resid_post"] = resid + sum(change.values(), zero)
-    return given
+        heads = (head for head in change if head.layer == layer and head.number != MLP)
+        before_mlp = sum((change[head] for head in heads), before_heads)
+        activations[layer, "mlp_out"] = block.mlp_out(resid + before_mlp)
+        resid = block.transform(resid, Sites(of_mlps.layer_edits(layer, 0, EVERY, activations)))
+    activations[model.config.n_layers - 1, "resid_post"] = resid + sum(change.values(), zero)
+    return activations
 
 
-def path_rows(bundles: Sequence[Bundle], outcomes: Outcomes, name: str, question: Question) -> Iterator[dict[str, Any]]:
+def path_rows(
+    bundles: Sequence[PathBundle], outcomes: Outcomes, function_class: str, question: Question
+) -> Iterator[dict[str, Any]]:
     """One row per path of one class."""
-    rng = np.random.default_rng(stream_seed("bootstrap", question.seed, name))
-    weights = bootstrap_weights(len(outcomes.answer), rng)
-    base, source = question.ends(outcomes)
+    weights, (base, source) = question.bootstrap(function_class), question.ends(outcomes)
     effects = effect_of(outcomes.patched, base, source, weights)
     resamples = effect_resamples(outcomes.patched, base, source, weights) if gap_exists(base, source) else None
-    nmse = with_intervals(np.square(outcomes.patched - outcomes.answer) / outcomes.unit, weights)
-    whole = 0
+    nmse = mean_columns("nmse", outcomes.nmse, weights)
+    first = 0
     for bundle in bundles:
-        for place, receiver in enumerate(bundle.names, start=whole):
-            effect, share = effects[place], UNDEFINED
-            base_effect = effects[whole]
-            if (
-                resamples is not None
-                and abs(base_effect.value) > TIE
-                and differs_from_zero(base_effect.ci_low, base_effect.ci_high)
-            ):
-                share = interval_of(effect.value / base_effect.value, resamples[:, place] / resamples[:, whole])
+        total = effects[first]
+        has_effect = abs(total.value) > TIE and differs_from_zero(total.ci_low, total.ci_high)
+        for index, receiver in enumerate(bundle.names, start=first):
+            effect, share = effects[index], UNDEFINED
+            if resamples is not None and has_effect:
+                share = interval_of(effect.value / total.value, resamples[:, index] / resamples[:, first])
             yield (
                 {"sender": show(bundle.senders), "receiver": receiver}
                 | {"effect": effect.value, "ci_low": effect.ci_low, "ci_high": effect.ci_high}
                 | {"share": share.value, "share_low": share.ci_low, "share_high": share.ci_high}
-                | {
-                    key: float(values[place])
-                    for key, values in zip(("nmse", "nmse_low", "nmse_high"), nmse, strict=True)
-                }
+                | nmse[index]
             )
-        whole += len(bundle.names)
+        first += len(bundle.names)
 
 
 def parse_senders(text: str, n_layers: int, n_heads: int, scores: Callable[[], Scores] | None = None) -> list[HeadSet]:
-    """The sets of senders that `--from` names, as `--heads` does, or `embed`.
+    """The sets of senders named by `--from`: as `--heads`, or `embed`.
 
-    `each` are the read-in, every head and every MLP, each alone.
+    `each` gives the read-in, every head and every MLP as a set of its own.
 
     Raises:
         UserError: malformed, or no such component.
 
-    >>> [show(one) for one in parse_senders("each", 1, 2)], parse_senders("embed", 1, 2)
+    >>> [show(senders) for senders in parse_senders("each", 1, 2)], parse_senders("embed", 1, 2)
     (['embed', '0.0', '0.1', '0.mlp'], [(Head(layer=-1, number=-2),)])
     """
     if text == "embed":
         return [(EMBED,)]
     if text == "each":
         components = [*all_heads(n_layers, n_heads), *(Head(layer, MLP) for layer in range(n_layers))]
-        by_layer = sorted(components, key=lambda one: (one.layer, one.number == MLP, one.number))
-        return [(EMBED,), *((one,) for one in by_layer)]
+        components.sort(key=lambda head: (head.layer, head.number == MLP, head.number))
+        return [(EMBED,), *((component,) for component in components)]
     return parse_heads(text, n_layers, n_heads, scores)

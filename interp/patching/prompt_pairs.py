@@ -1,8 +1,8 @@
-"""Clean and corrupt prompts: the same question, other evidence before it.
+"""Clean and corrupt prompts: the same query after different examples.
 
-A pair of prompts shares the query x_q, at which the prediction is read, and differs in the examples before it. The
-answer is the clean prompt's. A corruption is one small function from the clean prompts and what is drawn beside them to
-the corrupt ones; what it changes decides what patching can find (Zhang & Nanda 2023, arXiv 2309.16042).
+A clean and a corrupt prompt share the query x_q, at which the prediction is read, and differ in the examples before it.
+The answer is the clean prompt's y. A corruption is a function that makes the corrupt prompts from the clean ones; what
+it changes decides what patching can find (Zhang & Nanda 2023, arXiv 2309.16042).
 """
 
 from collections.abc import Callable, Mapping
@@ -18,12 +18,12 @@ from training.common.errors import UserError, one_of
 from training.common.library_defaults import library_defaults
 from training.config.config import RunConfig, stream_seed
 from training.evaluation.evaluate import evaluation_prompts
-from training.tasks.function_classes import function_class
+from training.tasks.function_classes import function_class as definition_of
 from training.tasks.function_classes.base import FunctionOfX
 from training.tasks.prompts import Prompts
 
 KEEP_QUERY = "permuted, pair:J, noise"
-"""Corruptions that leave the query as it is whatever the class."""
+"""Corruptions that keep the query for every function class."""
 
 
 class PromptPairs(NamedTuple):
@@ -55,20 +55,20 @@ class PromptPairs(NamedTuple):
         return PromptPairs(self.clean.to(device), self.corrupt.to(device))
 
 
-class Draw(NamedTuple):
-    """What a corruption is made from.
+class CorruptionRequest(NamedTuple):
+    """What a corruption makes corrupt prompts from.
 
     Attributes:
-        config: the run.
-        name: function class.
-        clean: the clean prompts, of examples and a query.
+        config: of the run.
+        function_class: of the prompts.
+        clean: the clean prompts, examples and a query.
         seed: of the clean prompts.
-        generator: for what the corruption draws itself.
-        argument: what stands behind its name on the command line; None if nothing does.
+        generator: for random numbers of the corruption itself.
+        argument: the number after the colon of `pair:J`; None without one.
     """
 
     config: RunConfig
-    name: str
+    function_class: str
     clean: Prompts
     seed: int
     generator: torch.Generator
@@ -79,87 +79,88 @@ class Draw(NamedTuple):
         return self.clean.xs.shape[1] - 1
 
     def partner(self, kind: str) -> Prompts:
-        """Prompts of another kind for each of the clean ones (`interp.ablation.modes.Partner`)."""
-        prompts = partner_prompts(self.config, self.name, kind, len(self.clean.xs), self.seed)  # type: ignore[arg-type]
+        """A partner of this kind for each of the clean prompts (`interp.ablation.modes.Partner`)."""
+        config, n_prompts = self.config, len(self.clean.xs)
+        prompts = partner_prompts(config, self.function_class, kind, n_prompts, self.seed)  # type: ignore[arg-type]
         return prompts.first(self.n_examples + 1)
 
 
-def other_function(drawn: Draw) -> Prompts:
-    return drawn.partner("function")
+def replace_function(request: CorruptionRequest) -> Prompts:
+    return request.partner("function")
 
 
-def other_class(drawn: Draw) -> Prompts:
-    if set(drawn.config.evaluated_classes) <= {drawn.name}:
-        raise UserError(f"--corrupt class needs a second function class (this run has only {drawn.name})")
-    return drawn.partner("class")
+def replace_class(request: CorruptionRequest) -> Prompts:
+    if set(request.config.evaluated_classes) <= {request.function_class}:
+        raise UserError(f"--corrupt class needs a second function class (this run has only {request.function_class})")
+    return request.partner("class")
 
 
-def other_inputs(drawn: Draw) -> Prompts:
-    return with_query("inputs", drawn.partner("inputs"), drawn)
+def replace_inputs(request: CorruptionRequest) -> Prompts:
+    return with_clean_query("inputs", request.partner("inputs"), request)
 
 
-def other_prompt(drawn: Draw) -> Prompts:
-    return with_query("prompt", drawn.partner("other"), drawn)
+def replace_examples(request: CorruptionRequest) -> Prompts:
+    return with_clean_query("prompt", request.partner("other"), request)
 
 
-def permuted(drawn: Draw) -> Prompts:
-    """Every y beside another pair's x: a random cycle through all examples, so that no pair stays together."""
-    ys, k = drawn.clean.ys.clone(), drawn.n_examples
-    order = torch.rand(len(ys), k, generator=drawn.generator).argsort(1)
+def permute_ys(request: CorruptionRequest) -> Prompts:
+    """Every y moves to another example's x, along a random cycle through all examples: no pair stays together."""
+    ys, k = request.clean.ys.clone(), request.n_examples
+    order = torch.rand(len(ys), k, generator=request.generator).argsort(1)
     ys[:, :k] = ys[:, :k].scatter(1, order, ys.gather(1, order.roll(1, dims=1)))
-    return drawn.clean._replace(ys=ys)
+    return request.clean._replace(ys=ys)
 
 
-def one_pair(drawn: Draw) -> Prompts:
-    """One example from another prompt: other x, other function."""
-    k = drawn.n_examples
-    place = k - 1 if drawn.argument is None else drawn.argument
-    if place >= k:
-        raise UserError(f"--corrupt pair:{place}: these prompts have examples 0-{k - 1}")
-    other = drawn.partner("other")
-    xs, ys = drawn.clean.xs.clone(), drawn.clean.ys.clone()
-    xs[:, place], ys[:, place] = other.xs[:, place], other.ys[:, place]
-    return drawn.clean._replace(xs=xs, ys=ys)
+def replace_pair(request: CorruptionRequest) -> Prompts:
+    """One example from another prompt: another x, another function."""
+    k = request.n_examples
+    index = k - 1 if request.argument is None else request.argument
+    if index >= k:
+        raise UserError(f"--corrupt pair:{index}: these prompts have examples 0-{k - 1}")
+    partner = request.partner("other")
+    xs, ys = request.clean.xs.clone(), request.clean.ys.clone()
+    xs[:, index], ys[:, index] = partner.xs[:, index], partner.ys[:, index]
+    return request.clean._replace(xs=xs, ys=ys)
 
 
-def noise(drawn: Draw) -> Prompts:
-    """Every y of an example drawn from a normal distribution with the mean and variance of y at its place."""
-    ys, k = drawn.clean.ys.clone(), drawn.n_examples
-    known = ys[:, :k]
-    ys[:, :k] = known.mean(0) + known.std(0) * torch.randn(known.shape, generator=drawn.generator)
-    return drawn.clean._replace(ys=ys)
+def replace_ys_by_noise(request: CorruptionRequest) -> Prompts:
+    """Every example's y drawn from a normal distribution with the mean and variance of the y at its position."""
+    ys, k = request.clean.ys.clone(), request.n_examples
+    clean_ys = ys[:, :k]
+    ys[:, :k] = clean_ys.mean(0) + clean_ys.std(0) * torch.randn(clean_ys.shape, generator=request.generator)
+    return request.clean._replace(ys=ys)
 
 
 class Corruption(NamedTuple):
     """A way to make corrupt prompts.
 
     Attributes:
-        definition: for people.
-        make: the corrupt prompts.
-        takes: whether the name takes an argument, as in `pair:3`.
+        definition: in words.
+        make: gives the corrupt prompts.
+        takes_argument: whether the name may have an argument, as in `pair:3`.
     """
 
     definition: str
-    make: Callable[[Draw], Prompts]
-    takes: bool = False
+    make: Callable[[CorruptionRequest], Prompts]
+    takes_argument: bool = False
 
 
 CORRUPTIONS: Mapping[str, Corruption] = {
-    "function": Corruption("the same inputs under another function of the class", other_function),
-    "inputs": Corruption("other inputs to the same function", other_inputs),
-    "prompt": Corruption("another prompt's examples: other inputs, other function", other_prompt),
-    "class": Corruption("the same inputs under the run's next function class", other_class),
-    "permuted": Corruption("every y beside another example's x", permuted),
-    "pair": Corruption("one example (pair:J, counted from 0; default the last) from another prompt", one_pair, True),
-    "noise": Corruption("every y of an example replaced by normal noise of its mean and variance", noise),
+    "function": Corruption("the same inputs under another function of the class", replace_function),
+    "inputs": Corruption("other inputs to the same function", replace_inputs),
+    "prompt": Corruption("another prompt's examples: other inputs, other function", replace_examples),
+    "class": Corruption("the same inputs under the run's next function class", replace_class),
+    "permuted": Corruption("every y moved to another example's x", permute_ys),
+    "pair": Corruption("one example (pair:J, counted from 0; default: last) from another prompt", replace_pair, True),
+    "noise": Corruption("every example's y replaced by normal noise of its mean and variance", replace_ys_by_noise),
 }
 
 
 def parse_corruption(text: str) -> tuple[Corruption, int | None]:
-    """The corruption behind `--corrupt NAME[:J]` and its argument.
+    """The corruption named by `--corrupt NAME[:J]`, and its argument.
 
     Raises:
-        UserError: there is none, or the argument is not one.
+        UserError: there is no such corruption, or it takes no such argument.
 
     >>> parse_corruption("pair:3")[1], parse_corruption("noise")[1]
     (3, None)
@@ -170,56 +171,54 @@ def parse_corruption(text: str) -> tuple[Corruption, int | None]:
     if not colon:
         return CORRUPTIONS[name], None
     number = whole(argument)
-    if not CORRUPTIONS[name].takes or number is None:
+    if not CORRUPTIONS[name].takes_argument or number is None:
         raise UserError(f"--corrupt {text}: only pair:J takes an argument, the number of an example")
     return CORRUPTIONS[name], number
 
 
 @library_defaults()
 def prompt_pairs(
-    config: RunConfig, name: str, corruption: str, *, n_prompts: int, seed: int, examples: int | None = None
+    config: RunConfig, function_class: str, corruption: str, *, n_prompts: int, seed: int, examples: int | None = None
 ) -> PromptPairs:
-    """Clean prompts of the stream `test` and their corrupt partners.
+    """Clean prompts of the stream `test`, and the corrupt prompt of each.
 
     Args:
-        config: the run.
-        name: function class.
+        config: of the run.
+        function_class: of all prompts.
         corruption: a name in `CORRUPTIONS`, with its argument.
-        n_prompts: how many.
-        seed: determines everything.
-        examples: pairs before the query; None takes as many as the run's prompts allow.
+        n_prompts: number of pairs of prompts.
+        seed: determines all prompts.
+        examples: (x, y) pairs before the query; None takes as many as the run's prompts allow.
 
     Raises:
         UserError: no such corruption or number of examples, or the class does not allow the corruption.
     """
-    made, argument = parse_corruption(corruption)
+    chosen, argument = parse_corruption(corruption)
     most = config.data.n_points - 1
     k = most if examples is None else examples
     if not 1 <= k <= most:
         raise UserError(f"--examples {k}: this run's prompts have 1 to {most} examples before a query")
-    if made.make is permuted and k < 2:
+    if chosen.make is permute_ys and k < 2:
         raise UserError("--corrupt permuted needs at least two examples")
-    clean = evaluation_prompts(config, name, n_prompts=n_prompts, seed=seed).first(k + 1)
-    generator = torch.Generator().manual_seed(stream_seed("corruption", corruption, seed, name))
-    corrupt = made.make(Draw(config, name, clean, seed, generator, argument))
+    clean = evaluation_prompts(config, function_class, n_prompts=n_prompts, seed=seed).first(k + 1)
+    generator = torch.Generator().manual_seed(stream_seed("corruption", corruption, seed, function_class))
+    corrupt = chosen.make(CorruptionRequest(config, function_class, clean, seed, generator, argument))
     if not torch.equal(clean.xs[:, -1], corrupt.xs[:, -1]):
-        raise UserError(
-            f"--corrupt {corruption}: on {name} the query depends on what is corrupted (valid: {KEEP_QUERY})"
-        )
+        raise UserError(f"--corrupt {corruption}: in {function_class} it changes the query too (valid: {KEEP_QUERY})")
     return PromptPairs(clean, corrupt)
 
 
-def with_query(name: str, examples: Prompts, drawn: Draw) -> Prompts:
+def with_clean_query(corruption: str, examples: Prompts, request: CorruptionRequest) -> Prompts:
     """These examples before the clean prompts' query and answer.
 
     Raises:
-        UserError: the query of this class belongs to its examples.
+        UserError: in this class the query's y depends on the examples.
     """
-    if not isinstance(function_class(drawn.name), FunctionOfX):
+    if not isinstance(definition_of(request.function_class), FunctionOfX):
         raise UserError(
-            f"--corrupt {name}: {drawn.name} is no function of x that could be asked after other examples "
-            f"(valid: {KEEP_QUERY})"
+            f"--corrupt {corruption}: {request.function_class} is not a function of x alone, so its query cannot be "
+            f"asked after other examples (valid: {KEEP_QUERY})"
         )
     xs, ys = examples.xs.clone(), examples.ys.clone()
-    xs[:, -1], ys[:, -1] = drawn.clean.xs[:, -1], drawn.clean.ys[:, -1]
+    xs[:, -1], ys[:, -1] = request.clean.xs[:, -1], request.clean.ys[:, -1]
     return examples._replace(xs=xs, ys=ys)

@@ -1,4 +1,4 @@
-"""The places where an activation can be patched, and patches as values: which heads of which layer at which tokens."""
+"""Sites, where activations can be patched, and patches: heads of a layer at a set of tokens."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class Site(NamedTuple):
 
     Attributes:
         hook: its TransformerLens name inside the block.
-        definition: for people.
+        definition: in words.
         by_head: whether it has an axis of heads.
-        of_keys: whether its tokens are those that are looked at; all others' tokens are those that look.
+        of_keys: whether its tokens are attended to (key positions); otherwise they attend (query positions).
     """
 
     hook: str
@@ -43,15 +43,15 @@ SITES: Mapping[str, Site] = {
     "q": Site("attn.hook_q", "a head's queries", by_head=True),
     "k": Site("attn.hook_k", "a head's keys", by_head=True, of_keys=True),
     "v": Site("attn.hook_v", "a head's values", by_head=True, of_keys=True),
-    "pattern": Site("attn.hook_pattern", "a head's attention, by the token that looks", by_head=True),
+    "pattern": Site("attn.hook_pattern", "a head's attention, by query token", by_head=True),
 }
 
 
 def check_site(name: str) -> Site:
-    """The site behind `--site NAME`.
+    """The site named by `--site`.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such site.
     """
     if name not in SITES:
         raise one_of("--site", name, SITES)
@@ -68,13 +68,13 @@ def hook_of(site: str, layer: int) -> str:
 
 
 class Patch(NamedTuple):
-    """One activation of one layer that comes from another run.
+    """An activation of one layer that is replaced by another run's.
 
     Attributes:
         site: a name in `SITES`.
-        layer: of the model.
-        heads: their numbers, at sites with heads.
-        tokens: at which tokens; None is all that predictions need.
+        layer: counted from 0.
+        heads: their numbers; empty at sites without heads.
+        tokens: a mask; None is all tokens that predictions need.
     """
 
     site: str
@@ -84,17 +84,17 @@ class Patch(NamedTuple):
 
 
 Variant = tuple[Patch, ...]
-"""Patches that act together."""
+"""Patches that act together, in one run."""
 
-Given = Mapping[tuple[int, str], Float[Tensor, "batch _ ..."]]
-"""By layer and site, the activations to patch in, at every token that predictions need."""
+Activations = Mapping[tuple[int, str], Float[Tensor, "batch _ ..."]]
+"""Activations by layer and site, at every token that predictions need."""
 
 
 def head_patches(site: str, heads: HeadSet, tokens: Bool[Tensor, " pos"] | None = None) -> Variant:
-    """The same site of several heads, in any layers.
+    """Patches of one site for several heads, in any layers.
 
     >>> from interp.model.heads import Head
-    >>> [(one.layer, one.heads) for one in head_patches("z", (Head(0, 1), Head(0, 3), Head(2, 0)))]
+    >>> [(patch.layer, patch.heads) for patch in head_patches("z", (Head(0, 1), Head(0, 3), Head(2, 0)))]
     [(0, (1, 3)), (2, (0,))]
     """
     layers = sorted({head.layer for head in heads})
@@ -105,47 +105,47 @@ def head_patches(site: str, heads: HeadSet, tokens: Bool[Tensor, " pos"] | None 
 
 @dataclass(frozen=True)
 class Patches:
-    """Several variants as masks, to be run together.
+    """Several variants as masks, to be run in one batch.
 
     Attributes:
-        masks: by layer and site, where each variant patches; sites without heads have one of them.
-        n_variants: how many.
+        masks: by layer and site, where each variant patches; sites without heads have a head axis of 1.
+        n_variants: number of variants.
     """
 
     masks: Mapping[tuple[int, str], Bool[Tensor, "variant pos head"]]
     n_variants: int
 
     @property
-    def first(self) -> int | None:
-        """The first layer that changes; None if none does."""
+    def first_layer(self) -> int | None:
+        """The first layer that is patched; None if no layer is."""
         return min((layer for layer, _ in self.masks), default=None)
 
     @cached_property
-    def start(self) -> int:
-        """The first token that changes: what comes before it sees nothing of a patch."""
-        touched = torch.stack([mask.any(dim=2).any(dim=0) for mask in self.masks.values()]).any(dim=0)
-        return int(touched.nonzero()[0])
+    def first_token(self) -> int:
+        """The first token that is patched by any variant; earlier tokens are the same in every variant."""
+        patched = torch.stack([mask.any(dim=2).any(dim=0) for mask in self.masks.values()]).any(dim=0)
+        return int(patched.nonzero()[0])
 
-    def edits(self, layer: int, start: int, queries: Positions, given: Given) -> dict[str, Edit]:
-        """The patches of one layer as edits of its sites, on a batch of stacked variants over tokens from `start`."""
+    def layer_edits(self, layer: int, start: int, queries: Positions, source: Activations) -> dict[str, Edit]:
+        """The patches of one layer as edits of its sites, for a batch of variants over the tokens from `start`."""
         edits: dict[str, Edit] = {}
-        for (place, name), mask in self.masks.items():
-            if place == layer:
-                positions = EVERY if SITES[name].of_keys else queries
-                at_tokens = given[layer, name].narrow(1 if name != "pattern" else 2, start, mask.shape[1] - start)
-                edits[SITES[name].hook] = edit_of(name, mask[:, start:][:, positions], at_tokens, positions)
+        for (patched_layer, site), mask in self.masks.items():
+            if patched_layer == layer:
+                positions = EVERY if SITES[site].of_keys else queries
+                values = source[layer, site].narrow(1 if site != "pattern" else 2, start, mask.shape[1] - start)
+                edits[SITES[site].hook] = masked_edit(site, mask[:, start:][:, positions], values, positions)
         return edits
 
 
-def edit_of(
-    name: str, mask: Bool[Tensor, "variant pos head"], source: Float[Tensor, "batch ..."], positions: Positions
+def masked_edit(
+    site: str, mask: Bool[Tensor, "variant pos head"], source: Float[Tensor, "batch ..."], positions: Positions
 ) -> Edit:
-    """The source where the mask says so."""
-    if name == "pattern":
+    """An edit that gives the source's activation where the mask is True."""
+    if site == "pattern":
         where, source = rearrange(mask, "variant pos head -> variant 1 head pos 1"), source[:, :, positions]
     else:
         where, source = mask[:, None], source[:, positions]
-        where = where[..., None] if SITES[name].by_head else where
+        where = where[..., None] if SITES[site].by_head else where
 
     def edit(activation: Float[Tensor, "variant_batch ..."]) -> Float[Tensor, "variant_batch ..."]:
         return torch.where(where, source, activation.unflatten(0, (len(mask), -1))).flatten(0, 1)
@@ -153,15 +153,15 @@ def edit_of(
     return edit
 
 
-def patches_of(variants: Sequence[Variant], n_tokens: int, n_heads: int, device: torch.device | str) -> Patches:
+def stack_patches(variants: Sequence[Variant], n_tokens: int, n_heads: int, device: torch.device | str) -> Patches:
     """The masks of these variants over the first `n_tokens` tokens."""
     masks: dict[tuple[int, str], Tensor] = {}
-    for place, variant in enumerate(variants):
+    for index, variant in enumerate(variants):
         for patch in variant:
             by_head = SITES[patch.site].by_head
             empty = torch.zeros(len(variants), n_tokens, n_heads if by_head else 1, dtype=torch.bool)
             mask = masks.setdefault((patch.layer, patch.site), empty)
             tokens = torch.ones(n_tokens, dtype=torch.bool) if patch.tokens is None else patch.tokens
             for head in patch.heads if by_head else (0,):
-                mask[place, :, head] |= tokens
+                mask[index, :, head] |= tokens
     return Patches({key: mask.to(device) for key, mask in masks.items()}, len(variants))

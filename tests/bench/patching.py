@@ -42,8 +42,8 @@ from transformer_lens import patching
 
 from interp.model.hooked_transformer import hooked
 from interp.patching.effects import effect_of
-from interp.patching.maps import places_of, source_run
-from interp.patching.runner import Question, patch_sweep
+from interp.patching.maps import list_locations, source_activations
+from interp.patching.runner import Question, run_patches
 from training import options
 from training.checkpoints.checkpoint import Checkpoint
 from training.commands import check_device
@@ -65,14 +65,14 @@ class Ours:
     """The sweep as `interp patch` calls it, self-checks included."""
 
     def __init__(self, checkpoint: Checkpoint, question: Question) -> None:
-        places = places_of(checkpoint.config, SITE, None, None, checkpoint.config.data.n_points - 1)
+        places = list_locations(checkpoint.config, SITE, None, None, checkpoint.config.data.n_points - 1)
         self.variants = [place.variant for place in places]
         self.checkpoint, self.question = checkpoint, question
 
     def effects(self) -> Float[np.ndarray, " cell"]:
         with tqdm(disable=True) as bar:
-            prepare = source_run(self.variants)
-            outcomes = patch_sweep(self.checkpoint, NAME, self.question, [self.variants], prepare, bar).outcomes
+            prepare = source_activations(self.variants)
+            outcomes = run_patches(self.checkpoint, NAME, self.question, [self.variants], prepare, bar).outcomes
         weights = np.full((1, len(outcomes.answer)), 1 / len(outcomes.answer))
         return np.array([one.value for one in effect_of(outcomes.patched, *self.question.ends(outcomes), weights)])
 

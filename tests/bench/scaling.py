@@ -87,7 +87,7 @@ def work_of(name: str, sizes: Mapping[str, int]) -> Callable[[], object]:
         return lambda: patch(checkpoint, [NAME], site="resid_pre", n_prompts=n_prompts)
     assert "gradient" in METHODS
     return lambda: attribute(
-        checkpoint, [NAME], site="resid_pre", methods=["gradient"], n_prompts=n_prompts, n_receipt=0
+        checkpoint, [NAME], site="resid_pre", methods=["gradient"], n_prompts=n_prompts, n_validate=0
     )
 
 

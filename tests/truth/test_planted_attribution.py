@@ -14,7 +14,7 @@ import pytest
 
 from interp.attribution.attribute import attribute, attribute_edges
 from interp.attribution.circuits import circuits
-from interp.attribution.figures import plot_attribution, plot_circuit, plot_circuit_curves, plot_receipts
+from interp.attribution.figures import plot_attribution, plot_circuit, plot_circuit_curves, plot_validation
 from interp.display.axes import save_figure
 from training.common.output import records
 
@@ -38,8 +38,8 @@ def _quick_checks():
 def found(planted, _quick_checks):
     """By corruption, the effects of all edges; path patching under `prompt` alone, to save time."""
     asked = {
-        "prompt": {"methods": ["exact", "eap", "eap-ig"], "n_receipt": PROMPTS},
-        "function": {"methods": ["eap", "eap-ig"], "n_receipt": 0},
+        "prompt": {"methods": ["exact", "eap", "eap-ig"], "n_validate": PROMPTS},
+        "function": {"methods": ["eap", "eap-ig"], "n_validate": 0},
     }
     return {
         corrupt: attribute_edges(planted, ["linear"], corrupt=corrupt, n_prompts=PROMPTS, n_steps=2, **options)
@@ -62,8 +62,8 @@ def test_the_known_edges_carry_the_known_shares_and_no_other_carries_anything(fo
     assert max(abs(row["effect"]) for row in rows.values()) < 0.02
 
 
-def test_the_receipts_say_that_gradients_are_exact_here(found):
-    for one in records(found["prompt"].receipts):
+def test_the_validation_says_that_gradients_are_exact_here(found):
+    for one in records(found["prompt"].validation):
         assert (one["n_prompts"], one["n_signs"], one["signs"]) == (PROMPTS, 6, 1)
         assert one["top_5"] >= 0.8  # of equal shares, which come first is a matter of digits
         assert abs(one["worst_exact"] - one["worst_approximate"]) < 0.05
@@ -96,7 +96,7 @@ def test_the_circuit_is_these_edges_and_it_is_all_there_is(planted, method, corr
 def test_of_the_nodes_only_the_path_matters(planted):
     """The copying head carries one factor of the product, the reader all of it, the decoy nothing."""
     found = attribute(
-        planted, ["linear"], methods=["exact", "gradient", "atp"], corrupt="prompt", n_prompts=PROMPTS, n_receipt=0
+        planted, ["linear"], methods=["exact", "gradient", "atp"], corrupt="prompt", n_prompts=PROMPTS, n_validate=0
     )
     for row in records(found.table):
         wanted = {"0.1": 0.5, "1.2": 1.0}.get(row["heads"], 0.0)
@@ -112,7 +112,7 @@ def test_graddrop_sees_what_the_eraser_takes_back(self_repairing):
     and 2 without layer 3.
     """
     found = attribute(
-        self_repairing, ["linear"], methods=["exact", "atp"], corrupt="function", n_prompts=64, n_receipt=64
+        self_repairing, ["linear"], methods=["exact", "atp"], corrupt="function", n_prompts=64, n_validate=64
     )
     exact, atp = (
         {row["heads"]: row for row in records(found.table) if row["method"] == method} for method in ("exact", "atp")
@@ -127,11 +127,11 @@ def test_graddrop_sees_what_the_eraser_takes_back(self_repairing):
 
 def test_everything_is_drawn_and_written(planted, found, tmp_path):
     edges = found["prompt"]
-    nodes = attribute(planted, ["linear"], site="mlp_out", methods=["gradient"], n_prompts=32, n_receipt=32)
+    nodes = attribute(planted, ["linear"], site="mlp_out", methods=["gradient"], n_prompts=32, n_validate=32)
     cut = circuits(planted, ["linear"], sizes=[3, 6, 20], method="eap", n_prompts=32, n_random=3)
     for name, axes in {
         "edges": plot_attribution(edges),
-        "edge_receipts": plot_receipts(edges),
+        "edge_validation": plot_validation(edges),
         "nodes": plot_attribution(nodes),
         "circuit": plot_circuit(cut),
         "curves": plot_circuit_curves(cut),
@@ -140,6 +140,6 @@ def test_everything_is_drawn_and_written(planted, found, tmp_path):
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
     for result in (edges, cut):
         result.write(tmp_path)
-    files = {"attribution.csv", "receipts.csv", "receipt_pairs.csv", "circuit.csv", "circuit_edges.csv"}
+    files = {"attribution.csv", "validation.csv", "validation_pairs.csv", "circuit.csv", "circuit_edges.csv"}
     assert files <= {path.name for path in tmp_path.iterdir()}
-    assert edges.compared.groupby("method").size().nunique() == 1
+    assert edges.validation_pairs.groupby("method").size().nunique() == 1

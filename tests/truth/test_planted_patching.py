@@ -168,7 +168,7 @@ def test_the_decoy_differs_and_does_nothing(question):
     """It reads other values, so the patch acts, and nothing comes of it."""
     for site in ("z", "v"):
         _, row = maps_of(question, site, heads=str(DECOY))[str(DECOY), "all"]
-        assert row["differs"]
+        assert row["changed"]
         assert row["effect"] == pytest.approx(0, abs=1e-6)
 
 
@@ -182,14 +182,14 @@ HEADS_BY_TOKEN = {
 
 @pytest.mark.parametrize(("site", "head"), list(HEADS_BY_TOKEN))
 def test_heads_by_tokens(question, site, head):
-    for (_, token), found in maps_of(question, site, heads=str(head), at="each").items():
+    for (_, token), found in maps_of(question, site, heads=str(head), tokens="each").items():
         check(found, question, *HEADS_BY_TOKEN[site, head][token])
 
 
 def test_copies_of_some_pairs_are_as_many_as_there_are(planted):
     question = asked(planted, "prompt", "noise")
     for at, pairs in (("y:1-2", [1, 2]), ("y:0", [0]), ("y", range(K)), ("x", [])):
-        (found,) = maps_of(question, "z", heads="0.1", at=at).values()
+        (found,) = maps_of(question, "z", heads="0.1", tokens=at).values()
         check(found, question, np.isin(np.arange(K), list(pairs)))
 
 
@@ -205,7 +205,7 @@ def test_the_same_function_of_other_inputs_shows_in_errors(planted):
     Its error is E(mean(x_i x'_i) - 1)² = 1 + 1/k, against E(mean(x_i²) - 1)² = 2/k of both runs.
     """
     found = patch(planted, ["linear"], corrupt="inputs", heads="0.1", n_prompts=1024, examples=K)
-    (row,), (end,) = records(found.table), records(found.ends)
+    (row,), (end,) = records(found.table), records(found.baseline_errors)
     assert end["nmse_clean"] == pytest.approx(2 / K, abs=0.1)
     assert end["nmse_corrupt"] == pytest.approx(2 / K, abs=0.1)
     assert row["nmse"] == pytest.approx(1 + 1 / K, abs=0.2)

@@ -20,7 +20,9 @@ def test_the_reader_carries_the_whole_answer(kind, tmp_path):
     """The reader writes the average that the answer is made of; a decoy cannot be named beside it."""
     model = disguised(kind, 5, tmp_path)
     (text,) = patch(model.checkpoint, ["linear"], n_prompts=PROMPTS).sentences()
-    assert text.startswith(f"On linear (function) patching z of {model.heads['reader']} restores 1.00 [1.00, 1.00]")
+    assert text.startswith(
+        f"On linear (corrupt: function) patching z of {model.heads['reader']} restores 1.00 [1.00, 1.00]"
+    )
     decoy = model.heads.get("decoy")
     assert decoy is None or f"z of {decoy}" not in text
 
@@ -38,7 +40,9 @@ def test_a_patched_suppressor_moves_the_prediction_the_other_way(tmp_path):
 def test_a_patched_decoy_has_no_effect(tmp_path):
     model = disguised("null space", 6, tmp_path)
     found = patch(model.checkpoint, ["linear"], heads=[(model.heads["decoy"],)], **OTHER_PROMPT)
-    assert found.sentences() == ["On linear (prompt) no patch has an effect that differs from 0 (1 place patched)."]
+    assert found.sentences() == [
+        "On linear (corrupt: prompt) no patch has an effect that differs from 0 (1 location patched)."
+    ]
 
 
 @pytest.mark.slow
@@ -46,7 +50,7 @@ def test_the_circuit_of_a_suppressor_is_the_one_that_was_written(tmp_path):
     """Its activations are large: float32 is off by more than the tolerance, float64 is not."""
     model = disguised("suppressor", 22, tmp_path)
     found = circuits(model.checkpoint, ["linear"], n_prompts=32, n_random=10, method="eap", sizes=(5, 10, 20))
-    assert found.sentence("linear").startswith("On linear 8 of 198 edges carry 1.00 [1.00, 1.00]")
+    assert found.sentences()[0].startswith("On linear 8 of 198 edges carry 1.00 [1.00, 1.00]")
     copy, suppressor, reader = (str(model.heads[role]) for role in ("copy 0", "suppressor", "reader"))
     paths = {("embed", "0.mlp"), ("0.mlp", f"{reader}.v"), (reader, "1.mlp"), ("1.mlp", "out")}
     for head in (copy, suppressor):

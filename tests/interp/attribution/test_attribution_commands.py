@@ -7,13 +7,14 @@ import pytest
 
 from interp import names
 from interp.attribution import edges, nodes
+from training import options
 
 QUICK = ("--ckpt", "zoo:mixed-0", "--classes", "linear", "--prompts", "16", "--examples", "4")
 
 
 def test_the_names_in_the_help_are_the_methods():
-    shown = list(names.NODE_METHOD_NAMES), list(names.EDGE_METHOD_NAMES)
-    assert shown == (["exact", *nodes.METHODS], ["exact", *edges.METHODS])
+    in_help = list(names.NODE_METHOD_NAMES), list(names.EDGE_METHOD_NAMES)
+    assert in_help == (["exact", *nodes.METHODS], ["exact", *edges.METHODS])
 
 
 def test_attribute_prints_one_document_and_writes_tables_and_figures(outcome, tmp_path):
@@ -22,16 +23,16 @@ def test_attribute_prints_one_document_and_writes_tables_and_figures(outcome, tm
     document = json.loads(out)
     assert (document["of"], document["corrupt"], document["prompts"]) == ("z", "function", 16)
     assert len(document["results"]) == 3 * 24
-    assert [one["method"] for one in document["receipts"]] == ["gradient", "atp"]
-    assert {one["n_prompts"] for one in document["receipts"]} == {16}  # no more than were asked for
+    assert [row["method"] for row in document["receipts"]] == ["gradient", "atp"]
+    assert {row["n_prompts"] for row in document["receipts"]} == {16}  # no more than were asked for
     rows = pd.read_csv(tmp_path / "attribution.csv")
     assert [*rows.columns] == [*document["results"][0]]
-    assert len(pd.read_csv(tmp_path / "receipt_pairs.csv")) == 2 * 24
-    for name in ("attribution.png", "receipts.png"):
+    assert len(pd.read_csv(tmp_path / "validation_pairs.csv")) == 2 * 24
+    for name in ("attribution.png", "validation.png"):
         assert (tmp_path / name).stat().st_size > 10_000
 
 
-def test_the_receipt_compares_with_what_exact_finds(outcome):
+def test_the_validation_compares_with_what_exact_finds(outcome):
     _, out, _ = outcome("attribute", *QUICK, "--method", "exact,ig", "--json")
     document = json.loads(out)
     effects = {
@@ -45,19 +46,30 @@ def test_the_receipt_compares_with_what_exact_finds(outcome):
     assert receipt["worst_approximate"] == pytest.approx(effects["ig"][worst])
 
 
-def test_attribute_prints_the_strongest_and_the_receipt(outcome):
+def test_attribute_prints_the_strongest_and_the_validation(outcome):
     code, out, _ = outcome("attribute", *QUICK, "--method", "gradient", "--top", 3)
     assert code == 0
     assert out.count("linear: z of") == 3
-    assert "receipt: approximate against exact effects" in out
-    assert "worst miss" in out
+    assert "validation: estimated against exact effects" in out
+    assert "worst estimate" in out
 
 
-def test_edges_without_a_receipt(outcome):
-    code, out, _ = outcome("attribute", *QUICK, "--edges", "--method", "eap", "--no-receipt")
+def test_edges_without_a_validation(outcome):
+    code, out, _ = outcome("attribute", *QUICK, "--edges", "--method", "eap", "--validate", 0)
     assert code == 0
     assert "linear: embed->" in out
-    assert "receipt" not in out
+    assert "validation" not in out
+
+
+def test_old_names_of_options_work_and_say_so(outcome):
+    arguments = ("attribute", *QUICK, "--method", "gradient", "--site", "z", "--json")
+    new = outcome(*arguments, "--tokens", "y", "--validate", 0)
+    options.current_option_name.cache_clear()  # a former name is reported once
+    old = outcome(*arguments, "--at=y", "--no-receipt")
+    assert (old.code, old.out) == (0, new.out)
+    assert new.err == ""
+    assert old.err.splitlines() == ["--at is now called --tokens", "--no-receipt is now called --validate 0"]
+    assert not {"--at", "--no-receipt", "--receipt"} & set(outcome("attribute", "--help").out.split())
 
 
 def test_circuit_prints_one_document_and_writes_tables_and_figures(outcome, tmp_path):
@@ -78,7 +90,7 @@ def test_circuit_prints_one_document_and_writes_tables_and_figures(outcome, tmp_
 def test_a_circuit_that_is_not_found_is_told(outcome):
     code, out, _ = outcome("circuit", *QUICK, "--method", "eap", "--sizes", "30", "--random", 0)
     assert code == 0
-    assert "no circuit of the sizes asked for reaches a faithfulness of 0.9" in out
+    assert "no circuit of the requested sizes reaches a faithfulness of 0.9" in out
 
 
 @pytest.mark.parametrize(
@@ -86,16 +98,16 @@ def test_a_circuit_that_is_not_found_is_told(outcome):
     [
         (["attribute", "--method", "eap"], "unknown --method 'eap' (valid: exact, gradient, ig, ig-activations, atp)"),
         (["attribute", "--edges", "--method", "atp"], "unknown --method 'atp' (valid: exact, eap, eap-ig)"),
-        (["attribute", "--edges", "--site", "q"], "--edges has neither --site nor --at"),
+        (["attribute", "--edges", "--site", "q"], "--edges has neither --site nor --tokens"),
         (["attribute", "--site", "hook_q"], "'hook_q' (valid: resid_pre"),
         (["attribute", "--corrupt", "nothing"], "unknown --corrupt 'nothing'"),
         (["attribute", "--direction", "up"], "unknown --direction 'up' (valid: denoise, noise)"),
         (["attribute", "--method", "ig", "--steps", "0"], "0 (a whole number of at least 1 is needed)"),
-        (["attribute", "--receipt", "1"], "1 (a whole number of at least 2 is needed)"),
-        (["attribute", "--at", "z9"], "--at 'z9'"),
+        (["attribute", "--validate", "1"], "1 (0 or a whole number of at least 2 is needed)"),
+        (["attribute", "--tokens", "z9"], "--tokens 'z9'"),
         (["circuit", "--sizes", "5,x"], "--sizes 5,x: 'x' is not a number of edges"),
         (["circuit", "--sizes", "5000"], "--sizes 5000: this model has 802 edges"),
-        (["circuit", "--faithful", "2"], "--faithful 2.0: a number above 0 and at most 1"),
+        (["circuit", "--min-faithfulness", "2"], "--min-faithfulness 2.0: a number above 0 and at most 1"),
         (["circuit", "--method", "ig"], "unknown --method 'ig' (valid: exact, eap, eap-ig)"),
         (["circuit", "--examples", "99"], "--examples 99"),
     ],

@@ -8,13 +8,14 @@ import torch
 from architectures import VARIANTS
 from split_model import run, run_circuit
 
-from interp.attribution.circuit_run import corrupt_run, predict_circuit
-from interp.attribution.circuits import Runs, circuits
-from interp.attribution.graph import Graph, pruned
+from interp.attribution.circuit_run import predict_circuit, record_corrupt_run
+from interp.attribution.circuits import CircuitRuns, circuits
+from interp.attribution.graph import Graph, prune
 from interp.model.hooked_transformer import hooked
 from interp.patching.runner import Question
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import CheckError, UserError
+from training.common.output import records
 from training.config.config import ModelConfig
 from training.config.parse import from_preset
 from training.model.transformer import Transformer
@@ -48,7 +49,7 @@ def prompts():
 
 def predict(model, prompts, edges):
     clean, corrupt = prompts
-    return predict_circuit(model, clean, corrupt_run(model, corrupt), torch.from_numpy(edges))
+    return predict_circuit(model, clean, record_corrupt_run(model, corrupt), torch.from_numpy(edges))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.8])
@@ -73,7 +74,7 @@ def test_what_pruning_takes_away_changes_nothing(model, prompts, rng):
     graph = Graph.of(model.config)
     for _ in range(5):
         edges = graph.allowed & (rng.random(graph.allowed.shape) < 0.15)
-        kept = pruned(graph, edges)
+        kept = prune(graph, edges)
         assert kept.sum() < edges.sum()
         torch.testing.assert_close(predict(model, prompts, kept), predict(model, prompts, edges))
 
@@ -96,20 +97,21 @@ def test_chunks_change_nothing(checkpoint, monkeypatch, rng):
     question = Question("prompt", "noise", 3, 20, 0)
     graph = Graph.of(checkpoint.config.model)
     edges = [graph.allowed & (rng.random(graph.allowed.shape) < 0.5) for _ in range(2)]
-    whole = Runs.of(checkpoint, "linear", question).predict(edges)
+    whole = CircuitRuns.of(checkpoint, "linear", question).predict(edges)
     monkeypatch.setattr("interp.attribution.circuits.CHUNK", 3)
-    np.testing.assert_allclose(Runs.of(checkpoint, "linear", question).predict(edges), whole, rtol=0, atol=1e-5)
+    again = CircuitRuns.of(checkpoint, "linear", question).predict(edges)
+    np.testing.assert_allclose(again, whole, rtol=0, atol=1e-5)
 
 
 def test_a_run_that_is_not_the_models_is_noticed(checkpoint, monkeypatch):
     from interp.attribution import circuits as module
 
     def damaged(model, tokens):
-        found = corrupt_run(model, tokens)
+        found = record_corrupt_run(model, tokens)
         return found._replace(resid_post=found.resid_post.roll(1, -1))
 
-    monkeypatch.setattr(module, "corrupt_run", damaged)
-    runs = Runs.of(checkpoint, "linear", Question("prompt", "noise", 3, 8, 0))
+    monkeypatch.setattr(module, "record_corrupt_run", damaged)
+    runs = CircuitRuns.of(checkpoint, "linear", Question("prompt", "noise", 3, 8, 0))
     with pytest.raises(CheckError, match="the run with all edges is not the clean run"):
         runs.check(Graph.of(checkpoint.config.model))
 
@@ -118,7 +120,7 @@ def test_the_curve_ends_at_the_clean_run_and_random_graphs_do_too(checkpoint):
     n_edges = int(Graph.of(checkpoint.config.model).allowed.sum())
     sizes = [10, n_edges // 2, n_edges, 10 * n_edges]
     found = circuits(checkpoint, ["linear"], sizes=sizes, method="eap", n_prompts=24, n_random=3, examples=4)
-    last = found.rows(found.curve, "linear")[-1]
+    last = records(found.curve)[-1]
     assert last["n_best"] == last["n_edges"] == n_edges
     assert last["faithfulness"] == pytest.approx(1, abs=1e-4)
     assert [last["completeness"], last["distance"]] == pytest.approx([0, 0], abs=1e-4)
@@ -131,7 +133,7 @@ def test_the_curve_ends_at_the_clean_run_and_random_graphs_do_too(checkpoint):
 def test_the_smallest_circuit_is_faithful_and_its_edges_are_marked(checkpoint):
     sizes = [20, int(Graph.of(checkpoint.config.model).allowed.sum())]
     found = circuits(
-        checkpoint, ["linear"], sizes=sizes, method="eap", n_prompts=24, n_random=0, examples=4, faithful=0.8
+        checkpoint, ["linear"], sizes=sizes, method="eap", n_prompts=24, n_random=0, examples=4, min_faithfulness=0.8
     )
     smallest = found.smallest["linear"]
     assert smallest is not None
@@ -140,7 +142,7 @@ def test_the_smallest_circuit_is_faithful_and_its_edges_are_marked(checkpoint):
     chosen = found.edges[found.edges["chosen"]]
     assert len(chosen) == smallest["n_edges"]
     assert chosen["rank"].max() <= smallest["n_best"]
-    runs = Runs.of(checkpoint, "linear", found.question)
+    runs = CircuitRuns.of(checkpoint, "linear", found.question)
     edges = np.zeros_like(found.graph.allowed)
     for row in found.chosen("linear"):
         edges[found.graph.receivers.index(row["receiver"]), found.graph.senders.index(row["sender"])] = True
@@ -151,7 +153,7 @@ def test_the_smallest_circuit_is_faithful_and_its_edges_are_marked(checkpoint):
     ("wrong", "message"),
     [
         ({"sizes": [0, 5]}, "--sizes 0,5: numbers of edges from 1 upwards"),
-        ({"faithful": 1.5}, "--faithful 1.5: a number above 0 and at most 1"),
+        ({"min_faithfulness": 1.5}, "--min-faithfulness 1.5: a number above 0 and at most 1"),
         ({"method": "atp"}, "unknown --method 'atp' .valid: exact, eap, eap-ig"),
         ({"corrupt": "nothing"}, "unknown --corrupt 'nothing'"),
         ({"direction": "sideways"}, "unknown --direction 'sideways'"),

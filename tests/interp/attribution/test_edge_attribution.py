@@ -8,11 +8,11 @@ import torch
 from architectures import VARIANTS
 from split_model import patch_edge, run
 
-from interp.attribution.attribute import effects
-from interp.attribution.edges import edge_moves, receiver_products, sites, written
-from interp.attribution.gradients import graded
+from interp.attribution.attribute import find_effects
+from interp.attribution.edges import estimate_edges, gradient_sites, receiver_products, sender_outputs
+from interp.attribution.gradients import run_with_gradients
 from interp.attribution.graph import Graph
-from interp.attribution.nodes import Ends, node_moves
+from interp.attribution.nodes import RunTokens, estimate_nodes
 from interp.attribution.targets import AllEdges
 from interp.patching.runner import Question
 from training.checkpoints.checkpoint import Checkpoint
@@ -43,7 +43,7 @@ def any_model(request):
 @pytest.fixture(scope="module")
 def ends():
     generator = torch.Generator().manual_seed(2)
-    return Ends(*(torch.randn(4, 9, 3, generator=generator, dtype=torch.double) for _ in range(2)))
+    return RunTokens(*(torch.randn(4, 9, 3, generator=generator, dtype=torch.double) for _ in range(2)))
 
 
 def gradients_at_split_inputs(model, tokens):
@@ -60,7 +60,7 @@ def gradients_at_split_inputs(model, tokens):
 
 
 def test_what_senders_write_adds_up_to_the_residual_stream(any_model, ends):
-    ours = written(any_model, ends.base)
+    ours = sender_outputs(any_model, ends.base)
     theirs = run(any_model, ends.base)[1]
     for row, name in zip(ours, Graph.of(any_model.config).senders, strict=True):
         torch.testing.assert_close(row, theirs[name])
@@ -70,7 +70,7 @@ def test_receivers_gradients_are_those_of_split_inputs(any_model, ends):
     """An arbitrary change of one sender is multiplied with every receiver's gradient: all of them are read off."""
     graph = Graph.of(any_model.config)
     wanted = gradients_at_split_inputs(any_model, ends.base)
-    found = graded(any_model, ends.base, sites(any_model))
+    found = run_with_gradients(any_model, ends.base, gradient_sites(any_model))
     change = torch.randn(len(graph.senders), *ends.base.shape[:2], any_model.config.d_model, dtype=torch.double)
     change *= torch.from_numpy(graph.allowed.any(0))[:, None, None, None]  # an MLP that is not there writes nothing
     products = receiver_products(any_model, found, change)
@@ -82,8 +82,8 @@ def test_receivers_gradients_are_those_of_split_inputs(any_model, ends):
 
 def test_in_float32_they_are_within_1e_4_of_float64(model, ends):
     twin = copy.deepcopy(model).float()
-    exact = edge_moves(model, ends, "eap", 1)
-    rounded = edge_moves(twin, Ends(*(tokens.float() for tokens in ends)), "eap", 1)
+    exact = estimate_edges(model, ends, "eap", 1)
+    rounded = estimate_edges(twin, RunTokens(*(tokens.float() for tokens in ends)), "eap", 1)
     assert (rounded - exact).abs().max() < 1e-4 * exact.abs().max()
 
 
@@ -93,10 +93,10 @@ def test_eap_misses_exact_path_patching_by_the_second_order(model, ends):
     edges = [tuple(edge) for edge in np.argwhere(graph.allowed)]
     errors = []
     for step in (0.002, 0.001):
-        near = Ends(ends.base, ends.base + step * (ends.source - ends.base))
+        near = RunTokens(ends.base, ends.base + step * (ends.source - ends.base))
         base, _ = run(model, near.base)
         exact = torch.stack([patch_edge(model, *near, graph.senders[s], graph.receivers[r]) - base for r, s in edges])
-        moves = edge_moves(model, near, "eap", 1)
+        moves = estimate_edges(model, near, "eap", 1)
         estimate = torch.stack([moves[:, r, s] for r, s in edges])
         assert (estimate - exact).abs().max() < 0.01 * exact.abs().max()
         errors.append((estimate - exact).norm(dim=1))
@@ -109,19 +109,20 @@ def test_eap_misses_exact_path_patching_by_the_second_order(model, ends):
 def test_integrated_gradients_of_the_read_ins_edges_add_up_to_the_whole_difference(model, ends):
     """Completeness, in two ways: every edge from the read-in carries its share, and midpoints converge as 1 / m²."""
     whole = run(model, ends.source)[0] - run(model, ends.base)[0]
-    missing = [(edge_moves(model, ends, "eap-ig", n_steps)[:, :, 0].sum(1) - whole).abs().max() for n_steps in (20, 40)]
+    estimates = [estimate_edges(model, ends, "eap-ig", n_steps)[:, :, 0].sum(1) for n_steps in (20, 40)]
+    missing = [(estimate - whole).abs().max() for estimate in estimates]
     assert missing[1] < 5e-3 * whole.abs().max()
     assert 3 < missing[0] / missing[1] < 5
-    plain = (edge_moves(model, ends, "eap", 1)[:, :, 0].sum(1) - whole).abs().max()
+    plain = (estimate_edges(model, ends, "eap", 1)[:, :, 0].sum(1) - whole).abs().max()
     assert plain > 10 * missing[1]
 
 
 @pytest.mark.parametrize(("edge_method", "node_method"), [("eap", "gradient"), ("eap-ig", "ig")])
 def test_a_heads_edges_add_up_to_its_node(any_model, ends, edge_method, node_method):
     graph, everything = Graph.of(any_model.config), torch.ones(1, ends.base.shape[1], dtype=torch.bool)
-    edges = edge_moves(any_model, ends, edge_method, 3).sum(1)
-    heads = node_moves(any_model, ends, "z", everything, node_method, 3).signed
-    mlps = node_moves(any_model, ends, "mlp_out", everything, node_method, 3).signed
+    edges = estimate_edges(any_model, ends, edge_method, 3).sum(1)
+    heads = estimate_nodes(any_model, ends, "z", everything, node_method, 3).signed
+    mlps = estimate_nodes(any_model, ends, "mlp_out", everything, node_method, 3).signed
     for layer in range(any_model.config.n_layers):
         first = graph.n_before_heads(layer)
         torch.testing.assert_close(edges[:, first : first + any_model.config.n_heads], heads[:, layer, :, 0])
@@ -129,12 +130,12 @@ def test_a_heads_edges_add_up_to_its_node(any_model, ends, edge_method, node_met
 
 
 def test_path_patching_of_the_package_is_the_oracles(model, tmp_path, monkeypatch):
-    """The exact effects that receipts and circuits use, in the order of the estimates."""
+    """The exact effects that validations and circuits use, in the order of the estimates."""
     monkeypatch.setattr("interp.patching.self_checks.PLAIN", 1)  # of its self-checks, which have tests of their own
     settings = ["model.n_layers=2", "model.n_heads=2", "model.d_model=16", "model.n_dims=3"]
     checkpoint = Checkpoint("random", tmp_path, from_preset("tiny", "mixed", 0, settings), 0, random_model())
     question, target = Question("prompt", "denoise", 2, 4, 0), AllEdges(checkpoint, 2, 1)
-    found = effects(checkpoint, "linear", target, "exact", question)
+    found = find_effects("linear", target, "exact", question)
     base, source = (
         checkpoint.model.needed(side.tokens) for side in question.sides(question.pairs(checkpoint, "linear"))
     )

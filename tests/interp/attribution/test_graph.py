@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from interp.attribution.circuits import Cut, random_graphs
-from interp.attribution.graph import Graph, edges_called, pruned
+from interp.attribution.circuits import best_edges, best_edges_on_paths, random_graphs
+from interp.attribution.graph import Graph, parse_edges, prune
 from interp.patching.path_receivers import all_receivers
 from training.common.errors import UserError
 
@@ -26,9 +26,9 @@ def test_the_edges_are_those_of_path_patching():
 
 def test_places_name_what_they_stand_for():
     for layer in range(2):
-        names = GRAPH.receivers[GRAPH.of_heads(layer)]
+        names = GRAPH.receivers[GRAPH.head_receivers(layer)]
         assert names == tuple(f"{layer}.{head}.{channel}" for channel in "qkv" for head in range(3))
-        assert GRAPH.receivers[GRAPH.of_mlp(layer)] == f"{layer}.mlp"
+        assert GRAPH.receivers[GRAPH.mlp_receiver(layer)] == f"{layer}.mlp"
         assert GRAPH.senders[GRAPH.n_before_heads(layer)] == f"{layer}.0"
         assert GRAPH.senders[GRAPH.n_before_mlp(layer)] == f"{layer}.mlp"
     for receiver, owner in zip(GRAPH.receivers[:-1], GRAPH.owners, strict=False):
@@ -55,18 +55,18 @@ def test_pruning_keeps_exactly_the_edges_on_paths(rng):
     for share in (0.05, 0.1, 0.2, 0.4):
         for _ in range(10):
             edges = GRAPH.allowed & (rng.random(GRAPH.allowed.shape) < share)
-            assert {tuple(edge) for edge in np.argwhere(pruned(GRAPH, edges))} == paths(edges)
+            assert {tuple(edge) for edge in np.argwhere(prune(GRAPH, edges))} == paths(edges)
 
 
 def test_random_graphs_have_as_many_edges_on_paths_and_no_more_than_they_need(rng):
     for n in (1, 7, 30):
         for edges in random_graphs(GRAPH, n, 5, rng):
-            assert (pruned(GRAPH, edges) == edges).all()
+            assert (prune(GRAPH, edges) == edges).all()
             assert edges.sum() >= n
     order = rng.permutation(np.argwhere(GRAPH.allowed))
-    cut, grown = Cut(GRAPH, order), Cut(GRAPH, order).grown(10)
-    needed = next(m for m in range(len(order) + 1) if cut.best(m).sum() >= 10)
-    assert (grown == cut.best(needed)).all()
+    grown = best_edges_on_paths(GRAPH, order, 10)
+    needed = next(m for m in range(len(order) + 1) if best_edges(GRAPH, order, m).sum() >= 10)
+    assert (grown == best_edges(GRAPH, order, needed)).all()
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_random_graphs_have_as_many_edges_on_paths_and_no_more_than_they_need(rn
 )
 def test_an_edge_that_is_none_is_refused(name, message):
     with pytest.raises(UserError, match=message):
-        edges_called(GRAPH, [name])
+        parse_edges(GRAPH, [name])
 
 
 def test_the_read_in_of_the_graph_is_the_oracles(random_checkpoint):

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from interp.attribution.nodes import Ends, dropping, linear_moves, n_drops, node_moves, softmax_moves
+from interp.attribution.nodes import (
+    RunTokens,
+    estimate_nodes,
+    estimate_on_input_path,
+    estimate_with_qk_fix,
+    layer_outputs,
+    n_drops,
+)
 from interp.model.engine import read_sites
 from interp.model.hooked_transformer import hooked
 from interp.patching.sites import SITES, hook_of
@@ -31,7 +38,7 @@ def model():
 @pytest.fixture(scope="module")
 def ends():
     generator = torch.Generator().manual_seed(2)
-    return Ends(*(torch.randn(5, N_TOKENS, 3, generator=generator) for _ in range(2)))
+    return RunTokens(*(torch.randn(5, N_TOKENS, 3, generator=generator) for _ in range(2)))
 
 
 EACH = torch.eye(N_TOKENS, dtype=torch.bool)
@@ -79,7 +86,7 @@ def test_the_gradient_method_is_hooked_transformers_gradient(model, ends, site):
     hooks = [hook_of(site, layer) for layer in range(2)]
     theirs = hooked_gradients(model, ends.base, hooks)
     source = read_sites(model, ends.source, hooks)
-    ours = node_moves(model, ends, site, EACH, "gradient", 1).signed
+    ours = estimate_nodes(model, ends, site, EACH, "gradient", 1).signed
     for layer, hook in enumerate(hooks):
         product = (source[hook] - theirs[hook][0]) * theirs[hook][1]
         if site == "pattern":
@@ -90,15 +97,15 @@ def test_the_gradient_method_is_hooked_transformers_gradient(model, ends, site):
 
 
 def test_a_node_of_several_tokens_is_the_sum_of_theirs(model, ends):
-    each = node_moves(model, ends, "z", EACH, "ig", 3).signed
-    several = node_moves(model, ends, "z", SEVERAL, "ig", 3).signed
+    each = estimate_nodes(model, ends, "z", EACH, "ig", 3).signed
+    several = estimate_nodes(model, ends, "z", SEVERAL, "ig", 3).signed
     torch.testing.assert_close(several, each @ SEVERAL.double().T)
 
 
 @pytest.mark.parametrize("site", ["resid_pre", "z", "mlp_out", "k", "pattern"])
 def test_on_its_own_path_a_layers_site_gets_its_exact_effect(model, ends, site):
     """The attributions of all nodes of a layer add up to what patching the whole site does."""
-    ours = node_moves(model, ends, site, ALL, "ig-activations", 60).signed.sum((2, 3))
+    ours = estimate_nodes(model, ends, site, ALL, "ig-activations", 60).signed.sum((2, 3))
     base = model(ends.base)[:, -1]
     for layer in range(2):
         hook = hook_of(site, layer)
@@ -107,7 +114,7 @@ def test_on_its_own_path_a_layers_site_gets_its_exact_effect(model, ends, site):
 
 
 def test_on_the_read_ins_path_the_first_stream_gets_the_whole_difference(model, ends):
-    ours = node_moves(model, ends, "resid_pre", ALL, "ig", 60).signed[:, 0, 0, 0]
+    ours = estimate_nodes(model, ends, "resid_pre", ALL, "ig", 60).signed[:, 0, 0, 0]
     whole = model(ends.source)[:, -1] - model(ends.base)[:, -1]
     assert (ours - whole).abs().max() < 1e-3 * whole.abs().max()
 
@@ -116,7 +123,7 @@ def test_on_the_read_ins_path_the_first_stream_gets_the_whole_difference(model, 
 @pytest.mark.parametrize("site", ["q", "k"])
 def test_the_qk_fix_is_the_exact_change_of_the_pattern_times_its_gradient(model, ends, site, sets):
     """Every node patched for real, the pattern read, and HookedTransformer's gradient at the pattern."""
-    ours = node_moves(model, ends, site, sets, "atp", 1).signed
+    ours = estimate_nodes(model, ends, site, sets, "atp", 1).signed
     for layer in range(2):
         hook, pattern = hook_of(site, layer), hook_of("pattern", layer)
         before, gradient = hooked_gradients(model, ends.base, [pattern])[pattern]
@@ -134,12 +141,12 @@ def test_the_qk_fix_mends_what_saturation_hides(ends):
     for block in model.layers:
         block.attn.W_Q.mul_(12)
         block.attn.W_O.mul_(0.01)
-    model, ends = model.double(), Ends(*(tokens.double() for tokens in ends))
+    model, ends = model.double(), RunTokens(*(tokens.double() for tokens in ends))
     base = model(ends.base)[:, -1]
     for site in ("q", "k"):
         misses = {}
         for method in ("gradient", "atp"):
-            found = node_moves(model, ends, site, ALL, method, 1).signed[:, -1, :, 0]
+            found = estimate_nodes(model, ends, site, ALL, method, 1).signed[:, -1, :, 0]
             hook = hook_of(site, 1)
             own, source = (read_sites(model, tokens, [hook])[hook] for tokens in ends)
             exact = torch.stack(
@@ -159,7 +166,7 @@ def test_very_sharp_attention_stays_finite(ends):
     for block in model.layers:
         block.attn.W_Q.mul_(1000)
     for site in ("q", "k"):
-        found = node_moves(model, ends, site, EACH, "atp", 1)
+        found = estimate_nodes(model, ends, site, EACH, "atp", 1)
         assert found.dropped is not None
         assert found.signed.isfinite().all()
         assert found.dropped.isfinite().all()
@@ -171,7 +178,7 @@ def test_graddrop_is_the_gradient_with_a_layer_cut_off(model, ends, site):
     hooks = [hook_of(site, layer) for layer in range(2)]
     source = read_sites(model, ends.source, hooks)
     for dropped in range(2):
-        ours = linear_moves(model, ends, site, ALL, [0.0], dropping(dropped))
+        ours = estimate_on_input_path(model, ends, site, ALL, [0.0], layer_outputs(dropped))
         cut = [f"blocks.{dropped}.hook_attn_out", f"blocks.{dropped}.hook_mlp_out"]
         theirs = hooked_gradients(model, ends.base, [one for one in hooks if one not in cut], cut)
         for layer, hook in enumerate(hooks):
@@ -186,19 +193,19 @@ def test_graddrop_is_the_gradient_with_a_layer_cut_off(model, ends, site):
 
 
 def test_atp_averages_over_the_drops_that_leave_a_path(model, ends):
-    found = node_moves(model, ends, "z", ALL, "atp", 1)
+    found = estimate_nodes(model, ends, "z", ALL, "atp", 1)
     assert found.dropped is not None
-    each = torch.stack([linear_moves(model, ends, "z", ALL, [0.0], dropping(layer)) for layer in range(2)])
-    torch.testing.assert_close(found.dropped * n_drops("z", 2), each)
+    each = [estimate_on_input_path(model, ends, "z", ALL, [0.0], layer_outputs(layer)) for layer in range(2)]
+    torch.testing.assert_close(found.dropped * n_drops("z", 2), torch.stack(each))
     assert (n_drops("z", 2), n_drops("resid_mid", 2), n_drops("z", 1)) == (1, 2, 1)
 
 
 def test_a_source_equal_to_the_base_moves_nothing(model, ends):
-    same = Ends(ends.base, ends.base)
+    same = RunTokens(ends.base, ends.base)
     for method in ("gradient", "ig", "ig-activations", "atp"):
-        assert not node_moves(model, same, "z", ALL, method, 2).signed.any()
+        assert not estimate_nodes(model, same, "z", ALL, method, 2).signed.any()
     for site in ("q", "k"):
-        assert softmax_moves(model, same, site, ALL).abs().max() < 1e-6
+        assert estimate_with_qk_fix(model, same, site, ALL).abs().max() < 1e-6
 
 
 def test_first_order_means_an_error_of_the_second_order(ends):
@@ -207,8 +214,8 @@ def test_first_order_means_an_error_of_the_second_order(ends):
     base, source = (tokens.double() for tokens in ends)
     intact, errors = model(base)[:, -1], []
     for step in (0.002, 0.001):
-        near = Ends(base, base + step * (source - base))
-        ours = node_moves(model, near, "resid_mid", EACH, "gradient", 1).signed
+        near = RunTokens(base, base + step * (source - base))
+        ours = estimate_nodes(model, near, "resid_mid", EACH, "gradient", 1).signed
         for layer in range(2):
             hook = hook_of("resid_mid", layer)
             own, other = (read_sites(model, tokens, [hook])[hook] for tokens in near)

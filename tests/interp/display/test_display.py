@@ -51,7 +51,7 @@ def results(trained):
         interp.pairs(trained, parse_heads("0.1,0.2", 3, 8)[0], ["linear"], modes=["mean"], n_prompts=FEW),
         interp.patch(trained, ["linear"], site="resid_post", n_prompts=FEW),
         interp.path_effects(trained, starts, ends, ["linear"], n_prompts=FEW),
-        interp.attribute(trained, ["linear"], methods=["gradient"], n_receipt=16, n_prompts=FEW),
+        interp.attribute(trained, ["linear"], methods=["gradient"], n_validate=16, n_prompts=FEW),
         interp.circuits(trained, ["linear"], sizes=[400], method="eap", n_random=2, n_prompts=FEW),
         interp.lens(trained, ["linear"], n_prompts=128),
         interp.probe(trained, "linear", targets="xty", tokens="y", examples=[15], **few),
@@ -146,7 +146,7 @@ def test_plots_of_one_set_and_of_what_is_not_there(results):
     with pytest.raises(UserError, match="excitement"):
         results["PatchMap"].plot("excitement")
     with pytest.raises(UserError, match="receipts"):
-        replace(results["Attribution"], receipts=pd.DataFrame()).plot_receipts()
+        replace(results["Attribution"], validation=pd.DataFrame()).plot_validation()
     with pytest.raises(UserError, match="xty"):
         results["Probes"].plot_without("w")
     with pytest.raises(UserError, match="figure"):

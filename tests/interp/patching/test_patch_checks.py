@@ -14,8 +14,8 @@ from interp.patching import self_checks as checks
 from interp.patching.maps import UNVARYING, patch
 from interp.patching.path_receivers import Receiver
 from interp.patching.paths import path_effects
-from interp.patching.self_checks import differing
-from interp.patching.sites import SITES, Patch, patches_of
+from interp.patching.self_checks import find_differences
+from interp.patching.sites import SITES, Patch, stack_patches
 from training.checkpoints.checkpoint import load
 from training.common.errors import CheckError
 from training.common.output import records
@@ -37,10 +37,10 @@ def test_names_for_the_help_are_those_that_there_are():
 # the run itself, and for the patch.
 CALLS = {
     "the empty patch changes the predictions": 0,
-    "patching the whole stream before layer 0 is not the run": 1,
-    "patching the whole stream before layer 2 is not the run": 3,
-    "patching a run with itself changes it": 4,
-    "a patch in the engine is not that of the forward pass": 5,
+    "patching the whole stream before layer 0 does not give the source run's prediction": 1,
+    "patching the whole stream before layer 2 does not give the source run's prediction": 3,
+    "patching a run with its own activations changes it": 4,
+    "the engine's patched run differs from the model's own forward pass": 5,
 }
 
 
@@ -59,9 +59,9 @@ def test_a_patch_that_goes_wrong_is_refused(trained, monkeypatch, failure, broke
 
 
 def test_a_prediction_read_elsewhere_is_refused(trained, monkeypatch):
-    true = checks.run_on
+    true = checks.record_run
     monkeypatch.setattr(
-        checks, "run_on", lambda *given: true(*given)._replace(prediction=true(*given).prediction + 0.01)
+        checks, "record_run", lambda *given: true(*given)._replace(prediction=true(*given).prediction + 0.01)
     )
     with pytest.raises(CheckError, match="reading the prediction at the query changes it"):
         patch(trained, ["linear"], site="z", heads="0.1", **COMMON)
@@ -74,21 +74,23 @@ def swapped(base, layer, start, n_variants):
 
 
 true_past = engine.past_of
-LATE_ALONE: dict[str, Any] = {"site": "v", "heads": "0.1", "at": "y:1"}
+LATE_ALONE: dict[str, Any] = {"site": "v", "heads": "0.1", "tokens": "y:1"}
 
 
 @pytest.mark.parametrize("broken", [swapped, lambda *_: None], ids=["swapped", "forgotten"])
 def test_a_past_that_is_not_that_of_the_run_is_refused(trained, monkeypatch, broken):
     """A bug inside the engine, not one made up for the check: patches that start at a later token need the past."""
     monkeypatch.setattr(engine, "past_of", broken)
-    with pytest.raises(CheckError, match="patching a run with itself changes it"):
+    with pytest.raises(CheckError, match="patching a run with its own activations changes it"):
         patch(trained, ["linear"], corrupt="prompt", **LATE_ALONE, **COMMON)
 
 
 def test_a_patch_that_is_made_nowhere_is_refused(trained, monkeypatch):
     """The engine forgets the edits: silent no-ops are what the checks are for."""
     monkeypatch.setattr(engine, "Sites", lambda _: sites_without_edits)
-    with pytest.raises(CheckError, match="patching the whole stream before layer 0 is not the run"):
+    with pytest.raises(
+        CheckError, match="patching the whole stream before layer 0 does not give the source run's prediction"
+    ):
         patch(trained, ["linear"], corrupt="prompt", site="z", heads="0.1", **COMMON)
 
 
@@ -101,13 +103,13 @@ def test_runs_that_hold_the_same_at_every_place_are_refused(trained):
         with pytest.raises(
             CheckError, match="clean and corrupt prompts give the same resid_pre wherever it is patched"
         ):
-            patch(trained, ["linear"], site="resid_pre", at="x:0", direction=direction, **COMMON)
+            patch(trained, ["linear"], site="resid_pre", tokens="x:0", direction=direction, **COMMON)
     with pytest.raises(CheckError, match="give the same q"):
-        patch(trained, ["linear"], site="q", heads="layer:0", at="x", **COMMON)
+        patch(trained, ["linear"], site="q", heads="layer:0", tokens="x", **COMMON)
 
 
 @pytest.mark.parametrize(
-    ("site", "where"), [("z", {"heads": "0.1"}), ("v", {"heads": "1.2", "at": "y:1"}), ("resid_mid", {})]
+    ("site", "where"), [("z", {"heads": "0.1"}), ("v", {"heads": "1.2", "tokens": "y:1"}), ("resid_mid", {})]
 )
 def test_rounding_is_not_taken_for_a_defect(trained, monkeypatch, site, where):
     """Where float32 differs by more than the tolerance, everything is repeated in float64, and agrees."""
@@ -126,7 +128,7 @@ def test_a_head_whose_output_does_not_vary_is_a_row_with_a_note(bias):
     assert row["effect"] == pytest.approx(0, abs=1e-6)
     assert row["note"] == UNVARYING
     assert alone.sentences() == [
-        "On linear (function) no patch has an effect that differs from 0 (1 place patched).",
+        "On linear (corrupt: function) no patch has an effect that differs from 0 (1 location patched).",
         "z of 1.3: the same on every prompt, so that patching it changes nothing.",
     ]
     both = patch(pruned, ["linear"], heads=[(Head(1, 2),), (Head(1, 3),)], **COMMON)
@@ -142,7 +144,7 @@ def test_paths_go_through_the_same_checks(trained, monkeypatch):
         return found * 1.001 if (1, "v") in patches.masks else found
 
     monkeypatch.setattr(checks, "predict_patched", broken)
-    with pytest.raises(CheckError, match="patching a run with itself changes it"):
+    with pytest.raises(CheckError, match="patching a run with its own activations changes it"):
         path_effects(trained, senders, receivers, ["linear"], **COMMON)
 
 
@@ -166,6 +168,7 @@ def test_what_differs_is_found_by_head_and_token():
         given[where] = 1
         heads = [(0,), (1,), (2,)] if site.by_head else [()]
         variants = [(Patch(name, 0, numbers, tokens),) for numbers in heads for tokens in at]
-        found = differing(patches_of(variants, n_tokens, n_heads, "cpu"), {(0, name): own}, {(0, name): given})
+        patches = stack_patches(variants, n_tokens, n_heads, "cpu")
+        found = find_differences(patches, {(0, name): own}, {(0, name): given})
         wanted = [(not numbers or numbers == (1,)) and place == 2 for numbers in heads for place in range(n_tokens)]
         assert found.tolist() == wanted, name

@@ -116,6 +116,6 @@ def test_metrics_are_their_definitions():
     )
     found = error_metrics(outcomes)
     np.testing.assert_allclose(found["nmse"], [[0.5, 0], [0.5, 0.5]])
-    np.testing.assert_allclose(found["distance"], [[0, 0.5], [2, 0]])
-    np.testing.assert_allclose(found["excess"], [[0.5 - 2, -0.5], [0.5 - 2, 0.5 - 0.5]])
+    np.testing.assert_allclose(found["distance_to_clean"], [[0, 0.5], [2, 0]])
+    np.testing.assert_allclose(found["nmse_above_no_context"], [[0.5 - 2, -0.5], [0.5 - 2, 0.5 - 0.5]])
     assert tuple(METRICS) == METRIC_NAMES == ("effect", *found)

@@ -10,8 +10,8 @@ from patching_oracle import HOOKS, assert_same, at_query, cached, patched, rando
 from interp.model.engine import read_sites
 from interp.model.heads import Head
 from interp.model.hooked_transformer import hooked
-from interp.patching.engine import predict_patched, recorded, run_on
-from interp.patching.sites import SITES, Patch, Variant, head_patches, patches_of
+from interp.patching.engine import predict_patched, read_activations, record_run
+from interp.patching.sites import SITES, Patch, Variant, head_patches, stack_patches
 from training.checkpoints.checkpoint import load
 from training.model.sites import Sites
 from training.model.transformer import EVERY, Past
@@ -67,8 +67,8 @@ def variants_of(model, site, n_tokens) -> list[Variant]:
 
 def run_patched(model, base, source, variants):
     """The engine, all variants in one pass."""
-    patches = patches_of(variants, base.shape[1], model.config.n_heads, "cpu")
-    return predict_patched(model, run_on(model, base), patches, recorded(model, source, patches.masks))
+    patches = stack_patches(variants, base.shape[1], model.config.n_heads, "cpu")
+    return predict_patched(model, record_run(model, base), patches, read_activations(model, source, patches.masks))
 
 
 def test_every_site_is_tested():
@@ -77,7 +77,7 @@ def test_every_site_is_tested():
 
 def test_the_run_is_hooked_transformers(subject):
     model, twin, base, _ = subject
-    run, cache = run_on(model, base), cached(twin, base)
+    run, cache = record_run(model, base), cached(twin, base)
     assert_same(run.prediction, at_query(twin, base, []))
     for layer in range(model.config.n_layers):
         assert_same(run.resid_pre[layer], cache[f"blocks.{layer}.hook_resid_pre"])
@@ -138,7 +138,7 @@ def test_heads_of_one_layer_are_patched_each_at_its_own_tokens(subject):
 def test_a_patch_acts(subject):
     """Oracle and engine could agree that nothing happens; here something does, at every site that the query reads."""
     model, _, base, source = subject
-    run = run_on(model, base)
+    run = record_run(model, base)
     for site in SITES:
         heads = tuple(range(model.config.n_heads)) if SITES[site].by_head else ()
         variant = tuple(Patch(site, layer, heads) for layer in range(model.config.n_layers))
@@ -148,17 +148,17 @@ def test_a_patch_acts(subject):
 
 def test_patching_nothing_or_the_run_itself_is_the_run(subject):
     model, _, base, _ = subject
-    run = run_on(model, base)
+    run = record_run(model, base)
     for site in SITES:
         for ours in run_patched(model, base, base, [(), *variants_of(model, site, base.shape[1])[::3]]):
             assert_same(ours, run.prediction, 3e-6)
-    nothing = patches_of([(), ()], base.shape[1], model.config.n_heads, "cpu")
+    nothing = stack_patches([(), ()], base.shape[1], model.config.n_heads, "cpu")
     assert torch.equal(predict_patched(model, run, nothing, {}), run.prediction.expand(2, -1))
 
 
 def test_the_whole_stream_is_the_other_run(subject):
     model, _, base, source = subject
-    wanted = run_on(model, source).prediction
+    wanted = record_run(model, source).prediction
     variants = [(Patch(site, layer),) for site in ("resid_pre", "resid_post") for layer in range(model.config.n_layers)]
     for ours in run_patched(model, base, source, variants):
         assert_same(ours, wanted, 3e-6)
@@ -173,14 +173,14 @@ def test_tokens_that_a_layer_does_not_need_change_nothing(subject):
         if not SITES[site].of_keys:
             variant = (Patch(site, last, heads if SITES[site].by_head else (), all_but_query),)
             (ours,) = run_patched(model, base, source, [variant])
-            assert_same(ours, run_on(model, base).prediction, 3e-6)
+            assert_same(ours, record_run(model, base).prediction, 3e-6)
 
 
 @pytest.mark.parametrize("queries", [EVERY, slice(-1, None)], ids=["every", "query"])
 def test_attention_goes_on_from_past_keys_and_values(subject, queries):
     """Started at any token, with the keys and values of those before it: the same z, whichever way it is computed."""
     model, _, base, _ = subject
-    run = run_on(model, base)
+    run = record_run(model, base)
     visits = [Sites({}), Sites({"attn.hook_pattern": lambda pattern: pattern})]
     for layer, block in enumerate(model.layers):
         name = f"blocks.{layer}.attn.hook_z"

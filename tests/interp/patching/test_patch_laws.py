@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from patching_oracle import BY_HEAD, assert_same, random_model, random_tokens
 from torch import Tensor
 
-from interp.patching.engine import Run, predict_patched, recorded, run_on
-from interp.patching.sites import SITES, Patch, Variant, patches_of
+from interp.patching.engine import Run, predict_patched, read_activations, record_run
+from interp.patching.sites import SITES, Patch, Variant, stack_patches
 from training.model.transformer import Past, Transformer
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -39,8 +39,8 @@ def subject(device: str = "cpu") -> tuple[Transformer, Tensor, Tensor]:
 
 
 def run_patched(model: Transformer, base: Tensor, source: Tensor, variants: list[Variant]) -> Tensor:
-    patches = patches_of(variants, base.shape[1], N_HEADS, base.device)
-    return predict_patched(model, run_on(model, base), patches, recorded(model, source, patches.masks))
+    patches = stack_patches(variants, base.shape[1], N_HEADS, base.device)
+    return predict_patched(model, record_run(model, base), patches, read_activations(model, source, patches.masks))
 
 
 SAME: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
@@ -117,7 +117,7 @@ def test_neither_the_order_of_heads_nor_that_of_prompts_matters(site, layer, hea
 
 
 def poisoned(run: Run, layer: int, start: int) -> Run:
-    """No number wherever a patch of this layer from this token on has nothing to take from the recorded run."""
+    """No number wherever a patch of this layer from this token on has nothing to take from the read_activations run."""
     resid_pre = [torch.full_like(one, torch.nan) for one in run.resid_pre]
     resid_pre[layer][:, start:] = run.resid_pre[layer][:, start:]
     past = []
@@ -133,12 +133,12 @@ def poisoned(run: Run, layer: int, start: int) -> Run:
 @pytest.mark.parametrize("site", SITES)
 @given(layer=layers, start=st.integers(0, N_TOKENS - 1))
 @settings(few, max_examples=4)
-def test_a_patch_goes_on_from_what_was_recorded_and_from_nothing_else(site, layer, start):
+def test_a_patch_goes_on_from_what_was_read_activations_and_from_nothing_else(site, layer, start):
     """Bit for bit: earlier layers, and what later tokens gave before they were patched, are not read."""
     model, base, source = subject()
     tokens = torch.arange(N_TOKENS) == start
-    patches = patches_of([(Patch(site, layer, WHOLE if site in BY_HEAD else (), tokens),)], N_TOKENS, N_HEADS, "cpu")
-    given, run = recorded(model, source, patches.masks), run_on(model, base)
+    patches = stack_patches([(Patch(site, layer, WHOLE if site in BY_HEAD else (), tokens),)], N_TOKENS, N_HEADS, "cpu")
+    given, run = read_activations(model, source, patches.masks), record_run(model, base)
     found = predict_patched(model, poisoned(run, layer, start), patches, given)
     assert torch.equal(found, predict_patched(model, run, patches, given))
     assert found.isfinite().all()

@@ -13,9 +13,10 @@ from interp.model.hooked_transformer import hooked
 from interp.model.positions import token_names
 from interp.patching import maps
 from interp.patching import runner as sweep
-from interp.patching.maps import patch, sentence, strongest, token_sets
+from interp.patching.maps import patch, token_sets
 from interp.patching.prompt_pairs import prompt_pairs
-from interp.patching.runner import stackable
+from interp.patching.runner import group_variants
+from interp.patching.verdict import class_sentence, judge_map, strongest
 from training.checkpoints.checkpoint import load
 from training.common.errors import UserError
 from training.common.output import records
@@ -124,7 +125,7 @@ def test_a_head_by_tokens_is_that_of_transformer_lens(trained, question, site, n
     rows = [{"layer": layer, "pos": pos, "head": 1} for layer in (0, 2) for pos in range(7)]
     order = ["layer", "head", "pos"] if axis == "dest_pos" else ["layer", "pos", "head"]
     theirs = by_pos(getattr(tl, f"get_act_patch_attn_head_{name}_by_pos"), question, pd.DataFrame(rows)[order])
-    ours = our_map(trained, question, site, heads=[(Head(0, 1),), (Head(2, 1),)], at="each")
+    ours = our_map(trained, question, site, heads=[(Head(0, 1),), (Head(2, 1),)], tokens="each")
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
@@ -139,7 +140,7 @@ def test_a_row_per_class_layer_and_token_in_reading_order(found):
     tokens = ["x0", "y0", "x1", "y1", "x2"]
     assert list(keys) == [(name, layer, at) for name in ("linear", "cubic") for layer in range(3) for at in tokens]
     assert set(found.table["heads"]) == {""}
-    assert [*found.ends["function_class"]] == ["linear", "cubic"]
+    assert [*found.baseline_errors["function_class"]] == ["linear", "cubic"]
 
 
 def test_errors_are_their_definitions(trained, found):
@@ -151,7 +152,7 @@ def test_errors_are_their_definitions(trained, found):
         outcomes = found.outcomes[name]
         np.testing.assert_allclose(outcomes.clean, clean, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(outcomes.corrupt, corrupt, rtol=1e-5, atol=1e-6)
-        end = next(row for row in records(found.ends) if row["function_class"] == name)
+        end = next(row for row in records(found.baseline_errors) if row["function_class"] == name)
         wanted = {"nmse_clean": clean - answer, "nmse_corrupt": corrupt - answer, "gap": clean - corrupt}
         wanted["nmse_no_context"] = no_context_error(trained.config, name, pairs.clean)[:, -1].sqrt().numpy()
         for key, error in wanted.items():
@@ -159,21 +160,22 @@ def test_errors_are_their_definitions(trained, found):
         rows = [row for row in records(found.table) if row["function_class"] == name]
         for row, predicted in zip(rows, outcomes.patched, strict=True):
             assert row["nmse"] == pytest.approx(np.mean((predicted - answer) ** 2) / unit, rel=1e-4)
-            assert row["distance"] == pytest.approx(np.mean((predicted - clean) ** 2) / unit, rel=1e-4, abs=1e-8)
-            assert row["excess"] == pytest.approx(row["nmse"] - end["nmse_no_context"], rel=1e-4, abs=1e-6)
+            distance, above = row["distance_to_clean"], row["nmse_above_no_context"]
+            assert distance == pytest.approx(np.mean((predicted - clean) ** 2) / unit, rel=1e-4, abs=1e-8)
+            assert above == pytest.approx(row["nmse"] - end["nmse_no_context"], rel=1e-4, abs=1e-6)
             for metric, low, high in (
                 ("effect", "ci_low", "ci_high"),
-                *((m, f"{m}_low", f"{m}_high") for m in ("nmse", "distance", "excess")),
+                *((m, f"{m}_low", f"{m}_high") for m in ("nmse", "distance_to_clean", "nmse_above_no_context")),
             ):
                 assert row[low] - 1e-9 <= row[metric] <= row[high] + 1e-9
 
 
 def test_the_last_layer_at_the_query_is_everything(trained):
     for direction in ("denoise", "noise"):
-        found = patch(trained, ["linear"], site="resid_post", at="query", direction=direction, n_prompts=20)
+        found = patch(trained, ["linear"], site="resid_post", tokens="query", direction=direction, n_prompts=20)
         (row,) = [row for row in records(found.table) if row["layer"] == 2]
         assert (row["effect"], row["ci_low"], row["ci_high"]) == pytest.approx((1, 1, 1), abs=1e-5)
-        end = found.ends.iloc[0]
+        end = found.baseline_errors.iloc[0]
         reached, left = ("nmse_clean", "nmse_corrupt") if direction == "denoise" else ("nmse_corrupt", "nmse_clean")
         assert row["nmse"] == pytest.approx(end[reached], rel=1e-4)
         assert row["nmse"] != pytest.approx(end[left], rel=1e-2)
@@ -183,12 +185,12 @@ def test_places_where_both_runs_hold_the_same_say_so(trained):
     """The same x under another function: before the first layer an x token holds the same in both runs."""
     rows = records(patch(trained, ["linear"], site="resid_pre", examples=2, n_prompts=20).table)
     first = {row["tokens"]: row for row in rows if row["layer"] == 0}
-    assert {name: row["differs"] for name, row in first.items()} == {
+    assert {name: row["changed"] for name, row in first.items()} == {
         "x0": False, "y0": True, "x1": False, "y1": True, "x2": False,
     }  # fmt: skip
-    assert all(row["effect"] == pytest.approx(0, abs=1e-6) for row in rows if not row["differs"])
-    assert {row["tokens"] for row in rows if not row["differs"]} == {"x0", "x1", "x2"}
-    later = [row["differs"] for row in rows if row["layer"] == 2]
+    assert all(row["effect"] == pytest.approx(0, abs=1e-6) for row in rows if not row["changed"])
+    assert {row["tokens"] for row in rows if not row["changed"]} == {"x0", "x1", "x2"}
+    later = [row["changed"] for row in rows if row["layer"] == 2]
     assert later == [False, True, True, True, True]  # x0 sees nothing before it
 
 
@@ -199,7 +201,7 @@ def test_results_repeat_and_do_not_depend_on_chunks_or_passes(trained, monkeypat
             ["linear"],
             site="v",
             corrupt="prompt",
-            at="x",
+            tokens="x",
             heads="layer:1",
             examples=4,
             n_prompts=50,
@@ -216,7 +218,7 @@ def test_results_repeat_and_do_not_depend_on_chunks_or_passes(trained, monkeypat
 
 def test_heads_together_are_one_patch(trained):
     """All heads of a layer are its attn_out."""
-    common = {"corrupt": "prompt", "direction": "noise", "examples": 3, "n_prompts": 20, "at": "1-2"}
+    common = {"corrupt": "prompt", "direction": "noise", "examples": 3, "n_prompts": 20, "tokens": "1-2"}
     (heads,) = records(patch(trained, ["linear"], site="z", heads="layer:1", **common).table)
     assert (heads["heads"], heads["tokens"]) == (",".join(f"1.{i}" for i in range(8)), "1-2")
     whole = records(patch(trained, ["linear"], site="attn_out", **common).table)[1]
@@ -251,9 +253,9 @@ def test_token_sets_are_what_they_are_called():
 
 
 def test_variants_in_one_pass_share_their_first_layer_and_token():
-    places = maps.places_of(load("zoo:mixed-0").config, "z", parse_heads("each", 3, 8), "each", 2)
+    places = maps.list_locations(load("zoo:mixed-0").config, "z", parse_heads("each", 3, 8), "each", 2)
     variants = [place.variant for place in places]
-    groups = list(stackable(variants, 5))
+    groups = list(group_variants(variants, 5))
     assert sorted(i for group in groups for i in group) == list(range(len(variants)))
     assert max(map(len, groups)) == 5
     for group in groups:
@@ -273,9 +275,9 @@ def test_variants_in_one_pass_share_their_first_layer_and_token():
         ({"heads": "3.0"}, "there is no head 3.0; this model has layers 0-2 with heads 0-7"),
         ({"heads": "0.mlp"}, "an MLP is patched with --site mlp_out"),
         ({"site": "resid_pre", "heads": "0.1"}, "resid_pre has no heads .those that have: z, q, k, v, pattern"),
-        ({"at": "nowhere"}, "--at 'nowhere' is not valid .all, each, query, x, y, or A-B"),
-        ({"at": "12-16"}, "these prompts have pairs 0-15"),
-        ({"at": "y:15"}, "no prediction reads the y of the query .pair 15."),
+        ({"tokens": "nowhere"}, "--tokens 'nowhere' is not valid .all, each, query, x, y, or A-B"),
+        ({"tokens": "12-16"}, "these prompts have pairs 0-15"),
+        ({"tokens": "y:15"}, "no prediction reads the y of the query .pair 15."),
         ({"examples": 16}, "this run's prompts have 1 to 15 examples before a query"),
         ({"examples": 0}, "this run's prompts have 1 to 15 examples before a query"),
         ({"corrupt": "permuted", "examples": 1}, "needs at least two examples"),
@@ -291,15 +293,16 @@ def test_heads_can_be_chosen_by_score(trained):
     assert [row["heads"] for row in rows] == ["0.1"]
 
 
-def test_the_sentence_names_the_best_place_and_the_next(found):
+def test_the_sentence_names_the_best_location_and_the_next(found):
     rows = [row for row in records(found.table) if row["function_class"] == "linear" and row["ci_low"] > 0]
     rows.sort(key=lambda row: abs(np.log(row["effect"])))  # nearest to 1: an overshoot is no better
-    text = sentence(found, "linear")
-    assert text.startswith(
-        f"On linear (prompt) patching resid_mid of layer {rows[0]['layer']} at {rows[0]['tokens']} restores"
-    )
-    assert f"{rows[0]['effect']:.2f} [{rows[0]['ci_low']:.2f}, {rows[0]['ci_high']:.2f}] of the gap; next" in text
-    assert f"resid_mid of layer {rows[1]['layer']} at {rows[1]['tokens']}" in text
+    assert judge_map(found, "linear") == ("effects", rows[:2])
+    outcomes = [
+        f"resid_mid of layer {row['layer']} at {row['tokens']} restores {row['effect']:.2f} "
+        f"[{row['ci_low']:.2f}, {row['ci_high']:.2f}] of the gap"
+        for row in rows[:2]
+    ]
+    assert class_sentence(found, "linear") == f"On linear (corrupt: prompt) patching {'; next '.join(outcomes)}."
 
 
 def with_effects(found, *effects):
@@ -319,22 +322,40 @@ def test_the_place_is_chosen_by_evidence(found):
 
 
 def test_a_map_without_effects_says_so(found):
-    text = sentence(with_effects(found, (0.3, -0.1, 0.7), (-0.2, -0.5, 0.1), (0.0, 0.0, 0.0)), "linear")
-    assert text == "On linear (prompt) no patch has an effect that differs from 0 (3 places patched)."
+    flat = with_effects(found, (0.3, -0.1, 0.7), (-0.2, -0.5, 0.1), (0.0, 0.0, 0.0))
+    assert judge_map(flat, "linear") == ("no effect", [])
+    text = "On linear (corrupt: prompt) no patch has an effect that differs from 0 (3 locations patched)."
+    assert class_sentence(flat, "linear") == text
 
 
 def test_a_patch_that_moves_the_prediction_away_restores_nothing(found):
-    text = sentence(with_effects(found, (-0.5, -0.6, -0.4), (0.0, -0.1, 0.1)), "linear")
+    text = class_sentence(with_effects(found, (-0.5, -0.6, -0.4), (0.0, -0.1, 0.1)), "linear")
     assert text.endswith("moves the prediction the other way, by 0.50 [0.40, 0.60] of the gap.")
     assert "restores" not in text
 
 
-def test_where_both_runs_answer_alike_errors_are_told(trained):
+def test_where_both_runs_answer_alike_errors_are_compared(trained):
     """Other examples of the same function: the answer stays, so that a mixture of both is what shows."""
     found = patch(trained, ["linear"], site="v", corrupt="inputs", direction="noise", n_prompts=64)
-    assert "both runs answer alike, so errors tell more than effects" in sentence(found, "linear")
+    kind, rows = judge_map(found, "linear")
     worst = max(records(found.table), key=lambda row: row["nmse"])
-    assert f"v of {worst['heads']} leads to {worst['nmse']:.2f}" in sentence(found, "linear")
+    assert (kind, rows[0]) == ("errors", worst)
+    unpatched = found.baseline_errors["nmse_clean"].item()
+    assert class_sentence(found, "linear").startswith(
+        "On linear (corrupt: inputs) both runs give about the same answer, so errors are compared, not effects: "
+        f"without a patch the NMSE is {unpatched:.2f}; patching v of {worst['heads']} gives "
+        f"{worst['nmse']:.2f} [{worst['nmse_low']:.2f}, {worst['nmse_high']:.2f}]"
+    )
+
+
+def test_where_both_runs_answer_alike_and_no_error_changes_no_location_is_named(trained):
+    found = patch(trained, ["linear"], site="v", corrupt="inputs", direction="noise", n_prompts=64)
+    before = found.baseline_errors["nmse_clean"].item()
+    flat = replace(found, table=found.table.assign(nmse=before, nmse_low=before - 0.1, nmse_high=before + 0.1))
+    assert judge_map(flat, "linear") == ("no change of error", [])
+    assert class_sentence(flat, "linear").endswith(
+        ": no patch gives an error that differs from that of the patched run (24 locations patched)."
+    )
 
 
 def test_a_model_that_ignores_its_context_has_no_effect_to_measure():
@@ -342,5 +363,8 @@ def test_a_model_that_ignores_its_context_has_no_effect_to_measure():
     blind.model.unembed.W_U.zero_()
     found = patch(blind, ["linear"], site="resid_pre", examples=2, n_prompts=16)
     assert found.table[["effect", "ci_low", "ci_high"]].isna().to_numpy().all()
-    assert np.isfinite(found.table[["nmse", "distance", "excess"]].to_numpy()).all()
-    assert "there is nothing to patch" in sentence(found, "linear")
+    assert np.isfinite(found.table[["nmse", "distance_to_clean", "nmse_above_no_context"]].to_numpy()).all()
+    assert class_sentence(found, "linear") == (
+        "On linear (corrupt: function) the clean and the corrupt run give the same predictions: "
+        "there is nothing to patch."
+    )

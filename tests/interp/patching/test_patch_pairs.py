@@ -162,7 +162,7 @@ def test_instructions_tell_the_class_that_the_examples_are_of():
 def test_names_for_the_help_are_those_that_there_are():
     assert [name.partition(":")[0] for name in CORRUPTION_NAMES] == [*CORRUPTIONS]
     assert [name for name in CORRUPTION_NAMES if ":" in name] == [
-        f"{name}:J" for name, one in CORRUPTIONS.items() if one.takes
+        f"{name}:J" for name, one in CORRUPTIONS.items() if one.takes_argument
     ]
     assert parse_corruption("pair")[1] is None
 
@@ -176,9 +176,9 @@ def test_names_for_the_help_are_those_that_there_are():
         ("linear", "pair:-1", "only pair:J takes an argument"),
         ("linear", "pair:15", "these prompts have examples 0-14"),
         ("linear", "class:2", "only pair:J takes an argument"),
-        ("associative_recall", "inputs", r"no function of x .*\(valid: permuted, pair:J, noise\)"),
-        ("prototypes", "prompt", r"no function of x .*\(valid: permuted, pair:J, noise\)"),
-        ("prototypes", "function", r"the query depends on what is corrupted \(valid: permuted, pair:J, noise\)"),
+        ("associative_recall", "inputs", r"not a function of x .*\(valid: permuted, pair:J, noise\)"),
+        ("prototypes", "prompt", r"not a function of x .*\(valid: permuted, pair:J, noise\)"),
+        ("prototypes", "function", r"in prototypes it changes the query too \(valid: permuted, pair:J, noise\)"),
     ],
 )
 def test_what_cannot_be_corrupted_is_refused(config, name, corruption, message):

@@ -8,10 +8,10 @@ from patching_oracle import assert_same, at_query, path_added, path_patched, ran
 
 from interp.model.heads import EMBED, MLP, Head, all_heads, head_set
 from interp.model.hooked_transformer import hooked
-from interp.patching.engine import predict_patched, run_on
-from interp.patching.path_receivers import Receiver, all_receivers, later, parse_receivers
-from interp.patching.paths import Bundle, all_read, bundles_of, changed_inputs, parse_senders, path_effects
-from interp.patching.sites import patches_of
+from interp.patching.engine import predict_patched, record_run
+from interp.patching.path_receivers import Receiver, all_receivers, parse_receivers
+from interp.patching.paths import PathBundle, bundle_paths, parse_senders, path_activations, path_effects
+from interp.patching.sites import stack_patches
 from interp.statistics.effects import differs_from_zero
 from training.checkpoints.checkpoint import load
 from training.common.errors import UserError
@@ -48,9 +48,9 @@ def sender_sets(model):
 
 def our_paths(model, base, source, bundle):
     """Predictions of the engine: everything, then each set of receivers."""
-    run, found = run_on(model, base), []
-    for job, given in zip(bundle.jobs, changed_inputs([bundle])(model, base, source), strict=True):
-        patches = patches_of(job, base.shape[1], model.config.n_heads, "cpu")
+    run, found = record_run(model, base), []
+    for job, given in zip(bundle.jobs, path_activations([bundle])(model, base, source), strict=True):
+        patches = stack_patches(job, base.shape[1], model.config.n_heads, "cpu")
         found.append(predict_patched(model, run, patches, given))
     return torch.cat(found)
 
@@ -60,11 +60,15 @@ def few(receivers):
     return [one for one in receivers if one.input in ("mlp", "out") or one.number == (one.layer + 1) % 2]
 
 
+def later(receivers, senders):
+    return [receiver for receiver in receivers if receiver.reads_any(senders)]
+
+
 def test_every_path_equals_the_two_passes_that_do_it(subject):
     model, twin, base, source = subject
     every = few(all_receivers(model.config.n_layers, model.config.n_heads))
     for senders in sender_sets(model):
-        bundle = Bundle(senders, [(one,) for one in later(every, senders)])
+        bundle = PathBundle(senders, [(one,) for one in later(every, senders)])
         assert bundle.receivers[-1][0].input == "out"
         ours = our_paths(model, base, source, bundle)[1:]
         for (receiver,), found in zip(bundle.receivers, ours, strict=True):
@@ -82,7 +86,7 @@ def test_receivers_together_equal_the_change_added_to_what_each_reads(subject):
         tuple(one for one in every if one.layer >= 1),
     ]
     for senders in ((EMBED,), (Head(0, 1),), (Head(0, 0), Head(0, MLP))):
-        ours = our_paths(model, base, source, Bundle(senders, sets))[1:]
+        ours = our_paths(model, base, source, PathBundle(senders, sets))[1:]
         for receivers, found in zip(sets, ours, strict=True):
             assert_same(found, path_added(twin, base, source, senders, receivers))
 
@@ -102,7 +106,7 @@ def test_all_that_reads_a_component_is_its_whole_effect(subject):
     n_layers, n_heads = model.config.n_layers, model.config.n_heads
     every = all_receivers(n_layers, n_heads)
     for senders in ((EMBED,), (Head(0, 1),), (Head(1, MLP),), all_heads(1, n_heads)):
-        whole, together = our_paths(model, base, source, Bundle(senders, [tuple(later(every, senders))]))
+        whole, together = our_paths(model, base, source, PathBundle(senders, [tuple(later(every, senders))]))
         assert_same(together, whole)
 
 
@@ -111,7 +115,7 @@ def test_the_paths_of_everything_to_the_read_out_are_the_source_run(subject):
     model, twin, base, source = subject
     n_layers = model.config.n_layers
     everything = (EMBED, *all_heads(n_layers, model.config.n_heads), *(Head(layer, MLP) for layer in range(n_layers)))
-    whole, out = our_paths(model, base, source, Bundle(everything, [(Receiver(n_layers, 0, "out"),)]))
+    whole, out = our_paths(model, base, source, PathBundle(everything, [(Receiver(n_layers, 0, "out"),)]))
     wanted = at_query(twin, source, [])
     assert_same(out, wanted)
     assert_same(whole, wanted)  # all components give what they give in the source run
@@ -119,14 +123,14 @@ def test_the_paths_of_everything_to_the_read_out_are_the_source_run(subject):
 
 def test_the_read_in_through_everything_is_the_source_run(subject):
     model, twin, base, source = subject
-    bundle = Bundle((EMBED,), [(Receiver(model.config.n_layers, 0, "out"),)])
+    bundle = PathBundle((EMBED,), [(Receiver(model.config.n_layers, 0, "out"),)])
     assert_same(our_paths(model, base, source, bundle)[0], at_query(twin, source, []))
 
 
 def test_what_the_last_mlp_writes_goes_to_the_read_out_alone(subject):
     model, _, base, source = subject
     last = model.config.n_layers - 1
-    whole, out = our_paths(model, base, source, Bundle((Head(last, MLP),), [(Receiver(last + 1, 0, "out"),)]))
+    whole, out = our_paths(model, base, source, PathBundle((Head(last, MLP),), [(Receiver(last + 1, 0, "out"),)]))
     assert_same(out, whole)
 
 
@@ -134,7 +138,7 @@ def test_a_head_of_the_last_layer_goes_to_its_mlp_and_the_read_out(subject):
     model, _, base, source = subject
     last = model.config.n_layers - 1
     both = (Receiver(last, MLP, "mlp"), Receiver(last + 1, 0, "out"))
-    whole, together, apart = our_paths(model, base, source, Bundle((Head(last, 0),), [both, both[:1]]))
+    whole, together, apart = our_paths(model, base, source, PathBundle((Head(last, 0),), [both, both[:1]]))
     assert_same(together, whole)
     assert (apart - whole).abs().max() > 1e-4 * whole.abs().max()
 
@@ -143,16 +147,17 @@ def test_senders_that_do_not_change_change_nothing(subject):
     """The same tokens on both sides; and a head whose W_O is 0, which writes nothing however its z may change."""
     model, _, base, source = subject
     every = [(one,) for one in few(all_receivers(model.config.n_layers, model.config.n_heads))]
-    intact = run_on(model, base).prediction
+    intact = record_run(model, base).prediction
     for senders in sender_sets(model):
-        bundle = Bundle(senders, [one for one in every if all_read(one, senders)])
+        bundle = PathBundle(senders, [one for one in every if one[0].reads_any(senders)])
         for ours in our_paths(model, base, base, bundle):
             assert_same(ours, intact, 3e-6)
     weights = model.layers[0].attn.W_O
     kept = weights.clone()
     weights[0] = 0
-    silent = our_paths(model, base, source, Bundle((Head(0, 0),), [one for one in every if one[0].reads(Head(0, 0))]))
-    intact = run_on(model, base).prediction
+    bundle = PathBundle((Head(0, 0),), [one for one in every if one[0].reads(Head(0, 0))])
+    silent = our_paths(model, base, source, bundle)
+    intact = record_run(model, base).prediction
     weights.copy_(kept)
     for ours in silent:
         assert_same(ours, intact, 3e-6)
@@ -162,8 +167,8 @@ def test_paths_act(subject):
     """Both sides could agree that nothing happens; every kind of receiver feels the read-in."""
     model, _, base, source = subject
     every = [(one,) for one in few(all_receivers(model.config.n_layers, model.config.n_heads))]
-    intact = run_on(model, base).prediction
-    moved = (our_paths(model, base, source, Bundle((EMBED,), every))[1:] - intact).abs().amax(1)
+    intact = record_run(model, base).prediction
+    moved = (our_paths(model, base, source, PathBundle((EMBED,), every))[1:] - intact).abs().amax(1)
     for kind in ("v", "mlp", "out"):
         assert (
             max(size for (one,), size in zip(every, moved, strict=True) if one.input == kind)
@@ -256,7 +261,7 @@ def test_directions_swap_the_sides(trained):
     for found, reached in ((noise, "nmse_corrupt"), (denoise, "nmse_clean")):
         whole, out = records(found.table)
         assert (whole["effect"], whole["ci_low"], whole["ci_high"]) == pytest.approx((1, 1, 1), abs=1e-5)
-        assert whole["nmse"] == pytest.approx(found.ends.iloc[0][reached], rel=1e-4)
+        assert whole["nmse"] == pytest.approx(found.baseline_errors.iloc[0][reached], rel=1e-4)
         assert out["nmse"] != pytest.approx(whole["nmse"], rel=1e-3)
 
 
@@ -320,7 +325,7 @@ def test_names_of_senders():
 
 def test_no_path_is_no_answer(trained):
     with pytest.raises(UserError, match=r"no such path: nothing in --to reads what 2\.mlp writes"):
-        bundles_of([(Head(2, MLP),)], parse_receivers("1.2", 3, 8))
+        bundle_paths([(Head(2, MLP),)], parse_receivers("1.2", 3, 8))
     with pytest.raises(UserError, match="unknown --direction 'sideways'"):
         path_effects(trained, [(EMBED,)], [(Receiver(3, 0, "out"),)], ["linear"], direction="sideways")
 

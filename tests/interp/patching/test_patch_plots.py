@@ -28,7 +28,7 @@ COMMON = {"corrupt": "prompt", "examples": 2, "n_prompts": 12}
 WHERE = [
     ({"site": "z"}, ("layer", 3), ("head", 8)),
     ({"site": "attn_out"}, ("layer", 3), ("token", 5)),
-    ({"site": "k", "heads": "layer:1", "at": "each"}, ("head", 1), ("token", 5)),
+    ({"site": "k", "heads": "layer:1", "tokens": "each"}, ("head", 1), ("token", 5)),
     ({"site": "v", "heads": "layers"}, ("head", 3), ("token", 1)),
 ]
 
@@ -47,7 +47,13 @@ def test_a_map_has_its_numbers_in_their_places(trained, where, rows, columns):
 
 @pytest.mark.parametrize(
     ("metric", "direction"),
-    [("effect", "noise"), ("nmse", "denoise"), ("distance", "noise"), ("distance", "denoise"), ("excess", "noise")],
+    [
+        ("effect", "noise"),
+        ("nmse", "denoise"),
+        ("distance_to_clean", "noise"),
+        ("distance_to_clean", "denoise"),
+        ("nmse_above_no_context", "noise"),
+    ],
 )
 def test_dots_mark_what_differs_from_the_unpatched_run(trained, metric, direction):
     """At the query before the last layer everything differs or nothing; a dot is where the interval leaves it out."""
@@ -55,13 +61,13 @@ def test_dots_mark_what_differs_from_the_unpatched_run(trained, metric, directio
     axes = plot_map(found, metric)
     low, high = ("ci_low", "ci_high") if metric == "effect" else (f"{metric}_low", f"{metric}_high")
     for ax, name in zip(axes, ("linear", "cubic"), strict=True):
-        (end,) = [row for row in records(found.ends) if row["function_class"] == name]
+        (end,) = [row for row in records(found.baseline_errors) if row["function_class"] == name]
         base = "corrupt" if direction == "denoise" else "clean"
         rest = {
             "effect": 0,
             "nmse": end[f"nmse_{base}"],
-            "distance": end["gap"] if base == "corrupt" else 0,
-            "excess": end[f"nmse_{base}"] - end["nmse_no_context"],
+            "distance_to_clean": end["gap"] if base == "corrupt" else 0,
+            "nmse_above_no_context": end[f"nmse_{base}"] - end["nmse_no_context"],
         }[metric]
         rows = [row for row in records(found.table) if row["function_class"] == name]
         marked = sum(not row[low] <= rest <= row[high] for row in rows)
@@ -83,7 +89,7 @@ def test_paths_are_bars_below_their_whole(trained, n_paths):
     (ax,) = plot_paths(found)
     labels = [text.get_text() for text in ax.get_yticklabels()]
     rows = {row["receiver"]: row["effect"] for row in records(found.table)}
-    assert labels[0] == "everything"
+    assert labels[0] == "total"
     strongest = sorted((name for name in rows if name != "all"), key=lambda name: -abs(rows[name]))[:16]
     assert labels[1:] == strongest
     widths = [bar.get_width() for bar in ax.patches]  # type: ignore[attr-defined]  # all of them are bars
