@@ -72,7 +72,7 @@ assert keeps_x == ["function", "class", "permuted", "noise"]
 rows = {}
 for name in CORRUPTIONS:
     found = ask(heads="0.1", corrupt=name, direction="noise")
-    rows[name] = found.ends.iloc[0, 1:].tolist() + found.table.iloc[0][["nmse", "effect"]].tolist()
+    rows[name] = found.baseline_errors.iloc[0, 1:].tolist() + found.table.iloc[0][["nmse", "effect"]].tolist()
 by_corruption = pd.DataFrame(rows, index=["clean", "corrupt", "no context", "gap", "0.1: nmse", "0.1: effect"]).T
 by_corruption.astype(float).round(3)
 
@@ -163,7 +163,7 @@ rows = {}
 for direction in ("noise", "denoise"):
     asked = {"corrupt": "prompt", "direction": direction}
     places = {"0.1": ask(heads="0.1", **asked)}
-    places["query before layer 2"] = ask(site="resid_pre", at="query", **asked)
+    places["query before layer 2"] = ask(site="resid_pre", tokens="query", **asked)
     for place, found in places.items():
         rows[place, direction] = [*found.table[["effect", "nmse"]].iloc[-1], *answers(found)]
 halves = pd.DataFrame(rows, index=["effect", "nmse", "a (clean)", "b (corrupt)"]).T.sort_index()
@@ -232,17 +232,17 @@ assert abs(errs["0.1"] - errs["x"]) < 0.15
 # ## Which part of the head, and at which tokens
 #
 # A head has queries, keys, values, a pattern and an output. Look at which of them takes the error up when it comes from
-# other inputs, and at which tokens. (*differs*: what is patched in is another than what was there; where it is not, an
-# error that stays shows nothing.)
+# other inputs, and at which tokens. (*changed*: the patched activation differs between the two runs; where it does not,
+# an unchanged error shows nothing.)
 
 # %%
 places = {"q": ["all"], "k": ["all"], "pattern": ["all"], "v": ["x", "y"], "z": ["x", "y:0-12", "y:13-14"]}
 rows = {
-    (site, at): ask(site=site, at=at, heads="0.1", corrupt="inputs", direction="noise").table.iloc[0]
+    (site, at): ask(site=site, tokens=at, heads="0.1", corrupt="inputs", direction="noise").table.iloc[0]
     for site, tokens in places.items()
     for at in tokens
 }
-parts = pd.DataFrame(rows).T[["nmse", "differs"]].rename_axis(["site", "at"])
+parts = pd.DataFrame(rows).T[["nmse", "changed"]].rename_axis(["site", "at"])
 parts.assign(nmse=parts["nmse"].astype(float).round(3))
 
 # %% [markdown]
@@ -272,7 +272,7 @@ ax.figure.set_size_inches(9.5, 2)
 
 # %%
 single = stream.table.pivot(index="layer", columns="tokens", values="effect")
-jointly = ask(site="resid_pre", at="y").table.set_index("layer")["effect"]
+jointly = ask(site="resid_pre", tokens="y").table.set_index("layer")["effect"]
 columns = {"sum over y tokens": single.filter(like="y").sum(axis=1), "jointly": jointly, "query": single["x15"]}
 pd.DataFrame(columns).round(2)
 
@@ -314,7 +314,8 @@ assert abs(share["out"]) < 0.005
 mlp = parse_receivers("0.mlp", 3, 8)
 joined = path_effects(checkpoint, [head, (EMBED,), (EMBED, *head)], mlp, ["linear"], direction="denoise", n_prompts=N)
 meets = joined.table.query("receiver == '0.mlp'").set_index("sender")[["effect", "nmse"]]
-print(f"corrupt {joined.ends['nmse_corrupt'].item():.2f}, clean {joined.ends['nmse_clean'].item():.2f}")
+baseline = joined.baseline_errors.iloc[0]
+print(f"corrupt {baseline['nmse_corrupt']:.2f}, clean {baseline['nmse_clean']:.2f}")
 meets.round(2)
 
 # %% [markdown]
@@ -323,7 +324,7 @@ meets.round(2)
 # brought its part. And what the MLP makes of the two is nearly all that later layers need, at the $y$ tokens:
 
 # %%
-written = {at: ask(site="mlp_out", at=at, corrupt="prompt").table.iloc[0] for at in ("x", "y")}
+written = {at: ask(site="mlp_out", tokens=at, corrupt="prompt").table.iloc[0] for at in ("x", "y")}
 pd.DataFrame(written).loc[["effect", "nmse"]].astype(float).round(2)
 
 # %%
@@ -379,13 +380,14 @@ assert shares["zoo:random-0"].drop("all but own mlp").sum() < 0.5
 # %% [markdown]
 # ## Can a gradient do it?
 #
-# Patching takes one run for each place. A gradient estimates all places from a few runs, and a **receipt** compares the
-# estimate with exact patching on the same prompts. Look at 0.1 in both panels: a dot on the dotted line is right.
+# Patching takes one run for each location. A gradient estimates all of them from a few runs, and a **validation**
+# compares the estimates with exact patching on the same prompts. Look at 0.1 in both panels: a dot on the dotted line
+# is right.
 
 # %%
 estimates = attribute(checkpoint, ["linear"], methods=["gradient", "ig-activations"], corrupt="prompt",
-                      direction="noise", n_prompts=N, n_receipt=N)  # fmt: skip
-_ = estimates.plot_receipts()
+                      direction="noise", n_prompts=N, n_validate=N)  # fmt: skip
+_ = estimates.plot_validation()
 
 # %%
 estimates
@@ -393,14 +395,14 @@ estimates
 # %% [markdown]
 # The gradient misses the head that matters most, by the wrong sign, while its overlap of the top five is complete. The
 # model is far from linear in what 0.1 writes: $x$ and $y$ are multiplied. Integrating along the way from the one output
-# to the other (*ig-activations*) finds it. Trust an estimate as far as its receipt goes, and look at the worst miss.
+# to the other (*ig-activations*) finds it. Trust estimates as far as their validation goes, and look at the worst one.
 
 # %%
-receipts = estimates.receipts.set_index("method")
-assert receipts.loc["gradient", "worst"] == "z of 0.1"
-assert receipts.loc["gradient", "worst_approximate"] < 0 < 0.4 < receipts.loc["gradient", "worst_exact"]
-assert receipts.loc["ig-activations", "spearman"] > 0.9
-of_head = estimates.compared.query("name == 'z of 0.1' and method == 'ig-activations'").iloc[0]
+validation = estimates.validation.set_index("method")
+assert validation.loc["gradient", "worst"] == "z of 0.1"
+assert validation.loc["gradient", "worst_approximate"] < 0 < 0.4 < validation.loc["gradient", "worst_exact"]
+assert validation.loc["ig-activations", "spearman"] > 0.9
+of_head = estimates.validation_pairs.query("name == 'z of 0.1' and method == 'ig-activations'").iloc[0]
 assert abs(of_head["exact"] - of_head["approximate"]) < 0.15
 
 # %% [markdown]
