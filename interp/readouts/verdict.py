@@ -134,7 +134,8 @@ def best_position(target: str, table: pd.DataFrame) -> Fact:
     if not best["above_low"] > 0:
         return "not decodable", {"target": target}
     value = interval(best["value"], best["ci_low"], best["ci_high"])
-    return "decodable", best | {"value": value, "metric": "accuracy" if best["metric"] == "accuracy" else "R²"}
+    metric = "accuracy" if best["metric"] == "accuracy" else "R²"
+    return "decodable", best | {"target": target, "value": value, "metric": metric}
 
 
 @displays(Swaps, "sentences")
