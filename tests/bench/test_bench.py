@@ -19,7 +19,8 @@ from training.config.curriculum import Arm
 from training.config.parse import from_preset
 from training.loop.state import new_state
 from training.loop.trainer import training_step
-from training.model.transformer import LANES, Transformer
+from training.model.attention_kernels import LANES
+from training.model.transformer import Transformer
 from training.sampling import sample_prompts
 
 MODULES = {
