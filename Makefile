@@ -61,13 +61,13 @@ coverage: install
 	$(BIN)/coverage report
 
 # Which changes of the formulae no test notices: an hour of a core; `make mutants MUTANTS='interp.statistics.effects.*'` takes some.
-# Of interp.ablation.ablate, interp.statistics.seeds and analyses.studies.consistency.within only what needs no model.
+# Of interp.ablation.ablate, interp.statistics.seeds and analyses.studies.consistency.measures.within only what needs no model.
 MUTANTS := interp.statistics.effects.* interp.ablation.verdict.* interp.ablation.control_sets.* interp.ablation.modes.* interp.model.engine.* training.common.bootstrap.* \
-	training.config.curriculum.* interp.statistics.agreement.* interp.statistics.seed_intervals.* analyses.studies.consistency.matching.* \
+	training.config.curriculum.* interp.statistics.agreement.* interp.statistics.seed_intervals.* analyses.studies.consistency.measures.matching.* \
 	$(foreach name,control_columns add_holm curve_rows removed_components,interp.ablation.ablate.x_$(name)__*) \
 	$(foreach name,independent_seeds null_means drawn_together seed_mean t_interval,interp.statistics.seeds.x_$(name)__*) \
-	$(foreach name,chance_of size_of by_seed curricula_table curriculum_row seed_interval contrasts_table reference_of \
-	contrast,analyses.studies.consistency.within.x_$(name)__*)
+	$(foreach name,chance_level overlap_size seed_means curricula_table curriculum_row seed_interval contrasts_table \
+	reference_curriculum contrast_row,analyses.studies.consistency.measures.within.x_$(name)__*)
 mutants: install
 	rm -rf mutants
 	$(BIN)/mutmut run $(MUTANTS:%='%')

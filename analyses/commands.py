@@ -13,7 +13,7 @@ from training.common.errors import UserError, refuse_failures
 from training.common.terminal import echo
 
 if TYPE_CHECKING:
-    from analyses.studies.published import PublishedStudy
+    from analyses.findings import Findings
 
 
 class Study(NamedTuple):
@@ -64,6 +64,11 @@ STUDIES: Mapping[str, Study] = {
         "What sets models that learned in context apart from those that stayed on the plateau?",
         "--ckpt 'zoo:*-*' --out success",
     ),
+    "published": Study(
+        "published",
+        "Do the scores of these models look like the published heat maps?",
+        "--ckpt zoo:mixed-0 --ckpt zoo:linear-0 --out results",
+    ),
     "emergence": Study(
         "emergence",
         "When do retrospective heads appear, and does the head come before the loss falls?",
@@ -96,18 +101,11 @@ def add_study(name: str, asked: Study) -> None:
         checkpoints = load_all(ckpt, check_device(device))  # before what draws is imported, which takes a second
         if out:
             output.prepare_directory(out)
-        from analyses import findings
-
-        found = import_module(f"analyses.studies.{asked.module}").study(checkpoints, n_prompts=prompts, seed=seed)
-        if out:
-            findings.write(found, out)
-        if json:
-            output.print_json(findings.document(found))
-        else:
-            findings.show(found)
-            if out:
-                echo(f"\ntables, figures and summary.md: {out}/")
-        refuse_failures(found.failures)
+        present(
+            import_module(f"analyses.studies.{asked.module}").study(checkpoints, n_prompts=prompts, seed=seed),
+            json,
+            out,
+        )
 
     command.__doc__ = f"{asked.question}\n\n\b\nExample:\n  interp study {name} {asked.example}\n"
     study.command(name)(command)
@@ -134,106 +132,28 @@ def retrospective(
       interp study retrospective --ckpt zoo:mixed-0 --out demo
     """
     from analyses.studies import retrospective as question
-    from interp.commands import curve_table
-    from interp.model.heads import show
     from training.checkpoints.checkpoint import load
     from training.common import output
 
     checkpoint = load(ckpt, check_device(device))
     if out:
         output.prepare_directory(out)
-    result = question.study(checkpoint, n_prompts=prompts, n_controls=controls, seed=seed)
-    if out:
-        question.write(result, out)
-    if json:
-        about = {
-            "checkpoint": ckpt,
-            "step": checkpoint.step,
-            "seed": seed,
-            "prompts": prompts,
-            "controls": controls,
-        }
-        about |= {
-            "question": question.QUESTION,
-            "verdict": result.sentences,
-            "found": [show((h,)) for h in result.found],
-        }
-        results = output.records(result.ablation.table) if result.ablation else []
-        output.print_json(about | {"scores": result.scores.values, "chance": result.scores.chance, "results": results})
-        refuse_failures(result.failures)
-        return
-    title, caption = f"{ckpt}, step {checkpoint.step}", f"{prompts} prompts, seed {seed}"
-    output.print_table(*curve_table(result.curves, title, caption))
-    for one in (result.scores, result.ablation):
-        for table in one.tables() if one else ():
-            output.print_table(*table)
-    echo(f"\n{question.QUESTION}\n")
-    for sentence in result.sentences:
-        echo(f"- {sentence}")
-    if out:
-        echo(f"\ntables, figures and summary.md: {out}/")
-    refuse_failures(result.failures)
+    present(question.study(checkpoint, n_prompts=prompts, n_controls=controls, seed=seed), json, out)
 
 
-@study.command()
-def published(
-    ckpt: options.Ckpts,
-    prompts: options.Prompts = options.DEFAULT_PROMPTS,
-    seed: options.Seed = 0,
-    device: options.Device = "cpu",
-    json: options.Json = False,
-    out: options.Out = None,
-) -> None:
-    """Do the scores of these models look like the published heat maps? Distributions side by side, and a verdict.
-
-    \b
-    Example:
-      interp study published --ckpt zoo:mixed-0 --ckpt zoo:linear-0 --out results
-    """
-    from analyses.studies import published as question
-    from training.checkpoints.name_patterns import load_all
+def present(findings: "Findings", json: bool, out: Path | None) -> None:
+    """Write the findings of a study where asked to, print them, and end with exit code 1 if a self-check failed."""
     from training.common import output
 
-    checkpoints = load_all(ckpt, check_device(device))
     if out:
-        output.prepare_directory(out)
-    result = question.study(checkpoints, n_prompts=prompts, seed=seed)
-    if out:
-        question.write(result, out)
+        findings.write(out)
     if json:
-        about = {"checkpoints": ckpt, "seed": seed, "prompts": prompts, "question": question.QUESTION}
-        about |= {"verdict": result.sentences, "likeness": output.records(result.likeness)}
-        output.print_json(about | {"results": output.records(result.table)})
-        return
-    print_published(result, f"{prompts} prompts, seed {seed}; published maps: one prompt, digitised within 0.01")
-    echo(f"\n{question.QUESTION}\n")
-    for sentence in result.sentences:
-        echo(f"- {sentence}")
-    if out:
-        echo(f"\ntables and figure: {out}/")
-
-
-def print_published(result: "PublishedStudy", caption: str) -> None:
-    """A row per model and class, and a row per model for the likeness of its maps."""
-    from training.common.output import number, print_table, records
-
-    rows = [
-        [
-            f"{row['model']} {row['curriculum']}, {row['function_class']}",
-            *(number(row[name]) for name in ("chance", "maximum", "median", "share_above_half")),
-            f"{row['n_near_maximum']} of {row['n_heads']}",
-        ]
-        for row in records(result.table)
-    ]
-    header = ["model, class", "chance", "maximum", "median", "share > 0.25", ">= 0.4"]
-    print_table("paper score (maximum 0.5) over heads", header, rows, caption)
-    likeness: dict[str, list[str]] = {}
-    for row in records(result.likeness):
-        cell = f"{number(row['overlap'], 2)}, {number(row['spearman'], 2)}"
-        likeness.setdefault(f"{row['model']} {row['curriculum']}", []).append(cell)
-    pairs = list(dict.fromkeys(row["classes"] for row in records(result.likeness)))
-    title = "how alike a model's maps of two classes are: overlap of the heads >= 0.4, Spearman over all heads"
-    print_table(title, ["model", *pairs], [[name, *cells] for name, cells in likeness.items()])
+        output.print_json(findings.document())
+    else:
+        findings.show()
+        if out:
+            echo(f"\ntables, figures and summary.md: {out}/")
+    refuse_failures(findings.failures)
 
 
 def report(

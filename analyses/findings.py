@@ -1,4 +1,4 @@
-"""What a study gives, whatever its question: tables, figures and sentences, written, printed and reported one way."""
+"""What a study returns, whatever its question: tables, figures and sentences, written, printed and reported one way."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,41 +10,56 @@ from matplotlib.axes import Axes
 
 from interp.display.axes import save_figure
 from interp.display.html import result_html
+from interp.display.result import Result
 from training.common.errors import UserError, one_of
-from training.common.output import Table, print_table, records, write_table, write_text
+from training.common.output import Table, print_table, records, write_text
 from training.common.terminal import echo, printable_line
 
 Figure = Callable[[], list[Axes]]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Findings:
-    """The answer to one question.
+class Findings(Result):
+    """The answer to one question about one or more checkpoints.
 
     Attributes:
         question: in one line.
-        sentences: the verdict, which follows from the tables by rule: what was found with its interval, where it agrees
-            with the paper and where it does not, and what it cannot show.
+        verdict: sentences that follow from the tables by rule: the results with their intervals, where they agree with
+            the paper and where they do not, and what they cannot show.
         protocol: checkpoints, prompts, seeds and thresholds behind it, as JSON values.
-        tables: tidy, by the name of their file.
-        shown: small tables for people, cells as text, by title; the first column names the row.
+        data: tidy tables, by the key that `--json` has for each.
+        overview: small tables for people, cells as text, by title; the first column names the row.
         figures: by the name of their file; drawn when they are asked for.
         failures: what was left out because a self-check failed; the command ends with exit code 1.
     """
 
     question: str
-    sentences: Sequence[str]
+    verdict: Sequence[str]
     protocol: Mapping[str, Any]
-    tables: Mapping[str, pd.DataFrame]
-    shown: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    data: Mapping[str, pd.DataFrame]
+    overview: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
     failures: Sequence[str] = ()
+
+    @property
+    def title(self) -> str:
+        return self.question
+
+    @property
+    def files(self) -> Mapping[str, pd.DataFrame]:
+        return self.data
+
+    def tables(self) -> list[Table]:
+        return [Table(title, list(table.columns), table.to_numpy().tolist()) for title, table in self.overview.items()]
+
+    def sentences(self) -> list[str]:
+        return list(self.verdict)
 
     def plot(self, name: str | None = None) -> list[Axes]:
         """Draw one of the figures.
 
         Args:
-            name: which; None takes the first.
+            name: of the figure; None takes the first.
 
         Raises:
             UserError: there is no such figure.
@@ -52,66 +67,53 @@ class Findings:
         if name is not None and name not in self.figures:
             raise one_of("figure", name, self.figures)
         if not self.figures:
-            raise UserError("this study drew no figure: its tables hold everything")
+            raise UserError("this study has no figure; its tables hold all results")
         return self.figures[next(iter(self.figures)) if name is None else name]()
 
-    def __repr__(self) -> str:
-        return f"<Findings: {self.question}>"
+    def document(self) -> dict[str, Any]:
+        """The document that `--json` prints."""
+        tables = {name: records(table) for name, table in self.data.items()}
+        return {"question": self.question, "verdict": self.sentences(), **self.protocol, **tables}
+
+    def write(self, directory: Path) -> None:
+        """Write tables (CSV), figures (PNG) and `summary.md` into a directory."""
+        super().write(directory)
+        for name, draw in self.figures.items():
+            save_figure(draw(), directory / f"{name}.png")
+        write_text(summary(self), directory / "summary.md")
+
+    def show(self) -> None:
+        """Print the small tables, the question and the verdict."""
+        for table in self.tables():
+            print_table(*table)
+        echo(f"\n{self.question}\n")
+        for sentence in self.sentences():
+            echo(f"- {sentence}")
 
     def _repr_html_(self) -> str:
-        return result_html([], [Table(self.question, [], []), *laid_out(self)], self.sentences)
+        return result_html([], [Table(self.question, [], []), *self.tables()], self.sentences())
 
 
-def write(found: Findings, directory: Path) -> None:
-    """Tables (CSV), figures (PNG) and `summary.md`."""
-    for name, table in found.tables.items():
-        write_table(table, directory / f"{name}.csv")
-    for name, draw in found.figures.items():
-        save_figure(draw(), directory / f"{name}.png")
-    write_text(summary(found), directory / "summary.md")
-
-
-def summary(found: Findings) -> str:
-    """The study on one page of Markdown, figures beside it."""
-    lines = [f"# {found.question}", "", *(f"- {sentence}" for sentence in found.sentences), ""]
-    for title, table in found.shown.items():
-        lines += [f"**{title}**", "", *markdown_table(table), ""]
-    for name in found.figures:
+def summary(findings: Findings) -> str:
+    """The study on one page of Markdown, with its figures."""
+    lines = [f"# {findings.question}", "", *(f"- {sentence}" for sentence in findings.sentences()), ""]
+    for table in findings.tables():
+        lines += [f"**{table.title}**", "", *markdown_table(table), ""]
+    for name in findings.figures:
         lines += [f"![{name}]({name}.png)", ""]
-    lines += ["; ".join(f"{key}: {said(value)}" for key, value in found.protocol.items()) + "."]
-    lines += [f"Tables: {', '.join(f'`{name}.csv`' for name in found.tables)}."]
+    lines += ["; ".join(f"{key}: {join_items(value)}" for key, value in findings.protocol.items()) + "."]
+    lines += [f"Tables: {', '.join(f'`{name}.csv`' for name in findings.files)}."]
     return "\n".join(map(printable_line, lines)) + "\n"
 
 
-def markdown_table(table: pd.DataFrame) -> list[str]:
+def markdown_table(table: Table) -> list[str]:
     """
-    >>> markdown_table(pd.DataFrame({"model": ["a"], "error": ["0.1"]}))
+    >>> markdown_table(Table("errors", ["model", "error"], [["a", "0.1"]]))
     ['| model | error |', '|---|---|', '| a | 0.1 |']
     """
-    rows = [list(table.columns), *table.to_numpy().tolist()]
-    lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
-    return [lines[0], "|" + "---|" * len(table.columns), *lines[1:]]
+    header, *rows = ("| " + " | ".join(map(str, row)) + " |" for row in (table.header, *table.rows))
+    return [header, "|" + "---|" * len(table.header), *rows]
 
 
-def said(value: Any) -> str:
+def join_items(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def laid_out(found: Findings) -> list[Table]:
-    """The small tables."""
-    return [Table(title, list(one.columns), one.to_numpy().tolist()) for title, one in found.shown.items()]
-
-
-def show(found: Findings) -> None:
-    """The small tables and the verdict on stdout."""
-    for table in laid_out(found):
-        print_table(*table)
-    echo(f"\n{found.question}\n")
-    for sentence in found.sentences:
-        echo(f"- {sentence}")
-
-
-def document(found: Findings) -> dict[str, Any]:
-    """What `--json` prints."""
-    tables = {name: records(table) for name, table in found.tables.items()}
-    return {"question": found.question, "verdict": list(found.sentences), **found.protocol, **tables}

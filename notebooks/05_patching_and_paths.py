@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from analyses.studies.trace import groups_of_readers
+from analyses.studies.trace.measures import group_readers
 from interp import attribute, load, parse_heads, patch, path_effects, prompt_pairs, score
 from interp.display.axes import row_of_axes
 from interp.model.heads import EMBED
@@ -355,7 +355,7 @@ print(f"random-0: correlation with the chimera {in_random_0:.2f}")
 # %%
 shares = {}
 for model in (checkpoint, random_0):
-    groups = groups_of_readers(model, head[0])
+    groups = group_readers(model, head[0])
     groups["all but own mlp"] = tuple(one for key, group in groups.items() if key != "own mlp" for one in group)
     found = path_effects(model, [head], list(groups.values()), ["linear"], n_prompts=N)
     shares[model.name] = dict(zip(groups, found.table["share"][1:], strict=True))
@@ -435,7 +435,7 @@ assert abs(share["0.mlp"] - 0.82) < 0.05
 
 # %% [markdown]
 # **Exercise.** Is the MLP of its layer the reader of the highest head in all five runs of the mixed curriculum? Choose
-# each run's head by its score on selection prompts, and patch its paths to `groups_of_readers`. The answer is below.
+# each run's head by its score on selection prompts, and patch its paths to `group_readers`. The answer is below.
 
 # %% jupyter={"source_hidden": true} tags=["answer"]
 found = {}
@@ -443,7 +443,7 @@ for name in (f"zoo:mixed-{seed}" for seed in range(5)):
     run = load(name)
     looks = score(run, ["linear"], stream="selection", n_prompts=N, intervals=False).values["linear"]
     (top,) = parse_heads("top:1", 3, 8, scores=looks.tolist)
-    groups = groups_of_readers(run, top[0])
+    groups = group_readers(run, top[0])
     table = path_effects(run, [top], list(groups.values()), ["linear"], n_prompts=N).table
     found[name] = dict(zip(groups, table["share"][1:], strict=True))
 found = pd.DataFrame(found)

@@ -31,10 +31,10 @@ import pandas as pd
 
 from analyses.report.evidence import Settings
 from analyses.report.report import report
-from analyses.studies.consistency.matching import best_match, blocks, likeness
-from analyses.studies.consistency.measures import initial_model, look
+from analyses.studies.consistency.measures.matching import best_match, blocks, similarity
+from analyses.studies.consistency.measures.attention import initial_model, read_attention
 from analyses.studies.consistency.study import study
-from analyses.studies.consistency.within import contrasts_table
+from analyses.studies.consistency.measures.within import contrasts_table
 from interp import load, patterns, score
 from interp.display.axes import row_of_axes
 from interp.statistics.agreement import spearman
@@ -100,7 +100,7 @@ found = study(checkpoints, n_prompts=256)
 found
 
 # %%
-sets = found.tables["found"].pivot(index="checkpoint", columns="function_class", values="found")
+sets = found.files["found"].pivot(index="checkpoint", columns="function_class", values="found")
 assert (sets.nunique(axis=1) == 1).all()
 assert sets["linear"].tolist().count("") == 0
 assert sets.loc["zoo:mixed-2", "linear"] == "0.2 0.5"
@@ -115,9 +115,9 @@ assert sets.loc["zoo:mixed-2", "linear"] == "0.2 0.5"
 # three seeds with its interval. Look at whether any of the first three intervals holds another model's value.
 
 # %%
-within = found.tables["within"]
+within = found.files["within"]
 alike = where(within, classes="all", statistic="spearman", state="trained", curriculum="mixed").set_index("checkpoint")
-over_seeds = where(found.tables["curricula"], statistic="spearman", state="trained", curriculum="mixed")
+over_seeds = where(found.files["curricula"], statistic="spearman", state="trained", curriculum="mixed")
 alike.loc["mixed, over seeds"] = over_seeds.iloc[0]
 alike[["value", "ci_low", "ci_high"]].round(2)
 
@@ -139,7 +139,7 @@ assert width["mixed, over seeds"] > 4 * width.iloc[:3].max()
 
 # %%
 print("places that count as one seed:", independent_seeds(checkpoints))
-print(next(sentence for sentence in found.sentences if sentence.startswith("WARNING")))
+print(next(sentence for sentence in found.sentences() if sentence.startswith("WARNING")))
 
 # %% [markdown]
 # What if one did not care? Below, mixed less sequential in rank correlation, three times: without `inherited`, with
@@ -183,8 +183,8 @@ _ = patterns(checkpoints[1], "0.0,0.1", n_prompts=64).plot()
 
 # %%
 ours, theirs = (look(one.model, one.config, CLASSES, n_prompts=64, n_choosing=64, seed=0) for one in checkpoints[:2])
-match = best_match(likeness(ours.choosing, theirs.choosing), blocks(3, 8, "layer"))
-cosine = likeness(ours.judging, theirs.judging)[1]
+match = best_match(similarity(ours.selection_descriptions, theirs.selection_descriptions), blocks(3, 8, "layer"))
+cosine = similarity(ours.test_descriptions, theirs.test_descriptions)[1]
 print(f"0.1 of mixed-0 and 0.1 of mixed-1: {cosine[1]:.2f}; and its match, 0.{match[1]}: {cosine[match[1]]:.2f}")
 
 # %% [markdown]
@@ -192,15 +192,15 @@ print(f"0.1 of mixed-0 and 0.1 of mixed-1: {cosine[1]:.2f}; and its match, 0.{ma
 # half of the pairs and judged on the second, on other prompts, and its level is set against random matchings and
 # against the untrained twins.
 #
-# All pairs of models. Left: heads above one half with the same number. Middle: likeness of heads of the same number.
+# All pairs of models. Left: heads above one half with the same number. Middle: similarity of heads of the same number.
 # Right: of matched heads. Look at the framed cells (shared stream), then at how the rest differs from left to right.
 
 # %%
 _ = found.plot("between")
 
 # %%
-everyone = where(found.tables["between"], curricula="all", within="layer").set_index("measure")
-print(*(said for said in found.sentences if said.startswith(("By number", "Within layers"))), sep="\n")
+everyone = where(found.files["between"], curricula="all", within="layer").set_index("measure")
+print(*(said for said in found.sentences() if said.startswith(("By number", "Within layers"))), sep="\n")
 everyone[["value", "ci_low", "ci_high", "n_pairs", "n_seeds"]].round(2)
 
 # %%

@@ -21,7 +21,7 @@ from training.names import BASELINE_NAMES, CLASS_NAMES, INPUT_NAMES, SHIFT_NAMES
 from training.tasks.baselines import BASELINES
 
 COMMANDS = [["train"], ["eval"], ["score"], ["ablate"], ["zoo", "list"], ["zoo", "path"], ["study", "retrospective"]]
-COMMANDS += [["study", "published"], ["patch"], ["path"], ["lens"], ["probe"], ["report"]]
+COMMANDS += [["patch"], ["path"], ["lens"], ["probe"], ["report"]]
 COMMANDS += [["history"], ["classes"], ["upgrade"], ["doctor"]]
 COMMANDS += [["study", name] for name in STUDIES]
 
@@ -441,7 +441,8 @@ def test_study_published_writes_tables_and_a_figure_and_says_where_models_agree(
     arguments = ("study", "published", "--ckpt", "zoo:mixed-0", "--ckpt", "zoo:cubic-0", "--prompts", 16)
     done = outcome(*arguments, "--out", tmp_path)
     assert done.code == 0, done.err
-    assert {path.name for path in tmp_path.iterdir()} == {"published.csv", "published_likeness.csv", "published.png"}
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"published.csv", "published_likeness.csv", "published.png", "summary.md"}
     document = json.loads(outcome(*arguments, "--json").out)
     text = " ".join(done.out.split())
     assert all(f"- {sentence}" in text for sentence in document["verdict"])

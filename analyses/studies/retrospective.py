@@ -1,55 +1,68 @@
 """Do retrospective heads make this model learn in context?
 
-1. Learn: error curves against least squares and the no-context optimum.
-2. Locate: heads whose attention from y_i to x_i exceeds one half, on the classes the model was trained on.
-3. Remove: the found set and each of its heads, against layer-matched random sets, on prompts that did not choose them.
-4. Say: a verdict that follows from the tables by rule (`interp.ablation.verdict`).
+1. Error curves of the model beside least squares and the no-context optimum.
+2. Locate: heads whose attention from y_i to x_i exceeds one half, on the classes that the model was trained on.
+3. Remove: these heads together and one by one, compared with layer-matched control sets, on prompts that were not used
+   to choose them.
+4. Verdict: sentences that follow from the tables by rule (`interp.ablation.verdict`).
 """
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
 
 import pandas as pd
 
+from analyses.findings import Figure, Findings
 from interp.ablation.ablate import Ablation, ablate_or_reasons
 from interp.ablation.control_sets import MATCHES, Match
 from interp.ablation.figures import plot_ablation, plot_ablation_curves
 from interp.ablation.size_classes import ATTENDS
-from interp.display.axes import save_figure
+from interp.commands import curve_table
 from interp.display.error_curves import plot_error_curves
 from interp.model.heads import HeadSet, heads_above, highest_head, show
 from interp.scores.figures import plot_scores
 from interp.scores.score import HeadScores, score, selection_scores
 from training.checkpoints.checkpoint import Checkpoint
-from training.common.output import write_table, write_text
-from training.common.terminal import printable_line
+from training.common.output import Table
 from training.evaluation.evaluate import error_curves
 
 QUESTION = "Do retrospective heads make this model learn in context?"
+SENTENCES = {
+    "none": "No head scores above {threshold} (the highest is {head} with {score:.2f}): nothing to remove.",
+    "located": "Heads with a retrospective score above {threshold} (chance {chance:.3f}): {heads}.",
+}
 
 
-@dataclass(frozen=True)
-class RetrospectiveStudy:
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+class RetrospectiveFindings(Findings):
     """The answer for one model.
 
     Attributes:
-        checkpoint: the model.
         curves: error by number of examples (`training.evaluation.evaluate.error_curves`).
         scores: retrospective scores on the test prompts.
-        found: the heads above one half on the selection prompts; empty if there are none.
-        ablation: of the found set and of each of its heads; None if nothing was found, or if a
-            self-check failed for the found set.
-        sentences: the verdict.
-        failures: which sets were left out because a self-check failed for them.
+        head_set: the heads above one half on the selection prompts; empty if there are none.
+        ablation: of that set and of each of its heads; None if it is empty, or if a self-check failed for it.
     """
 
-    checkpoint: Checkpoint
     curves: pd.DataFrame
     scores: HeadScores
-    found: HeadSet
+    head_set: HeadSet
     ablation: Ablation | None
-    sentences: tuple[str, ...]
-    failures: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> Mapping[str, pd.DataFrame]:
+        ablation = self.ablation.files if self.ablation else {}
+        return {"error_curves": self.curves, "scores": self.scores.table, **ablation}
+
+    def tables(self) -> list[Table]:
+        caption = f"{self.protocol['prompts']} prompts, seed {self.protocol['seed']}"
+        ablation = self.ablation.tables() if self.ablation else []
+        return [curve_table(self.curves, self.scores.title, caption), *self.scores.tables(), *ablation]
+
+    def document(self) -> dict[str, Any]:
+        return {**super().document(), "scores": self.scores.values, "chance": self.scores.chance}
 
 
 def study(
@@ -59,79 +72,66 @@ def study(
     n_controls: int = 200,
     matches: tuple[Match, ...] = tuple(MATCHES),
     seed: int = 0,
-) -> RetrospectiveStudy:
+) -> RetrospectiveFindings:
     """Run the study on one model.
 
     Args:
         checkpoint: a loaded run.
         n_prompts: per class and stream.
-        n_controls: null sets per matching and head set.
-        matches: how null sets are matched, see `interp.ablation.ablate.ablate`.
-        seed: of prompts, null sets and resampling.
+        n_controls: control sets per matching and head set.
+        matches: how control sets are matched, see `interp.ablation.ablate.ablate`.
+        seed: of prompts, control sets and resampling.
     """
     classes = checkpoint.config.evaluated_classes
     curves = error_curves(checkpoint, classes, n_prompts=n_prompts, seed=seed, own=False)
-    mean = selection_scores(checkpoint, n_prompts, seed)
-    found = heads_above(ATTENDS, mean)
+    selection = selection_scores(checkpoint, n_prompts, seed)
+    head_set = heads_above(ATTENDS, selection)
     scores = score(checkpoint, classes, n_prompts=n_prompts, seed=seed)
-    if not found:
-        highest = highest_head(mean)
-        nothing = (
-            f"No head scores above {ATTENDS} (the highest is {highest} with {mean[highest]:.2f}): nothing to remove."
+    figures: dict[str, Figure] = {
+        "error_curves": partial(plot_error_curves, curves),
+        "scores": partial(plot_scores, scores),
+    }
+    ablation, failures = None, list[str]()
+    if head_set:
+        sets = list(dict.fromkeys([head_set, *((head,) for head in head_set)]))
+        ablation, failures = ablate_or_reasons(
+            checkpoint,
+            sets,
+            classes,
+            n_prompts=n_prompts,
+            n_controls=n_controls,
+            matches=matches,
+            seed=seed,
+            scores=selection,
         )
-        return RetrospectiveStudy(checkpoint, curves, scores, found, None, (nothing,))
-    sets = list(dict.fromkeys([found, *((head,) for head in found)]))
-    ablation, reasons = ablate_or_reasons(
-        checkpoint,
-        sets,
-        classes,
-        n_prompts=n_prompts,
-        n_controls=n_controls,
-        matches=matches,
-        seed=seed,
-        scores=mean,
+        heads = ", ".join(f"{head} ({selection[head]:.2f})" for head in head_set)
+        verdict = [SENTENCES["located"].format(threshold=ATTENDS, chance=scores.chance, heads=heads)]
+    else:
+        head = highest_head(selection)
+        verdict = [SENTENCES["none"].format(threshold=ATTENDS, head=head, score=selection[head])]
+    if ablation is not None:
+        verdict += ablation.all_sentences()
+        figures["ablation_curves"] = partial(plot_ablation_curves, ablation, show(head_set))
+        figures["ablation"] = partial(plot_ablation, ablation, show(head_set))
+    return RetrospectiveFindings(
+        QUESTION,
+        verdict,
+        {
+            "checkpoint": checkpoint.name,
+            "step": checkpoint.step,
+            "curriculum": checkpoint.config.curriculum,
+            "seeds": [f"{seed} ({name})" for name, seed in asdict(checkpoint.config.seeds).items()],
+            "evidence": "one model; a claim about a curriculum needs several seeds",
+            "prompts": n_prompts,
+            "seed": seed,
+            "controls": n_controls,
+            "found": [show((head,)) for head in head_set],
+        },
+        {"results": ablation.table if ablation else pd.DataFrame()},
+        figures=figures,
+        failures=failures,
+        curves=curves,
+        scores=scores,
+        head_set=head_set,
+        ablation=ablation,
     )
-    located = ", ".join(f"{head} ({mean[head]:.2f})" for head in found)
-    first = f"Heads with a retrospective score above {ATTENDS} (chance {scores.chance:.3f}): {located}."
-    verdict = [] if ablation is None else ablation.all_sentences()
-    return RetrospectiveStudy(checkpoint, curves, scores, found, ablation, (first, *verdict), tuple(reasons))
-
-
-def write(result: RetrospectiveStudy, directory: Path) -> None:
-    """Tables (CSV), figures (PNG) and a summary (Markdown)."""
-    write_table(result.curves, directory / "error_curves.csv")
-    write_table(result.scores.table, directory / "scores.csv")
-    save_figure(plot_error_curves(result.curves), directory / "error_curves.png")
-    save_figure(plot_scores(result.scores), directory / "scores.png")
-    figures = ["error_curves", "scores"]
-    if result.ablation is not None:
-        result.ablation.write(directory)
-        found = show(result.found)
-        save_figure(plot_ablation(result.ablation, found), directory / "ablation.png")
-        save_figure(plot_ablation_curves(result.ablation, found), directory / "ablation_curves.png")
-        figures += ["ablation_curves", "ablation"]
-    write_text(summary(result, figures), directory / "summary.md")
-
-
-def summary(result: RetrospectiveStudy, figures: list[str]) -> str:
-    """The study on one page of Markdown, figures beside it."""
-    config = result.checkpoint.config
-    lines = [
-        f"# {QUESTION}",
-        "",
-        f"Model: `{result.checkpoint.name}`, step {result.checkpoint.step} of the {config.curriculum} curriculum, "
-        f"seeds {config.seeds.init} (initialisation), {config.seeds.data} (data), {config.seeds.task} (task choice). "
-        "One model is one piece of evidence: a claim about a curriculum needs several seeds.",
-        "",
-        *(f"- {sentence}" for sentence in result.sentences),
-        "",
-        *(f"![{name}]({name}.png)" for name in figures),
-    ]
-    if result.ablation is not None:
-        lines += [
-            "",
-            f"{result.ablation.n_prompts} prompts per class, seed {result.ablation.seed}; heads were chosen on "
-            "other prompts than they were tested on. Tables: `scores.csv`, `error_curves.csv`, `ablation.csv`, "
-            "`ablation_null.csv`, `ablation_curves.csv`.",
-        ]
-    return "\n".join(map(printable_line, lines)) + "\n"

@@ -7,7 +7,9 @@ import pytest
 
 from analyses.report.evidence import Settings
 from analyses.report.report import report
-from analyses.studies import cause, retrospective
+from analyses.studies import retrospective
+from analyses.studies.cause import measures
+from analyses.studies.cause import study as cause
 from interp.ablation.ablate import ablate_or_reasons
 from interp.ablation.size_classes import ATTENDS
 from interp.model import self_checks as checks
@@ -69,12 +71,12 @@ def test_retrospective_cause_and_report_go_on_where_the_found_heads_fail(monkeyp
     refuse(monkeypatch, *found)
     reason = f"zoo:linear-0: {show(found)} left out, self-check: "
     result = retrospective.study(checkpoint, n_prompts=64, n_controls=2)
-    retrospective.write(result, tmp_path)
+    result.write(tmp_path)
     assert result.ablation is None
     assert result.failures[0].startswith(reason)
     findings = cause.study([checkpoint], n_prompts=64)
     assert findings.failures[0].startswith(reason)
-    assert set(findings.tables["heads"]["heads"]) == {str(h) for h in all_heads(3, 8) if h not in found}
+    assert set(findings.files["heads"]["heads"]) == {str(h) for h in all_heads(3, 8) if h not in found}
     page = report([checkpoint], Settings(n_prompts=64, n_controls=2, paths=False))
     page.write(tmp_path / "report.html")
     assert "Removing them failed a self-check, so their effect is not known." in (tmp_path / "report.html").read_text()
@@ -90,9 +92,9 @@ def test_cause_keeps_a_pruned_head_and_leaves_a_failing_one_out(pruned, monkeypa
 
     monkeypatch.setattr(checks, "plain_edits", plain_edits)
     monkeypatch.setattr(checks, "changes_output", lambda _, head, *__: head != Head(1, 3))
-    monkeypatch.setattr(cause, "ATTENDS", 2.0)  # no set of several heads
+    monkeypatch.setattr(measures, "ATTENDS", 2.0)  # no set of several heads
     findings = cause.study([pruned], n_prompts=64)
-    heads = findings.tables["heads"]
+    heads = findings.files["heads"]
     (row,) = where(heads, heads="1.3").to_dict("records")
     assert abs(row["effect"]) < 1e-5
     assert row["note"] == "the output of 1.3 does not vary, so mean ablation leaves it unchanged"

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from analyses.findings import Findings, document, show, write
+from analyses.findings import Findings
 from training.checkpoints.checkpoint import zoo_path
 from training.checkpoints.name_patterns import expand, load_all
 from training.common.errors import UserError
@@ -26,9 +26,9 @@ def found() -> Findings:
 
 
 def test_a_study_is_written_whole(found, tmp_path):
-    write(found, tmp_path)
+    found.write(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["effects.csv", "effects.png", "summary.md"]
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "effects.csv"), found.tables["effects"])
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "effects.csv"), found.files["effects"])
     text = (tmp_path / "summary.md").read_text()
     for part in (
         "# Does it?",
@@ -42,12 +42,12 @@ def test_a_study_is_written_whole(found, tmp_path):
 
 
 def test_a_study_is_shown_and_given_as_json(found, capsys):
-    show(found)
+    found.show()
     text = capsys.readouterr().out
     assert "Does it?" in text
     assert "by model" in text
     assert "0.900" in text
-    given = json.loads(json.dumps(document(found), default=str))
+    given = json.loads(json.dumps(found.document(), default=str))
     assert given["verdict"] == ["It does (0.90 [0.85, 0.95])."]
     assert given["prompts"] == 64
     assert given["effects"][0] == {"model": "a", "effect": 0.9}

@@ -105,6 +105,6 @@ def test_the_verdict_says_which_is_which(ablation):
 
 def test_the_study_finds_the_pair_and_unmasks_the_decoy(planted):
     result = study(planted, n_prompts=256, n_controls=20)
-    assert result.found == (*REAL, *DECOY)
-    assert "0.1 (1.00), 0.3 (1.00)" in result.sentences[0]
-    assert [sentence.endswith("a decoy.") for sentence in result.sentences] == [False, False, False, True]
+    assert result.head_set == (*REAL, *DECOY)
+    assert "0.1 (1.00), 0.3 (1.00)" in result.sentences()[0]
+    assert [sentence.endswith("a decoy.") for sentence in result.sentences()] == [False, False, False, True]

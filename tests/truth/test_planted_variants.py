@@ -43,7 +43,7 @@ def found(planted, redundant):
 
 
 def test_variants_are_told_by_what_they_change_and_measured_as_planted(found, redundant):
-    models = found.tables["models"]
+    models = found.files["models"]
     names = list(models["variant"].unique())
     assert names[0] == "reference"
     assert names[1:] == [f"model.n_layers={redundant.config.model.n_layers}", "recipe.lr=0.5"]
@@ -57,10 +57,10 @@ def test_variants_are_told_by_what_they_change_and_measured_as_planted(found, re
 
 
 def test_a_pattern_without_its_use_is_counted_apart(found):
-    text = "\n".join(found.sentences)
+    text = "\n".join(found.sentences())
     assert "Of 4 models that left the plateau on a class, 4 have a head with a score above 0.5." in text
     assert "Of 2 models that stayed on it, 2 have one." in text
-    silent = records(where(found.tables["variants"], variant="recipe.lr=0.5", measure="ratio"))[0]
+    silent = records(where(found.files["variants"], variant="recipe.lr=0.5", measure="ratio"))[0]
     assert silent["difference"] > 0.5
-    same = records(where(found.tables["variants"], variant="recipe.lr=0.5", measure="n_found"))[0]
+    same = records(where(found.files["variants"], variant="recipe.lr=0.5", measure="n_found"))[0]
     assert same["difference"] == 0

@@ -5,7 +5,7 @@ from disguised import disguised
 
 from analyses.report.evidence import Settings, measure
 from analyses.report.page import sentences_of
-from analyses.studies import cause
+from analyses.studies.cause import study as cause
 from interp.attribution.circuits import circuits
 from interp.model.heads import head_set, show
 from interp.patching.maps import patch
@@ -69,5 +69,5 @@ def test_the_report_and_the_study_of_alternatives_call_no_head_a_decoy(tmp_path)
     assert together.startswith(f"Removing {show(copies)} costs 1.")
     assert all("a decoy." not in text.replace("It is not a decoy.", "") for text in alone)
     assert all("It is not a decoy." in text for text in alone)
-    text = " ".join(cause.study([model.checkpoint], n_prompts=128).sentences)
-    assert "they stand in for one another, and single removals cannot see it" in text
+    text = " ".join(cause.study([model.checkpoint], n_prompts=128).sentences())
+    assert "these heads can stand in for one another, which single removals cannot show" in text

@@ -1,26 +1,29 @@
 """Are the same heads retrospective on every function class, and in every model?
 
-1. Look: retrospective scores by prompt and mean patterns of every model and of its untrained twin (`looks`).
-2. Within models, across classes: agreement by curriculum, against the twins, mixed against others
-   (`within`).
-3. Between models: heads by number and heads matched by attention (`between`, `matching`); pairs that share
-   a stream of random numbers stand apart.
-4. Over training: earlier maps against the last one (`steps`).
-5. Say what follows, by rule (`verdict`).
+1. Attention: retrospective scores by prompt and mean patterns of every model and of its untrained twin.
+2. Within models, across classes: agreement by curriculum, against the twins, mixed against others.
+3. Between models: heads by number and heads matched by attention; pairs that share a stream of random numbers are
+   reported apart.
+4. Over training: the maps of snapshots against the last one.
+5. The verdict, by rule.
 """
 
 from collections.abc import Sequence
 from functools import partial
 
 from analyses.findings import Findings
-from analyses.studies.consistency import figures as plots
-from analyses.studies.consistency import tables as shown
-from analyses.studies.consistency import verdict
-from analyses.studies.consistency.between import between_table, coincidences, pairs_table
-from analyses.studies.consistency.measures import initial_model, look
-from analyses.studies.consistency.steps import N_PROMPTS, steps_table
-from analyses.studies.consistency.steps import sentences as steps_in_words
-from analyses.studies.consistency.within import TOP, Model, contrasts_table, curricula_table, found_table, within_table
+from analyses.studies.consistency import figures, verdict
+from analyses.studies.consistency.measures.attention import Model, initial_model, read_attention
+from analyses.studies.consistency.measures.between import between_table, count_coincidences, pairs_table
+from analyses.studies.consistency.measures.snapshots import N_PROMPTS, snapshots_table
+from analyses.studies.consistency.measures.within import (
+    TOP,
+    contrasts_table,
+    curricula_table,
+    found_table,
+    within_table,
+)
+from analyses.studies.consistency.tables import overview_tables
 from interp.ablation.size_classes import ATTENDS
 from interp.statistics.seeds import independent_seeds
 from training.checkpoints.checkpoint import Checkpoint
@@ -40,7 +43,7 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
         seed: of the prompts, the resampling and the random matchings.
 
     Raises:
-        UserError: a model has too few heads or pairs, or there are no two classes that all models are looked at on.
+        UserError: a model has too few heads or pairs, or fewer than two classes are evaluated for all models.
     """
     classes = common_classes(checkpoints)
     check_sizes(checkpoints)
@@ -49,25 +52,18 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
     curricula, contrasts = curricula_table(within), contrasts_table(within)
     pairs = pairs_table(models, seed)
     between = between_table(pairs)
-    steps = steps_table(models, classes, n_prompts=n_prompts, seed=seed)
-    found = found_table(models, classes)
+    snapshots = snapshots_table(models, classes, n_prompts=n_prompts, seed=seed)
+    head_sets = found_table(models, classes)
     sentences = [
-        *verdict.found_heads(models, found),
-        *verdict.within(curricula, contrasts, within),
-        *verdict.numbers(models, coincidences(models, seed)),
-        *verdict.functions(models, pairs, between),
-        *verdict.streams(models, pairs),
-        *steps_in_words(steps),
+        verdict.heads_sentence(models, head_sets),
+        *verdict.within_sentences(curricula, contrasts, within),
+        *verdict.number_sentences(models, count_coincidences(models, seed)),
+        *verdict.function_sentences(models, pairs, between),
+        *verdict.stream_sentences(models, pairs),
+        *verdict.snapshot_sentences(snapshots),
     ]
-    tables = {"within": within, "curricula": curricula, "contrasts": contrasts, "found": found}
-    tables |= {"pairs": pairs, "between": between, "steps": steps}
-    figures = {"within": partial(plots.plot_within, within)}
-    if len(pairs):
-        figures["between"] = partial(plots.plot_between, models, pairs)
-    if len(steps):
-        figures["steps"] = partial(plots.plot_steps, steps)
     protocol = {
-        "checkpoints": [one.name for one in checkpoints],
+        "checkpoints": [checkpoint.name for checkpoint in checkpoints],
         "classes": classes,
         "prompts per class": n_prompts,
         "prompts that choose matchings": min(n_prompts, N_CHOOSING),
@@ -77,40 +73,48 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
         "retrospective above": ATTENDS,
         "highest heads compared": TOP,
     }
+    data = {"within": within, "curricula": curricula, "contrasts": contrasts, "found": head_sets}
+    data |= {"pairs": pairs, "between": between, "steps": snapshots}
+    plots = {"within": partial(figures.plot_within, within)}
+    if len(pairs):
+        plots["between"] = partial(figures.plot_between, models, pairs)
+    if len(snapshots):
+        plots["steps"] = partial(figures.plot_steps, snapshots)
     return Findings(
         QUESTION,
         sentences,
         protocol,
-        {name: table for name, table in tables.items() if len(table)},
-        shown.small_tables(models, within, curricula, contrasts, between),
-        figures,
+        {name: table for name, table in data.items() if len(table)},
+        overview_tables(models, within, curricula, contrasts, between),
+        plots,
     )
 
 
 def common_classes(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """The classes on which all of these runs are looked at.
+    """The classes on which all of these runs are evaluated.
 
     Raises:
         UserError: there are fewer than two.
     """
-    of_each = [checkpoint.config.evaluated_classes for checkpoint in checkpoints]
-    common = [name for name in of_each[0] if all(name in names for names in of_each)]
+    classes = {checkpoint.name: checkpoint.config.evaluated_classes for checkpoint in checkpoints}
+    first, *others = classes.values()
+    common = [name for name in first if all(name in names for names in others)]
     if len(common) < 2:
-        each = "; ".join(f"{one.name}: {', '.join(names)}" for one, names in zip(checkpoints, of_each, strict=True))
-        raise UserError(f"consistency needs at least two function classes that all checkpoints have (given: {each})")
+        given = "; ".join(f"{checkpoint}: {', '.join(names)}" for checkpoint, names in classes.items())
+        raise UserError(f"consistency needs at least two function classes that all checkpoints have (given: {given})")
     return common
 
 
 def check_sizes(checkpoints: Sequence[Checkpoint]) -> None:
-    """Refuse models in which nothing can be compared.
+    """Refuse models that are too small to compare.
 
     Raises:
         UserError: there is one.
     """
     for checkpoint in checkpoints:
         model, n_points = checkpoint.config.model, checkpoint.config.data.n_points
-        if model.n_layers * model.n_heads <= TOP:
-            n_heads = model.n_layers * model.n_heads
+        n_heads = model.n_layers * model.n_heads
+        if n_heads <= TOP:
             raise UserError(f"--ckpt {checkpoint.name}: it has {n_heads} heads; consistency needs more than {TOP}")
         if n_points < 2:
             raise UserError(
@@ -119,19 +123,23 @@ def check_sizes(checkpoints: Sequence[Checkpoint]) -> None:
 
 
 def open_models(checkpoints: Sequence[Checkpoint], classes: Sequence[str], n_prompts: int, seed: int) -> list[Model]:
-    """Every model and its twin, looked at on the same prompts."""
-    seeds = {place: group for group, places in enumerate(independent_seeds(checkpoints)) for place in places}
+    """The attention of every model and of its twin on the same prompts."""
+    seeds = {index: group for group, indices in enumerate(independent_seeds(checkpoints)) for index in indices}
     sizes = {"n_prompts": n_prompts, "n_choosing": min(n_prompts, N_CHOOSING), "seed": seed}
     models = []
-    for place, checkpoint in enumerate(progress_bar(checkpoints, desc="look", unit="model")):
-        trained = look(checkpoint.model, checkpoint.config, classes, **sizes)
-        untrained = look(initial_model(checkpoint), checkpoint.config, classes, **sizes)
-        models.append(Model(checkpoint, label(checkpoint, checkpoints), seeds[place], trained, untrained))
+    for index, checkpoint in enumerate(progress_bar(checkpoints, desc="attention", unit="model")):
+        trained = read_attention(checkpoint.model, checkpoint.config, classes, **sizes)
+        untrained = read_attention(initial_model(checkpoint), checkpoint.config, classes, **sizes)
+        label = shorten_name(checkpoint.name, [other.name for other in checkpoints])
+        models.append(Model(checkpoint, label, seeds[index], trained, untrained))
     return models
 
 
-def label(checkpoint: Checkpoint, checkpoints: Sequence[Checkpoint]) -> str:
-    """The last part of its name, if that is enough to tell it from the others."""
-    short = checkpoint.name.rstrip("/").rsplit("/", 1)[-1]
-    same = [one for one in checkpoints if one.name.rstrip("/").rsplit("/", 1)[-1] == short]
-    return short if len(same) == 1 else checkpoint.name
+def shorten_name(name: str, names: Sequence[str]) -> str:
+    """The last part of a checkpoint's name, if no other checkpoint has the same.
+
+    >>> shorten_name("a/mixed-0", ["a/mixed-0", "b/mixed-0"]), shorten_name("b/mixed-1", ["a/mixed-0", "b/mixed-1"])
+    ('a/mixed-0', 'mixed-1')
+    """
+    short, *parts = (path.rstrip("/").rsplit("/", 1)[-1] for path in (name, *names))
+    return short if parts.count(short) == 1 else name

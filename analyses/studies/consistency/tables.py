@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analyses.studies.consistency.between import EVERYONE
-from analyses.studies.consistency.within import SUMMARIES, TOP, Model, Row
+from analyses.studies.consistency.measures.attention import Model, Row
+from analyses.studies.consistency.measures.between import ALL_PAIRS
+from analyses.studies.consistency.measures.within import SUMMARIES, TOP
 from interp.model.heads import show
 from training.common.output import number, records
 from training.common.table_rows import where
@@ -17,9 +18,20 @@ NAMES = {
     f"top{TOP}": f"top {TOP} shared",
     "top_found": "heads > 1/2 shared",
 }
+PAIR_COLUMNS = {
+    "by_index": "same number",
+    "chance": "random matching",
+    "matched": "matched",
+    "matched_excess": "excess",
+    "untrained_excess": "excess untrained",
+    "learned": "difference",
+    "kinds": "matched with drawn heads",
+    "beyond_kinds": "beyond kinds",
+}
+Cells = dict[str, str]
 
 
-def small_tables(
+def overview_tables(
     models: Sequence[Model],
     within: pd.DataFrame,
     curricula: pd.DataFrame,
@@ -27,80 +39,70 @@ def small_tables(
     between: pd.DataFrame,
 ) -> dict[str, pd.DataFrame]:
     """By title; those without rows are left out."""
-    title = "agreement of one model's maps between function classes, by curriculum [t-interval over seeds]"
+    reference = contrasts["curriculum"].iloc[0] if len(contrasts) else ""
     tables = {
-        "heads above 1/2, and how alike a model's maps of two classes are [95 % over prompts]": by_model(
+        "heads above 1/2, and agreement of a model's maps of two classes [95 % over prompts]": model_table(
             models, within
         ),
-        title: by_curriculum(curricula),
-    }
-    if len(contrasts):
-        reference = contrasts["curriculum"].iloc[0]
-        tables[f"{reference} less other curricula [Welch, over seeds]"] = by_contrast(contrasts)
-    if len(between):
-        tables["likeness of heads of two independent models, matched within layers [jackknife over seeds]"] = by_pair(
+        "agreement of a model's maps of two classes, by curriculum [t-interval over seeds]": curriculum_table(
+            curricula
+        ),
+        f"{reference} minus other curricula [Welch, over seeds]": contrast_table(contrasts),
+        "similarity of the heads of two independent models, matched within layers [jackknife over seeds]": pair_table(
             between
-        )
-    return tables
+        ),
+    }
+    return {title: table for title, table in tables.items() if len(table)}
 
 
-def by_model(models: Sequence[Model], within: pd.DataFrame) -> pd.DataFrame:
+def model_table(models: Sequence[Model], within: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for model in models:
-        own = where(where(within, classes="all", state="trained"), checkpoint=model.checkpoint.name)
-        cells = {NAMES[row["statistic"]]: said(row) for row in records(own) if row["statistic"] in NAMES}
-        rows.append({"model": model.label, "seed": str(model.seed), "heads > 1/2": show(model.found) or "none"} | cells)
+        table = where(within, classes="all", state="trained", checkpoint=model.checkpoint.name)
+        cells = {NAMES[row["statistic"]]: format_row(row) for row in records(table) if row["statistic"] in NAMES}
+        heads = show(model.retrospective_heads) or "none"
+        rows.append({"model": model.label, "seed": str(model.seed), "heads > 1/2": heads} | cells)
     columns = ["model", "seed", "heads > 1/2", "Spearman", "Pearson", f"top {TOP} shared"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def by_curriculum(curricula: pd.DataFrame) -> pd.DataFrame:
+def curriculum_table(curricula: pd.DataFrame) -> pd.DataFrame:
     """Trained models and their twins; intervals where they fit."""
-    rows: dict[tuple[str, str], dict[str, str]] = {}
+    rows: dict[tuple[str, str], Cells] = {}
     for row in records(curricula):
         if row["state"] != "difference":
-            about = {"curriculum": row["curriculum"], "models": row["state"], "seeds": str(row["n_seeds"])}
-            cells = rows.setdefault((row["curriculum"], row["state"]), about)
+            labels = {"curriculum": row["curriculum"], "models": row["state"], "seeds": str(row["n_seeds"])}
+            cells = rows.setdefault((row["curriculum"], row["state"]), labels)
             short = row["statistic"] in ("kendall_w", "top_found")
-            cells[NAMES[row["statistic"]]] = number(row["value"], 2) if short else said(row)
+            cells[NAMES[row["statistic"]]] = number(row["value"], 2) if short else format_row(row)
     return pd.DataFrame(list(rows.values()), columns=["curriculum", "models", "seeds", *map(NAMES.get, SUMMARIES)])
 
 
-def by_contrast(contrasts: pd.DataFrame) -> pd.DataFrame:
-    rows: dict[str, dict[str, str]] = {}
-    for row in records(where(contrasts, state="trained")):
-        name = f"{row['other']} ({row['n_seeds']} and {row['n_other']} seeds)"
-        cells = rows.setdefault(row["other"], {"less": name})
+def contrast_table(contrasts: pd.DataFrame) -> pd.DataFrame:
+    rows: dict[str, Cells] = {}
+    for row in records(where(contrasts, state="trained")) if len(contrasts) else ():
+        label = f"{row['other']} ({row['n_seeds']} and {row['n_other']} seeds)"
+        cells = rows.setdefault(row["other"], {"minus": label})
         cells[NAMES[row["statistic"]]] = bracketed(row["difference"], row["ci_low"], row["ci_high"])
     return pd.DataFrame(list(rows.values()))
 
 
-def by_pair(between: pd.DataFrame) -> pd.DataFrame:
-    columns = {
-        "by_index": "same number",
-        "chance": "random matching",
-        "matched": "matched",
-        "matched_excess": "excess",
-        "untrained_excess": "excess untrained",
-        "learned": "difference",
-        "kinds": "matched with drawn heads",
-        "beyond_kinds": "beyond kinds",
-    }
-    rows: dict[tuple[str, str], dict[str, str]] = {}
+def pair_table(between: pd.DataFrame) -> pd.DataFrame:
+    """Groups of pairs with at least three seeds, and all pairs."""
+    rows: dict[tuple[str, str], Cells] = {}
     for row in records(between):
-        of_layer = row["within"] == "layer" and (row["n_seeds"] > 2 or row["curricula"] == EVERYONE)
-        if row["measure"] in columns and (of_layer or row["curricula"] == EVERYONE):
-            name = row["curricula"] if row["within"] == "layer" else f"{row['curricula']}, over all layers"
+        in_layer = row["within"] == "layer"
+        wanted = row["curricula"] == ALL_PAIRS or (in_layer and row["n_seeds"] > 2)
+        if wanted and row["measure"] in PAIR_COLUMNS:
+            label = row["curricula"] if in_layer else f"{row['curricula']}, over all layers"
             key = (row["curricula"], row["within"])
-            cells = rows.setdefault(key, {"models": name, "pairs": str(row["n_pairs"])})
-            short = bracketed(row["value"], row["ci_low"], row["ci_high"])
-            cells[columns[row["measure"]]] = (
-                short if row["measure"] in ("learned", "beyond_kinds") else number(row["value"], 2)
-            )
+            cells = rows.setdefault(key, {"models": label, "pairs": str(row["n_pairs"])})
+            whole = row["measure"] in ("learned", "beyond_kinds")
+            cells[PAIR_COLUMNS[row["measure"]]] = format_row(row) if whole else number(row["value"], 2)
     return pd.DataFrame(list(rows.values()))
 
 
-def said(row: Row) -> str:
+def format_row(row: Row) -> str:
     return bracketed(row["value"], row["ci_low"], row["ci_high"])
 
 

@@ -1,105 +1,114 @@
-"""The words for `analyses.studies.efficiency.study`: what its tables say, by rule, and small tables for people."""
+"""The verdict of the study of data efficiency: sentences that follow from its tables by rule.
+
+1. A curriculum is compared at the lowest error that most of its seeds reach.
+2. The rank interval of its share of the prompts of the class decides between less than a ninth, more, or neither; that
+   of its share of the operations between less compute, more, or no difference shown.
+3. At the same compute, Welch's interval of the difference of errors decides between better, worse, or neither.
+"""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from training.common.output import count, interval, number, records
+from analyses.studies.efficiency.tables import format_number, format_ratio
+from training.common.output import count, interval, records
+from training.common.table_rows import distinct, where
 
 NINTH = 1 / 9
 TIE = 1e-9  # rounding is no difference
+SENTENCES = {
+    "nothing": "Nothing to compare: mixed or random and single runs of the same class are needed (given: {curricula}).",
+    "paper": "The paper's 1/9 is the share of cubic steps at equal compute, from one run each and training losses: it "
+    "is not a saving of compute. Intervals are exact for a constant ratio between seeds (ranks); with fewer than four "
+    "seeds on a side there is none (0 to infinity).",
+    "no history": "Left out, without a history of the error over the last points: {names}.",
+    "not reached": "{function_class}, {curriculum}: no error can be compared; even {threshold:g} of the no-context "
+    "optimum is reached by {reached}.",
+    "need": "{function_class}, to {threshold:g} of the no-context optimum (reached by {reached}): {curriculum} needs "
+    "{data} of the prompts of the class that training on it alone needs - {data_verdict} - and {compute} of the "
+    "operations - {compute_verdict}.{easier}{harder}",
+    "easier": " At easier errors: {shares} of the prompts{zero}.",
+    "harder": " {threshold:g} is reached by {reached}.",
+    "matched": "{function_class}, at the same compute ({operations} operations) and with {data_share:.2f} of the "
+    "prompts of the class, {curriculum} ends at {ratio:.3f} of the no-context optimum and the class alone at "
+    "{single:.3f}: difference {difference}, {verdict}.",
+}
 Row = Mapping[str, Any]
 
 
 def verdict(ratios: pd.DataFrame, matched: pd.DataFrame, needs: pd.DataFrame) -> list[str]:
     """Per curriculum and class: data to equal error, compute to equal error, error at equal compute."""
     if ratios.empty:
-        have = ", ".join(dict.fromkeys(needs["curriculum"]))
-        return [f"Nothing to compare: mixed or random and single runs of the same class are needed (here: {have})."]
+        return [SENTENCES["nothing"].format(curricula=", ".join(distinct(needs, "curriculum")))]
     sentences = []
-    for (curriculum, name), arm in ratios.groupby(["curriculum", "function_class"], sort=False):  # pyright: ignore
-        sentences.append(need_sentence(curriculum, name, records(arm)))
-        here = matched.loc[(matched["curriculum"] == curriculum) & (matched["function_class"] == name)]
-        sentences.append(matched_sentence(records(here)[-1]))
-    return [
-        *sentences,
-        "The paper's 1/9 is the share of cubic steps at equal compute, from one run each and training losses: it is no "
-        "saving of compute. Intervals are exact for a constant ratio between seeds (ranks); with fewer than four seeds "
-        "a side there is none (0 to infinity).",
-    ]
+    for curriculum, function_class in ratios[["curriculum", "function_class"]].drop_duplicates().to_numpy():
+        names = {"curriculum": curriculum, "function_class": function_class}
+        sentences.append(need_sentence(records(where(ratios, **names)), **names))
+        sentences.append(matched_sentence(records(where(matched, **names))[-1]))
+    return [*sentences, SENTENCES["paper"]]
 
 
-def need_sentence(curriculum: str, name: str, rows: list[dict[str, Any]]) -> str:
-    """At the lowest error that most of its seeds reach, or that there is none; and what only the single runs reach."""
-    classes, compute = (
-        {row["threshold"]: row for row in rows if row["measure"] == of} for of in ("prompts_seen", "flops")
+def need_sentence(rows: Sequence[Row], curriculum: str, function_class: str) -> str:
+    """Rules 1 and 2, and what only the single runs reach."""
+    names = {"curriculum": curriculum, "function_class": function_class}
+    data, compute = (
+        {row["threshold"]: row for row in rows if row["measure"] == measure} for measure in ("prompts_seen", "flops")
     )
-    reached = [threshold for threshold, row in classes.items() if 2 * row["n_reached"] > row["n_seeds"]]
+    reached = [threshold for threshold, row in data.items() if 2 * row["n_reached"] > row["n_seeds"]]
     if not reached:
-        return (
-            f"{name}, {curriculum}: no error that can be compared; even {max(classes):g} of the no-context optimum is "
-            f"reached by {reached_text(curriculum, classes[max(classes)])}."
-        )
-    hardest = min(reached)
-    data, work = classes[hardest], compute[hardest]
-    text = (
-        f"{name}, to {hardest:g} of the no-context optimum (reached by {reached_text(curriculum, data)}): "
-        f"{curriculum} needs {ratio_text(data)} of the prompts of the class that training on it alone needs - "
-        f"{ninth(data)} - and {ratio_text(work)} of the operations - {cheaper(work)}."
+        threshold = max(data)
+        return SENTENCES["not reached"].format(**names, threshold=threshold, reached=format_reached(data[threshold]))
+    threshold = min(reached)
+    return SENTENCES["need"].format(
+        **names,
+        threshold=threshold,
+        reached=format_reached(data[threshold]),
+        data=format_ratio(data[threshold]),
+        data_verdict=compare_with_ninth(data[threshold]),
+        compute=format_ratio(compute[threshold]),
+        compute_verdict=compare_compute(compute[threshold]),
+        easier=format_easier([data[easier]["value"] for easier in reached if easier != threshold]),
+        harder=format_harder({harder: row for harder, row in data.items() if harder < threshold}),
     )
-    easier = sorted(classes[other]["value"] for other in reached if other != hardest)
-    easier = [value for value in easier if not math.isnan(value)]
-    if easier:
-        span = " to ".join(dict.fromkeys((figure(easier[0]), figure(easier[-1]))))
-        text += f" At easier errors: {span} of the prompts{', 0 = before it saw the class' if not easier[0] else ''}."
-    harder = [
-        other for other, row in classes.items() if other < hardest and 2 * row["single_reached"] > row["single_seeds"]
-    ]
-    if harder:
-        text += f" {min(harder):g} is reached by {reached_text(curriculum, classes[min(harder)])}."
-    return text
 
 
-def reached_text(curriculum: str, row: Row) -> str:
-    single = f"{row['single_reached']} of {row['single_seeds']} single seeds"
-    return f"{row['n_reached']} of {row['n_seeds']} {curriculum}, {single}"
+def format_easier(values: Sequence[float]) -> str:
+    """The range of the ratios at other errors."""
+    known = sorted(value for value in values if not math.isnan(value))
+    if not known:
+        return ""
+    shares = " to ".join(dict.fromkeys((format_number(known[0]), format_number(known[-1]))))
+    return SENTENCES["easier"].format(shares=shares, zero="" if known[0] else ", 0 = before it saw the class")
 
 
-def ratio_text(row: Row) -> str:
-    """The median with its rank interval, or its bounds."""
-    limits = f"[{figure(row['rank_low'])}, {figure(row['rank_high'])}]"
-    if not math.isnan(row["value"]):
-        return f"{figure(row['value'])} {limits}"
-    if row["at_least"] > 0 and math.isfinite(row["at_most"]):
-        return f"{figure(row['at_least'])} to {figure(row['at_most'])} {limits}"
-    if row["at_least"] > 0:
-        return f"at least {figure(row['at_least'])} {limits}"
+def format_harder(rows: Mapping[float, Row]) -> str:
+    """The lowest error that most of the single runs reach, if it is among these."""
+    reached = [threshold for threshold, row in rows.items() if 2 * row["single_reached"] > row["single_seeds"]]
+    if not reached:
+        return ""
+    return SENTENCES["harder"].format(threshold=min(reached), reached=format_reached(rows[min(reached)]))
+
+
+def format_reached(row: Row) -> str:
     return (
-        f"at most {figure(row['at_most'])} {limits}" if math.isfinite(row["at_most"]) else f"an unknown share {limits}"
+        f"{row['n_reached']} of {row['n_seeds']} {row['curriculum']}, {row['single_reached']} of "
+        f"{row['single_seeds']} single seeds"
     )
 
 
-def figure(value: float) -> str:
-    """
-    >>> figure(0.11111), figure(12.3456), figure(math.inf)
-    ('0.111', '12.3', 'inf')
-    """
-    return f"{value:.3g}"
-
-
-def ninth(row: Row) -> str:
+def compare_with_ninth(row: Row) -> str:
     """What the interval says about 1/9 and about 1."""
+    saving = row["rank_high"] < 1
     if row["rank_high"] < NINTH * (1 - TIE):
         return "LESS than a ninth"
     if row["rank_low"] > NINTH * (1 + TIE):
-        above = "and less than all" if row["rank_high"] < 1 else "and no saving shown"
-        return f"MORE than a ninth, {above}"
-    return "a ninth fits" + ("" if row["rank_high"] < 1 else ", but so does no saving")
+        return f"MORE than a ninth, {'and less than all' if saving else 'and no saving shown'}"
+    return "consistent with a ninth" + ("" if saving else ", and with no saving")
 
 
-def cheaper(row: Row) -> str:
+def compare_compute(row: Row) -> str:
     """What the interval says about 1."""
     if row["rank_high"] < 1 - TIE:
         return "LESS compute"
@@ -107,53 +116,12 @@ def cheaper(row: Row) -> str:
 
 
 def matched_sentence(row: Row) -> str:
-    """The paper's comparison: all compute spent, errors side by side."""
-    better = "no interval" if math.isnan(row["low"]) else "no difference shown"
+    """Rule 3: the paper's comparison, all compute spent."""
+    verdict = "no interval" if math.isnan(row["low"]) else "no difference shown"
     if row["high"] < 0:
-        better = "BETTER than the class alone"
+        verdict = "BETTER than the class alone"
     elif row["low"] > 0:
-        better = "WORSE than the class alone"
+        verdict = "WORSE than the class alone"
     difference = interval(row["difference"], row["low"], row["high"])
-    return (
-        f"{row['function_class']}, at the same compute ({count(row['flops'])} operations) and with "
-        f"{row['data_share']:.2f} of the prompts of the class, {row['curriculum']} ends at {row['ratio']:.3f} of the "
-        f"no-context optimum and the class alone at {row['single']:.3f}: difference {difference}, {better}."
-    )
-
-
-def shown(ratios: pd.DataFrame, matched: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Ratios by measure, one row per curriculum, class and error; errors at matched compute."""
-    if ratios.empty:
-        return {}
-    rows: dict[tuple[Any, ...], dict[str, str]] = {}
-    for row in records(ratios):
-        if not row["n_reached"] and not row["single_reached"]:
-            continue
-        cells = rows.setdefault(
-            (row["curriculum"], row["function_class"], row["threshold"]),
-            {
-                "curriculum, class": f"{row['curriculum']}, {row['function_class']}",
-                "error": f"{row['threshold']:g}",
-                "reached": f"{row['n_reached']}/{row['n_seeds']}, {row['single_reached']}/{row['single_seeds']}",
-            },
-        )
-        if row["measure"] != "prompts_total":  # as operations, in runs of one size
-            cells[{"prompts_seen": "prompts of the class", "flops": "operations"}[row["measure"]]] = ratio_text(row)
-    at_compute = [
-        {
-            "curriculum, class": f"{row['curriculum']}, {row['function_class']}",
-            "compute": f"{row['compute_share']:g}",
-            "prompts of the class": number(row["data_share"], 2),
-            "error": number(row["ratio"]),
-            "single": number(row["single"]),
-            "difference": interval(row["difference"], row["low"], row["high"]),
-        }
-        for row in records(matched)
-    ]
-    title = "needed to reach an error (of the no-context optimum) / what the class alone needs [95 %, ranks of seeds]"
-    return {
-        f"{title}; reached: seeds, single seeds": pd.DataFrame(list(rows.values())),
-        "at the same share of the compute of a run: share of the class's prompts, errors / no-context": pd.DataFrame(
-            at_compute
-        ),
-    }
+    values = {key: row[key] for key in ("function_class", "curriculum", "data_share", "ratio", "single")}
+    return SENTENCES["matched"].format(**values, operations=count(row["flops"]), difference=difference, verdict=verdict)

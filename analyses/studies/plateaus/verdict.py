@@ -1,181 +1,127 @@
-"""The words for `analyses.studies.plateaus.study`: what its tables say, by rule, and small tables for people."""
+"""The verdict of the study of plateaus: sentences that follow from its tables by rule.
 
-from collections.abc import Mapping
-from typing import Any
+1. Mixed and single runs of a class differ if Fisher's p is at most `SIGNIFICANT` after Holm.
+2. Runs that stayed are at the no-context optimum if the interval of the ratio lies within 1 ± `MARGIN`.
+3. A count depends on the threshold if it is not the same at all of `THRESHOLDS`.
+4. The paper's count of a curriculum differs from ours if Fisher's p is at most `SIGNIFICANT`.
+"""
 
 import pandas as pd
 
+from analyses.studies.plateaus.measures import CELL, LEFT, MARGIN, THRESHOLDS
+from analyses.studies.plateaus.tables import format_range, format_share
 from interp.statistics.effects import SIGNIFICANT
-from training.common.output import count, interval, records
+from training.common.output import records
+from training.common.table_rows import distinct, where
 from training.evaluation.convergence import FRACTION
+
+SENTENCES = {
+    "count": "{function_class}: left the plateau in {counts} (exact 95 % of the share).",
+    "returned": "On {function_class} {n_ever} {curriculum} seeds had left it at some time and {n_left} have at the "
+    "end: forgotten, or near the threshold.",
+    "test": "At or below {threshold:g} of the no-context optimum, mixed against single (Fisher): {tests}.",
+    "stayed": "{curriculum} on {function_class}, the {n} that stayed: {states} (error / no-context optimum {span}; at "
+    "= each run's interval over prompts lies within 1 ± {margin:g}).",
+    "no dependence": "No count depends on the threshold, from {low:g} to {high:g} of the no-context optimum.",
+    "dependence": "{n} of {n_counts} counts depend on the threshold ({converged:g} is what `interp history` calls "
+    "converged): {counts}.",
+    "exit": "{function_class} was left by {exits} (median [range] over the seeds that left{unseen}).",
+    "paper": "Compared with the paper on {function_class}: {counts}. The paper's own 3 of 5 against 0 of 5 has "
+    "p = {published_p:.2f}: five seeds on each side show no difference smaller than 4 of 5.",
+    "no history": "When {names} left cannot be determined: no history of the error over the last points.",
+}
 
 
 def verdict(
-    runs: pd.DataFrame,
-    counts: pd.DataFrame,
-    exits: pd.DataFrame,
-    tests: pd.DataFrame,
-    paper: pd.DataFrame,
-    left: float,
-    margin: float,
+    runs: pd.DataFrame, counts: pd.DataFrame, exits: pd.DataFrame, tests: pd.DataFrame, paper: pd.DataFrame
 ) -> list[str]:
-    """Counts, tests, where the others stand, when they left, and the paper."""
+    """Counts, tests, the state of runs that stayed, the threshold, when the others left, and the paper."""
     return [
-        *count_sentences(counts, left),
+        *count_sentences(where(counts, threshold=LEFT)),
         *fisher_sentences(tests),
-        *stayed_sentences(runs, margin),
-        *threshold_sentences(counts, left),
-        *exit_sentences(exits, left),
+        *stayed_sentences(where(runs, left=False)),
+        threshold_sentence(counts),
+        *exit_sentences(where(exits, threshold=LEFT).dropna(subset=["step"])),
         *paper_sentences(paper),
     ]
 
 
-def count_sentences(counts: pd.DataFrame, left: float) -> list[str]:
-    """By class, how many seeds of each curriculum have left; and who left and came back."""
+def count_sentences(counts: pd.DataFrame) -> list[str]:
+    """By class, how many seeds of each curriculum have left; and which left and came back."""
     sentences = []
-    for name, arms in counts.loc[counts["threshold"] == left].groupby("function_class", sort=False):
-        rows = records(arms)
-        sentences.append(f"{name}: left the plateau in {'; '.join(map(count_text, rows))} (exact 95 % of the share).")
+    for function_class in distinct(counts, "function_class"):
+        rows = records(where(counts, function_class=function_class))
+        texts = [f"{row['n_left']} of {row['n_seeds']} {row['curriculum']} seeds {format_share(row)}" for row in rows]
+        sentences.append(SENTENCES["count"].format(function_class=function_class, counts="; ".join(texts)))
         sentences += [
-            f"On {name} {row['n_ever']} {row['curriculum']} seeds had left it at some time and {row['n_left']} have at "
-            "the end: forgotten, or near the threshold."
+            SENTENCES["returned"].format(**row)
             for row in rows
             if row["n_histories"] == row["n_seeds"] and row["n_ever"] > row["n_left"]
         ]
     return sentences
 
 
-def count_text(row: Mapping[str, Any]) -> str:
-    return f"{row['n_left']} of {row['n_seeds']} {row['curriculum']} seeds [{row['low']:.2f}, {row['high']:.2f}]"
-
-
 def fisher_sentences(tests: pd.DataFrame) -> list[str]:
-    """Mixed against single, a sentence per threshold."""
+    """Rule 1, a sentence per threshold."""
     sentences = []
-    for threshold, arms in tests.groupby("threshold", sort=False):
-        said = [
+    for threshold in distinct(tests, "threshold"):
+        texts = [
             f"{row['function_class']} {row['mixed_left']} of {row['mixed_seeds']} against {row['single_left']} of "
             f"{row['single_seeds']}, {'a difference' if row['p_holm'] <= SIGNIFICANT else 'no difference shown'} "
-            f"(p = {row['p_value']:.3f}, Holm {row['p_holm']:.3f}, {row['smallest_p']:.3f} the least possible)"
-            for row in records(arms)
+            f"(p = {row['p_value']:.3f}, Holm {row['p_holm']:.3f}, smallest possible {row['smallest_p']:.3f})"
+            for row in records(where(tests, threshold=threshold))
         ]
-        sentences.append(
-            f"At or below {threshold:g} of the no-context optimum, mixed against single (Fisher): {'; '.join(said)}."
-        )
+        sentences.append(SENTENCES["test"].format(threshold=threshold, tests="; ".join(texts)))
     return sentences
 
 
-def stayed_sentences(runs: pd.DataFrame, margin: float) -> list[str]:
-    """Where the runs stand that have not left."""
+def stayed_sentences(stayed: pd.DataFrame) -> list[str]:
+    """Rule 2, by curriculum and class."""
     sentences = []
-    stayed = runs.loc[~runs["left"].astype(bool)]
-    for (curriculum, name), arm in stayed.groupby(["curriculum", "function_class"], sort=False):  # pyright: ignore
-        states = arm["state"].tolist()
-        said = ", ".join(f"{states.count(what)} {what}" for what in dict.fromkeys(states))
-        low, high = min(arm["ratio"].tolist()), max(arm["ratio"].tolist())
-        span = f"{low:.3f} to {high:.3f}" if len(arm) > 1 else f"{low:.3f}"
-        sentences.append(
-            f"{curriculum} on {name}, the {len(arm)} that stayed: {said} (error / no-context optimum {span}; at = each "
-            f"run's interval over prompts lies within 1 ± {margin:g})."
-        )
+    for (curriculum, function_class), cell in stayed.groupby(CELL, sort=False):  # pyright: ignore
+        states = ", ".join(f"{n} {state}" for state, n in cell["state"].value_counts(sort=False).items())
+        span = f"{cell['ratio'].min():.3f}" + (f" to {cell['ratio'].max():.3f}" if len(cell) > 1 else "")
+        names = {"curriculum": curriculum, "function_class": function_class, "n": len(cell)}
+        sentences.append(SENTENCES["stayed"].format(**names, states=states, span=span, margin=MARGIN))
     return sentences
 
 
-def threshold_sentences(counts: pd.DataFrame, left: float) -> list[str]:
-    """Which counts hang on where the threshold lies."""
-    said, lowest = [], min(counts["threshold"].tolist())
-    cells = counts.groupby(["curriculum", "function_class"], sort=False)
-    for (curriculum, name), arm in cells:  # pyright: ignore
-        rows = records(arm)
-        if len({row["n_left"] for row in rows}) > 1:
-            by_threshold = ", ".join(f"{row['n_left']} at {row['threshold']:g}" for row in rows)
-            said.append(f"{curriculum} on {name} ({by_threshold})")
-    if not said:
-        return [f"No count depends on the threshold, from {lowest:g} to {left:g} of the no-context optimum."]
-    return [
-        f"{len(said)} of {len(cells)} counts depend on the threshold ({FRACTION:g} is what `interp history` calls "
-        f"converged): {'; '.join(said)}."
-    ]
+def threshold_sentence(counts: pd.DataFrame) -> str:
+    """Rule 3."""
+    texts = []
+    cells = counts.groupby(CELL, sort=False)
+    for (curriculum, function_class), cell in cells:  # pyright: ignore
+        if cell["n_left"].nunique() > 1:
+            by_threshold = ", ".join(f"{row['n_left']} at {row['threshold']:g}" for row in records(cell))
+            texts.append(f"{curriculum} on {function_class} ({by_threshold})")
+    if not texts:
+        return SENTENCES["no dependence"].format(low=min(THRESHOLDS), high=LEFT)
+    numbers = {"n": len(texts), "n_counts": len(cells), "converged": FRACTION}
+    return SENTENCES["dependence"].format(**numbers, counts="; ".join(texts))
 
 
-def exit_sentences(exits: pd.DataFrame, left: float) -> list[str]:
+def exit_sentences(exits: pd.DataFrame) -> list[str]:
     """By class, when runs left: medians, with the range over the seeds that did."""
     sentences = []
-    reached = exits.loc[(exits["threshold"] == left) & exits["step"].notna()]
-    for name, arms in reached.groupby("function_class", sort=False):
-        said = [f"{curriculum} at {exit_text(arm)}" for curriculum, arm in arms.groupby("curriculum", sort=False)]
-        unseen = "; 0 = before it saw the class" if min(arms["prompts_seen"].tolist()) == 0 else ""
-        sentences.append(f"{name} was left by {'; '.join(said)} (median [range] over the seeds that left{unseen}).")
+    for function_class in distinct(exits, "function_class"):
+        rows = where(exits, function_class=function_class)
+        texts = [
+            f"{curriculum} at step {format_range(cell['step'])}, {format_range(cell['prompts_seen'])} prompts of the "
+            f"class, {format_range(cell['flops'])} operations"
+            for curriculum, cell in rows.groupby("curriculum", sort=False)
+        ]
+        unseen = "; 0 = before it saw the class" if rows["prompts_seen"].min() == 0 else ""
+        sentences.append(SENTENCES["exit"].format(function_class=function_class, exits="; ".join(texts), unseen=unseen))
     return sentences
-
-
-def exit_text(arm: pd.DataFrame) -> str:
-    return (
-        f"step {span(arm['step'])}, {span(arm['prompts_seen'])} prompts of the class, {span(arm['flops'])} operations"
-    )
-
-
-def span(values: Any) -> str:
-    """
-    >>> span(pd.Series([100.0, 300.0, 200.0]))
-    '200 [100-300]'
-    """
-    ordered = sorted(values.dropna().tolist())
-    if not ordered:
-        return "-"
-    middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
-    return count(middle) + (f" [{count(ordered[0])}-{count(ordered[-1])}]" if ordered[0] != ordered[-1] else "")
 
 
 def paper_sentences(paper: pd.DataFrame) -> list[str]:
-    """Beside the counts of the paper's Figure 3."""
+    """Rule 4."""
     rows = records(paper)
-    if not rows:
-        return []
-    said = [
+    texts = [
         f"{row['curriculum']} {row['published_left']} of {row['published_seeds']} there, {row['n_left']} of "
         f"{row['n_seeds']} here, {'DIFFERENT' if row['p_value'] <= SIGNIFICANT else 'no difference shown'} "
         f"(p = {row['p_value']:.3f})"
         for row in rows
     ]
-    return [
-        f"Beside the paper on {rows[0]['function_class']}: {'; '.join(said)}. Its own 3 of 5 against 0 of 5 has "
-        f"p = {rows[0]['published_p']:.2f}: five seeds a side show no difference smaller than 4 of 5."
-    ]
-
-
-def shown(
-    runs: pd.DataFrame, counts: pd.DataFrame, exits: pd.DataFrame, left: float, margin: float
-) -> dict[str, pd.DataFrame]:
-    """Counts, curricula by classes; the runs that have not left; when the others did."""
-    cells: dict[str, dict[str, str]] = {}
-    for row in records(counts.loc[counts["threshold"] == left]):
-        cell = f"{row['n_left']} of {row['n_seeds']} [{row['low']:.2f}, {row['high']:.2f}]"
-        cells.setdefault(row["curriculum"], {"curriculum": row["curriculum"]})[row["function_class"]] = cell
-    title = f"seeds that have left the plateau (error <= {left:g} of the no-context optimum) [exact 95 % of the share]"
-    tables = {title: pd.DataFrame(list(cells.values())).fillna("-")}
-    stayed = [
-        {
-            "run": row["checkpoint"],
-            "class": row["function_class"],
-            "error / no-context": interval(row["ratio"], row["ci_low"], row["ci_high"]),
-            "where": row["state"],
-        }
-        for row in records(runs.loc[~runs["left"].astype(bool)])
-    ]
-    if stayed:
-        tables[f"runs that have not left [interval over prompts]; at = within 1 ± {margin:g}"] = pd.DataFrame(stayed)
-    when = when_table(exits.loc[exits["threshold"].isin([FRACTION, left])])
-    return tables | ({"first of three evaluations at or below a threshold, median [range]": when} if len(when) else {})
-
-
-def when_table(exits: pd.DataFrame) -> pd.DataFrame:
-    rows = []
-    for (curriculum, name, threshold), arm in exits.groupby(  # pyright: ignore
-        ["curriculum", "function_class", "threshold"], sort=False
-    ):
-        about = {"curriculum, class": f"{curriculum}, {name}", "threshold": f"{threshold:g}"}
-        n_left = int(arm["step"].notna().to_numpy().sum())
-        spans = {"step": span(arm["step"]), "prompts of the class": span(arm["prompts_seen"])}
-        rows.append(about | {"seeds": f"{n_left} of {len(arm)}"} | spans | {"operations": span(arm["flops"])})
-    return pd.DataFrame(rows)
+    return [SENTENCES["paper"].format(**rows[0], counts="; ".join(texts))] if rows else []

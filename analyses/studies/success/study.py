@@ -2,11 +2,11 @@
 
 1. A model succeeded if on a class that it trains on its error is at most `LEFT` of the no-context optimum's, the rule
    of the study of plateaus.
-2. By model, averaged over the classes that it trains on: how much any head looks at its own x or looks up the nearest,
-   what can be decoded of x, X'y, w and w·x above controls, and what the stream would predict at every stage
-   (`measured`).
-3. Successful against failed models, over all, within a curriculum, and on one class (`compared`).
-4. Say what follows (`verdict`): above all whether failed models hold the ingredients and do not use them, or lack them.
+2. By model, averaged over the classes that it trains on (`measures.by_class`): how much any head attends to its own x
+   or to the nearest one, how well x, X'y, w and w·x can be decoded, above controls, and the prediction implied by the
+   residual stream at every stage.
+3. Successful against failed models (`measures.comparison`): over all, within a curriculum, and on one class.
+4. The verdict, by rule: above all whether failed models hold the ingredients and do not use them, or lack them.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,12 @@ from functools import partial
 from analyses.comparison.groups import group
 from analyses.comparison.paired_errors import measure
 from analyses.findings import Findings
-from analyses.studies.plateaus.study import LEFT, run_table
-from analyses.studies.success import figures as plots
-from analyses.studies.success import verdict
-from analyses.studies.success.comparison import compared_table
-from analyses.studies.success.measures import DEPTH, class_table, over_classes
+from analyses.studies.plateaus.measures import LEFT, run_table
+from analyses.studies.success.figures import plot_depth, plot_measures
+from analyses.studies.success.measures.by_class import DEPTH, average_classes, class_table
+from analyses.studies.success.measures.comparison import compared_table
+from analyses.studies.success.tables import overview_tables
+from analyses.studies.success.verdict import FAINT, verdict
 from interp.readouts.lens import check_enough
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
@@ -41,27 +42,25 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
             prompts to fit a lens on.
     """
     check_enough(n_prompts)
-    for one in checkpoints:
-        if one.config.data.n_points < 2:
-            raise UserError(f"--ckpt {one.name}: its prompts have 1 pair; success needs two or more")
+    for checkpoint in checkpoints:
+        if checkpoint.config.data.n_points < 2:
+            raise UserError(f"--ckpt {checkpoint.name}: its prompts have 1 pair; success needs two or more")
     groups = group(checkpoints)
     errors = measure(groups.checkpoints, groups.conditions, n_prompts=n_prompts, seed=seed, only_trained=True)
     classes = class_table(groups.checkpoints, run_table(groups, errors), n_prompts, seed)
-    models = over_classes(classes)
+    models = average_classes(classes)
     compared = compared_table(models, classes)
-    is_depth = models["kind"] == DEPTH
     depth = where(models, kind=DEPTH).drop(columns=["kind", "r2", "chance", "untrained"])
     return Findings(
         QUESTION,
-        [*verdict.sentences(models, classes, compared), *groups.notes()],
-        groups.protocol
-        | {"prompts": n_prompts, "seed": seed, "succeeded at or below": LEFT, "held above": verdict.FAINT},
+        [*verdict(models, classes, compared), *groups.notes()],
+        groups.protocol | {"prompts": n_prompts, "seed": seed, "succeeded at or below": LEFT, "held above": FAINT},
         {
-            "models": models.loc[~is_depth],
+            "models": models.loc[models["kind"] != DEPTH],
             "depth": depth.rename(columns={"measure": "stage", "value": "error"}),
             "compared": compared,
             "classes": classes,
         },
-        verdict.shown(models, compared),
-        {"measures": partial(plots.plot_measures, models), "depth": partial(plots.plot_depth, models)},
+        overview_tables(models, compared),
+        {"measures": partial(plot_measures, models), "depth": partial(plot_depth, models)},
     )

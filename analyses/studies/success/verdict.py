@@ -1,157 +1,184 @@
-"""What the tables say, by rule.
+"""The verdict of the study of success: sentences that follow from its tables by rule.
 
 1. A measure separates if no model lies within the range of the other kind; it differs if p after Holm is at most
    `SIGNIFICANT`.
-2. Failed models hold an ingredient if the t-interval of what probes find above their controls lies above `FAINT`, and
-   lack it if it lies below; of one failed model nothing follows.
-3. The two kinds part at the first stage whose errors differ by rule 1 and by `MARGIN` of the no-context optimum's: in
-   front of the first attention, where x alone is known, there are differences of a hundredth.
+2. Failed models hold an ingredient if the t-interval of its R² above controls lies above `FAINT`, and lack it if it
+   lies below; nothing follows from one failed model.
+3. The two kinds part at the first stage whose errors differ by rule 1 and by at least `MARGIN` of the no-context
+   optimum's: before the first attention layer, where x alone is known, there are differences of a hundredth.
 4. The paper's model that did not converge has no head at `NEAR` or more of its score: ours agree if no failed one has.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from analyses.studies.plateaus.study import LEFT, MARGIN
+from analyses.studies.plateaus.measures import LEFT, MARGIN
 from analyses.studies.published import NEAR
-from analyses.studies.success.comparison import EVERYONE, ON
-from analyses.studies.success.measures import COPY, DEPTH, PUBLISHED
-from interp.display.text import counted, listed
+from analyses.studies.success.measures.by_class import COPY, DEPTH, PUBLISHED
+from analyses.studies.success.measures.comparison import ON
+from interp.display.text import counted, decimals, listed
 from interp.statistics.effects import SIGNIFICANT
-from training.common.output import interval, number, records
+from training.common.output import records
 from training.common.table_rows import distinct, where
 
 FAINT = 0.1
-"""R² above controls up to which nothing is held: untrained models reach 0.05 on average (x at y), at the best stage."""
+"""R² above controls up to which an ingredient is not held: untrained models reach 0.05 on average (x at y), at the best
+stage."""
 INGREDIENTS = (COPY, "X'y at y", "X'y at x")
-Row = dict[str, Any]
+RULE = f"(error at most {LEFT:g} of the no-context optimum's on a class that they train on)"
+SENTENCES = {
+    "all": "ALL {models} succeeded {rule}: there is no failed one to compare them with.",
+    "none": "ALL {models} failed {rule}: there is no successful one to compare them with.",
+    "outcome": "{n_succeeded} of {n_models} models succeeded {rule}; failed: {failed}.",
+    "confounded": "CONFOUNDED: no curriculum has both outcomes (all {n_failed} failed models are {failing}), so that "
+    "what sets the two kinds apart may be the curriculum or its classes; a comparison on one class, if there is one "
+    "below, holds the class fixed.",
+    "in part": "CONFOUNDED in part: {failing}both outcomes occur in {both} alone, compared below.",
+    "failing": "{n} of {n_failed} failed models are of {curricula}, where all failed; ",
+    "related": "{comparison}: models of both kinds share a seed and are not independent samples; no test.",
+    "comparison": "{comparison} - {parts}.{limit}",
+    "limit": " With so few models p cannot be below {p:.2g}.",
+    "no parting": "{among}: the tuned predictions of the two kinds part at no stage before the last.",
+    "parting": "{among}, tuned prediction by depth: the two kinds part at {stage}, where the error is {successful} of "
+    "the no-context optimum's against {failed} (p = {p_value:.2g}, Holm {p_holm:.2g}){before}.",
+    "before": "; up to {stage} no difference of {margin:g} is shown",
+    "one failed": "{among}, ingredients (R² above controls) of the one failed model: {values}. Nothing follows about "
+    "others.",
+    "ingredients": "{among}, ingredients of the failed models (R² above controls, t-interval over seeds): {values}. "
+    "{conclusion}",
+    "held": "They hold {names} and do not use them in their predictions (a target that can be decoded need not be "
+    "usable by the model: `interp probe --swap`).",
+    "lacking": "They LACK the ingredients, as far as linear probes can show: they do not hold them without using them.",
+    "undecided": "Not decided: {names}.",
+    "paper": "Paper (published heat maps): its model that did not converge has no head at {near:g} or more of its "
+    "score; {failed}{successful}",
+    "no failed": "none of ours failed, so that nothing can be said about that.",
+    "failed": "of our {models} {n_with} have one on a class that they train on: {agreement}.",
+    "successful": " {n_with} of {models} have one{without}.",
+    "without": "; {names} learned without",
+}
+Row = Mapping[str, Any]
 
 
-def sentences(models: pd.DataFrame, classes: pd.DataFrame, compared: pd.DataFrame) -> list[str]:
-    """Who succeeded, what is confounded with it, what sets the two apart, what failed models hold, and the paper."""
-    found = [outcome(models), *confounded(models)]
+def verdict(models: pd.DataFrame, classes: pd.DataFrame, compared: pd.DataFrame) -> list[str]:
+    """Which models succeeded, confounds, what sets the two kinds apart, ingredients of failed models, and the paper."""
+    sentences = [outcome_sentence(models), *confounding_sentences(models)]
     for among in distinct(compared, "among"):
         rows = records(where(compared, among=among))
         if rows[0]["n_failed"] and rows[0]["n_successful"]:
-            found += [*apart(among, rows), *parting(among, rows)]
+            sentences += [comparison_sentence(among, rows), *parting_sentences(among, rows)]
         if rows[0]["n_failed"]:
-            found += ingredients(among, rows)
-    return [*found, beside_the_paper(models, classes)]
+            sentences += ingredient_sentences(among, rows)
+    return [*sentences, paper_sentence(models, classes)]
 
 
-def outcomes(models: pd.DataFrame) -> dict[str, list[bool]]:
+def outcomes_by_curriculum(models: pd.DataFrame) -> dict[str, list[bool]]:
     """By curriculum, which of its models succeeded."""
     runs = models.drop_duplicates("checkpoint")
     return {name: where(runs, curriculum=name)["succeeded"].tolist() for name in distinct(runs, "curriculum")}
 
 
-def outcome(models: pd.DataFrame) -> str:
-    by_curriculum = outcomes(models)
-    everyone = [one for group in by_curriculum.values() for one in group]
-    rule = f"(error at most {LEFT:g} of the no-context optimum's on a class that they train on)"
-    if all(everyone):
-        return f"ALL {counted(len(everyone), 'model')} succeeded {rule}: there is no failed one to compare them with."
-    if not any(everyone):
-        return f"ALL {counted(len(everyone), 'model')} failed {rule}: there is no successful one to compare them with."
-    failed = [f"{name} {g.count(False)} of {len(g)}" for name, g in by_curriculum.items() if not all(g)]
-    return f"{sum(everyone)} of {len(everyone)} models succeeded {rule}; failed: {', '.join(failed)}."
+def outcome_sentence(models: pd.DataFrame) -> str:
+    outcomes = outcomes_by_curriculum(models)
+    all_outcomes = [succeeded for group in outcomes.values() for succeeded in group]
+    n_succeeded, n_models = sum(all_outcomes), len(all_outcomes)
+    template = "all" if n_succeeded == n_models else "outcome" if n_succeeded else "none"
+    failed = [f"{name} {group.count(False)} of {len(group)}" for name, group in outcomes.items() if not all(group)]
+    return SENTENCES[template].format(
+        rule=RULE,
+        models=counted(n_models, "model"),
+        n_models=n_models,
+        n_succeeded=n_succeeded,
+        failed=", ".join(failed),
+    )
 
 
-def confounded(models: pd.DataFrame) -> list[str]:
+def confounding_sentences(models: pd.DataFrame) -> list[str]:
     """A warning where failed and successful models come from different curricula."""
-    groups = outcomes(models)
-    both = [name for name, group in groups.items() if any(group) and not all(group)]
-    doomed = [name for name, group in groups.items() if not any(group)]
-    n_failed = sum(group.count(False) for group in groups.values())
-    if len(groups) == 1 or not n_failed or len(doomed) == len(groups) or len(both) == len(groups):
+    outcomes = outcomes_by_curriculum(models)
+    both = [name for name, group in outcomes.items() if any(group) and not all(group)]
+    failing = [name for name, group in outcomes.items() if not any(group)]
+    n_failed = sum(group.count(False) for group in outcomes.values())
+    if len(outcomes) == 1 or not n_failed or len(outcomes) in (len(failing), len(both)):
         return []
     if not both:
-        return [
-            f"CONFOUNDED: no curriculum has both outcomes (all {n_failed} failed models are {listed(doomed)}), so that "
-            "what sets the two kinds apart may be the curriculum or its classes; a comparison on one class, if there "
-            "is one below, holds the class fixed."
-        ]
-    n_doomed = sum(len(groups[name]) for name in doomed)
-    cells = [f"{name} ({groups[name].count(True)} succeeded, {groups[name].count(False)} failed)" for name in both]
-    said = f"{n_doomed} of {n_failed} failed models are of {listed(doomed)}, where all failed; " if doomed else ""
-    return [f"CONFOUNDED in part: {said}both outcomes occur in {listed(cells)} alone, compared below."]
+        return [SENTENCES["confounded"].format(n_failed=n_failed, failing=listed(failing))]
+    n_failing = sum(len(outcomes[name]) for name in failing)
+    counts = {"n": n_failing, "n_failed": n_failed, "curricula": listed(failing)}
+    cells = [f"{n} ({outcomes[n].count(True)} succeeded, {outcomes[n].count(False)} failed)" for n in both]
+    warning = SENTENCES["failing"].format(**counts) if failing else ""
+    return [SENTENCES["in part"].format(failing=warning, both=listed(cells))]
 
 
-def apart(among: str, rows: Sequence[Row]) -> list[str]:
+def comparison_sentence(among: str, rows: Sequence[Row]) -> str:
     """Rule 1, over the measures."""
     measures = [row for row in rows if row["kind"] != DEPTH]
+    first = measures[0]
     kinds = ("that left its plateau", "that stayed") if among.startswith(ON) else ("successful", "failed")
-    counts = f"{among}, {measures[0]['n_successful']} {kinds[0]} against {measures[0]['n_failed']} {kinds[1]}"
-    if math.isnan(measures[0]["p_value"]):
-        return [f"{counts}: models of both kinds share a seed and are no independent samples; no test."]
-    separates = [row for row in measures if not row["n_overlap"]]
-    differ = [row for row in measures if row["n_overlap"] and row["p_holm"] <= SIGNIFICANT]
-    others = [row for row in measures if row["n_overlap"] and row["p_holm"] > SIGNIFICANT]
-    parts = [f"without overlap: {'; '.join(map(difference, separates))}"] if separates else []
-    parts += [f"different, with overlap: {'; '.join(map(difference, differ))}"] if differ else []
-    parts += [f"no difference shown: {'; '.join(map(difference, others))}"] if others else []
-    least = measures[0]["smallest_p"]
-    limit = f" So few models allow no p below {least:.2g}." if least > SIGNIFICANT / len(measures) else ""
-    return [f"{counts} - {' - '.join(parts)}.{limit}"]
+    comparison = f"{among}, {first['n_successful']} {kinds[0]} against {first['n_failed']} {kinds[1]}"
+    if math.isnan(first["p_value"]):
+        return SENTENCES["related"].format(comparison=comparison)
+    texts: dict[str, list[str]] = {"without overlap": [], "different, with overlap": [], "no difference shown": []}
+    for row in measures:
+        differs = "different, with overlap" if row["p_holm"] <= SIGNIFICANT else "no difference shown"
+        texts[differs if row["n_overlap"] else "without overlap"].append(format_difference(row))
+    few = first["smallest_p"] > SIGNIFICANT / len(measures)
+    return SENTENCES["comparison"].format(
+        comparison=comparison,
+        parts=" - ".join(f"{label}: {'; '.join(members)}" for label, members in texts.items() if members),
+        limit=SENTENCES["limit"].format(p=first["smallest_p"]) if few else "",
+    )
 
 
-def difference(row: Row) -> str:
-    text = f"{row['measure']} {two(row['successful'])} against {two(row['failed'])}"
-    spread = "" if math.isnan(row["ci_low"]) else f" [{two(row['ci_low'])}, {two(row['ci_high'])}]"
-    text += f" (difference {two(row['difference'])}{spread}, p = {row['p_value']:.2g}, Holm {row['p_holm']:.2g}"
+def format_difference(row: Row) -> str:
+    """One measure of both kinds, with the difference, p and overlap."""
+    text = f"{row['measure']} {decimals(row['successful'])} against {decimals(row['failed'])}"
+    spread = "" if math.isnan(row["ci_low"]) else f" [{decimals(row['ci_low'])}, {decimals(row['ci_high'])}]"
+    text += f" (difference {decimals(row['difference'])}{spread}, p = {row['p_value']:.2g}, Holm {row['p_holm']:.2g}"
     n_models = row["n_successful"] + row["n_failed"]
     return text + (f", {row['n_overlap']} of {n_models} overlap)" if row["n_overlap"] else ")")
 
 
-def two(value: float) -> str:
-    """Two digits, and no minus in front of nothing.
-
-    >>> two(-0.001), two(-0.25)
-    ('0.00', '-0.25')
-    """
-    return f"{round(value, 2) + 0.0:.2f}"
-
-
-def parting(among: str, rows: Sequence[Row]) -> list[str]:
+def parting_sentences(among: str, rows: Sequence[Row]) -> list[str]:
     """Rule 3, over the stages before the last."""
-    at = [row for row in rows if row["kind"] == DEPTH]
-    if any(math.isnan(row["p_value"]) for row in at):
+    stages = [row for row in rows if row["kind"] == DEPTH]
+    if any(math.isnan(row["p_value"]) for row in stages):
         return []
-    first = next((row for row in at if row["p_holm"] <= SIGNIFICANT and abs(row["difference"]) >= MARGIN), None)
-    if first is None:
-        return [f"{among}: the tuned predictions of the two kinds part at no stage before the last."]
-    n_before = at.index(first)
-    before = f"; up to {at[n_before - 1]['measure']} no difference of {MARGIN:g} is shown" if n_before else ""
-    return [
-        f"{among}, tuned prediction by depth: the two kinds part at {first['measure']}, where the error is "
-        f"{two(first['successful'])} of the no-context optimum's against {two(first['failed'])} "
-        f"(p = {first['p_value']:.2g}, Holm {first['p_holm']:.2g}){before}."
-    ]
+    differs = [row["p_holm"] <= SIGNIFICANT and abs(row["difference"]) >= MARGIN for row in stages]
+    if not any(differs):
+        return [SENTENCES["no parting"].format(among=among)]
+    first = differs.index(True)
+    row = stages[first]
+    before = SENTENCES["before"].format(stage=stages[first - 1]["measure"], margin=MARGIN) if first else ""
+    values = {"successful": decimals(row["successful"]), "failed": decimals(row["failed"])}
+    tests = {"p_value": row["p_value"], "p_holm": row["p_holm"]}
+    return [SENTENCES["parting"].format(among=among, stage=row["measure"], **values, **tests, before=before)]
 
 
-def ingredients(among: str, rows: Sequence[Row]) -> list[str]:
+def ingredient_sentences(among: str, rows: Sequence[Row]) -> list[str]:
     """Rule 2: do failed models hold what they do not use, or lack it?"""
-    chosen = [row for row in rows if row["measure"] in INGREDIENTS]
-    if not chosen:
+    ingredients = [row for row in rows if row["measure"] in INGREDIENTS]
+    if not ingredients:
         return []
     if rows[0]["n_failed"] < 2:
-        said = ", ".join(f"{row['measure']} {two(row['failed'])}" for row in chosen)
-        return [f"{among}, ingredients (R² above controls) of the one failed model: {said}. Nothing follows of others."]
-    states = {row["measure"]: state(row) for row in chosen}
-    said = ", ".join(
-        f"{row['measure']} {two(row['failed'])} [{two(row['failed_low'])}, {two(row['failed_high'])}]: "
+        values = ", ".join(f"{row['measure']} {decimals(row['failed'])}" for row in ingredients)
+        return [SENTENCES["one failed"].format(among=among, values=values)]
+    states = {row["measure"]: ingredient_state(row) for row in ingredients}
+    values = ", ".join(
+        f"{row['measure']} {decimals(row['failed'])} [{decimals(row['failed_low'])}, {decimals(row['failed_high'])}]: "
         f"{states[row['measure']]}"
-        for row in chosen
+        for row in ingredients
     )
-    return [f"{among}, ingredients of the failed (R² above controls, t-interval over seeds): {said}. {summed(states)}"]
+    return [SENTENCES["ingredients"].format(among=among, values=values, conclusion=conclude_ingredients(states))]
 
 
-def state(row: Row) -> str:
+def ingredient_state(row: Row) -> str:
     """
-    >>> [state({"failed_low": low, "failed_high": high}) for low, high in ((0.2, 0.4), (-0.01, 0.02), (0.0, 0.3))]
+    >>> limits = ((0.2, 0.4), (-0.01, 0.02), (0.0, 0.3))
+    >>> [ingredient_state({"failed_low": low, "failed_high": high}) for low, high in limits]
     ['held', 'lacking', 'undecided']
     """
     if row["failed_low"] > FAINT:
@@ -159,81 +186,36 @@ def state(row: Row) -> str:
     return "lacking" if row["failed_high"] <= FAINT else "undecided"
 
 
-def summed(states: dict[str, str]) -> str:
-    held = [name for name, one in states.items() if one == "held"]
-    if held:
-        return (
-            f"They hold {listed(held)} and make no use of it in their predictions (that it can be decoded does not say "
-            "that it is there to be used: `interp probe --swap`)."
-        )
-    if set(states.values()) == {"lacking"}:
-        return "They LACK the ingredients, as far as linear probes tell: it is not that they hold and do not use them."
-    return f"Not decided: {listed([name for name, one in states.items() if one == 'undecided'])}."
+def conclude_ingredients(states: Mapping[str, str]) -> str:
+    """Held if any is, lacking if all are, otherwise undecided."""
+    for state in ("held", "undecided"):
+        names = [name for name, measure_state in states.items() if measure_state == state]
+        if names:
+            return SENTENCES[state].format(names=listed(names))
+    return SENTENCES["lacking"]
 
 
-def beside_the_paper(models: pd.DataFrame, classes: pd.DataFrame) -> str:
+def paper_sentence(models: pd.DataFrame, classes: pd.DataFrame) -> str:
     """Rule 4, and which successful models have no such head either."""
     last = distinct(where(models, kind=DEPTH), "measure")[-1]
     errors = {row["checkpoint"]: row["value"] for row in records(where(models, measure=last))}
     scores = where(classes, measure=PUBLISHED)
     with_head = set(scores.loc[scores["value"] >= NEAR, "checkpoint"].tolist())
-    runs = records(models.drop_duplicates("checkpoint"))
-    failed = [row["checkpoint"] for row in runs if not row["succeeded"]]
-    successful = [row["checkpoint"] for row in runs if row["succeeded"]]
-    have = [name for name in failed if name in with_head]
-    claim = f"Paper (9.2): its model that did not converge has no head at {NEAR:g} or more of its score"
-    text = f"{claim}; of our {counted(len(failed), 'failed model')} {len(have)} "
-    text += "have one on a class that they train on: "
-    text += f"DIFFERENT ({', '.join(have)})." if have else "this agrees."
-    if not failed:
-        text = f"{claim}; none of ours failed, so that nothing can be said of that."
-    without = [f"{name} (error {errors[name]:.2f} of no context)" for name in successful if name not in with_head]
+    runs = models.drop_duplicates("checkpoint")
+    failed, successful = (where(runs, succeeded=kind)["checkpoint"].tolist() for kind in (False, True))
+    failed_text, successful_text = SENTENCES["no failed"], ""
+    if failed:
+        have = [name for name in failed if name in with_head]
+        failed_text = SENTENCES["failed"].format(
+            models=counted(len(failed), "failed model"),
+            n_with=len(have),
+            agreement=f"DIFFERENT ({', '.join(have)})" if have else "this agrees",
+        )
     if successful:
-        text += f" {len(successful) - len(without)} of {counted(len(successful), 'successful model')} have one"
-        text += f"; {listed(without)} learned without." if without else "."
-    return text
-
-
-def shown(models: pd.DataFrame, compared: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """A table of measures for each comparison, controls beside them in the first, and the errors by depth."""
-    tables = {}
-    for among in distinct(compared, "among"):
-        rows = [row for row in records(where(compared, among=among)) if row["kind"] != DEPTH]
-        title = f"{among}: mean [t-interval over seeds]; attention: highest score; others: R² above controls"
-        tables[title] = pd.DataFrame([cells(row, models, controls=among == EVERYONE) for row in rows])
-    depth = where(models, kind=DEPTH)
-    by_depth = [
-        {"models": name} | {stage: number(mean_of(part, stage)) for stage in distinct(depth, "measure")}
-        for name, kind in (("successful", True), ("failed", False))
-        if len(part := where(depth, succeeded=kind))
-    ]
-    title = "error of the tuned implied prediction / no-context optimum (at the last stage the model's own)"
-    return tables | {title: pd.DataFrame(by_depth)}
-
-
-def cells(row: Row, models: pd.DataFrame, *, controls: bool) -> dict[str, str]:
-    """One measure; with its controls where asked for: the chance of a score and the twins' mean."""
-    found = {
-        "measure": row["measure"],
-        f"successful ({row['n_successful']})": interval(
-            row["successful"], row["successful_low"], row["successful_high"]
-        ),
-        f"failed ({row['n_failed']})": interval(row["failed"], row["failed_low"], row["failed_high"]),
-        "difference": interval(row["difference"], row["ci_low"], row["ci_high"]),
-        "p": p_text(row["p_value"]),
-        "p, Holm": p_text(row["p_holm"]),
-        "overlap": number(float(row["n_overlap"]), 0),
-    }
-    if controls:
-        of_measure = where(models, measure=row["measure"])
-        found["chance"] = number(float(of_measure["chance"].to_numpy().mean()))
-        found["untrained"] = number(float(of_measure["untrained"].to_numpy().mean()))
-    return found
-
-
-def p_text(p_value: float) -> str:
-    return "-" if math.isnan(p_value) else f"{p_value:.2g}"
-
-
-def mean_of(table: pd.DataFrame, measure: str) -> float:
-    return float(where(table, measure=measure)["value"].to_numpy().mean())
+        without = [f"{name} (error {errors[name]:.2f} of no context)" for name in successful if name not in with_head]
+        successful_text = SENTENCES["successful"].format(
+            n_with=len(successful) - len(without),
+            models=counted(len(successful), "successful model"),
+            without=SENTENCES["without"].format(names=listed(without)) if without else "",
+        )
+    return SENTENCES["paper"].format(near=NEAR, failed=failed_text, successful=successful_text)

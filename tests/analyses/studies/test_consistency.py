@@ -8,13 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from analyses.findings import document, write
-from analyses.studies.consistency.between import coincidences, contrast_within, grouped, measured, pairs_table
-from analyses.studies.consistency.matching import WITHIN, blocks, compare, likeness
-from analyses.studies.consistency.measures import comparable, initial_model, look
-from analyses.studies.consistency.steps import earlier_steps, foretold, last_of_runs, sentences, steps_table
-from analyses.studies.consistency.study import common_classes, label, open_models, study
-from analyses.studies.consistency.within import contrasts_table, curricula_table, within_table
+from analyses.studies.consistency.measures.attention import comparable, initial_model, read_attention
+from analyses.studies.consistency.measures.between import (
+    contrast_pairs,
+    count_coincidences,
+    excess_rows,
+    group_pairs,
+    pairs_table,
+)
+from analyses.studies.consistency.measures.matching import WITHIN, blocks, match_heads, similarity
+from analyses.studies.consistency.measures.snapshots import earlier_steps, last_of_runs, snapshots_table
+from analyses.studies.consistency.measures.within import contrasts_table, curricula_table, within_table
+from analyses.studies.consistency.study import common_classes, open_models, shorten_name, study
+from analyses.studies.consistency.verdict import initial_sentences, snapshot_sentences
 from interp.model.heads import Head
 from interp.scores.score import score
 from training.checkpoints.checkpoint import Checkpoint, load
@@ -58,23 +64,28 @@ def random_models(checkpoint: Checkpoint, n: int) -> list[Checkpoint]:
 
 
 def test_a_look_is_the_retrospective_score_and_a_mean_pattern(mixed):
-    seen = look(mixed.model, mixed.config, CLASSES, n_prompts=40, n_choosing=24, seed=0)
+    seen = read_attention(mixed.model, mixed.config, CLASSES, n_prompts=40, n_choosing=24, seed=0)
     expected = score(mixed, CLASSES, n_prompts=40, intervals=False)
     np.testing.assert_allclose(seen.scores.mean(0), [expected.values[name] for name in CLASSES], rtol=1e-5)
     again = score(mixed, CLASSES, n_prompts=24, stream="selection", intervals=False)
-    np.testing.assert_allclose(seen.again, [again.values[name] for name in CLASSES], rtol=1e-5)
-    own_x = seen.judged.attention[0, 1, 1::2, ::2].diagonal().mean()
+    np.testing.assert_allclose(seen.selection_scores, [again.values[name] for name in CLASSES], rtol=1e-5)
+    own_x = seen.test_pattern.attention[0, 1, 1::2, ::2].diagonal().mean()
     assert own_x == pytest.approx(np.mean([expected.values[name][0, 1] for name in CLASSES]), rel=1e-5)
-    np.testing.assert_allclose(seen.judged.attention.sum(-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(seen.test_pattern.attention.sum(-1), 1, rtol=1e-5)
 
 
 def test_moved_heads_are_matched_by_function_and_not_by_number(mixed, rng):
     orders = [list(rng.permutation(8)) for _ in range(3)]
     moved = with_heads_moved(mixed, orders)
-    one, other = (look(c.model, c.config, CLASSES, n_prompts=32, n_choosing=32, seed=0) for c in (mixed, moved))
+    one, other = (
+        read_attention(c.model, c.config, CLASSES, n_prompts=32, n_choosing=32, seed=0) for c in (mixed, moved)
+    )
     for within in WITHIN:
-        chosen, judged = likeness(one.choosing, other.choosing), likeness(one.judging, other.judging)
-        found = compare(chosen, judged, blocks(3, 8, within), rng)
+        chosen, judged = (
+            similarity(one.selection_descriptions, other.selection_descriptions),
+            similarity(one.test_descriptions, other.test_descriptions),
+        )
+        found = match_heads(chosen, judged, blocks(3, 8, within), rng)
         assert found.matched == pytest.approx(1, abs=1e-5)
         assert found.by_index < 0.6
         expected = np.concatenate([np.argsort(order) + 8 * layer for layer, order in enumerate(orders)])
@@ -84,15 +95,19 @@ def test_moved_heads_are_matched_by_function_and_not_by_number(mixed, rng):
 def test_random_models_are_hardly_alike_once_the_matching_is_judged_elsewhere(mixed, rng):
     """Judged where it was chosen it looks like correspondence; elsewhere the rest is what the study subtracts."""
     seen = [
-        look(one.model, one.config, ["linear"], n_prompts=32, n_choosing=32, seed=0) for one in random_models(mixed, 8)
+        read_attention(one.model, one.config, ["linear"], n_prompts=32, n_choosing=32, seed=0)
+        for one in random_models(mixed, 8)
     ]
     among = blocks(3, 8, "layer")
     held_out, circular = [], []
     for place, one in enumerate(seen):
         for other in seen[:place]:
-            chosen, judged = likeness(one.choosing, other.choosing), likeness(one.judging, other.judging)
+            chosen, judged = (
+                similarity(one.selection_descriptions, other.selection_descriptions),
+                similarity(one.test_descriptions, other.test_descriptions),
+            )
             for excess, choice in ((held_out, chosen), (circular, judged)):
-                found = compare(choice, judged, among, rng)
+                found = match_heads(choice, judged, among, rng)
                 excess.append(found.matched - found.chance)
     assert np.mean(held_out) < 0.04
     assert np.mean(circular) > 2 * np.mean(held_out)
@@ -101,11 +116,11 @@ def test_random_models_are_hardly_alike_once_the_matching_is_judged_elsewhere(mi
 def test_the_study_finds_nothing_learned_in_random_models(mixed):
     """Trained and untrained are draws of the same kind: the jackknife interval of their difference holds 0."""
     found = study(random_models(mixed, 5), n_prompts=16)
-    between = found.tables["between"].set_index(["curricula", "within", "measure"])
+    between = found.files["between"].set_index(["curricula", "within", "measure"])
     low, high = between.loc[("all", "layer", "learned"), ["ci_low", "ci_high"]]
     assert low < 0 < high
-    assert any("The interval reaches 0" in sentence for sentence in found.sentences)
-    assert any("No model has a head above 0.5" in sentence for sentence in found.sentences)
+    assert any("The interval includes 0" in sentence for sentence in found.sentences())
+    assert any("No model has a head above 0.5" in sentence for sentence in found.sentences())
 
 
 def test_the_initial_model_is_snapshot_0(quick_config, tmp_path):
@@ -123,36 +138,36 @@ def six() -> list[Checkpoint]:
 
 def test_the_study_says_what_follows_and_what_does_not(six, tmp_path):
     found = study(six, n_prompts=64)
-    text = "\n".join(found.sentences)
+    text = "\n".join(found.sentences())
     for part in (
         "there are not two independent seeds on both sides",
         "untrained models reach",
-        "specific to mixed. Here the lowest of 4 models",
-        "this agrees; 2 models without",
+        "specific to mixed. The lowest value here of 4 models",
+        "this agrees; 2 models without such a head",
         "4 of 6 models have a head above 0.5 on some class (0 of their untrained twins); it is the same set on every "
         "class in mixed 1 of 1, random 1 of 1, sequential 1 of 1, single:linear 1 of 1 of these.",
         "No two of these models share a seed",
-        "the heads above 0.5 are the highest ones for good from step",
+        "the heads above 0.5 are the highest ones permanently from step",
     ):
         assert part in text
-    write(found, tmp_path)
+    found.write(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
         *(f"{name}.csv" for name in ("within", "curricula", "contrasts", "found", "pairs", "between", "steps")),
         *(f"{name}.png" for name in ("within", "between", "steps")),
         "summary.md",
     }
-    assert len(found.tables["pairs"]) == 15 * 2 * 2
-    json.dumps(document(found), default=str)
+    assert len(found.files["pairs"]) == 15 * 2 * 2
+    json.dumps(found.document(), default=str)
 
 
 def test_one_model_is_enough_for_what_one_model_shows(mixed):
     found = study([mixed], n_prompts=32)
-    assert "pairs" not in found.tables
+    assert "pairs" not in found.files
     assert "between" not in found.figures
-    assert "One model: nothing follows about others, nor about its curriculum." in found.sentences
-    assert "All models are of one curriculum: nothing follows about others." in found.sentences
-    rows = found.tables["curricula"].set_index(["state", "statistic"])
+    assert "One model: nothing follows about others, nor about its curriculum." in found.sentences()
+    assert "All models are of one curriculum: nothing follows about others." in found.sentences()
+    rows = found.files["curricula"].set_index(["state", "statistic"])
     assert rows.loc[("trained", "spearman"), "over"] == "prompts"
     assert rows.loc[("trained", "top_found"), "value"] == 1  # 0.1 on every class
 
@@ -160,14 +175,14 @@ def test_one_model_is_enough_for_what_one_model_shows(mixed):
 def test_models_that_share_a_stream_are_said_to_and_are_no_evidence(mixed, six):
     twin = replace(mixed, name="twin")
     found = study([mixed, twin, six[1], six[3]], n_prompts=32)
-    (warning,) = (sentence for sentence in found.sentences if sentence.startswith("WARNING"))
+    (warning,) = (sentence for sentence in found.sentences() if sentence.startswith("WARNING"))
     assert "1 pair of models share a stream of random numbers (zoo:mixed-0 & twin)" in warning
     assert "1 of 1 heads above 0.5 have the same number" in warning
-    pairs = found.tables["pairs"]
+    pairs = found.files["pairs"]
     same = pairs[pairs["same_stream"] & (pairs["state"] == "trained")]
     np.testing.assert_allclose(same["by_index"], 1)
     assert max(same["p_index"]) < 0.01
-    overall = found.tables["between"].query("curricula == 'all'")
+    overall = found.files["between"].query("curricula == 'all'")
     assert set(overall["n_pairs"]) == {5}
     assert set(overall["n_seeds"]) == {3}
 
@@ -195,19 +210,19 @@ def test_curricula_that_share_a_seed_are_not_tested_against_each_other(six):
 
 def test_independent_heads_coincide_by_chance_alone(six):
     models = open_models(six[:4], CLASSES, 16, 0)
-    counts = coincidences(models, 0)
-    heads = [model.found for model in models]
+    counts = count_coincidences(models, 0)
+    heads = [model.retrospective_heads for model in models]
     assert heads == [(Head(0, 1),), (Head(0, 1),), (Head(0, 0),), (Head(0, 1),)]
     assert (counts.n_heads, counts.expected, counts.n_pairs, counts.n_sharing) == (3, 6 / 8, 6, 3)
 
 
 def test_pairs_of_one_curriculum_are_set_against_pairs_across(six):
     models = open_models(six[:4], CLASSES, 16, 0)
-    rows = measured(pairs_table(models, 0).query("within == 'layer'"))
+    rows = excess_rows(pairs_table(models, 0).query("within == 'layer'"))
     names = ["mixed", "mixed", "mixed", "random"]
     renamed = {model.checkpoint.name: name for model, name in zip(models, names, strict=True)}
     rows = [row | {"curriculum": renamed[row["checkpoint"]], "other_curriculum": renamed[row["other"]]} for row in rows]
-    assert {name: len(members) for name, members in grouped(rows).items()} == {
+    assert {name: len(members) for name, members in group_pairs(rows).items()} == {
         "all": 6,
         "above one half": 6,
         "mixed & mixed": 3,
@@ -217,7 +232,7 @@ def test_pairs_of_one_curriculum_are_set_against_pairs_across(six):
         np.array([float(row["matched_excess"]) for row in rows if row["other_curriculum"] == name])
         for name in ("mixed", "random")
     )
-    found = contrast_within(rows, "mixed", "matched_excess")
+    found = contrast_pairs(rows, "mixed", "matched_excess")
     assert found.value == pytest.approx(inside.mean() - across.mean())
     assert np.isnan(found.low)  # one random model
 
@@ -228,8 +243,8 @@ def test_models_of_other_sizes_are_compared_within_themselves_only(mixed):
     other = Checkpoint("four heads", Path("nowhere"), config, 0, model)
     assert not comparable(mixed.config, config)
     found = study([mixed, other], n_prompts=16)
-    assert "1 pair of models differ in size or prompts and are not compared." in found.sentences
-    assert set(found.tables["within"]["checkpoint"]) == {"zoo:mixed-0", "four heads"}
+    assert "1 pair of models differ in size or prompts and are not compared." in found.sentences()
+    assert set(found.files["within"]["checkpoint"]) == {"zoo:mixed-0", "four heads"}
 
 
 def test_snapshots_lead_up_to_the_last_map(quick_config, tmp_path):
@@ -237,19 +252,19 @@ def test_snapshots_lead_up_to_the_last_map(quick_config, tmp_path):
     last, middle = load(tmp_path), load(f"{tmp_path}@{sorted_steps(tmp_path)[-2]}")
     models = open_models([last, middle], CLASSES, 16, 0)
     assert [model.checkpoint.name for model in last_of_runs(models)] == [str(tmp_path)]
-    steps = steps_table(models, CLASSES, n_prompts=16, seed=0)
+    steps = snapshots_table(models, CLASSES, n_prompts=16, seed=0)
     assert list(steps["step"]) == earlier_steps(models[0].checkpoint) == [s for s in sorted_steps(tmp_path) if s < 60]
     assert steps["spearman"].iloc[-1] > steps["spearman"].iloc[0] - 1e-9
     assert np.isnan(steps["others"].to_numpy(dtype=float)).all()  # the only other model is of the same run
     found = study([last, middle], n_prompts=16)
-    assert "mixed (1 run with snapshots): the first map has Spearman" in found.sentences[-1]
+    assert "mixed (1 run with snapshots): the first map has Spearman" in found.sentences()[-1]
     assert found.figures["steps"]()
 
 
 def test_without_snapshots_nothing_is_said_about_training():
     last = open_models([load("zoo:mixed-1")], ["linear"], 16, 0)
-    steps = steps_table(last, ["linear"], n_prompts=16, seed=0)
-    assert sentences(steps) == ["No checkpoint has earlier snapshots: nothing is said about training."]
+    steps = snapshots_table(last, ["linear"], n_prompts=16, seed=0)
+    assert snapshot_sentences(steps) == ["No checkpoint has earlier snapshots: nothing is said about training."]
 
 
 def test_initialisations_foretell_only_what_they_are_told(rng):
@@ -258,10 +273,10 @@ def test_initialisations_foretell_only_what_they_are_told(rng):
         {"step": 0, "seed_group": seed, "spearman": 0.3 + noise, "others": noise, "top_found": top, "top_others": 0.1}
         for seed, (noise, top) in enumerate(zip(rng.normal(0, 0.1, 6), (0, 0, 1, 0, 0, 0), strict=True))
     ]
-    (text,) = foretold(rows)
+    (text,) = initial_sentences(rows)
     assert "(difference 0.30 [0.30, 0.30], t-interval over seeds: MORE than chance)" in text
     assert text.endswith("t-interval over seeds).")
-    assert foretold([row | {"others": np.nan} for row in rows]) == []
+    assert initial_sentences([row | {"others": np.nan} for row in rows]) == []
 
 
 def sorted_steps(directory: Path) -> list[int]:
@@ -270,7 +285,11 @@ def sorted_steps(directory: Path) -> list[int]:
 
 def test_short_names_are_used_where_they_tell_models_apart(mixed):
     runs = [replace(mixed, name=name) for name in ("a/mixed-0", "b/mixed-0", "b/mixed-1")]
-    assert [label(run, runs) for run in runs] == ["a/mixed-0", "b/mixed-0", "mixed-1"]
+    assert [shorten_name(run.name, [other.name for other in runs]) for run in runs] == [
+        "a/mixed-0",
+        "b/mixed-0",
+        "mixed-1",
+    ]
 
 
 def test_nonsense_is_refused_in_one_line(mixed):

@@ -39,7 +39,7 @@ def planted(made_up, errors_of, monkeypatch):
 
 
 def test_errors_costs_and_outcomes_are_those_planted(planted):
-    tables = study(planted, n_prompts=64, seed=0).tables
+    tables = study(planted, n_prompts=64, seed=0).files
     pooled = tables["by_curriculum"].set_index(["curriculum", "function_class"])
     row = pooled.loc[("mixed", "linear")].to_dict()
     assert row["ratio"] == pytest.approx(0.20)
@@ -52,7 +52,7 @@ def test_errors_costs_and_outcomes_are_those_planted(planted):
 
 
 def test_the_verdict_says_who_learns_all_who_forgets_and_what_it_costs(planted):
-    text = "\n".join(study(planted, n_prompts=64, seed=0).sentences)
+    text = "\n".join(study(planted, n_prompts=64, seed=0).sentences())
     assert "All of linear, quadratic and cubic: learned by mixed." in text
     assert (
         "sequential FORGETS linear (3 of the 3 seeds that had learned it [0.29, 1.00]; "
@@ -119,10 +119,10 @@ def test_the_sampling_of_prompts_widens_the_interval_over_seeds(errors_of, made_
 
 def test_one_shipped_model_is_enough_and_the_old_format_is_said():
     found = study([load("zoo:linear-0")], n_prompts=32, seed=0)
-    assert "1 seed, interval over prompts only" in found.sentences[0]
+    assert "1 seed, interval over prompts only" in found.sentences()[0]
     if "nmse_tail" not in read_history(load("zoo:linear-0").directory)[0]:
-        assert found.sentences[-1].startswith("Whether zoo:linear-0 forgot cannot be said")
-        assert "forgetting" not in found.tables
+        assert found.sentences()[-1].startswith("Whether zoo:linear-0 forgot cannot be said")
+        assert "forgetting" not in found.files
 
 
 def test_seeds_that_share_a_stream_or_stopped_early_do_not_count(made_up):

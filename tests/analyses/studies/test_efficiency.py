@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from analyses.studies.efficiency.measures import Need, data_ratio, middle, rank_place, u_counts
+from analyses.studies.efficiency.measures import Need, critical_rank, data_ratio, geometric_median, u_counts
 from analyses.studies.efficiency.study import study
 from training.checkpoints.checkpoint import load
 from training.common.errors import UserError
@@ -31,44 +31,44 @@ def ninths(made_up):
 def test_a_ninth_of_the_class_at_equal_compute_is_said_to_be_that(ninths):
     found = study(ninths, n_prompts=1, seed=0)
     for threshold in (0.9, 0.5, 0.25, 0.1):
-        data = row_of(found.tables["ratios"], measure="prompts_seen", threshold=threshold)
+        data = row_of(found.files["ratios"], measure="prompts_seen", threshold=threshold)
         assert data["value"] == pytest.approx(1 / 9)
         assert (data["rank_low"], data["rank_high"]) == pytest.approx((1 / 9, 1 / 9))
         for measure in ("prompts_total", "flops"):
-            assert row_of(found.tables["ratios"], measure=measure, threshold=threshold)["value"] == pytest.approx(1)
-    matched = row_of(found.tables["matched"], compute_share=1.0)
+            assert row_of(found.files["ratios"], measure=measure, threshold=threshold)["value"] == pytest.approx(1)
+    matched = row_of(found.files["matched"], compute_share=1.0)
     assert matched["data_share"] == pytest.approx(1 / 9)
     assert (matched["difference"], matched["low"], matched["high"]) == (0, 0, 0)
-    assert "a ninth fits" in found.sentences[0]
-    assert "5 of 5 mixed, 5 of 5 single seeds" in found.sentences[0]
-    assert "no difference in compute shown" in found.sentences[0]
+    assert "consistent with a ninth" in found.sentences()[0]
+    assert "5 of 5 mixed, 5 of 5 single seeds" in found.sentences()[0]
+    assert "no difference in compute shown" in found.sentences()[0]
 
 
 def test_what_a_run_needed_lies_between_two_evaluations(made_up):
     found = study([made_up("single:cubic", 0, {"cubic": FALLING})], n_prompts=1, seed=0)
-    needs = found.tables["needs"]
+    needs = found.files["needs"]
     steps = {
         threshold: row_of(needs, measure="flops", threshold=threshold)["amount"] / 1000 for threshold in (0.9, 0.5)
     }
     assert steps == pytest.approx({0.9: 50, 0.5: 250})
-    assert "Nothing to compare" in found.sentences[0]
+    assert "Nothing to compare" in found.sentences()[0]
 
 
 def test_seeds_that_never_get_there_are_counted_and_bound_the_ratio(made_up):
     mixed = [made_up("mixed", seed, {"cubic": FALLING}, {"cubic": 0.1}) for seed in range(4)]
     single = [made_up("single:cubic", seed, {"cubic": FLAT}) for seed in range(4)]
     found = study([*mixed, *single], n_prompts=1, seed=0)
-    row = row_of(found.tables["ratios"], measure="prompts_seen", threshold=0.5)
+    row = row_of(found.files["ratios"], measure="prompts_seen", threshold=0.5)
     assert (row["n_reached"], row["single_reached"], row["single_seeds"]) == (4, 0, 4)
     assert math.isnan(row["value"])
     assert row["at_most"] == pytest.approx(0.1 * 250 / 900)
     assert (row["rank_low"], row["rank_high"]) == pytest.approx((0, 0.1 * 250 / 900))
-    assert "0 of 4 single seeds" in found.sentences[0]
-    assert "at most" in found.sentences[0]
-    assert "LESS than a ninth" in found.sentences[0]
+    assert "0 of 4 single seeds" in found.sentences()[0]
+    assert "at most" in found.sentences()[0]
+    assert "LESS than a ninth" in found.sentences()[0]
     neither = study([*single, made_up("mixed", 9, {"cubic": FLAT})], n_prompts=1, seed=0)
-    assert "no error that can be compared" in neither.sentences[0]
-    assert "0 of 1 mixed, 0 of 4 single seeds" in neither.sentences[0]
+    assert "no error that can be compared" in neither.sentences()[0]
+    assert "0 of 1 mixed, 0 of 4 single seeds" in neither.sentences()[0]
 
 
 def test_matched_compute_is_judged_by_its_interval(made_up):
@@ -76,19 +76,19 @@ def test_matched_compute_is_judged_by_its_interval(made_up):
     mixed = [made_up("mixed", seed, {"linear": course}, {"linear": 0.6}) for seed, course in enumerate(courses)]
     single = [made_up("single:linear", seed, {"linear": FALLING}) for seed in range(3)]
     found = study([*mixed, *single], n_prompts=1, seed=0)
-    row = row_of(found.tables["matched"], compute_share=1.0)
+    row = row_of(found.files["matched"], compute_share=1.0)
     assert row["difference"] == pytest.approx(0.06)
     assert 0 < row["low"] < 0.06 < row["high"]
-    assert "WORSE than the class alone" in found.sentences[1]
-    assert "0.60 of the prompts of the class" in found.sentences[1]
+    assert "WORSE than the class alone" in found.sentences()[1]
+    assert "0.60 of the prompts of the class" in found.sentences()[1]
 
 
 def test_a_snapshot_does_not_see_what_came_later(made_up):
     whole = made_up("single:cubic", 0, {"cubic": FALLING})
     early = type(whole)(whole.name, whole.directory, whole.config, 200, whole.model)
     found = study([early], n_prompts=1, seed=0)
-    assert not row_of(found.tables["needs"], measure="flops", threshold=0.5)["reached"]
-    assert max(found.tables["training"]["step"]) == 200
+    assert not row_of(found.files["needs"], measure="flops", threshold=0.5)["reached"]
+    assert max(found.files["training"]["step"]) == 200
 
 
 def test_the_old_format_is_refused_and_left_out_of_others(made_up, ninths):
@@ -96,10 +96,10 @@ def test_the_old_format_is_refused_and_left_out_of_others(made_up, ninths):
         study([old_zoo(made_up)], n_prompts=1, seed=0)
     old = made_up("random", 0, {"cubic": FALLING}, old=True)
     assert (
-        "for want of a history of the error over the last points: random-0"
+        "without a history of the error over the last points: random-0"
         in study(
             [*[type(n)(n.name, n.directory, n.config, 900, n.model) for n in ninths], old], n_prompts=1, seed=0
-        ).sentences[-1]
+        ).sentences()[-1]
     )
 
 
@@ -112,7 +112,7 @@ def old_zoo(made_up):
 def test_u_has_the_textbook_distribution():
     assert sum(u_counts(5, 5)) == math.comb(10, 5)
     assert sum(u_counts(5, 5)[:3]) == 4  # P(U <= 2) = 4/252 = 0.016, and 7/252 = 0.028 for 3
-    assert [rank_place(n, n) for n in (3, 4, 5, 6, 10)] == [0, 1, 3, 6, 24]  # critical values + 1 of the tables
+    assert [critical_rank(n, n) for n in (3, 4, 5, 6, 10)] == [0, 1, 3, 6, 24]  # critical values + 1 of the tables
 
 
 @pytest.mark.parametrize("censored", [False, True])
@@ -134,4 +134,4 @@ def test_pairs_of_which_neither_got_there_are_unknown_not_dropped(rng):
     assert found.n_unknown == 1
     assert math.isnan(found.value)
     assert found.at_least <= 1 / 9 <= found.at_most
-    assert middle(np.array([0.0, np.inf])) == 0
+    assert geometric_median(np.array([0.0, np.inf])) == 0

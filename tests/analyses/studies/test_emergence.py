@@ -8,8 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analyses.studies import emergence
-from analyses.studies.emergence import Course, arrival, arrivals_of, order, pooled_order, study
+from analyses.studies.emergence.measures import (
+    Course,
+    arrival_table,
+    check_snapshots,
+    find_arrival,
+    first_draw,
+    order_of,
+    order_table,
+)
+from analyses.studies.emergence.study import study
+from analyses.studies.emergence.verdict import order_sentences
 from interp.model.heads import Head, parse_heads
 from interp.scores.score import score
 from training.checkpoints.checkpoint import Checkpoint, load
@@ -52,25 +61,25 @@ def made_up(seed: int, score_at: int, gain_at: int, curriculum: str = "random") 
     ],
 )
 def test_a_quantity_arrives_when_it_passes_half_for_good(values, expected):
-    assert arrival(STEPS, values, 0.5) == expected
+    assert find_arrival(STEPS, values, 0.5) == expected
 
 
 def test_order_is_only_said_where_snapshots_lie_between():
-    assert order((10, 20), (20, 40)) == "head first"
-    assert order((40, 80), (10, 20)) == "gain first"
-    assert order((10, 40), (20, 80)) == "between the same snapshots"
+    assert order_of((10, 20), (20, 40)) == "head first"
+    assert order_of((40, 80), (10, 20)) == "gain first"
+    assert order_of((10, 40), (20, 80)) == "between the same snapshots"
 
 
 def test_ratios_are_pooled_over_independent_seeds():
     courses = [made_up(0, 20, 80), made_up(1, 20, 80), made_up(2, 40, 160)]
-    arrivals = pd.concat([arrivals_of(one) for one in courses], ignore_index=True)
-    (row,) = records(pooled_order(courses, arrivals))
+    arrivals = pd.concat([arrival_table(one) for one in courses], ignore_index=True)
+    (row,) = records(order_table(courses, arrivals))
     ratios = [math.sqrt(11 * 21 / (41 * 81)), math.sqrt(11 * 21 / (41 * 81)), math.sqrt(21 * 41 / (81 * 161))]
     assert [one["ratio"] for one in records(arrivals)] == pytest.approx(ratios)
     assert row["ratio"] == pytest.approx(math.prod(ratios) ** (1 / 3))
     assert row["t_low"] < row["ratio"] < row["t_high"] < 1
     assert (row["n_seeds"], row["head first"], row["gain first"]) == (3, 3, 0)
-    assert "the head came first in 3" in emergence.order_sentences(pooled_order(courses, arrivals))[0]
+    assert "the head came first in 3" in order_sentences(order_table(courses, arrivals))[0]
 
 
 def test_runs_that_share_a_stream_are_one_seed():
@@ -78,8 +87,8 @@ def test_runs_that_share_a_stream_are_one_seed():
     config = second.checkpoint.config
     shared = Seeds(first.checkpoint.config.seeds.init, config.seeds.data, config.seeds.task)
     object.__setattr__(config, "seeds", shared)
-    arrivals = pd.concat([arrivals_of(one) for one in (first, second)], ignore_index=True)
-    (row,) = records(pooled_order([first, second], arrivals))
+    arrivals = pd.concat([arrival_table(one) for one in (first, second)], ignore_index=True)
+    (row,) = records(order_table([first, second], arrivals))
     assert (row["n_both"], row["n_seeds"]) == (2, 1)
     assert math.isnan(row["t_low"])
     assert row["ratio"] == pytest.approx(1)
@@ -87,11 +96,11 @@ def test_runs_that_share_a_stream_are_one_seed():
 
 def test_a_class_that_enters_late_is_said_to():
     one = made_up(0, 20, 80, "mixed")
-    (row,) = records(arrivals_of(one))
+    (row,) = records(arrival_table(one))
     assert row["enters"] == 0
     config = from_preset("tiny", "mixed", 0, ["recipe.steps=90"])
-    assert emergence.enters(config.parsed_curriculum(), "cubic") == 61
-    assert math.isnan(emergence.enters(config.parsed_curriculum(), "quartic"))
+    assert first_draw(config.parsed_curriculum(), "cubic") == 61
+    assert math.isnan(first_draw(config.parsed_curriculum(), "quartic"))
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +113,9 @@ def short_run(tmp_path_factory):
 
 def test_a_course_is_what_score_and_error_curves_say_of_every_snapshot(short_run):
     found = study([short_run], n_prompts=32, seed=3)
-    table = found.tables["course"]
-    assert sorted(set(table["step"])) == emergence.steps_of(short_run)
-    step = emergence.steps_of(short_run)[-2]
+    table = found.files["course"]
+    assert sorted(set(table["step"])) == check_snapshots(short_run)
+    step = check_snapshots(short_run)[-2]
     at = load(f"{short_run.directory}@{step}")
     values = score(at, ["linear"], n_prompts=32, seed=3).values["linear"]
     (row,) = [one for one in records(table) if one["step"] == step and one["function_class"] == "linear"]

@@ -7,7 +7,7 @@ import pytest
 
 from analyses.comparison.groups import INPUTS, group
 from analyses.studies import inputs
-from analyses.studies.inputs import head_sentence, of_inputs, study
+from analyses.studies.inputs import head_sentence, history_by_inputs, study
 from training.checkpoints.checkpoint import Checkpoint, load, read_history
 from training.checkpoints.history import append_rows
 from training.common.errors import UserError
@@ -60,15 +60,15 @@ def test_errors_are_those_of_interp_eval_on_each_distribution(trained_on):
             name: where(curves, inputs=source, predictor=name)["error"].to_numpy() for name in ("model", "no_context")
         }
         tail = last_quarter(len(rows["model"]))
-        row = records(where(found.tables["by_curriculum"], inputs=source))[0]
+        row = records(where(found.files["by_curriculum"], inputs=source))[0]
         assert row["ratio"] == pytest.approx(rows["model"][tail].mean() / rows["no_context"][tail].mean(), rel=1e-4)
-    assert set(found.tables["paper"]["inputs"]) == set(ALL)
-    assert "function_class" not in found.tables["ends"]
+    assert set(found.files["paper"]["inputs"]) == set(ALL)
+    assert "function_class" not in found.files["ends"]
 
 
 def test_a_model_is_worse_where_it_was_not_trained(trained_on):
     """The shipped model knows Gaussian inputs only, whatever its run is said to have seen."""
-    table = study([trained_on("both", 0, ALL, "mixed")], n_prompts=128, seed=0).tables["by_curriculum"]
+    table = study([trained_on("both", 0, ALL, "mixed")], n_prompts=128, seed=0).files["by_curriculum"]
     ratios = {row["inputs"]: row["ratio"] for row in records(table)}
     assert 1.5 * ratios["gaussian"] < min(ratios["skewed"], ratios["student_t:4"])
 
@@ -81,23 +81,23 @@ def test_figures_are_drawn_where_a_run_has_no_history_on_some_distributions(trai
     directory = histories[0].directory
     append_rows(directory, [{**row, "inputs": "skewed"} for row in read_history(directory)])
     found = study([replace(run, step=200) for run in runs], n_prompts=32, seed=0)
-    assert set(found.tables["training"]["inputs"]) == {"gaussian", "skewed"}
+    assert set(found.files["training"]["inputs"]) == {"gaussian", "skewed"}
     assert all(draw() for draw in found.figures.values())
 
 
 def test_a_history_is_read_by_distribution(made_up):
     run = made_up("single:linear", 0, {"linear": [1.0, 0.5, 0.2]})
     (table,) = inputs.histories([run])[0].values()
-    assert list(of_inputs(table, "linear")["function_class"]) == ["gaussian"] * 3
-    np.testing.assert_allclose(of_inputs(table, "linear")["ratio"], [1.0, 0.5, 0.2])
+    assert list(history_by_inputs(table, "linear")["function_class"]) == ["gaussian"] * 3
+    np.testing.assert_allclose(history_by_inputs(table, "linear")["ratio"], [1.0, 0.5, 0.2])
 
 
 def test_heads_are_compared_across_distributions(trained_on):
-    heads = study([trained_on("both", 0, ALL, "mixed")], n_prompts=64, seed=0).tables["heads"]
+    heads = study([trained_on("both", 0, ALL, "mixed")], n_prompts=64, seed=0).files["heads"]
     assert list(heads["heads"]) == ["0.1"] * 3
     assert head_sentence(heads) == (
-        "1 of 1 model have a head above 0.5 on some distribution; in 1 of these 1 they are the same on all."
+        "1 of 1 model have a head above 0.5 on some distribution; in 1 of these 1 the heads are the same on all."
     )
     apart = heads.assign(heads=["0.1", "", "0.1"])
-    assert head_sentence(apart).endswith("in 0 of these 1 they are the same on all.")
+    assert head_sentence(apart).endswith("in 0 of these 1 the heads are the same on all.")
     assert head_sentence(heads.assign(heads="")) == "0 of 1 model have a head above 0.5 on some distribution."

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from analyses.studies.consistency.kinds import Likeness, matched_with_kinds
-from analyses.studies.consistency.matching import blocks, compare
+from analyses.studies.consistency.measures.kinds import PoolSimilarity, match_composites
+from analyses.studies.consistency.measures.matching import blocks, match_heads
 from interp.statistics.seed_intervals import Estimate, jackknife
 
 N_HEADS, N_ENTRIES = 8, 24
@@ -38,12 +38,12 @@ def beyond_kinds(make: Callable[[np.ndarray, np.random.Generator], Heads], rng: 
     for a, ours in enumerate(models):
         for b in range(a):
             alike = ours @ models[b].T
-            matched = compare(alike, alike, blocks(1, N_HEADS, "layer"), rng).matched
+            matched = match_heads(alike, alike, blocks(1, N_HEADS, "layer"), rng).matched
             drawn = []
             for kept in (a, b):
                 others = [models[kept] @ model.T for place, model in enumerate(models) if place not in (a, b)]
                 stacked = np.stack(others, axis=1)
-                drawn.append(matched_with_kinds(Likeness(stacked, stacked), 1, N_HEADS, rng)["layer"])
+                drawn.append(match_composites(PoolSimilarity(stacked, stacked), 1, N_HEADS, rng)["layer"])
             excess[a, b] = matched - np.mean(drawn)
 
     def mean(kept: frozenset[int]) -> float:

@@ -7,7 +7,8 @@ import pytest
 
 from analyses.comparison.paired_errors import ClassErrors, Interval
 from analyses.studies.plateaus import study as plateaus
-from analyses.studies.plateaus.study import AT, BELOW, LEFT, MARGIN, fisher, state, study
+from analyses.studies.plateaus.measures import AT, BELOW, LEFT, MARGIN, fisher, state
+from analyses.studies.plateaus.study import study
 from interp.statistics.seeds import exact_interval
 from training.checkpoints.checkpoint import load, read_history
 
@@ -36,7 +37,7 @@ def cell(table, **values):
 
 
 def test_counts_tests_and_exits_are_those_planted(planted):
-    tables = study(planted, n_prompts=128, seed=0).tables
+    tables = study(planted, n_prompts=128, seed=0).files
     mixed = cell(tables["counts"], curriculum="mixed", function_class="quadratic", threshold=LEFT)
     assert (mixed["n_left"], mixed["n_seeds"], mixed["n_ever"]) == (5, 5, 5)
     assert mixed["low"] == pytest.approx(0.025 ** (1 / 5))
@@ -52,9 +53,9 @@ def test_counts_tests_and_exits_are_those_planted(planted):
 
 
 def test_the_verdict_follows(planted):
-    text = "\n".join(study(planted, n_prompts=128, seed=0).sentences)
+    text = "\n".join(study(planted, n_prompts=128, seed=0).sentences())
     assert "quadratic: left the plateau in 5 of 5 mixed seeds [0.48, 1.00]; 0 of 5 single:quadratic seeds" in text
-    assert "quadratic 5 of 5 against 0 of 5, a difference (p = 0.008, Holm 0.008, 0.008 the least possible)" in text
+    assert "quadratic 5 of 5 against 0 of 5, a difference (p = 0.008, Holm 0.008, smallest possible 0.008)" in text
     assert "single:quadratic on quadratic, the 5 that stayed: 5 at the no-context optimum" in text
     assert "quadratic was left by mixed at step 200, 3200 prompts of the class" in text
     assert "mixed on quadratic (0 at 0.25, 4 at 0.5, 5 at 0.75, 5 at 0.9)" in text
@@ -66,7 +67,7 @@ def test_a_run_that_came_back_is_told_from_one_that_stayed(made_up, errors_of, m
         plateaus, "measure", partial(errors_of, {(run.name, n): 1.0 for n in ("linear", "quadratic", "cubic")})
     )
     found = study([run], n_prompts=64, seed=0)
-    assert "On linear 1 single:linear seeds had left it at some time and 0 have at the end" in found.sentences[1]
+    assert "On linear 1 single:linear seeds had left it at some time and 0 have at the end" in found.sentences()[1]
 
 
 def test_exact_intervals_are_the_known_ones():
@@ -104,7 +105,7 @@ def test_a_no_context_predictor_is_found_to_be_one(rng):
 
 def test_shipped_models_of_the_old_format_are_counted_but_not_timed():
     found = study([load("zoo:cubic-0")], n_prompts=64, seed=0)
-    assert found.tables["counts"]["n_seeds"].unique().tolist() == [1]
+    assert found.files["counts"]["n_seeds"].unique().tolist() == [1]
     if "nmse_tail" not in read_history(load("zoo:cubic-0").directory)[0]:
-        assert found.sentences[-1].startswith("When zoo:cubic-0 left cannot be said")
-        assert found.tables["exits"].empty
+        assert found.sentences()[-1].startswith("When zoo:cubic-0 left cannot be determined")
+        assert found.files["exits"].empty

@@ -14,11 +14,11 @@ import torch
 from scipy.stats import mannwhitneyu
 
 from analyses.comparison.paired_errors import measure
-from analyses.studies.plateaus.study import LEFT
-from analyses.studies.success.comparison import compare, compared_table, rank_p
-from analyses.studies.success.measures import DEPTH, MEASURES, PROBES, PUBLISHED, probe_rows
+from analyses.studies.plateaus.measures import LEFT
+from analyses.studies.success.measures.by_class import DEPTH, MEASURES, PROBES, PUBLISHED, probe_rows
+from analyses.studies.success.measures.comparison import compare, compared_table, rank_p
 from analyses.studies.success.study import study
-from analyses.studies.success.verdict import FAINT, sentences, shown
+from analyses.studies.success.verdict import FAINT, overview_tables, verdict
 from training.checkpoints.checkpoint import Checkpoint, load
 from training.common.errors import UserError
 from training.common.output import records
@@ -59,35 +59,35 @@ def values(table: pd.DataFrame, column: str = "value", **cell: object) -> np.nda
 
 def test_the_planted_circuit_is_seen_and_succeeds(found):
     """Head 0.1 looks at its own x and copies it; S is X'y / k at x tokens, and the last MLP multiplies it by x_q."""
-    models = where(found.tables["models"], succeeded=True)
+    models = where(found.files["models"], succeeded=True)
     assert set(models["checkpoint"]) == {f"planted-{seed}" for seed in range(3)}
     assert values(models, measure="retrospective") == pytest.approx(1, abs=1e-3)
     assert values(models, "r2", measure="x at y") == pytest.approx(1, abs=1e-2)
     assert values(models, measure="x at y").min() > 0.4  # in one dimension the twins hold some
     assert values(models, "r2", measure="X'y at x") == pytest.approx(1, abs=0.05)
     assert values(models, measure="t at x").min() > 0.6
-    depth = where(found.tables["depth"], succeeded=True)
+    depth = where(found.files["depth"], succeeded=True)
     assert values(depth, "error", stage="1.mid") == pytest.approx(1, abs=0.1)
     assert values(depth, "error", stage="1.post") == pytest.approx(circuits.SPREAD, rel=0.3)
 
 
 def test_untrained_models_fail_and_have_nothing_above_controls():
     found = study(untrained(load("zoo:linear-0"), 4), n_prompts=256, seed=0)
-    models = found.tables["models"]
+    models = found.files["models"]
     assert set(models["succeeded"].tolist()) == {False}
     for name in PROBES:
         assert values(models, measure=name).mean() < FAINT, name
     for score in ("retrospective", "lookup"):
         of_score = where(models, measure=score)
         assert values(of_score) == pytest.approx(values(of_score, "untrained"), abs=0.05)
-    assert values(found.tables["depth"], "error").min() > 0.95
-    assert found.sentences[0].startswith("ALL 4 models failed")
-    (text,) = (sentence for sentence in found.sentences if "ingredients of the failed" in sentence)
+    assert values(found.files["depth"], "error").min() > 0.95
+    assert found.sentences()[0].startswith("ALL 4 models failed")
+    (text,) = (sentence for sentence in found.sentences() if "ingredients of the failed" in sentence)
     assert "They hold" not in text
 
 
 def test_the_verdict_on_planted_and_untrained_follows(found):
-    text = "\n".join(found.sentences)
+    text = "\n".join(found.sentences())
     assert "3 of 7 models succeeded (error at most 0.9 of the no-context optimum's" in text
     assert "failed: single:linear 4 of 7." in text
     assert "They hold" not in text
@@ -96,33 +96,33 @@ def test_the_verdict_on_planted_and_untrained_follows(found):
     assert (
         "the two kinds part at no stage before the last" in text
     )  # 35 splits: no p below 2/35 after Holm over four stages
-    assert "So few models allow no p below 0.057" in text
+    assert "With so few models p cannot be below 0.057" in text
     assert "of our 4 failed models 0 have one on a class that they train on: this agrees." in text
     assert "3 of 3 successful models have one." in text
-    assert set(where(found.tables["compared"], measure="retrospective")["n_overlap"]) == {0}
+    assert set(where(found.files["compared"], measure="retrospective")["n_overlap"]) == {0}
     for draw in found.figures.values():
         assert draw()
 
 
 def test_groups_of_one_outcome_are_said_to_be_and_shown(found):
     for succeeded, said in ((True, "ALL 3 models succeeded"), (False, "ALL 4 models failed")):
-        names = set(where(found.tables["models"], succeeded=succeeded)["checkpoint"])
-        parts = [found.tables[name] for name in ("classes", "models", "depth")]
+        names = set(where(found.files["models"], succeeded=succeeded)["checkpoint"])
+        parts = [found.files[name] for name in ("classes", "models", "depth")]
         classes, models, depth = (part.loc[part["checkpoint"].isin(names)] for part in parts)
         whole = pd.concat([models, depth.rename(columns={"stage": "measure", "error": "value"}).assign(kind=DEPTH)])
         compared = compared_table(whole, classes)
-        text = sentences(whole, classes, compared)
+        text = verdict(whole, classes, compared)
         assert text[0].startswith(said)
         assert "no failed one" in text[0] or "no successful one" in text[0]
         assert np.isnan(compared["p_value"].to_numpy(dtype=float)).all()
-        tables = shown(whole, compared)
+        tables = overview_tables(whole, compared)
         assert all(len(table) for table in tables.values())
 
 
 def test_the_last_stage_is_the_models_own_error():
     """What is compared at depth is the number that success is judged by."""
     models = [load("zoo:linear-0"), load("zoo:cubic-0")]
-    depth = study(models, n_prompts=64, seed=0).tables["depth"]
+    depth = study(models, n_prompts=64, seed=0).files["depth"]
     for one, name in zip(models, ("linear", "cubic"), strict=True):
         ratio = measure([one], [name], n_prompts=64, seed=0)[name].value(one.name)
         assert values(depth, "error", checkpoint=one.name, stage="2.post") == pytest.approx(ratio, rel=1e-3)
@@ -194,7 +194,7 @@ def test_more_of_a_measure_in_successful_models_is_a_positive_difference(rng):
     assert 8 < row["ci_low"] < row["difference"] < row["ci_high"] < 12
     assert (row["higher"], row["n_overlap"]) == (1, 0)
     assert row["p_value"] == pytest.approx(row["smallest_p"])
-    text = sentences(models, classes, compared_table(models, classes))
+    text = verdict(models, classes, compared_table(models, classes))
     assert "12 successful against 8 failed - without overlap: retrospective" in text[1]
 
 
@@ -204,7 +204,7 @@ def test_a_parting_is_of_some_size(rng):
         models, classes = simulated(rng, {"mixed": (9, 6)})
         tiny = 1 + 0.001 * models["value"] + shift * models["succeeded"]
         models = models.assign(value=np.where(models["kind"] == DEPTH, tiny, models["value"]))
-        assert said in "\n".join(sentences(models, classes, compared_table(models, classes)))
+        assert said in "\n".join(verdict(models, classes, compared_table(models, classes)))
 
 
 def test_overlap_counts_the_models_within_the_range_of_the_other_kind():
@@ -233,7 +233,7 @@ def test_models_that_share_a_seed_count_once_or_are_not_tested():
 
 def verdict_of(rng: np.random.Generator, sizes: Sizes) -> str:
     models, classes = simulated(rng, sizes)
-    return "\n".join(sentences(models, classes, compared_table(models, classes)))
+    return "\n".join(verdict(models, classes, compared_table(models, classes)))
 
 
 def test_curricula_that_decide_success_are_warned_of(rng):
@@ -243,7 +243,7 @@ def test_curricula_that_decide_success_are_warned_of(rng):
     assert "CONFOUNDED in part: 5 of 8 failed models are of single:cubic, where all failed" in text
     assert "both outcomes occur in single:quadratic (4 succeeded, 3 failed) alone" in text
     assert "single:quadratic, 4 successful against 3 failed" in text
-    assert "So few models allow no p below 0.057" in text
+    assert "With so few models p cannot be below 0.057" in text
     assert "CONFOUNDED" not in verdict_of(rng, {"mixed": (5, 2), "random": (3, 2)})
 
 
@@ -253,18 +253,18 @@ def test_a_class_that_some_models_left_is_compared_by_itself(rng):
     compared = compared_table(models, pd.concat([classes, cubic]))
     row = records(where(compared, among="on cubic"))[0]
     assert (row["n_successful"], row["n_failed"]) == (3, 5)
-    text = "\n".join(sentences(models, classes, compared))
+    text = "\n".join(verdict(models, classes, compared))
     assert "on cubic, 3 that left its plateau against 5 that stayed - " in text
 
 
 @pytest.mark.parametrize(
     ("level", "said"),
-    [(0.4, "They hold x at y, X'y at y and X'y at x and make no use"), (0.0, "They LACK the ingredients")],
+    [(0.4, "They hold x at y, X'y at y and X'y at x and do not use them"), (0.0, "They LACK the ingredients")],
 )
 def test_ingredients_of_failed_models_are_held_or_lacking(rng, level, said):
     models, classes = simulated(rng, {"mixed": (5, 5)})
     models = models.assign(value=level + 0.01 * models["value"])
-    assert said in "\n".join(sentences(models, classes, compared_table(models, classes)))
+    assert said in "\n".join(verdict(models, classes, compared_table(models, classes)))
 
 
 def test_a_failed_model_with_a_head_contradicts_the_paper(rng):
@@ -272,7 +272,7 @@ def test_a_failed_model_with_a_head_contradicts_the_paper(rng):
     named = classes["measure"] == PUBLISHED
     has = named & classes["checkpoint"].isin(["mixed-0", "mixed-1", "mixed-4"])
     classes = classes.assign(value=np.where(has, 0.45, np.where(named, 0.2, classes["value"])))
-    text = sentences(models, classes, compared_table(models, classes))[-1]
+    text = verdict(models, classes, compared_table(models, classes))[-1]
     assert "of our 2 failed models 1 have one on a class that they train on: DIFFERENT (mixed-4)." in text
     assert "2 of 3 successful models have one; mixed-2 (error" in text
 

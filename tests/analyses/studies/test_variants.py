@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analyses.studies.variants.comparison import compare, rank_correlation, trends, varied_alone
-from analyses.studies.variants.grouping import changes, variants
-from analyses.studies.variants.measures import MEASURES
-from analyses.studies.variants.verdict import agreement, instruction_sentences
+from analyses.studies.variants.measures.by_model import MEASURES
+from analyses.studies.variants.measures.comparison import compare_measures, rank_correlation, trend_table, varied_alone
+from analyses.studies.variants.measures.grouping import changed_settings, group_variants
+from analyses.studies.variants.verdict import compare_with_paper, instruction_sentences
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.output import records
 from training.common.table_rows import where
@@ -36,7 +36,7 @@ def sizes(of):
     runs = [of(f"tiny-{seed}", seed) for seed in range(3)]
     runs += [of(f"few-{seed}", 10 + seed, "model.n_heads=4") for seed in range(3)]
     runs += [of(f"many-{seed}", 20 + seed, "model.n_heads=16") for seed in range(3)]
-    return variants([*runs, of("tree", 30, curriculum="single:decision_tree")])
+    return group_variants([*runs, of("tree", 30, curriculum="single:decision_tree")])
 
 
 def made_up_models(groups, values) -> pd.DataFrame:
@@ -62,20 +62,20 @@ def test_variants_are_called_by_what_they_change(sizes):
 def test_what_follows_from_the_prompt_and_what_changes_no_weights_names_no_variant(of):
     reference = of("tiny", 0).config
     longer = of("long", 1, "data.n_points=32", "model.n_ctx=64", "record.snapshots=3", "recipe.threads=2").config
-    assert changes(reference, longer) == {"data.n_points": 32}
+    assert changed_settings(reference, longer) == {"data.n_points": 32}
 
 
 def test_runs_that_share_a_seed_or_stopped_early_do_not_count(of):
     one = of("one", 0)
     twin, early = replace_name(one, "twin"), replace_step(of("early", 1), 10)
-    groups = variants([one, twin, early])
+    groups = group_variants([one, twin, early])
     assert [run.name for run in groups.checkpoints] == ["one"]
     assert list(groups.left_out) == ["early (step 10, others 100)", "twin (shares a seed with one)"]
 
 
 def test_runs_of_other_lengths_are_variants_and_not_behind(of):
     short = replace_step(of("short", 1, "recipe.steps=50"), 50)
-    groups = variants([of("one", 0), short])
+    groups = group_variants([of("one", 0), short])
     assert list(groups.by_curriculum) == ["reference", "recipe.steps=50"]
     assert not groups.left_out
 
@@ -90,7 +90,7 @@ def replace_step(run: Checkpoint, step: int) -> Checkpoint:
 
 def test_differences_point_from_the_reference_to_the_variant(sizes):
     levels = {"model.n_heads=4": 0.1, "reference": 0.2, "model.n_heads=16": 0.5, "curriculum=single:decision_tree": 0.2}
-    table = compare(made_up_models(sizes, lambda variant, place: levels[variant] + 0.01 * place), sizes)
+    table = compare_measures(made_up_models(sizes, lambda variant, place: levels[variant] + 0.01 * place), sizes)
     rows = {row["variant"]: row for row in records(where(table, measure="ratio"))}
     assert rows["model.n_heads=16"]["difference"] == pytest.approx(0.3)
     assert 0.25 < rows["model.n_heads=16"]["low"] < 0.3 < rows["model.n_heads=16"]["high"] < 0.35
@@ -109,7 +109,7 @@ def test_only_what_varies_alone_has_a_trend(sizes):
         **{f"many-{seed}": 16 for seed in range(3)},
     }
     rising = {"model.n_heads=4": 1.0, "reference": 2.0, "model.n_heads=16": 3.0, "curriculum=single:decision_tree": 9.0}
-    table = trends(made_up_models(sizes, lambda variant, place: rising[variant] + 0.1 * place), sizes, seed=0)
+    table = trend_table(made_up_models(sizes, lambda variant, place: rising[variant] + 0.1 * place), sizes, seed=0)
     row = records(where(table, measure="n_found"))[0]
     assert row["n_models"] == 9
     assert row["spearman"] > 0.9
@@ -145,13 +145,13 @@ def test_what_does_not_vary_has_no_trend(rng):
 def test_instructions_beside_the_paper(kind, lows, said):
     classes = ("linear", "quadratic", "cubic")
     rows = [{"function_class": name, "low": low, "high": low + 0.2} for name, low in zip(classes, lows, strict=True)]
-    assert agreement(kind, rows) == said
+    assert compare_with_paper(kind, rows) == said
 
 
 def test_only_an_instruction_alone_is_compared_with_the_paper(of):
     told = [of(f"told-{seed}", 10 + seed, "instruction.kind=vector", "model.n_ctx=33") for seed in range(2)]
     other = of("wide", 20, "instruction.kind=vector", "model.n_ctx=33", "model.d_model=128")
-    groups = variants([of("tiny", 0), *told, other])
+    groups = group_variants([of("tiny", 0), *told, other])
     table = pd.DataFrame(
         [
             {"variant": variant, "function_class": "cubic", "difference": 0.2, "low": 0.1, "high": 0.3}

@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analyses.studies.consistency.within import (
+from analyses.studies.consistency.measures.within import (
     SUMMARIES,
-    by_seed,
-    chance_of,
+    chance_level,
     contrasts_table,
     curricula_table,
+    overlap_size,
     seed_interval,
-    size_of,
+    seed_means,
 )
 from training.common.table_rows import where
 
@@ -31,17 +31,17 @@ def t_of(values) -> tuple[float, float]:
 
 def test_models_of_one_seed_are_averaged_and_undefined_ones_left_out():
     rows = [row(0.2, 7), row(0.4, 8), row(0.6, 7), row(math.nan, 9)]
-    assert by_seed(rows).tolist() == pytest.approx([0.4, 0.4])
-    assert by_seed(rows[3:]).tolist() == []
+    assert seed_means(rows).tolist() == pytest.approx([0.4, 0.4])
+    assert seed_means(rows[3:]).tolist() == []
 
 
 def test_overlaps_have_a_size_and_every_statistic_its_chance():
-    assert [size_of(name, 5) for name in ("top3", "top_found", "pearson")] == [3, 5, None]
-    chances = {name: chance_of(name, 6, 3, 24) for name in SUMMARIES}
+    assert [overlap_size(name, 5) for name in ("top3", "top_found", "pearson")] == [3, 5, None]
+    chances = {name: chance_level(name, 6, 3, 24) for name in SUMMARIES}
     wanted = {"spearman": 0, "pearson": 0, "kendall_w": 1 / 3, "top3": 1 / 8, "top_found": 1 / 4}
     assert chances == pytest.approx(wanted)
-    assert math.isnan(chance_of("top_found", 0, 3, 24))
-    assert math.isnan(chance_of("ceiling", 6, 3, 24))
+    assert math.isnan(chance_level("top_found", 0, 3, 24))
+    assert math.isnan(chance_level("ceiling", 6, 3, 24))
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analyses.studies.consistency.matching import (
+from analyses.studies.consistency.measures.matching import (
     N_DRAWS,
     Pattern,
     best_match,
     blocks,
-    compare,
-    descriptions,
+    describe_heads,
     halves,
-    likeness,
+    match_heads,
+    similarity,
 )
 from interp.statistics.agreement import (
     coincidence_p,
@@ -151,7 +151,7 @@ def random_pattern(rng, n_layers=2, n_heads=8, n_pos=32) -> Pattern:
 
 
 def cosines(one: Pattern, other: Pattern, points: range) -> np.ndarray:
-    return likeness(descriptions(one, points), descriptions(other, points))
+    return similarity(describe_heads(one, points), describe_heads(other, points))
 
 
 def test_a_head_is_described_by_its_preferences_however_weak(rng):
@@ -161,7 +161,7 @@ def test_a_head_is_described_by_its_preferences_however_weak(rng):
     weak = even.copy()
     weak[5, :2] += [0.01, -0.01]
     attention = np.stack([even, weak, random_pattern(rng, 1, 1, n_pos).attention[0, 0]])[None]
-    found = descriptions(Pattern(attention, layout), range(2, 4))  # tokens 5 and 7, and 6 and 8
+    found = describe_heads(Pattern(attention, layout), range(2, 4))  # tokens 5 and 7, and 6 and 8
     assert found.shape == (3, 4 * n_pos)
     assert np.linalg.norm(found, axis=1) == pytest.approx([0, 1, 1])
     assert found[1, :2] == pytest.approx([0.5**0.5, -(0.5**0.5)])
@@ -186,7 +186,7 @@ def test_p_of_a_matching_is_its_rank_among_all_of_them(rng):
             for both in product(permutations(range(3)), repeat=2)
         ]
     )
-    found = compare(judged, judged, blocks(2, 3, "layer"), rng)
+    found = match_heads(judged, judged, blocks(2, 3, "layer"), rng)
     assert (found.by_index, found.matched) == pytest.approx((every[0], every.max()))
     for p_value, value in ((found.p_index, found.by_index), (found.p_matched, found.matched)):
         exact = np.mean(every >= value - 1e-9)
@@ -200,7 +200,7 @@ def test_a_planted_order_of_heads_is_recovered(rng):
     other = Pattern(moved, PLAIN)
     first, second = halves(16)
     among = blocks(2, 8, "layer")
-    found = compare(cosines(pattern, other, first), cosines(pattern, other, second), among, rng)
+    found = match_heads(cosines(pattern, other, first), cosines(pattern, other, second), among, rng)
     assert found.matched == pytest.approx(1)
     assert found.by_index < 0.5
     assert found.p_matched == 1 / (N_DRAWS + 1)
@@ -215,10 +215,10 @@ def test_unrelated_heads_matched_on_one_half_are_no_more_alike_on_the_other(rng)
     for _ in range(60):
         one, other = random_pattern(rng), random_pattern(rng)
         judged = cosines(one, other, second)
-        found = compare(cosines(one, other, first), judged, among, rng)
+        found = match_heads(cosines(one, other, first), judged, among, rng)
         excess.append(found.matched - found.chance)
         p_values.append(found.p_matched)
-        circular.append(compare(judged, judged, among, rng).p_matched)
+        circular.append(match_heads(judged, judged, among, rng).p_matched)
     assert abs(np.mean(excess)) < 4 * np.std(excess) / np.sqrt(len(excess))
     assert np.mean(np.array(p_values) <= 0.05) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 60)
     assert np.mean(np.array(circular) <= 0.05) == 1  # judged where it was chosen, everything is alike
@@ -227,10 +227,10 @@ def test_unrelated_heads_matched_on_one_half_are_no_more_alike_on_the_other(rng)
 def test_chance_is_the_mean_over_all_matchings(rng):
     alike = rng.normal(size=(4, 4))
     every = [alike[np.arange(4), order].mean() for order in permutations(range(4))]
-    found = compare(alike, alike, [slice(0, 4)], rng)
+    found = match_heads(alike, alike, [slice(0, 4)], rng)
     assert found.chance == pytest.approx(np.mean(every))
     assert found.matched == pytest.approx(max(every))
-    by_layer = compare(alike, alike, [slice(0, 2), slice(2, 4)], rng)
+    by_layer = match_heads(alike, alike, [slice(0, 2), slice(2, 4)], rng)
     assert by_layer.chance == pytest.approx(np.mean([alike[:2, :2].mean(), alike[2:, 2:].mean()]))
     assert best_match(alike, [slice(0, 2), slice(2, 4)])[:2].max() < 2
 

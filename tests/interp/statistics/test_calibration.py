@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from analyses.studies.plateaus.study import fisher
+from analyses.studies.plateaus.measures import fisher
 from interp.ablation import reference_activations as references
 from interp.ablation.ablate import Ablation, ablate
 from interp.ablation.errors import error_slices

@@ -1,0 +1,117 @@
+"""The verdict of the study of causes: sentences that follow from its tables by rule.
+
+1. Agreement with the paper on a class: the mean effect over seeds (mean ablation) is at least `HALF` of the in-context
+   gain and exceeds that of layer-matched control sets (p after Holm).
+2. Heads can stand in for one another where removing them together costs more than the sum of their costs alone, by
+   more than `MATTERS` of the gain.
+3. The score of a head is a guide to its effect to the degree that heads above `ATTENDS` matter (precision) and heads
+   that matter are above it (recall).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import pandas as pd
+
+from analyses.studies.cause.measures import MATTERS, ModelEffects
+from interp.ablation.size_classes import ATTENDS, HALF
+from interp.ablation.verdict import pooled_verdict
+from interp.display.text import counted, listed
+from interp.model.heads import show
+from interp.statistics.effects import SIGNIFICANT
+from training.common.output import records
+from training.common.table_rows import distinct, where
+
+PAPER: Mapping[str, float] = {"linear": 1.06, "quadratic": 1.11, "cubic": 1.41}
+"""Effect of zeroing the seven heads of the published mixed model (arXiv 2404.03558, Figure 2), at 90 examples; its
+control set has 0.03, 0.01 and 0.01."""
+SENTENCES = {
+    "located": "Heads with a score above {threshold} are in {n_with} of {models}{names}.{without}",
+    "removal": "{curriculum}: {verdict}{agreement}",
+    "agrees": " Agrees with the paper on {classes}.",
+    "not shown": " Not shown on {classes} (less than {half} of the gain, or no more than control sets cost).",
+    "kept": "With no other head, the share of the in-context gain that is left (mean ablation) is {shares}: where this "
+    "is near or below 0 the heads are not enough by themselves.",
+    "together": "Where a model has several such heads ({models}), removing them together costs more than the sum of "
+    "their costs alone (by more than {level} of the gain) in {n_more} of {cases}{most}.",
+    "most": ", most in {checkpoint} on {function_class} ({effect:.2f} against {sum_alone:.2f}): these heads can stand "
+    "in for one another, which single removals cannot show",
+    "guide": "On {function_class}, the rank correlation of score and effect of single heads is {spearman:.2f}"
+    "{interval}; of {n_attend} heads that score above {threshold} {costs}; the score finds {recalls}.",
+}
+
+
+def located_sentence(models: Sequence[ModelEffects]) -> str:
+    """How many models have retrospective heads, and which have none."""
+    names = "; ".join(f"{model.checkpoint.name} {show(model.head_set)}" for model in models if model.head_set)
+    without = [model.checkpoint.name for model in models if not model.head_set]
+    return SENTENCES["located"].format(
+        threshold=ATTENDS,
+        n_with=len(models) - len(without),
+        models=counted(len(models), "model"),
+        names=f": {names}" if names else "",
+        without=f" None in {', '.join(without)}." if without else "",
+    )
+
+
+def removal_sentences(removed: pd.DataFrame) -> list[str]:
+    """By curriculum, the cost of removing the heads, and whether it agrees with the paper."""
+    return [
+        SENTENCES["removal"].format(
+            curriculum=curriculum, verdict=pooled_verdict(rows), agreement=compare_with_paper(rows)
+        )
+        for curriculum, rows in group_rows(removed)
+    ]
+
+
+def compare_with_paper(rows: pd.DataFrame) -> str:
+    """Rule 1."""
+    mean = [row for row in records(where(rows, mode="mean")) if row["function_class"] in PAPER and row["n_seeds"]]
+    agree = [row["function_class"] for row in mean if row["effect"] >= HALF and row["p_holm"] <= SIGNIFICANT]
+    others = [row["function_class"] for row in mean if row["function_class"] not in agree]
+    published = listed([f"{function_class} ({PAPER[function_class]:.2f} there)" for function_class in agree])
+    text = SENTENCES["agrees"].format(classes=published) if agree else ""
+    return text + (SENTENCES["not shown"].format(classes=", ".join(others), half=HALF) if others else "")
+
+
+def group_rows(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    for curriculum in distinct(table, "curriculum"):
+        yield curriculum, where(table, curriculum=curriculum)
+
+
+def keep_sentences(kept: pd.DataFrame) -> list[str]:
+    """What is left of the gain with the heads alone."""
+    parts = []
+    for curriculum, rows in group_rows(kept):
+        cells = [row for row in records(where(rows, mode="mean")) if row["n_seeds"]]
+        shares = ", ".join(f"{1 - row['effect']:.2f} on {row['function_class']}" for row in cells)
+        parts += [f"{curriculum} {shares}"] if shares else []
+    return [SENTENCES["kept"].format(shares="; ".join(parts))] if parts else []
+
+
+def joint_sentences(costs: pd.DataFrame) -> list[str]:
+    """Rule 2."""
+    rows = records(costs)
+    if not rows:
+        return []
+    more = [row for row in rows if row["excess"] > MATTERS]
+    most = SENTENCES["most"].format(**max(more, key=lambda row: row["excess"])) if more else ""
+    models, cases = listed(distinct(costs, "checkpoint")), counted(len(rows), "case")
+    return [SENTENCES["together"].format(models=models, level=MATTERS, n_more=len(more), cases=cases, most=most)]
+
+
+def guide_sentences(guides: pd.DataFrame) -> list[str]:
+    """Rule 3."""
+    sentences = []
+    for function_class in distinct(guides, "function_class"):
+        rows = records(where(guides, function_class=function_class))
+        first = rows[0]
+        if not first["n_models"]:
+            continue
+        interval = ""
+        if first["n_seeds"] > 1:
+            interval = f" (t-interval over {first['n_seeds']} seeds [{first['t_low']:.2f}, {first['t_high']:.2f}])"
+        costs = [f"{row['n_both']} cost more than {row['level']} of the gain" for row in rows]
+        recalls = [f"{row['n_both']} of the {row['n_matter']} that cost more than {row['level']}" for row in rows]
+        text = {"interval": interval, "costs": " and ".join(costs), "recalls": " and ".join(recalls)}
+        sentences.append(SENTENCES["guide"].format(**first, threshold=ATTENDS, **text))
+    return sentences

@@ -1,0 +1,235 @@
+"""Sentences of studies, each from a small table written by hand: what a reader gets to read, word for word."""
+
+import importlib
+import inspect
+import math
+import re
+
+import pandas as pd
+import pytest
+
+from analyses.studies.cause import verdict as cause
+from analyses.studies.consistency import verdict as consistency
+from analyses.studies.efficiency import verdict as efficiency
+from analyses.studies.emergence import verdict as emergence
+from analyses.studies.plateaus import verdict as plateaus
+from analyses.studies.success import verdict as success
+from analyses.studies.trace import verdict as trace
+from analyses.studies.variants import verdict as variants
+
+MODULES = ["cause", "consistency", "efficiency", "emergence", "plateaus", "success", "trace", "variants"]
+
+
+@pytest.mark.parametrize("study", MODULES)
+def test_every_template_has_a_rule_that_uses_it(study):
+    module = importlib.import_module(f"analyses.studies.{study}.verdict")
+    folder = importlib.import_module(f"analyses.studies.{study}.study")
+    rules = inspect.getsource(module).partition("\n}\n")[2] + inspect.getsource(folder)
+    assert [name for name in module.SENTENCES if not re.search(rf'"{re.escape(name)}"', rules)] == []
+
+
+def test_what_removing_heads_together_costs():
+    cases = [
+        {"checkpoint": "a", "function_class": "linear", "effect": 0.9, "sum_alone": 0.2, "excess": 0.7},
+        {"checkpoint": "b", "function_class": "cubic", "effect": 0.1, "sum_alone": 0.1, "excess": 0.0},
+    ]
+    assert cause.joint_sentences(pd.DataFrame(cases)) == [
+        "Where a model has several such heads (a and b), removing them together costs more than the sum of their costs "
+        "alone (by more than 0.1 of the gain) in 1 of 2 cases, most in a on linear (0.90 against 0.20): these heads "
+        "can stand in for one another, which single removals cannot show."
+    ]
+    assert cause.joint_sentences(pd.DataFrame(cases[1:])) == [
+        "Where a model has several such heads (b), removing them together costs more than the sum of their costs alone "
+        "(by more than 0.1 of the gain) in 0 of 1 case."
+    ]
+
+
+def test_what_heads_do_alone_and_how_good_a_guide_the_score_is():
+    kept = [{"curriculum": "mixed", "function_class": "linear", "mode": "mean", "n_seeds": 2, "effect": 1.03}]
+    assert cause.keep_sentences(pd.DataFrame(kept)) == [
+        "With no other head, the share of the in-context gain that is left (mean ablation) is mixed -0.03 on linear: "
+        "where this is near or below 0 the heads are not enough by themselves."
+    ]
+    guide = {"function_class": "linear", "n_models": 3, "n_seeds": 3, "spearman": 0.1, "t_low": -0.2, "t_high": 0.4}
+    levels = [guide | {"level": 0.1, "n_attend": 4, "n_both": 3, "n_matter": 9}]
+    levels += [guide | {"level": 0.5, "n_attend": 4, "n_both": 2, "n_matter": 5}]
+    assert cause.guide_sentences(pd.DataFrame(levels)) == [
+        "On linear, the rank correlation of score and effect of single heads is 0.10 (t-interval over 3 seeds [-0.20, "
+        "0.40]); of 4 heads that score above 0.5 3 cost more than 0.1 of the gain and 2 cost more than 0.5 of the "
+        "gain; the score finds 3 of the 9 that cost more than 0.1 and 2 of the 5 that cost more than 0.5."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("effect", "p_holm", "sentence"),
+    [
+        (0.9, 0.01, " Agrees with the paper on linear (1.06 there)."),
+        (0.4, 0.01, " Not shown on linear (less than 0.5 of the gain, or no more than control sets cost)."),
+        (0.9, 0.2, " Not shown on linear (less than 0.5 of the gain, or no more than control sets cost)."),
+    ],
+)
+def test_agreement_with_the_paper_needs_size_and_chance(effect, p_holm, sentence):
+    row = {"function_class": "linear", "mode": "mean", "n_seeds": 3, "effect": effect, "p_holm": p_holm}
+    assert cause.compare_with_paper(pd.DataFrame([row])) == sentence
+
+
+OUTCOME = {"n_seeds": 3, "all_or_nothing": False, "t_low": 0.7, "t_high": 0.9, "n_half": 3}
+
+
+@pytest.mark.parametrize(("r2", "verb"), [(0.8, "can"), (0.4, "can hardly")])
+def test_what_heads_carry(r2, verb):
+    values = {"retrospective heads": r2, "other heads": 0.1, "the same, untrained": 0.0}
+    rows = [{"curriculum": "mixed", "heads": heads, "r2": value} | OUTCOME for heads, value in values.items()]
+    assert trace.decoding_sentences(pd.DataFrame(rows)) == [
+        f"mixed: x_i {verb} be read from the outputs of the retrospective heads at y_i (R² {r2:.2f} [0.70, 0.90], 3 "
+        "seeds; the other heads 0.10, the same heads untrained 0.00)."
+    ]
+
+
+def test_outcomes_of_few_or_divided_seeds():
+    assert trace.format_outcome({"share": 0.5, "n_seeds": 1}, "share") == "0.50, one seed"
+    divided = {"share": 0.5, "n_seeds": 5, "all_or_nothing": True, "n_half": 2, "share_low": 0.05, "share_high": 0.85}
+    assert trace.format_outcome(divided, "share") == (
+        "0.50 (all or nothing: at least half in 2 of 5 seeds [0.05, 0.85], Clopper-Pearson)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("enters", "t_high", "end"),
+    [
+        (0, 0.8, "."),
+        (0, 1.2, ": no order is shown."),
+        (61, 0.8, "; the class enters at step 61, and a head that earlier classes grew has to be first."),
+        (math.nan, 0.8, "; the class is never trained on."),
+    ],
+)
+def test_which_came_first(enters, t_high, end):
+    row = {"curriculum": "mixed", "function_class": "cubic", "enters": enters, "n_runs": 5, "n_both": 4, "n_seeds": 4}
+    row |= {"head first": 3, "gain first": 0, "ratio": 0.5, "t_low": 0.3, "t_high": t_high}
+    assert emergence.order_sentences(pd.DataFrame([row])) == [
+        "mixed, cubic: in 4 of 5 runs with head and gain the head came first in 3 and the gain in 0, otherwise between "
+        "the same snapshots; the head's score reached half of its final value at 0.50 of the steps at which the gain "
+        f"did (t-interval over 4 seeds [0.30, {t_high:.2f}]){end}"
+    ]
+    assert emergence.order_sentences(pd.DataFrame([row | {"n_both": 0}])) == [
+        "mixed, cubic: no run has both such heads and a gain of at least 0.2 at its end."
+    ]
+
+
+def ratio_rows(**values: float) -> list[dict[str, object]]:
+    row = {"curriculum": "mixed", "n_reached": 5, "n_seeds": 5, "single_reached": 5, "single_seeds": 5}
+    row |= {"threshold": 0.5, "at_least": 0.1, "at_most": 0.1, "value": 0.1, "rank_low": 0.08, "rank_high": 0.12}
+    operations = row | {"measure": "flops", "value": 0.9, "rank_low": 0.7, "rank_high": 1.2}
+    return [row | {"measure": "prompts_seen"} | values, operations]
+
+
+@pytest.mark.parametrize(
+    ("limits", "verdict"),
+    [
+        ((0.08, 0.12), "consistent with a ninth"),
+        ((0.08, 1.2), "consistent with a ninth, and with no saving"),
+        ((0.05, 0.1), "LESS than a ninth"),
+        ((0.2, 0.4), "MORE than a ninth, and less than all"),
+        ((0.2, 1.4), "MORE than a ninth, and no saving shown"),
+    ],
+)
+def test_how_much_data_a_curriculum_needs(limits, verdict):
+    rows = ratio_rows(rank_low=limits[0], rank_high=limits[1])
+    assert efficiency.need_sentence(rows, curriculum="mixed", function_class="cubic") == (
+        "cubic, to 0.5 of the no-context optimum (reached by 5 of 5 mixed, 5 of 5 single seeds): mixed needs 0.1 "
+        f"[{limits[0]:.3g}, {limits[1]:.3g}] of the prompts of the class that training on it alone needs - {verdict} - "
+        "and 0.9 [0.7, 1.2] of the operations - no difference in compute shown."
+    )
+
+
+def test_an_error_that_most_seeds_do_not_reach():
+    rows = ratio_rows(n_reached=2)
+    assert efficiency.need_sentence(rows, curriculum="mixed", function_class="cubic") == (
+        "cubic, mixed: no error can be compared; even 0.5 of the no-context optimum is reached by 2 of 5 mixed, 5 of 5 "
+        "single seeds."
+    )
+
+
+def test_runs_that_stayed_and_the_papers_counts():
+    runs = [{"curriculum": "random", "function_class": "cubic", "ratio": ratio, "state": "at the no-context optimum"}
+            for ratio in (0.98, 1.01)]  # fmt: skip
+    assert plateaus.stayed_sentences(pd.DataFrame(runs)) == [
+        "random on cubic, the 2 that stayed: 2 at the no-context optimum (error / no-context optimum 0.980 to 1.010; "
+        "at = each run's interval over prompts lies within 1 ± 0.1)."
+    ]
+    row = {"curriculum": "mixed", "function_class": "quadratic", "n_left": 5, "n_seeds": 5, "published_left": 3}
+    row |= {"published_seeds": 5, "p_value": 0.44, "published_p": 1 / 6}
+    assert plateaus.paper_sentences(pd.DataFrame([row])) == [
+        "Compared with the paper on quadratic: mixed 3 of 5 there, 5 of 5 here, no difference shown (p = 0.440). The "
+        "paper's own 3 of 5 against 0 of 5 has p = 0.17: five seeds on each side show no difference smaller than 4 of "
+        "5."
+    ]
+
+
+def test_ingredients_and_what_follows_from_them():
+    row = {"n_failed": 3, "measure": "x at y", "failed": 0.5, "failed_low": 0.3, "failed_high": 0.7}
+    assert success.ingredient_sentences("all models", [row]) == [
+        "all models, ingredients of the failed models (R² above controls, t-interval over seeds): x at y 0.50 [0.30, "
+        "0.70]: held. They hold x at y and do not use them in their predictions (a target that can be decoded need not "
+        "be usable by the model: `interp probe --swap`)."
+    ]
+    lacking = row | {"failed": 0.0, "failed_low": -0.01, "failed_high": 0.02}
+    (text,) = success.ingredient_sentences("all models", [lacking])
+    assert text.endswith(
+        "They LACK the ingredients, as far as linear probes can show: they do not hold them without using them."
+    )
+    (text,) = success.ingredient_sentences("mixed", [row | {"n_failed": 1}])
+    assert text == (
+        "mixed, ingredients (R² above controls) of the one failed model: x at y 0.50. Nothing follows about others."
+    )
+
+
+def test_models_with_and_without_heads_that_matter():
+    row = {"variant": "reference", "learned": True, "n_found": 1.0, "highest": 0.9, "effect": 0.8}
+    rows = [row | {"checkpoint": "a"}, row | {"checkpoint": "b", "effect": 0.1}]
+    rows += [row | {"checkpoint": "c", "n_found": 0.0, "highest": 0.2}, row | {"checkpoint": "d", "learned": False}]
+    assert variants.model_sentences(pd.DataFrame(rows)) == [
+        "Of 3 models that left the plateau on a class, 2 have a head with a score above 0.5; none is in c (reference, "
+        "highest 0.20).",
+        "Removing these heads (mean ablation) costs at least 0.5 of the in-context gain in 1 of 2; not in b "
+        "(reference, 0.10).",
+        "Of 1 model that stayed on it, 1 have one.",
+    ]
+
+
+def matching_cells(**values: tuple[float, float]) -> dict[tuple[str, str], dict[str, float]]:
+    """Cells of the table of pairs, values with the lower ends of their intervals."""
+    names = ("matched", "by_index", "chance", "matched_excess", "untrained_excess", "learned", "kinds", "beyond_kinds")
+    given = dict.fromkeys((*names, "rest_excess"), (0.2, 0.1)) | values
+    return {
+        (within, name): {"value": value, "ci_low": low, "ci_high": 0.3, "n_pairs": 6, "n_seeds": 4}
+        for within in ("layer", "model")
+        for name, (value, low) in given.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("learned", "beyond", "conclusion"),
+    [
+        (math.nan, 0.1, "Fewer than three seeds allow no interval: nothing follows."),
+        (-0.1, 0.1, "The interval includes 0: it is not shown that training makes them similar."),
+        (0.1, math.nan, "Kinds of heads recur in independent models. Without the heads above 0.5 the excess is 0.20. "
+                        "Too few models are left to draw heads from: whether two models correspond is not tested."),
+        (0.1, -0.1, "Kinds of heads recur in independent models. Without the heads above 0.5 the excess is 0.20. The "
+                    "similarity to composite models, with heads drawn from the same layers of other models, is 0.20 "
+                    "(difference 0.20 [-0.10, 0.30]): it is not shown that two models correspond beyond recurring "
+                    "kinds."),
+        (0.1, 0.1, "Kinds of heads recur in independent models. Without the heads above 0.5 the excess is 0.20. The "
+                   "similarity to composite models, with heads drawn from the same layers of other models, is 0.20 "
+                   "(difference 0.20 [0.10, 0.30]): two models correspond MORE than recurring kinds explain."),
+    ],
+)  # fmt: skip
+def test_whether_models_have_the_same_heads(learned, beyond, conclusion):
+    cells = matching_cells(learned=(0.2, learned), beyond_kinds=(0.2, beyond))
+    text = consistency.matching_sentence(cells, "independent models")
+    assert text.endswith(conclusion)
+    assert text.startswith(
+        "By function, independent models (6 pairs of 4 seeds): heads matched within layers have a similarity of 0.20 "
+        "(cosine, at pairs and prompts that were not used to match them), heads of the same number 0.20, heads matched "
+        "at random 0.20; the excess of 0.20 is 0.20 in the untrained twins"
+    )
