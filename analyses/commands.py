@@ -49,11 +49,13 @@ STUDIES: Mapping[str, Study] = {
         "--ckpt 'zoo:*-*' --out results",
     ),
     "cause": Study(
-        "cause",
+        "cause.study",
         "Do retrospective heads cause in-context learning, in every model that has them?",
         "--ckpt 'zoo:mixed-*' --ckpt 'zoo:random-*' --out cause",
     ),
-    "trace": Study("trace", "What do retrospective heads carry, and who reads it?", "--ckpt 'zoo:mixed-*' --out trace"),
+    "trace": Study(
+        "trace.study", "What do retrospective heads carry, and who reads it?", "--ckpt 'zoo:mixed-*' --out trace"
+    ),
     "variants": Study(
         "variants.study",
         "What changes with size, prompt length, function class or instruction, and what stays?",
@@ -70,7 +72,7 @@ STUDIES: Mapping[str, Study] = {
         "--ckpt zoo:mixed-0 --ckpt zoo:linear-0 --out results",
     ),
     "emergence": Study(
-        "emergence",
+        "emergence.study",
         "When do retrospective heads appear, and does the head come before the loss falls?",
         "--ckpt zoo:mixed-0 --ckpt zoo:random-0 --out emergence",
     ),
@@ -111,6 +113,21 @@ def add_study(name: str, asked: Study) -> None:
     study.command(name)(command)
 
 
+def present(findings: "Findings", json: bool, out: Path | None) -> None:
+    """Write the findings of a study where asked to, print them, and end with exit code 1 if a self-check failed."""
+    from training.common import output
+
+    if out:
+        findings.write(out)
+    if json:
+        output.print_json(findings.document())
+    else:
+        findings.show()
+        if out:
+            echo(f"\ntables, figures and summary.md: {out}/")
+    refuse_failures(findings.failures)
+
+
 for name, asked in STUDIES.items():
     add_study(name, asked)
 
@@ -139,21 +156,6 @@ def retrospective(
     if out:
         output.prepare_directory(out)
     present(question.study(checkpoint, n_prompts=prompts, n_controls=controls, seed=seed), json, out)
-
-
-def present(findings: "Findings", json: bool, out: Path | None) -> None:
-    """Write the findings of a study where asked to, print them, and end with exit code 1 if a self-check failed."""
-    from training.common import output
-
-    if out:
-        findings.write(out)
-    if json:
-        output.print_json(findings.document())
-    else:
-        findings.show()
-        if out:
-            echo(f"\ntables, figures and summary.md: {out}/")
-    refuse_failures(findings.failures)
 
 
 def report(
