@@ -1,12 +1,14 @@
 """One study made up, written and shown; and the names that stand for several checkpoints."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
+from analyses.commands import STUDIES
 from analyses.findings import Findings
 from training.checkpoints.checkpoint import zoo_path
 from training.checkpoints.name_patterns import expand, load_all
@@ -51,6 +53,11 @@ def test_a_study_is_shown_and_given_as_json(found, capsys):
     assert given["verdict"] == ["It does (0.90 [0.85, 0.95])."]
     assert given["prompts"] == 64
     assert given["effects"][0] == {"model": "a", "effect": 0.9}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_question_has_a_module_that_studies_it(name):
+    assert callable(import_module(f"analyses.studies.{STUDIES[name].module}").study)
 
 
 def test_patterns_stand_for_shipped_models_and_run_directories(tmp_path):

@@ -18,7 +18,8 @@ from analyses.studies.plateaus.measures import LEFT
 from analyses.studies.success.measures.by_class import DEPTH, MEASURES, PROBES, PUBLISHED, probe_rows
 from analyses.studies.success.measures.comparison import compare, compared_table, rank_p
 from analyses.studies.success.study import study
-from analyses.studies.success.verdict import FAINT, overview_tables, verdict
+from analyses.studies.success.tables import overview_tables
+from analyses.studies.success.verdict import FAINT, verdict
 from training.checkpoints.checkpoint import Checkpoint, load
 from training.common.errors import UserError
 from training.common.output import records
