@@ -103,10 +103,11 @@ def guide_sentences(guides: pd.DataFrame) -> list[str]:
     """Rule 3."""
     sentences = []
     for function_class in distinct(guides, "function_class"):
-        rows = records(where(guides, function_class=function_class))
-        first = rows[0]
-        if not first["n_models"]:
+        rows = where(guides, function_class=function_class)
+        if not rows["n_models"].iloc[0]:
             continue
+        rows = records(rows.astype(dict.fromkeys(("n_seeds", "n_attend", "n_both", "n_matter"), int)))  # NaN elsewhere
+        first = rows[0]
         interval = ""
         if first["n_seeds"] > 1:
             interval = f" (t-interval over {first['n_seeds']} seeds [{first['t_low']:.2f}, {first['t_high']:.2f}])"
