@@ -31,10 +31,10 @@ import pandas as pd
 
 from analyses.report.evidence import Settings
 from analyses.report.report import report
+from analyses.studies.consistency.measures.attention import initial_model
 from analyses.studies.consistency.measures.matching import best_match, blocks, similarity
-from analyses.studies.consistency.measures.attention import initial_model, read_attention
-from analyses.studies.consistency.study import study
 from analyses.studies.consistency.measures.within import contrasts_table
+from analyses.studies.consistency.study import study
 from interp import load, patterns, score
 from interp.display.axes import row_of_axes
 from interp.statistics.agreement import spearman

@@ -1,7 +1,7 @@
 """Decoding of x_i from the outputs of heads, and shares of their effects by reader, of every model and over seeds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,6 @@ from interp.model.heads import Head, HeadSet
 from interp.patching.path_receivers import Receiver, all_receivers
 from interp.patching.paths import ALL, path_effects
 from interp.readouts.head_decoding import decode_heads
-from interp.readouts.probes import DEFAULT
 from interp.statistics.effects import rank_by_evidence
 from interp.statistics.seeds import outcome_columns
 from training.checkpoints.checkpoint import Checkpoint
@@ -66,8 +65,7 @@ def trace_heads(checkpoint: Checkpoint, heads: HeadSet, function_class: str, n_p
         ).table
         names = {",".join(map(str, receivers)): reader for reader, receivers in groups.items()} | {ALL: ALL}
         parts.append(effects.assign(reader=effects["receiver"].map(names)).drop(columns="receiver"))
-    decoding = decode_heads(checkpoint, [function_class], protocol=replace(DEFAULT, n_prompts=n_prompts, seed=seed))
-    table = decoding.table
+    table = decode_heads(checkpoint, [function_class], n_prompts=n_prompts, seed=seed).table
     names = [f"{layer}.{head}" for layer, head in zip(table["layer"], table["head"], strict=True)]
     retrospective = {str(head) for head in heads}
     table = table.assign(heads=names, kind=[RETROSPECTIVE if name in retrospective else OTHERS for name in names])

@@ -13,7 +13,7 @@ from torch import Tensor
 from analyses.studies.consistency.measures.matching import Pattern, describe_heads, halves
 from interp.ablation.size_classes import ATTENDS
 from interp.model.heads import HeadSet, heads_above
-from interp.model.parallel import side_by_side
+from interp.model.parallel import map_parts
 from interp.scores.kinds import SCORES
 from interp.scores.score import weigh, weighted_attention
 from interp.scores.weightings import WEIGHTINGS
@@ -156,7 +156,7 @@ def scores_and_pattern(
         scores, patterns = zip(*layers, strict=True)
         return torch.stack(scores, dim=1).double().cpu(), torch.stack(patterns).cpu()
 
-    scores, patterns = zip(*side_by_side(read, prompts.tokens.split(n_at_once)), strict=True)
+    scores, patterns = zip(*map_parts(read, prompts.tokens.split(n_at_once)), strict=True)
     return torch.cat(scores).numpy(), (torch.stack(patterns).sum(0) / len(prompts.tokens)).numpy()
 
 

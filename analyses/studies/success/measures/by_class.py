@@ -18,8 +18,8 @@ import pandas as pd
 
 from interp.model.heads import Head
 from interp.readouts.lens import KINDS, implied_predictions, tuned_readouts
-from interp.readouts.probes import Protocol, probe, untrained_twin
-from interp.readouts.stream import Token, stages
+from interp.readouts.probes import probe, untrained_twin
+from interp.readouts.stream import Token, model_stages
 from interp.readouts.targets import TARGETS
 from interp.scores.kinds import SCORES
 from interp.scores.score import Measure, score_all
@@ -116,10 +116,15 @@ def probe_rows(checkpoint: Checkpoint, function_class: str, n_prompts: int, seed
     targets = {target for target, _ in PROBES.values() if TARGETS[target].exists(properties)}
     n_points = checkpoint.config.data.n_points
     middle, last = n_points // 2, n_points - 1
-    protocol = Protocol(
-        examples=tuple(sorted({middle, last})), n_prompts=n_prompts, n_fit=FIT_ON * n_prompts, seed=seed
-    )
-    table = probe(checkpoint, [function_class], targets=sorted(targets), protocol=protocol).table
+    table = probe(
+        checkpoint,
+        [function_class],
+        targets=sorted(targets),
+        examples=sorted({middle, last}),
+        n_prompts=n_prompts,
+        n_fit=FIT_ON * n_prompts,
+        seed=seed,
+    ).table
     rows = []
     for measure, (target, token) in PROBES.items():
         if target in targets:
@@ -144,7 +149,7 @@ def depth_rows(checkpoint: Checkpoint, function_class: str, n_prompts: int, seed
     config, model = checkpoint.config, checkpoint.model
     fitted_on = evaluation_prompts(config, function_class, n_prompts=n_prompts, seed=seed, stream="reference")
     prompts = evaluation_prompts(config, function_class, n_prompts=n_prompts, seed=seed)
-    names, late = stages(config.model.n_layers), last_quarter(config.data.n_points)
+    names, late = model_stages(config.model.n_layers), last_quarter(config.data.n_points)
     readouts = tuned_readouts(model, fitted_on, names)
     implied = implied_predictions(model, prompts, names, readouts)[:, KINDS.index("tuned")]
     errors = np.square(implied - prompts.ys.double().numpy())[..., late].mean((1, 2))

@@ -24,7 +24,7 @@ def group_variants(checkpoints: Sequence[Checkpoint]) -> Groups:
     kind = Kind(
         curriculum_of=lambda checkpoint: name_variant(changed_settings(reference, checkpoint.config)),
         trains_on=lambda config: config.trained_classes,
-        looked_at=lambda config: config.trained_classes,
+        evaluated_on=lambda config: config.trained_classes,
         free=("curriculum", *to_dict(reference)),
         order=lambda name: (name != REFERENCE, natural_key(name)),
         free_within=IGNORED,
