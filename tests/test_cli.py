@@ -134,14 +134,41 @@ def test_history_says_when_a_run_converged_and_at_what_price(tmp_path, quick_set
     assert done.code == 0, done.err
     (row,) = [
         row
-        for row in json.loads(outcome("history", "--ckpt", run, "--fraction", "0.9", "--json").out)["runs"]
+        for row in json.loads(outcome("history", "--ckpt", run, "--converged-below", "0.9", "--json").out)["runs"]
         if row["function_class"] == "linear"
     ]
     assert 25 <= row["step"] <= 400
     assert row["prompts_seen"] == row["prompts_total"] == 8 * row["step"]
     config = load(run).config
     assert row["flops"] == row["step"] * step_flops(config.model, 8, config.data.n_points)
-    assert "when and at what price" in outcome("history", "--ckpt", run).out
+    assert "convergence: step, data, compute and time" in outcome("history", "--ckpt", run).out
+
+
+def test_a_former_name_of_an_option_or_setting_is_accepted_and_reported(tmp_path, quick_settings, outcome):
+    former = outcome("history", "--ckpt", "zoo:mixed-0", "--fraction", "0.9", "--json")
+    current = outcome("history", "--ckpt", "zoo:mixed-0", "--converged-below", "0.9", "--json")
+    assert former.err == "--fraction is now called --converged-below\n"
+    assert former.out == current.out
+    assert "--fraction" not in outcome("history", "--help").out
+    run = tmp_path / "run"
+    done = outcome(
+        "train", "--curriculum", "single:linear", "--out", run, *quick_settings, "--set=recipe.lr_beside=0.5"
+    )
+    assert done.err.splitlines()[0] == "recipe.lr_beside is now called recipe.lr_adamw"
+    assert json.loads((run / "config.json").read_text())["run"]["recipe"]["lr_adamw"] == 0.5
+
+
+def test_a_run_from_before_a_setting_was_renamed_is_loaded_and_resumed(tmp_path, quick_settings, outcome):
+    run, settings = tmp_path / "run", [*quick_settings, "--set=recipe.lr_beside=0.5"]
+    assert outcome("train", "--out", run, *settings).code == 0
+    document = json.loads((run / "config.json").read_text())
+    recipe = document["run"]["recipe"]
+    recipe["lr_beside"] = recipe.pop("lr_adamw")
+    (run / "config.json").write_text(json.dumps(document))
+    assert load(run).config.recipe.lr_adamw == 0.5
+    resumed = outcome("train", "--out", run, *settings, "--resume")
+    assert resumed.code == 0
+    assert "is finished" in resumed.err
 
 
 def test_paper_units_are_mse_over_dims(outcome):

@@ -1,7 +1,8 @@
 """The commands of the training package. Heavy imports wait until a command runs."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
     from training.processes.processes import Processes
     from training.processes.run_sets import Job
 
+Result = TypeVar("Result")
+
 
 def train(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The run's directory; that of all runs of a set.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory of the run, or of all runs of a set.")],
     curriculum: Annotated[
         str,
         typer.Option(
@@ -31,7 +34,8 @@ def train(
         str | None,
         typer.Option(
             "--recipe",
-            help="fast or authors, instead of the preset's own initialisation and optimiser; fast is shorter on small.",
+            help="Initialisation and optimiser: fast (Muon) or authors. Default: the preset's. With small, fast trains "
+            "for fewer steps.",
         ),
     ] = None,
     seed: options.Seed = 0,
@@ -51,7 +55,7 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Replace one value of the preset; may be repeated."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last save, if it has one.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the last save, if there is one.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the run that is already there.")] = False,
     device: options.Device = "cpu",
 ) -> None:
@@ -84,7 +88,7 @@ def train(
 
 train.__doc__ = f"""Train one model, or a set of them, under a curriculum of function classes.
 
-    The seed gives initialisation, data and task choice a stream each, different ones for every curriculum.
+    Initialisation, data and task choice have a random stream each, derived from the seed and the curriculum.
 
     \b
     Examples:
@@ -100,7 +104,7 @@ train.__doc__ = f"""Train one model, or a set of them, under a curriculum of fun
 
 
 def train_one(config: "RunConfig", out: Path, device: str, *, resume: bool, force: bool) -> None:
-    """One run, in this process."""
+    """Train a run in this process."""
     from training.checkpoints import run_directory as rundir
     from training.checkpoints.checkpoint import delete_run
     from training.common.output import prepare_directory
@@ -142,14 +146,16 @@ def train_set(runs: "list[Job]", workers: "Processes", *, resume: bool, force: b
 
 def history(
     ckpt: options.Ckpts,
-    fraction: Annotated[
+    converged_below: Annotated[
         float,
-        typer.Option("--fraction", metavar="F", help="Converged: an error of at most F times the no-context optimum."),
-    ] = 0.5,
+        typer.Option(
+            "--converged-below", metavar="F", help="Converged: an error of at most F times the no-context optimum."
+        ),
+    ] = options.DEFAULT_CONVERGED_BELOW,
     json: options.Json = False,
     out: options.Out = None,
 ) -> None:
-    """Show when each class of a run converged, and the data, compute and time that it took.
+    """Show when each class of a run converged, with the data, compute and time until then.
 
     \b
     Example:
@@ -162,19 +168,19 @@ def history(
     from training.common import output
     from training.evaluation.convergence import HELD, convergence
 
-    if not 0 < fraction < 1:
-        raise UserError(f"--fraction {fraction}: must be between 0 and 1")
+    if not 0 < converged_below < 1:
+        raise UserError(f"--converged-below {converged_below}: must be between 0 and 1")
     tables = []
     for name in expand(ckpt):
         directory, step = locate(name)
-        found = convergence(directory, fraction, step=step)
-        found.insert(0, "checkpoint", readable_name(name))
-        tables.append(found)
+        rows = convergence(directory, converged_below, step=step)
+        rows.insert(0, "checkpoint", readable_name(name))
+        tables.append(rows)
     table = pd.concat(tables, ignore_index=True)
     if out:
         output.write_table(table, output.prepare_directory(out) / "history.csv")
     if json:
-        output.print_json({"fraction": fraction, "held": HELD, "runs": output.records(table)})
+        output.print_json({"fraction": converged_below, "held": HELD, "runs": output.records(table)})
         return
     columns = ("step", "prompts_seen", "prompts_total", "flops", "seconds")
     rows = [
@@ -188,10 +194,10 @@ def history(
     ]
     header = ["run, class, inputs", "NMSE", "no-context", "step", "prompts", "of all classes", "FLOPs", "seconds"]
     caption = (
-        f"errors over the last quarter of the points; from `step` on: where the run converged, an error of at most "
-        f"{fraction:g} of the no-context optimum for {HELD} evaluations; - where it never did, or nobody counted"
+        "errors over the last quarter of the points; step, data, compute and time at convergence: an error of at most "
+        f"{converged_below:g} of the no-context optimum for {HELD} evaluations; - if never reached or not recorded"
     )
-    output.print_table("when and at what price", header, rows, caption)
+    output.print_table("convergence: step, data, compute and time", header, rows, caption)
 
 
 def classes(json: options.Json = False) -> None:
@@ -284,6 +290,44 @@ def zoo_where(name: Annotated[str, typer.Argument(help="As in `interp zoo list`,
     echo(zoo_path(name))
 
 
+def run_command(
+    compute: Callable[[], Result],
+    *,
+    write: Callable[[Result, Path], None],
+    document: Callable[[Result], dict[str, Any]],
+    show: Callable[[Result], None],
+    json: bool,
+    out: Path | None,
+) -> Result:
+    """Compute the result of a command, write its files, and print it as text or as one JSON document.
+
+    Args:
+        compute: called when `out` is known to be writable.
+        write: writes the files into a directory.
+        document: what `--json` prints.
+        show: prints the result as text.
+        json: whether to print JSON instead of text.
+        out: the directory of the files; None writes none.
+
+    Raises:
+        UserError: the directory cannot be written.
+    """
+    from training.common import output
+
+    if out:
+        output.prepare_directory(out)
+    result = compute()
+    if out:
+        write(result, out)
+    if json:
+        output.print_json(document(result))
+    else:
+        show(result)
+        if out:
+            echo(f"\nfiles: {out}/")
+    return result
+
+
 def check_classes(classes: str | None, default: tuple[str, ...]) -> list[str]:
     """The function classes named on the command line, or the default ones.
 
@@ -299,7 +343,7 @@ def check_device(device: str) -> str:
     """The device, if this machine has it.
 
     Raises:
-        UserError: it has not, or there is no such device.
+        UserError: this machine lacks it, or there is no such device.
     """
     import torch
 

@@ -16,8 +16,9 @@ DEFAULT_CONTROLS = 200
 DEFAULT_NULL_PROMPTS = 256
 DEFAULT_ORDERS = 20
 DEFAULT_MEMORY = 2**30  # bytes of activations
+DEFAULT_CONVERGED_BELOW = 0.5
 
-RENAMED = {"at": "tokens", "faithful": "min-faithfulness", "receipt": "validate"}
+RENAMED = {"at": "tokens", "faithful": "min-faithfulness", "fraction": "converged-below", "receipt": "validate"}
 """Options by their former name; the former one is accepted for one release."""
 
 
@@ -91,16 +92,14 @@ Classes = Annotated[
 Prompts = Annotated[
     int, typer.Option("--prompts", metavar="N", parser=whole_number(2), help="Prompts per function class.")
 ]
-Seed = Annotated[
-    int, typer.Option("--seed", metavar="N", parser=whole_number(0), help="Seeds everything that is drawn at random.")
-]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", parser=whole_number(0), help="Seed of all random draws.")]
 Controls = Annotated[
     int,
     typer.Option(
         "--controls",
         metavar="N",
         parser=whole_number(0),
-        help="Random sets per head set and matching; all, if there are no more.",
+        help="Random control sets per head set and matching; all, if there are no more.",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or cuda:N.")]

@@ -151,8 +151,8 @@ def shifted_queries(
     for k in range(xs.shape[1]):
         if chosen.allows(k, xs.shape[2]):
             query = chosen.query(examples[:, :k], xs[:, k], generator)
-            asked, ys = drawn.pairs(torch.cat((examples[:, :k], query[:, None]), dim=1), weights, generator)
-            prompts[k] = Prompts(asked, ys, config.layout, instruction(config, name, inputs, n_prompts, xs.device))
+            inputs_k, ys = drawn.pairs(torch.cat((examples[:, :k], query[:, None]), dim=1), weights, generator)
+            prompts[k] = Prompts(inputs_k, ys, config.layout, instruction(config, name, inputs, n_prompts, xs.device))
     return prompts
 
 
@@ -166,9 +166,9 @@ def instruction(
     """
     if config.instruction.kind == "none":
         return None
-    told = {"class": name, "inputs": inputs or config.data.inputs[0], "nothing": ""}[config.instruction.tells]
-    if told not in config.told_apart:
-        raise UserError(f"this run has no instruction for {told} (it has: {', '.join(config.told_apart)})")
+    value = {"class": name, "inputs": inputs or config.data.inputs[0], "nothing": ""}[config.instruction.encodes]
+    if value not in config.instruction_values:
+        raise UserError(f"this run has no instruction for {value} (it has: {', '.join(config.instruction_values)})")
     n_dims, n_vectors = config.model.n_dims, config.layout.n_vectors
-    coordinate = config.told_apart.index(told) + (n_dims if n_vectors else 0)
+    coordinate = config.instruction_values.index(value) + (n_dims if n_vectors else 0)
     return one_hot_instruction(coordinate, n_dims + n_vectors, n_prompts, config.layout.n_instruction).to(device)

@@ -27,7 +27,7 @@ from interp.model.hooked_transformer import hooked
 from training.config.config import RecipeConfig, RunConfig
 from training.loop.optim import learning_rate
 from training.loop.recorder import PULSE
-from training.loop.state import TrainingState, look_at_losses, new_state
+from training.loop.state import TrainingState, flush_losses, new_state
 from training.loop.trainer import Predict, step_batch, training_predict, training_step
 from training.model.transformer import Transformer
 
@@ -50,7 +50,7 @@ class Ours:
         batch = step_batch(self.config, self.config.parsed_schedule(), self.state)
         training_step(self.state, self.config, batch, self.predict)
         if self.state.step % PULSE == 0:
-            look_at_losses(self.state)
+            flush_losses(self.state)
 
 
 @dataclass

@@ -139,7 +139,7 @@ def test_a_snapshot_under_another_name_is_refused(outcome, copied, whole_run):
     shutil.copy(run / "snapshots/step-000003.safetensors", run / SNAPSHOT)
     found = outcome("score", *FEW, "--ckpt", f"{run}@14")
     assert found.refused
-    assert "is not what its name says: it holds the weights of step 3" in found.err
+    assert "holds the weights of step 3, not those of the step in its name" in found.err
     assert outcome("score", *FEW, "--ckpt", run).code == 0, "the final weights are not affected"
 
 

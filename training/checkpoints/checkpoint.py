@@ -35,7 +35,7 @@ from training.common.errors import CheckError, UserError, one_of
 from training.common.library_defaults import library_defaults
 from training.common.terminal import readable_name
 from training.config.config import ModelConfig, RunConfig
-from training.config.parse import differences, from_dict, to_dict, without_defaults
+from training.config.parse import differences, from_dict, to_dict, with_current_names, without_defaults
 from training.model.transformer import Transformer
 
 FORMAT_VERSION = 2
@@ -83,13 +83,14 @@ def load(name: str | Path, device: str = "cpu") -> Checkpoint:
     directory, step = locate(str(name))
     config = read_config(directory)
     path = weights_path(directory, step)
-    tensors, found = read_weights(path, config)
-    if step is not None and found != step:
-        raise UserError(f"{path} is not what its name says: it holds the weights of step {found}")
+    tensors, step_of_weights = read_weights(path, config)
+    if step is not None and step_of_weights != step:
+        raise UserError(f"{path} holds the weights of step {step_of_weights}, not those of the step in its name")
     model = Transformer(config.model, layout=config.layout)
     load_tensors(model, tensors, path)
     check_predictions(model, path)
-    return Checkpoint(readable_name(str(name)), directory, config, found, model.requires_grad_(False).eval().to(device))
+    model = model.requires_grad_(False).eval().to(device)
+    return Checkpoint(readable_name(str(name)), directory, config, step_of_weights, model)
 
 
 def locate(name: str) -> tuple[Path, int | None]:
@@ -194,8 +195,9 @@ def read_config(directory: Path) -> RunConfig:
         older = type(version) is int and version < FORMAT_VERSION
         way = f": convert it with `interp upgrade --ckpt {directory}`" if older else ""
         raise UserError(f"{path} has format version {version}; this program reads version {FORMAT_VERSION}{way}")
-    config = from_dict(RunConfig, document["run"])
-    missing = differences(to_dict(config), document["run"])
+    run = with_current_names(RunConfig, document["run"])
+    config = from_dict(RunConfig, run)
+    missing = differences(to_dict(config), run)
     if missing:
         raise UserError(f"{path} is damaged: it has no {missing[0]}")
     return config
@@ -250,7 +252,7 @@ def check_size(config: ModelConfig, path: Path) -> None:
 
 
 def fingerprint(config: RunConfig) -> str:
-    """A hash of everything that a run was told. Keys that a later version adds do not change it."""
+    """A hash of the configuration of a run. Keys that a later version adds or renames do not change it."""
     return hashlib.sha256(json.dumps(without_defaults(config), sort_keys=True).encode()).hexdigest()
 
 

@@ -9,12 +9,12 @@ from training.checkpoints.checkpoint import CONFIG, FORMAT_VERSION, read_documen
 from training.common.atomic_files import write_atomically
 from training.common.errors import UserError
 from training.config.config import RunConfig
-from training.config.parse import from_dict, to_dict
+from training.config.parse import from_dict, to_dict, with_current_names
 
 
 def from_version_1(run: Mapping[str, Any]) -> dict[str, Any]:
     """Version 1 knew neither input distributions, schedules, growth nor instructions: they had today's defaults."""
-    return to_dict(from_dict(RunConfig, run))
+    return to_dict(from_dict(RunConfig, with_current_names(RunConfig, run)))
 
 
 UPGRADES: Mapping[int, Callable[[Mapping[str, Any]], dict[str, Any]]] = {1: from_version_1}

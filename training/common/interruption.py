@@ -1,4 +1,4 @@
-"""Stop when asked to, but after the current step, with everything saved."""
+"""Stop on a signal, but after the current step, with everything saved."""
 
 import signal
 import threading
@@ -6,16 +6,16 @@ from types import FrameType, TracebackType
 
 
 class Interruption:
-    """Within this context the first SIGINT or SIGTERM only sets `asked`; the second acts at once."""
+    """Within this context the first SIGINT or SIGTERM only sets `requested`; the second acts at once."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self.before: dict[int, object] = {}
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
             for number in (signal.SIGINT, signal.SIGTERM):
-                self.before[number] = signal.signal(number, self.ask)
+                self.before[number] = signal.signal(number, self.request)
         return self
 
     def __exit__(
@@ -23,8 +23,8 @@ class Interruption:
     ) -> None:
         self.restore()
 
-    def ask(self, *_: int | FrameType | None) -> None:
-        self.asked = True
+    def request(self, *_: int | FrameType | None) -> None:
+        self.requested = True
         self.restore()
 
     def restore(self) -> None:

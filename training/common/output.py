@@ -1,4 +1,4 @@
-"""What commands print and write: tables for people, one JSON document for programs, CSV files for later."""
+"""Output of commands: tables for people, a JSON document for programs, CSV files."""
 
 import json
 import math
@@ -77,8 +77,8 @@ def drawn(
 ) -> rich.table.Table:
     """The lines and cells of a table."""
     table = rich.table.Table()
-    for place, column in enumerate(header):
-        table.add_column(printable_line(column), justify=align if place else "left")
+    for index, column in enumerate(header):
+        table.add_column(printable_line(column), justify=align if index else "left")
     for row in rows:
         table.add_row(*map(printable_line, row))
     return table
@@ -136,19 +136,19 @@ def prepare_directory(directory: Path) -> Path:
 
 
 def file_names(names: Iterable[str]) -> list[str]:
-    """What can be called like these names on disk: without / and :, not too long, and all different.
+    """File names for these names: without / and :, not too long, and all different.
 
     >>> file_names(["zoo:mixed-0", "runs/a", "runs-a", ".."])
     ['zoo-mixed-0', 'runs-a', 'runs-a_', '-']
     """
-    found: list[str] = []
+    unique: list[str] = []
     for name in names:
         short = name if len(name.encode(errors="replace")) <= 200 else name[-50:]
         plain = re.sub(r"^[.]+|[/:]", "-", short)
-        while plain in found:
+        while plain in unique:
             plain += "_"
-        found.append(plain)
-    return found
+        unique.append(plain)
+    return unique
 
 
 def write_table(table: "pd.DataFrame", path: Path) -> None:

@@ -15,6 +15,8 @@ from training.tasks.inputs import input_distribution
 from training.tasks.prompts import Layout
 from training.tasks.second_moments import Scale, no_context_moment, second_moment
 
+FORMER_NAME = "former name"
+"""In the metadata of a field that was renamed: its name in files and settings of earlier versions."""
 MOST_PARAMETERS = 10**9
 """Weights and what training keeps of each take 16 bytes."""
 
@@ -85,7 +87,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What the prompts are made of.
+    """Function classes and inputs of the prompts.
 
     Attributes:
         classes: the function classes, in the order in which a curriculum introduces them.
@@ -164,19 +166,19 @@ def grown(start: int, by: int, every: int, step: int, full: int) -> int:
 
 @dataclass(frozen=True)
 class InstructionConfig:
-    """Tokens that tell the model what the prompt is about (paper.md, section 10.2).
+    """Tokens that tell the model what the prompt is about (`models.py` of the authors' code at 1c896e3).
 
     Attributes:
         kind: `one_hot` tokens in input space, or a fixed random `vector` of the embedding space.
         tokens: how many of them.
         at: the token of the plain prompt in front of which they stand.
-        tells: the `class`, the distribution of the `inputs`, or `nothing` (always the same token).
+        encodes: the `class`, the distribution of the `inputs`, or `nothing` (always the same token).
     """
 
     kind: Literal["none", "one_hot", "vector"] = "none"
     tokens: int = 1
     at: int = 0
-    tells: Literal["class", "inputs", "nothing"] = "class"
+    encodes: Literal["class", "inputs", "nothing"] = field(default="class", metadata={FORMER_NAME: "tells"})
 
     def __post_init__(self) -> None:
         require_positive(self, "tokens")
@@ -185,13 +187,13 @@ class InstructionConfig:
 
 @dataclass(frozen=True)
 class RecipeConfig:
-    """How the weights are found.
+    """Optimiser, loss and arithmetic of training.
 
     Attributes:
         schedule: `constant`, or `linear` or `cosine` from lr down to 0; all after `warmup_steps` of linear rise.
         grad_clip: largest gradient norm; 0 does not clip.
         lr: of Adam, AdamW, or Muon.
-        lr_beside: rate of AdamW on what is no matrix of a block, with `muon`.
+        lr_adamw: with `muon`, rate of AdamW on all parameters but the matrices of the blocks.
         momentum: of Muon.
         beta2: decay of Adam's second moments.
         loss: `raw` squared error as in the paper, `normalised` by E[y²] of the class, or by its `no_context` optimum.
@@ -204,7 +206,7 @@ class RecipeConfig:
     batch_size: int = 64
     optimizer: Literal["adam", "adamw", "muon"] = "adam"
     lr: float = 1e-4
-    lr_beside: float = 3e-3
+    lr_adamw: float = field(default=3e-3, metadata={FORMER_NAME: "lr_beside"})
     momentum: float = 0.95
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: int = 0
@@ -217,7 +219,7 @@ class RecipeConfig:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        require_positive(self, "steps", "batch_size", "lr", "lr_beside", "beta2", "momentum", "threads")
+        require_positive(self, "steps", "batch_size", "lr", "lr_adamw", "beta2", "momentum", "threads")
         require_at_most(self, 1024, "threads")
         require_not_negative(self, "warmup_steps", "weight_decay", "grad_clip")
         for name in ("beta2", "momentum"):
@@ -227,7 +229,7 @@ class RecipeConfig:
 
 @dataclass(frozen=True)
 class RecordConfig:
-    """What a run leaves on disk while it trains: evaluations, resume states and `snapshots` log-spaced weights."""
+    """When a run writes to disk: evaluations, resume states and weights at `snapshots` log-spaced steps."""
 
     eval_every: int = 1000
     eval_prompts: int = 256
@@ -242,7 +244,7 @@ class RecordConfig:
 
 @dataclass(frozen=True)
 class Seeds:
-    """One seed per stream, since runs that share a stream share their heads (paper.md, section 4.3)."""
+    """One seed per stream: runs of the authors' `train.py` (1c896e3) that share a stream share their first block."""
 
     init: int
     data: int
@@ -285,26 +287,26 @@ class RunConfig:
         self.check_instruction()
 
     def check_instruction(self) -> None:
-        if self.instruction.kind == "one_hot" and len(self.told_apart) > self.model.n_dims:
+        if self.instruction.kind == "one_hot" and len(self.instruction_values) > self.model.n_dims:
             raise UserError(
-                f"instruction.kind=one_hot tells {len(self.told_apart)} things apart, one coordinate each: it needs "
-                f"model.n_dims >= {len(self.told_apart)} (given: {self.model.n_dims}); or use vector"
+                f"instruction.kind=one_hot needs a coordinate for each of {len(self.instruction_values)} values: "
+                f"model.n_dims >= {len(self.instruction_values)} (given: {self.model.n_dims}); or use vector"
             )
         first_points = self.growth.points_at(0, self.data.n_points)
         if self.instruction.kind != "none" and self.instruction.at >= 2 * first_points:
             raise UserError(f"instruction.at={self.instruction.at}: prompts have only {2 * first_points} tokens")
 
     @property
-    def told_apart(self) -> tuple[str, ...]:
-        """What the instruction tells apart, one coordinate or vector each."""
-        return {"class": self.evaluated_classes, "inputs": self.data.inputs, "nothing": ("",)}[self.instruction.tells]
+    def instruction_values(self) -> tuple[str, ...]:
+        """The values that the instruction encodes, a coordinate or vector each."""
+        return {"class": self.evaluated_classes, "inputs": self.data.inputs, "nothing": ("",)}[self.instruction.encodes]
 
     @property
     def layout(self) -> Layout:
-        """Where things stand in this run's prompts."""
+        """The positions of instruction and pairs in the prompts of this run."""
         if self.instruction.kind == "none":
             return Layout()
-        n_vectors = len(self.told_apart) if self.instruction.kind == "vector" else 0
+        n_vectors = len(self.instruction_values) if self.instruction.kind == "vector" else 0
         return Layout(self.instruction.tokens, self.instruction.at, n_vectors)
 
     def parsed_curriculum(self) -> Curriculum:
@@ -341,7 +343,7 @@ class RunConfig:
 
     @property
     def evaluated_classes(self) -> tuple[str, ...]:
-        """The function classes on which the run is looked at unless others are named."""
+        """The function classes on which the run is evaluated unless others are named."""
         return tuple(dict.fromkeys((*self.data.classes, *self.trained_classes)))
 
 

@@ -1,6 +1,7 @@
-"""Which function class, and which input distribution, a training step sees: pure functions of the step.
+"""The function class and the input distribution of a training step, as pure functions of the step.
 
-(paper.md, section 4.) Every curriculum is a table: blocks of steps, and in each block the chance of every name.
+Every curriculum (arXiv 2404.03558; `train.py` of the authors' code at 1c896e3) is a table: blocks of steps, and in each
+block the probability of every name.
 """
 
 from collections.abc import Sequence

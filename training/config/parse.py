@@ -1,4 +1,4 @@
-"""From what a user wrote to a configuration: TOML presets, `--set section.key=value`, and saved config.json.
+"""Configurations from TOML presets, `--set section.key=value`, and saved config.json.
 
 Names, types and ranges are checked, and an unknown name is an error.
 """
@@ -9,12 +9,14 @@ import math
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import resources
 from types import UnionType
 from typing import Any, Literal, TypeVar
 
 from training.common.errors import UserError, one_of
-from training.config.config import RunConfig, Seeds
+from training.common.terminal import echo
+from training.config.config import FORMER_NAME, RunConfig, Seeds
 
 Config = TypeVar("Config")
 
@@ -77,10 +79,26 @@ def replace_setting(values: dict[str, Any], setting: str) -> None:
     section, dot, name = key.partition(".")
     if not equals or not dot or not text:
         raise UserError(f"--set {setting}: not of the form section.key=value (for example recipe.lr=1e-3)")
-    valid = settable_keys()
-    if key not in valid:
-        raise one_of("--set key", key, valid)
+    current = current_key(key)
+    if current not in settable_keys():
+        raise one_of("--set key", key, settable_keys())
+    section, _, name = current.partition(".")
     values.setdefault(section, {})[name] = parsed_value(text)
+
+
+@cache
+def current_key(key: str) -> str:
+    """The present name of a `section.key`; a former one is reported on stderr, once.
+
+    >>> current_key("recipe.lr")
+    'recipe.lr'
+    """
+    section, _, name = key.partition(".")
+    ((section, values),) = with_current_names(RunConfig, {section: {name: None}}).items()
+    current = f"{section}.{next(iter(values))}"
+    if current != key:
+        echo(f"{key} is now called {current}", err=True)
+    return current
 
 
 def parsed_value(text: str) -> Any:
@@ -104,20 +122,38 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 
 
 def without_defaults(config: Any) -> dict[str, Any]:
-    """What a configuration says that its defaults do not: the same in a version that knows more keys.
+    """The values that differ from the defaults, by the first names of their keys: equal in later versions.
 
     >>> from training.config.config import RecipeConfig
     >>> without_defaults(RecipeConfig(steps=10, lr=1e-4, batch_size=32))
     {'steps': 10, 'batch_size': 32}
     """
-    said = {}
-    for one in dataclasses.fields(config):
-        value = getattr(config, one.name)
+    values = {}
+    for f in dataclasses.fields(config):
+        value, name = getattr(config, f.name), f.metadata.get(FORMER_NAME, f.name)
         if dataclasses.is_dataclass(value):
-            said[one.name] = without_defaults(value)
-        elif value != one.default:
-            said[one.name] = value
-    return {key: value for key, value in said.items() if value != {}}
+            values[name] = without_defaults(value)
+        elif value != f.default:
+            values[name] = value
+    return {name: value for name, value in values.items() if value != {}}
+
+
+def with_current_names(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by the present names of their keys, where a file or setting may have a former one.
+
+    >>> with_current_names(RunConfig, {"recipe": {"lr_beside": 0.1, "lr": 0.2}})
+    {'recipe': {'lr_adamw': 0.1, 'lr': 0.2}}
+    """
+    fields = dataclasses.fields(cls)
+    by_name = {f.metadata.get(FORMER_NAME): f for f in fields} | {f.name: f for f in fields}
+    renamed = {}
+    for name, value in values.items():
+        current, kind = (by_name[name].name, by_name[name].type) if name in by_name else (name, None)
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+            renamed[current] = with_current_names(kind, value)
+        else:
+            renamed[current] = value
+    return renamed
 
 
 def from_dict(cls: type[Config], values: Mapping[str, Any], where: str = "") -> Config:

@@ -8,8 +8,9 @@ import pandas as pd
 
 from training.checkpoints.checkpoint import history_until, read_config, read_weights, weights_path
 from training.common.errors import UserError
+from training.options import DEFAULT_CONVERGED_BELOW
 
-FRACTION = 0.5
+FRACTION = DEFAULT_CONVERGED_BELOW
 HELD = 3
 ALWAYS_KEPT = ("function_class", "nmse", "prompts_seen", "seconds")
 NOT_ALWAYS_KEPT = {

@@ -164,9 +164,9 @@ def squared_errors(
             key: dict(enumerate((predict(prompts) - prompts.ys).square().unbind(1))) for key, predict in chosen.items()
         }
     generator = evaluation_generator("test", setting.seed)
-    asked = shifted_queries(config, name, generator, setting.n_prompts, shift=setting.shift, inputs=setting.inputs)
+    queries = shifted_queries(config, name, generator, setting.n_prompts, shift=setting.shift, inputs=setting.inputs)
     return {
-        key: {k: (predict(prompts) - prompts.ys).square()[:, -1] for k, prompts in asked.items()}
+        key: {k: (predict(prompts) - prompts.ys).square()[:, -1] for k, prompts in queries.items()}
         for key, predict in chosen.items()
     }
 

@@ -11,9 +11,9 @@ from training.model.transformer import Transformer
 
 
 class Optimizer:
-    """Adam or AdamW over all parameters, in one fused kernel; or Muon for the matrices of the blocks with AdamW beside.
+    """Adam or AdamW over all parameters, in one fused kernel; or Muon for matrices of the blocks, AdamW for the rest.
 
-    Beside Muon, AdamW's rate is `recipe.lr_beside` and only matrices decay.
+    With Muon, the rate of AdamW is `recipe.lr_adamw` and only matrices decay.
     """
 
     def __init__(self, model: Transformer, recipe: RecipeConfig) -> None:
@@ -22,7 +22,7 @@ class Optimizer:
         self.muon = Muon(matrices, recipe.momentum, recipe.weight_decay) if recipe.optimizer == "muon" else None
         if self.muon:
             named = {name: p for name, p in named.items() if name not in matrices}
-        self.factor = recipe.lr_beside / recipe.lr if self.muon else 1.0
+        self.factor = recipe.lr_adamw / recipe.lr if self.muon else 1.0
         # decay would move instruction vectors, rows of W_E that are not trained
         exempt = [
             p
@@ -55,7 +55,9 @@ class Optimizer:
     def tensors(self) -> dict[str, Tensor]:
         """The moments, by parameter and name."""
         state = self.inner.state_dict()["state"]
-        moments = {f"{index}.{name}": tensor for index, of_one in state.items() for name, tensor in of_one.items()}
+        moments = {
+            f"{index}.{name}": tensor for index, of_parameter in state.items() for name, tensor in of_parameter.items()
+        }
         means = self.muon.means if self.muon else {}
         return moments | {f"muon.{name}": mean for name, mean in means.items()}
 
@@ -63,11 +65,11 @@ class Optimizer:
         document = self.inner.state_dict()
         document["state"] = {}
         for key, tensor in tensors.items():
-            place, name = key.split(".", 1)
-            if place == "muon" and self.muon:
+            index, name = key.split(".", 1)
+            if index == "muon" and self.muon:
                 self.muon.means[name].copy_(tensor)
             else:
-                document["state"].setdefault(int(place), {})[name] = tensor
+                document["state"].setdefault(int(index), {})[name] = tensor
         self.inner.load_state_dict(document)
 
 

@@ -1,4 +1,4 @@
-"""What a run leaves on disk and on the progress bar."""
+"""Evaluations, snapshots and saves of a run in training, and its progress bar."""
 
 import time
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from tqdm import tqdm
 from training.checkpoints import checkpoint
 from training.config.config import RunConfig, stream_seed
 from training.config.curriculum import Arm
-from training.loop.state import TrainingState, look_at_losses, save
+from training.loop.state import TrainingState, flush_losses, save
 from training.sampling import sample_prompts
 from training.tasks.function_classes import function_class
 from training.tasks.prompts import Prompts, last_quarter
 
-PULSE = 10  # steps between looks at the loss: often enough to stop in time, seldom enough not to stall a GPU
+PULSE = 10  # steps between checks of the loss: often enough to stop in time, seldom enough not to stall a GPU
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Recorder:
 
     Attributes:
         config: the run.
-        directory: where it lies.
+        directory: of the run.
         held_out: evaluation prompts by arm, the same ones throughout the run.
         snapshots: the steps at which to keep the weights.
         bar: shows progress.
@@ -44,7 +44,7 @@ class Recorder:
         """Evaluate, snapshot and save, as far as each is due after this step."""
         record, last = self.config.record, state.step == self.config.recipe.steps
         if state.step % PULSE == 0 or last:
-            look_at_losses(state)
+            flush_losses(state)
             self.bar.update(state.step - self.bar.n)
         if state.step % record.eval_every == 0 or last:
             self.evaluate(state)
@@ -56,7 +56,7 @@ class Recorder:
 
     def evaluate(self, state: TrainingState) -> None:
         """Append one row per arm to history.jsonl; errors are over E[y²]."""
-        look_at_losses(state)
+        flush_losses(state)
         seconds = round(time.monotonic() - self.started, 2)
         rows = [self.evaluation_row(state, arm, seconds) for arm in self.held_out]
         state.losses.clear()
@@ -65,7 +65,7 @@ class Recorder:
 
     @torch.no_grad()
     def evaluation_row(self, state: TrainingState, arm: Arm, seconds: float) -> dict[str, Any]:
-        """Errors on the held-out prompts, the no-context optimum on the same, and the account of data and compute."""
+        """Errors on the held-out prompts, the no-context optimum on the same, and the data and compute so far."""
         prompts, unit = self.held_out[arm], self.config.second_moment(*arm)
         nmse = (state.model.predict(prompts.tokens) - prompts.ys).square().mean(0) / unit
         without = function_class(arm.function_class).no_context(prompts.xs, self.config.data.weights)

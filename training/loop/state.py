@@ -1,4 +1,4 @@
-"""Everything that changes during a run, and how it survives an interruption."""
+"""The state of a run in training: made, saved and restored."""
 
 import time
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class TrainingState:
         flops: floating-point operations of all steps (`training.model.flops`).
         prompts_seen: training prompts so far, by arm.
         losses: sum and number of the losses (over E[y²]) since the last evaluation, by arm.
-        pending: losses that nobody has looked at yet, still on the device: the arm, and the loss over E[y²] and over
+        pending: losses that are not in the sums yet, still on the device: the arm, and the loss over E[y²] and over
             that of predicting 0.
     """
 
@@ -56,7 +56,7 @@ def new_state(config: RunConfig, device: str) -> TrainingState:
     return TrainingState(model, Optimizer(model, config.recipe), data, task)
 
 
-def look_at_losses(state: TrainingState) -> None:
+def flush_losses(state: TrainingState) -> None:
     """Move pending losses into the running sums.
 
     Raises:
@@ -74,7 +74,7 @@ def look_at_losses(state: TrainingState) -> None:
 
 
 def save(state: TrainingState, config: RunConfig, directory: Path, started: float) -> None:
-    """Write the state from which the run can go on, and its weights for whoever wants to look already.
+    """Write the state from which the run can resume, and its weights, which other commands can load already.
 
     Args:
         state: to save.
@@ -85,7 +85,7 @@ def save(state: TrainingState, config: RunConfig, directory: Path, started: floa
     Raises:
         CheckError: the weights are not finite; the save before this one is kept.
     """
-    look_at_losses(state)
+    flush_losses(state)
     state.seconds = time.monotonic() - started
     if not all(parameter.isfinite().all() for parameter in state.model.parameters()):
         raise CheckError(f"training diverged by step {state.step}: the weights are not finite")
@@ -119,15 +119,15 @@ def restore(config: RunConfig, directory: Path, device: str) -> TrainingState | 
         fill(state, directory, tensors, counters)
         kept = checkpoint.history_until(directory, config, state.step)
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        said = error if isinstance(error, UserError) else f"{directory / checkpoint.RESUME} does not fit this run"
-        raise UserError(f"{said} {checkpoint.START_AGAIN}") from None
+        reason = error if isinstance(error, UserError) else f"{directory / checkpoint.RESUME} does not fit this run"
+        raise UserError(f"{reason} {checkpoint.START_AGAIN}") from None
     if not kept:
         raise UserError(f"{directory} has lost its {checkpoint.HISTORY} {checkpoint.START_AGAIN}")
     return state
 
 
 def fill(state: TrainingState, directory: Path, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
-    """Put what was saved into a fresh state; fails, in one way or another, where it does not fit."""
+    """Load saved tensors and counters into a new state; raises an error of any kind where they do not fit."""
     checkpoint.load_tensors(state.model, under("model.", tensors), directory / checkpoint.RESUME)
     state.optimizer.load_tensors(under("optimizer.", tensors))
     state.data.set_state(tensors["rng.data"])

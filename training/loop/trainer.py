@@ -49,7 +49,7 @@ def train(
     Args:
         config: the run.
         directory: a new directory; with `resume`, one that may hold an unfinished run of this configuration
-            (`training.checkpoints.run_directory` sees to that).
+            (`training.checkpoints.run_directory` checks it).
         device: where the arithmetic happens and the data are drawn; a GPU draws other prompts than a CPU.
         resume: go on from the last save, if there is one.
         progress: show a bar, if stderr is a terminal.
@@ -94,7 +94,7 @@ def run_steps(
     while state.step < config.recipe.steps:
         training_step(state, config, step_batch(config, schedule, state), predict)
         recorder.record(state)
-        if stop.asked and state.step < config.recipe.steps:
+        if stop.requested and state.step < config.recipe.steps:
             save(state, config, directory, started)
             raise KeyboardInterrupt
 
@@ -120,15 +120,15 @@ def step_batch(config: RunConfig, schedule: Schedule, state: TrainingState) -> B
 
 
 def training_step(state: TrainingState, config: RunConfig, batch: Batch, predict: Predict) -> None:
-    """One update on the squared error of every y, averaged over points and prompts (paper.md, section 3)."""
+    """One update on the squared error of every y, averaged over points and prompts (authors' `train.py`, 1c896e3)."""
     recipe = config.recipe
     tokens = torch.cat([prompts.tokens for _, prompts in batch]) if len(batch) > 1 else batch[0][1].tokens
     predicted = predict(tokens).split([len(prompts.ys) for _, prompts in batch])
     total = torch.zeros((), device=tokens.device)
-    for (arm, prompts), of_arm in zip(batch, predicted, strict=True):
-        mse = F.mse_loss(of_arm, prompts.ys)
+    for (arm, prompts), predictions in zip(batch, predicted, strict=True):
+        mse = F.mse_loss(predictions, prompts.ys)
         total = total + mse * (len(prompts.ys) / len(tokens) / loss_unit(config, arm))
-        account(state, config, arm, prompts, mse.detach())
+        record_batch(state, config, arm, prompts, mse.detach())
     state.optimizer.zero_grad()
     total.backward()
     if recipe.grad_clip:
@@ -144,8 +144,8 @@ def loss_unit(config: RunConfig, arm: Arm) -> float:
     return config.no_context_scale(*arm).value if config.recipe.loss == "no_context" else 1.0
 
 
-def account(state: TrainingState, config: RunConfig, arm: Arm, prompts: Prompts, mse: Float[Tensor, ""]) -> None:
-    """Book a step's prompts, operations and losses on its arm."""
+def record_batch(state: TrainingState, config: RunConfig, arm: Arm, prompts: Prompts, mse: Float[Tensor, ""]) -> None:
+    """Add the prompts, operations and losses of a step to the counters of its arm."""
     n_prompts, n_points = prompts.ys.shape
     unit = config.second_moment(*arm)
     state.prompts_seen[key(arm)] = state.prompts_seen.get(key(arm), 0) + n_prompts

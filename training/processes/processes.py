@@ -1,7 +1,7 @@
-"""Commands in processes of their own: so many at a time, each with a log, all of them stopped together.
+"""Commands as parallel processes: a limited number at a time, each with a log, all stopped together.
 
-`carry_out` is the one loop of everything that runs several commands. A queue says what comes next and hears what became
-of it; workers run it: `Processes` on this machine, `analyses.sweep.cluster` on others.
+`carry_out` is the loop behind every command that runs several others. A queue gives the next task and records how it
+ended; workers run it: `Processes` on this machine, `analyses.sweep.cluster` on others.
 """
 
 import os
@@ -27,21 +27,21 @@ THREAD_POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "N
 
 @dataclass(frozen=True)
 class Task:
-    """What a process is to run.
+    """A command to run as a process.
 
     Attributes:
         name: no other task has it.
         arguments: of the Python interpreter.
-        shown: the command as a user would write it, for the log.
-        log: the file to which the process adds what it says.
+        command_line: as a user would write it, for the log.
+        log: the file to which the output of the process is appended.
         root: the directory in which it runs; None for the current one.
         threads: how many it may use.
-        on_gpu: whether it needs a GPU and leaves it to others which one.
+        on_gpu: whether it needs a GPU, any one.
     """
 
     name: str
     arguments: tuple[str, ...]
-    shown: str
+    command_line: str
     log: Path
     root: Path | None = None
     threads: int = 1
@@ -50,11 +50,11 @@ class Task:
     def start(self, gpu: str | None = None) -> "Popen[bytes]":
         """Start the process, which sees only this GPU. Its stdin ends when this process does, however that ends.
 
-        It has a process group of its own: an interruption at the keyboard reaches this process, which passes it on
-        once, and not the other one as well, whose second signal would be the order to stop at once.
+        It has its own process group: an interrupt at the keyboard reaches this process alone, which passes it on once.
+        A second signal would stop the child at once, before it has saved.
         """
         with os.fdopen(open_own(self.log, os.O_WRONLY | os.O_APPEND), "ab") as log:
-            log.write(f"$ {self.shown}\n".encode())
+            log.write(f"$ {self.command_line}\n".encode())
             log.flush()
             return Popen(
                 [sys.executable, *self.arguments],
@@ -68,17 +68,17 @@ class Task:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """That of a child: it imports what this process would import, and its thread pools have this size."""
+    """The environment of a child process, with the import path of this one and thread pools of this size."""
     return {**os.environ, "PYTHONPATH": import_path(), **dict.fromkeys(THREAD_POOLS, str(threads))}
 
 
 def import_path() -> str:
-    """Where this process looks for modules, for processes that may run in another directory."""
+    """The import path of this process with absolute entries, for processes in other directories."""
     return os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
 
 
 def last_words(log: Path, count: int) -> list[str]:
-    """The last lines that a process has left in its log, without empty ones."""
+    """The last lines that a process wrote to its log, without empty ones."""
     lines = takewhile(lambda line: not line.startswith("$ "), reversed(end_of(log).splitlines()))
     return [line for line in lines if line.strip()][:count][::-1]
 
@@ -94,12 +94,12 @@ def end_of(log: Path) -> str:
 
 
 class Queue(ABC):
-    """What is to be done."""
+    """Tasks to run, and their results."""
 
     @property
     @abstractmethod
     def is_over(self) -> bool:
-        """Whether nothing waits any more and nothing runs."""
+        """Whether no task is waiting or running."""
 
     @abstractmethod
     def next(self) -> Task | None:
@@ -107,20 +107,20 @@ class Queue(ABC):
 
     @abstractmethod
     def ended(self, task: Task, code: int) -> None:
-        """Hear that a running task has ended with this exit code."""
+        """Record that a running task has ended with this exit code."""
 
 
 class Workers(ABC):
-    """Where tasks run, and how many at once."""
+    """Run tasks, several at once."""
 
     @property
     @abstractmethod
     def n_at_once(self) -> int:
-        """How many tasks they run at once."""
+        """The number of tasks that run at once."""
 
     @abstractmethod
     def start(self, task: Task) -> None:
-        """Have it run."""
+        """Start a task."""
 
     @abstractmethod
     def ended(self) -> list[tuple[Task, int]]:
@@ -128,10 +128,10 @@ class Workers(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Ask what still runs to save and stop, and wait until it has."""
+        """Ask running tasks to save and stop, and wait until they have."""
 
     def close(self) -> None:
-        """Let go of what they hold, when nothing runs any more."""
+        """Release resources, when no task is running."""
         return
 
 
@@ -163,11 +163,11 @@ class Processes(Workers):
         return min(self.gpus, key=taken.count)
 
     def ended(self) -> list[tuple[Task, int]]:
-        found = [(task, code) for task, process in self.running.items() if (code := process.poll()) is not None]
-        for task, _ in found:
+        ended = [(task, code) for task, process in self.running.items() if (code := process.poll()) is not None]
+        for task, _ in ended:
             close(self.running.pop(task))
             del self.gpu_of[task]
-        return found
+        return ended
 
     def stop(self) -> None:
         for process in self.running.values():
@@ -184,32 +184,32 @@ def close(process: "Popen[bytes]") -> None:
         process.stdin.close()
 
 
-def carry_out(queue: Queue, workers: Workers, look: Callable[[], None]) -> None:
-    """Run what is in the queue until it is over.
+def carry_out(queue: Queue, workers: Workers, refresh: Callable[[], None]) -> None:
+    """Run the tasks of a queue until it is over.
 
     Args:
-        queue: what is to be done.
-        workers: who does it.
-        look: called a few times a second, to show how it goes.
+        queue: of tasks.
+        workers: that run them.
+        refresh: called a few times a second, to show progress.
 
     Raises:
-        KeyboardInterrupt: asked to stop (SIGINT, SIGTERM); what ran has saved and stopped.
+        KeyboardInterrupt: asked to stop (SIGINT, SIGTERM); running tasks have saved and stopped.
     """
     n_running = 0
     with Interruption() as stop:
         try:
             while not queue.is_over:
-                if stop.asked:  # an exception from the handler can get lost, where it falls into a destructor
+                if stop.requested:  # an exception from the handler can get lost, where it falls into a destructor
                     raise KeyboardInterrupt
                 while n_running < workers.n_at_once and (task := queue.next()) is not None:
                     workers.start(task)
                     n_running += 1
-                look()
+                refresh()
                 time.sleep(POLL)
                 for task, code in workers.ended():
                     n_running -= 1
                     queue.ended(task, code)
-            look()
+            refresh()
         except BaseException:
             workers.stop()
             raise

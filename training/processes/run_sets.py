@@ -22,7 +22,7 @@ class Job:
 
     Attributes:
         config: the run.
-        directory: where it goes.
+        directory: of the run.
         arguments: of `interp train`.
         on_gpu: whether it takes any GPU.
     """
@@ -36,12 +36,12 @@ class Job:
     def task(self) -> Task:
         words = ("interp", "train", *self.arguments, "--out", str(self.directory))
         log, threads = log_of(self.directory), self.config.recipe.threads
-        name, shown = self.directory.name, shlex.join(words)
-        return Task(name, ("-P", "-m", *words), shown, log, threads=threads, on_gpu=self.on_gpu)
+        arguments, name = ("-P", "-m", *words), self.directory.name
+        return Task(name, arguments, shlex.join(words), log, threads=threads, on_gpu=self.on_gpu)
 
 
 def log_of(directory: Path) -> Path:
-    """Where a process writes what it says while it fills a directory."""
+    """The log of the process that fills a directory."""
     return directory.with_name(f"{directory.name}.log")
 
 
@@ -59,8 +59,8 @@ class Runs(Queue):
     """A queue of runs: each is tried once.
 
     Attributes:
-        waiting: those that have not begun.
-        n_running: how many are under way.
+        waiting: runs that have not begun.
+        n_running: number of runs in progress.
         failed: the last words of those that failed, by name.
     """
 
@@ -148,8 +148,8 @@ def train_many(jobs: Sequence[Job], workers: Processes) -> dict[str, str]:
     total = sum(job.config.recipe.steps for job in jobs)
     with progress_bar(total=total, desc=f"{len(jobs)} runs", unit="step") as bar:
 
-        def look() -> None:
+        def refresh() -> None:
             bar.update(sum(steps_done(job.directory) for job in jobs) - bar.n)
 
-        carry_out(runs, workers, look)
+        carry_out(runs, workers, refresh)
     return runs.failed

@@ -50,7 +50,7 @@ class Gaussian(InputDistribution):
 
 @dataclass(frozen=True)
 class Skewed(InputDistribution):
-    """z A, z ~ N(0, I): eigenvalues 1/1 … 1/d of A in a random basis, scaled to E|x|² = d (paper.md, section 10.1)."""
+    """z A, z ~ N(0, I): eigenvalues 1/1 … 1/d of A in a random basis, scaled to E|x|² = d (`samplers.py`, 1c896e3)."""
 
     def sample(
         self, generator: torch.Generator, n_prompts: int, n_points: int, n_dims: int, rotation: int

@@ -127,10 +127,10 @@ class OrthogonalQuery(Shift):
     def query(self, examples: Inputs, query: Query, generator: torch.Generator) -> Query:
         if not examples.shape[1]:
             return query
-        asked = query.double()  # a query that lies almost among the examples loses digits
+        exact = query.double()  # a query almost in the span of the examples loses digits
         basis = torch.linalg.qr(examples.double().mT).Q
-        rest = asked - einsum(basis, basis, asked, "batch i k, batch j k, batch j -> batch i")
-        return (rest * asked.norm(dim=1, keepdim=True) / rest.norm(dim=1, keepdim=True)).to(query.dtype)
+        rest = exact - einsum(basis, basis, exact, "batch i k, batch j k, batch j -> batch i")
+        return (rest * exact.norm(dim=1, keepdim=True) / rest.norm(dim=1, keepdim=True)).to(query.dtype)
 
     def allows(self, n_examples: int, n_dims: int) -> bool:
         return n_examples < n_dims

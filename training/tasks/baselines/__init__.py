@@ -1,4 +1,4 @@
-"""Reference predictors: what an error means (paper.md, section 5). Each sees what the model sees, per prompt.
+"""Reference predictors, to which errors are compared. Each sees what the model sees, per prompt.
 
 Those that need no parameters have a name here; a function class brings its own (`FunctionClass.baseline`).
 """

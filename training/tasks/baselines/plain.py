@@ -1,4 +1,4 @@
-"""Reference predictors: what an error means (paper.md, section 5). Each sees what the model sees, per prompt."""
+"""Reference predictors, to which errors are compared. Each sees what the model sees, per prompt."""
 
 import torch
 from einops import einsum

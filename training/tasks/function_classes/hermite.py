@@ -1,6 +1,6 @@
 """Sums of Hermite polynomials of one direction: the paper's linear, quadratic and cubic.
 
-arXiv 2404.03558 uses the sums of the first m normalised Hermite polynomials (paper.md, section 2): with t = w·x,
+arXiv 2404.03558 uses the sums of the first m normalised Hermite polynomials (`tasks.py`, 1c896e3): with t = w·x,
 
     y = 1/sqrt(m) · sum_{j=1..m} He_j(t) / sqrt(j!)
 

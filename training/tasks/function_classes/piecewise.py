@@ -67,13 +67,13 @@ class DecisionTree(FunctionOfX):
         weights: tuple[Int[Tensor, "batch node"], Float[Tensor, "batch leaf"]],
     ) -> Float[Tensor, "batch point"]:
         """Node n has the children 2n+1 and 2n+2; the leaves follow the last node."""
-        asked, leaves = weights
+        coordinates, leaves = weights
         node = torch.zeros_like(xs[..., 0], dtype=torch.long)
         for _ in range(self.depth):
-            coordinate = asked.gather(1, node)
+            coordinate = coordinates.gather(1, node)
             answer = xs.gather(2, coordinate[..., None]).squeeze(-1) > 0
             node = 2 * node + 1 + answer
-        return leaves.gather(1, node - asked.shape[1])
+        return leaves.gather(1, node - coordinates.shape[1])
 
     def second_moment(self, n_dims: int, kind: WeightKind) -> float:
         return 1.0

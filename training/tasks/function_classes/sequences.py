@@ -34,8 +34,8 @@ class AssociativeRecall(FunctionClass):
     ) -> tuple[Float[Tensor, "batch point dim"], Float[Tensor, "batch point"]]:
         """The first raw inputs are the keys."""
         n_keys = min(self.keys, xs.shape[1])
-        asked = torch.randint(n_keys, xs.shape[:2], generator=generator, device=generator.device)
-        return xs.gather(1, asked[..., None].expand_as(xs)), weights.gather(1, asked)
+        indices = torch.randint(n_keys, xs.shape[:2], generator=generator, device=generator.device)
+        return xs.gather(1, indices[..., None].expand_as(xs)), weights.gather(1, indices)
 
     def second_moment(self, n_dims: int, kind: WeightKind) -> float:
         return 1.0

@@ -166,6 +166,6 @@ def comparable(first: RunConfig, second: RunConfig) -> bool:
     def key(config: RunConfig) -> tuple[object, ...]:
         model, data = config.model, config.data
         prompts = (model.n_dims, data.inputs[0], data.rotation, data.n_points, data.weights)
-        return model.n_layers, model.n_heads, *prompts, config.instruction, config.told_apart
+        return model.n_layers, model.n_heads, *prompts, config.instruction, config.instruction_values
 
     return key(first) == key(second)
