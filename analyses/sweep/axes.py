@@ -1,6 +1,6 @@
-"""Axes of a grid: a list of values is an axis, and its value is in the name of what is made; a single value is neither.
+"""Axes of a grid: a list of values is an axis, and names of cells hold its value; a single value is not in names.
 
-So a grid can grow along every axis, and what is there already keeps its name.
+So a grid can grow along every axis, and existing cells keep their names.
 """
 
 import math
@@ -32,16 +32,16 @@ Point = dict[str, str]
 MOST_POINTS = 10_000  # of one grid; more are a slip of the finger
 
 
-def axis(key: str, given: Any) -> Axis:
+def parse_axis(key: str, given: Any) -> Axis:
     """The axis that a value in the file stands for.
 
     Raises:
         UserError: an empty list, a value named twice, or one that is neither text nor a number nor true or false.
 
-    >>> axis("recipe.lr", [1e-3, 1e-4])
+    >>> parse_axis("recipe.lr", [1e-3, 1e-4])
     Axis(key='recipe.lr', values=('0.001', '0.0001'), is_listed=True)
     """
-    values = tuple(as_text(key, one) for one in (given if isinstance(given, list) else [given]))
+    values = tuple(as_text(key, value) for value in (given if isinstance(given, list) else [given]))
     if not values:
         raise UserError(f"{key} is an empty list: name at least one value")
     if len(set(values)) < len(values):
@@ -68,25 +68,25 @@ def flat(table: dict[str, Any], where: str = "") -> dict[str, Any]:
     >>> flat({"model": {"n_heads": [4, 8]}, "recipe.lr": 0.1})
     {'model.n_heads': [4, 8], 'recipe.lr': 0.1}
     """
-    found: dict[str, Any] = {}
+    flat_table: dict[str, Any] = {}
     for key, value in table.items():
         below = flat(value, f"{where}{key}.") if isinstance(value, dict) else {where + key: value}
-        if twice := found.keys() & below.keys():
+        if twice := flat_table.keys() & below.keys():
             raise UserError(f"{min(twice)} is set twice")
-        found |= below
-    return found
+        flat_table |= below
+    return flat_table
 
 
 def points(axes: Sequence[Axis]) -> list[Point]:
     """Every combination of values; the last axis changes fastest.
 
     Raises:
-        UserError: there are more than anyone wants.
+        UserError: there are more than `MOST_POINTS`.
     """
-    keys = [one.key for one in axes]
-    if (n_points := math.prod(len(one.values) for one in axes)) > MOST_POINTS:
+    keys = [axis.key for axis in axes]
+    if (n_points := math.prod(len(axis.values) for axis in axes)) > MOST_POINTS:
         raise UserError(f"{' x '.join(keys)}: {n_points} combinations; at most {MOST_POINTS} are possible")
-    return [dict(zip(keys, values, strict=True)) for values in product(*(one.values for one in axes))]
+    return [dict(zip(keys, values, strict=True)) for values in product(*(axis.values for axis in axes))]
 
 
 def file_name(text: str) -> str:

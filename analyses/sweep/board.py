@@ -1,4 +1,4 @@
-"""Which cell comes next, and what has become of the others."""
+"""The state of every cell, and the cell that comes next."""
 
 import time
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from analyses.sweep.cell import BUSY, holder
 from analyses.sweep.plan import Cell
 from training.processes.processes import LOST, Queue, Task
 
-MOST_LOST = 10  # as often a cell may lose its machine: more, and it is the cell that takes machines down
+MOST_LOST = 10  # times that a cell may lose its machine; after more it is likely that the cell brings machines down
 
 
 class State(StrEnum):
@@ -26,12 +26,12 @@ class State(StrEnum):
 
 @dataclass
 class Status:
-    """How a cell is doing.
+    """The state of a cell and its tries.
 
     Attributes:
         state: now.
         tries: how often it has been run in this call, not counting those that were lost with their machine.
-        lost: how often that was.
+        lost: how often it was lost with its machine.
         since: the clock's reading when it began.
         seconds: that the last try took.
         code: its exit code.
@@ -54,8 +54,8 @@ class Board(Queue):
 
     Attributes:
         status: of every cell, by name.
-        news: the cells that are done, failed or skipped since the call began, in the order in which it happened.
-        elsewhere: those that another process was found to have, by name, and which one.
+        news: the cells that were done, failed or skipped since the call began, in this order.
+        elsewhere: the process that runs it, by name of the cells that another process runs.
     """
 
     def __init__(self, cells: Sequence[Cell], retries: int) -> None:
@@ -80,7 +80,7 @@ class Board(Queue):
         return all(self.status[need].state is State.DONE for need in cell.needs)
 
     def next(self) -> Task | None:
-        """The first cell that can begin. Those that another process has may be done when they are next looked at."""
+        """The first cell that can begin. Cells of other processes are checked again at every call."""
         self.elsewhere = {}
         for cell in filter(self.is_ready, self.of(State.WAITING)):
             if other := holder(cell.lock):
@@ -111,7 +111,7 @@ class Board(Queue):
             status.state = State.WAITING
 
     def skip(self, failed: str) -> None:
-        """Give up what needs a cell that failed."""
+        """Skip the cells that need a failed cell."""
         for cell in self.of(State.WAITING):
             if failed in cell.needs:
                 self.set(cell, State.SKIPPED)

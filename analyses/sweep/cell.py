@@ -1,8 +1,8 @@
 """One cell of a sweep, as a process: `python -m analyses.sweep.cell LOCK [--record DIR] -- ARGUMENTS` of `interp`.
 
-1. The lock is the cell's: while any process has it, wherever that runs, no other one does the same cell.
-2. The command runs in this process. When the process that started this one is gone, it saves and stops.
-3. After success the record says what was done.
+1. While a process holds the lock of a cell, no other process on any machine runs that cell.
+2. The command runs in this process. When the process that started this one ends, it saves and stops.
+3. After success the record of the cell is written.
 """
 
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Thread
 
 from analyses.sweep import record
-from analyses.sweep.plan import Place
+from analyses.sweep.plan import Location
 from interp.__main__ import main as interp
 from interp.cli import fail
 from training.common.atomic_files import open_own
@@ -60,7 +60,7 @@ def stop_with_parent() -> None:
 
 
 def run(lock: Path, directory: Path | None, arguments: list[str]) -> int:
-    """Do one cell, or find that another process does it or has just done it; returns the exit code."""
+    """Run a cell unless another process runs it or has just run it; returns the exit code."""
     with locked(lock) as handle:
         if handle is None:
             return BUSY
@@ -69,8 +69,8 @@ def run(lock: Path, directory: Path | None, arguments: list[str]) -> int:
         stop_with_parent()
         if directory is None:
             return exit_code(arguments)
-        now = record.record(arguments, Place(Path.cwd(), ""))
-        if record.is_left(directory, now):
+        now = record.record(arguments, Location(Path.cwd(), ""))
+        if record.holds_results(directory, now):
             return 0
         record.begin(directory, now)
         code = exit_code(arguments)

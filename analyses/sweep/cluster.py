@@ -1,12 +1,12 @@
-"""Cells on the machines of a Ray cluster: a task of Ray starts the process that a cell is everywhere, and waits for it.
+"""Runs sweep cells on a Ray cluster: a Ray task per cell starts its process and waits for it.
 
-The directory of the sweep has to lie on storage that all machines share, under one path; that is where results, logs,
-saves and locks are. Nothing else passes between them, so any machine may go at any moment: its cells go on elsewhere
-from their last save.
+The directory of the sweep has to be on storage that all machines share, under the same path; it holds results, logs,
+saves and locks. Nothing else passes between machines, so a machine may be lost at any moment: its cells resume
+elsewhere from their last save.
 
-The machine of every cell is chosen here and not by Ray, for two reasons. A machine that joins later gets none before it
-has been asked what it runs. And of a machine that is cut off, Ray says that it is dead, but not that its tasks are: the
-connection to them just stays silent, for as long as TCP waits.
+This module and not Ray chooses the machine of every cell, for two reasons. A machine that joins later gets no cell
+before its code and directory are checked. And when a machine is cut off, Ray reports that it is dead, but not that its
+tasks are: the connection to them stays silent until TCP times out.
 """
 
 import logging
@@ -20,8 +20,8 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
-from analyses.sweep.nodes import Need, Node, about_node, check_node, check_sizes, needed, node_of
-from analyses.sweep.plan import Place
+from analyses.sweep.nodes import Need, Node, about_node, check_node, check_sizes, needed, parse_node
+from analyses.sweep.plan import Location
 from training.common.atomic_files import temporary_file
 from training.common.errors import UserError
 from training.common.output import prepare_directory
@@ -36,7 +36,7 @@ class Cluster(Workers):
 
     Args:
         address: `auto`, or HOST:PORT of its head.
-        place: of the sweep.
+        location: of the sweep.
         tasks: all that may have to run.
 
     Raises:
@@ -44,13 +44,13 @@ class Cluster(Workers):
             other code or does not see the sweep's directory.
     """
 
-    def __init__(self, address: str, place: Place, tasks: Iterable[Task]) -> None:
+    def __init__(self, address: str, location: Location, tasks: Iterable[Task]) -> None:
         try:
             self.ray: Any = import_module("ray")
         except ImportError:
             raise UserError("--cluster needs Ray: pip install 'incontext-interp[cluster]'") from None
         check_address(address)
-        self.place = place
+        self.location = location
         self.needs = {needed(task) for task in tasks}
         self.running: dict[Any, tuple[Task, Node]] = {}
         self.connect(address)
@@ -69,10 +69,10 @@ class Cluster(Workers):
             raise UserError(f"--cluster {address}: {str(error) or type(error).__name__}") from None
 
     def living(self) -> list[Node]:
-        return [node_of(told) for told in self.ray.nodes() if told["Alive"]]
+        return [parse_node(entry) for entry in self.ray.nodes() if entry["Alive"]]
 
     def usable(self) -> list[Node]:
-        """The machines that are there now and may have cells. One that has joined and differs is left alone."""
+        """The living machines that may have cells; a machine that has joined and differs gets none."""
         living = self.living()
         if new := [node for node in living if node not in self.accepted]:
             faults = self.faults(new)
@@ -82,22 +82,22 @@ class Cluster(Workers):
         return [node for node in living if self.accepted[node]]
 
     def faults(self, nodes: Sequence[Node]) -> dict[Node, UserError]:
-        """Ask machines what they see and run, all at once; what is wrong with those that cannot be used."""
-        found = {}
+        """Check machines, all at once; the reason for every one that cannot be used."""
+        faults = {}
         with self.probe() as probe:
-            asked = [self.sent(node, about_node, probe) for node in nodes]
+            references = [self.submit(node, about_node, probe) for node in nodes]
             here = about_node(probe)
-            for node, reference in zip(nodes, asked, strict=True):
+            for node, reference in zip(nodes, references, strict=True):
                 try:
-                    check_node(node.name, here, self.told(node, reference), self.place)
+                    check_node(node.name, here, self.answer(node, reference), self.location)
                 except UserError as error:
-                    found[node] = error
-        return found
+                    faults[node] = error
+        return faults
 
     @contextmanager
     def probe(self) -> Iterator[Path]:
-        """A file that every machine has to see. What is refused leaves no directory behind."""
-        with temporary_file(prepare_directory(self.place.directory) / "probe") as (file, handle):
+        """A file that every machine has to see. A directory that was made for it alone is removed."""
+        with temporary_file(prepare_directory(self.location.directory) / "probe") as (file, handle):
             os.write(handle, file.name.encode())
             os.fsync(handle)
             try:
@@ -105,36 +105,38 @@ class Cluster(Workers):
             finally:
                 file.unlink()
                 with suppress(OSError):  # only an empty directory goes
-                    self.place.directory.rmdir()
+                    self.location.directory.rmdir()
 
-    def told(self, node: Node, reference: Any) -> dict[str, str]:
+    def answer(self, node: Node, reference: Any) -> dict[str, str]:
         try:
             return self.ray.get(reference, timeout=PATIENCE)
         except self.ray.exceptions.RayError as error:
             reason = str(getattr(error, "cause", None) or error).strip().partition("\n")[0]
             raise UserError(f"--cluster: node {node.name} cannot run this package: {reason}") from None
 
-    def sent(self, node: Node, function: Any, *arguments: object, cpus: int = 0, gpus: int = 0) -> Any:
-        """Have a machine run a function; a reference to what it will return."""
+    def submit(self, node: Node, function: Any, *arguments: object, cpus: int = 0, gpus: int = 0) -> Any:
+        """Run a function on a machine; returns a reference to its result."""
         there = import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy(node.id, soft=False)
         task = self.ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0, scheduling_strategy=there)(function)
         return task.remote(*arguments)
 
     def room(self, node: Node, need: Need) -> int:
-        """For how many more tasks there is room on a machine."""
+        """The number of further tasks of this need for which a machine has room."""
         return node.room(need, [needed(task) for task, there in self.running.values() if there == node])
 
     @property
     def n_at_once(self) -> int:
-        """What runs, and what there is room for now; machines may come and go."""
+        """Running tasks and room for more, now; machines may come and go."""
         rooms = (max(self.room(node, need) for need in self.needs) for node in self.usable())
         return len(self.running) + sum(rooms)
 
     def start(self, task: Task) -> None:
         need, usable = needed(task), self.usable()
-        able = [node for node, is_accepted in self.accepted.items() if is_accepted and node.room(need)]
-        chosen = max(able, key=lambda node: (node in usable, self.room(node, need)))  # one that has just gone loses it
-        self.running[self.sent(chosen, run_on_node, task, cpus=need[0], gpus=need[1])] = task, chosen
+        able = [machine for machine, is_accepted in self.accepted.items() if is_accepted and machine.room(need)]
+        node = max(
+            able, key=lambda machine: (machine in usable, self.room(machine, need))
+        )  # a task on a machine just lost is lost
+        self.running[self.submit(node, run_on_node, task, cpus=need[0], gpus=need[1])] = task, node
 
     def ended(self) -> list[tuple[Task, int]]:
         if not self.running:
@@ -163,10 +165,10 @@ class Cluster(Workers):
 
 
 def check_address(address: str) -> None:
-    """Refuse at once an address at which nobody answers; Ray would go on trying.
+    """Refuse at once an address at which nothing listens; Ray would keep trying.
 
     Raises:
-        UserError: nobody does, or it is no address.
+        UserError: no connection is possible, or it is no address.
     """
     host, _, port = address.rpartition(":")
     if address == "auto":
@@ -182,7 +184,7 @@ def check_address(address: str) -> None:
 def run_on_node(task: Task) -> int:
     """Run a task as a process of this node. Ray cancels by KeyboardInterrupt; then the process saves and stops.
 
-    That arrives between two steps of Python, so a call that waits until the process ends would never hear of it.
+    The interrupt arrives between two instructions of Python; a call that blocks until the process ends would miss it.
     """
     process: Popen[bytes] = task.start()
     try:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    file: Annotated[Path, typer.Argument(metavar="SWEEP.toml", help="What to train and to analyse.")],
+    file: Annotated[Path, typer.Argument(metavar="SWEEP.toml", help="The sweep: runs to train, analyses, studies.")],
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -31,7 +31,7 @@ def sweep(
     retries: Annotated[
         int,
         typer.Option(
-            "--retries", metavar="N", parser=options.whole_number(0), help="How often a failed cell is tried again."
+            "--retries", metavar="N", parser=options.whole_number(0), help="Times that a failed cell is tried again."
         ),
     ] = 1,
     cluster: Annotated[
@@ -39,14 +39,14 @@ def sweep(
         typer.Option("--cluster", metavar="ADDRESS", help="Run on a Ray cluster: HOST:PORT, or auto for this one."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the cells and what is done, and start none.")
+        bool, typer.Option("--dry-run", help="List the cells and whether they are done; start none.")
     ] = False,
     json: options.Json = False,
 ) -> None:
     """Train a grid of runs and analyse them, over all cores or a cluster, losing nothing.
 
-    A second call does what is missing: what was interrupted goes on from its last save, what has failed is tried again,
-    and an analysis is repeated if its command, its weights or the code have changed.
+    A second call does the rest: interrupted runs resume from their last save, failed cells are tried again, and an
+    analysis is repeated if its command, its weights or the code have changed.
 
     \b
     Examples:
@@ -81,7 +81,7 @@ def sweep(
             echo(line)
         echo(f"{len(board.of(State.DONE))} of {len(cells)} cells are done")
         return
-    with redirect_stdout(sys.stderr):  # what Ray has to say of its nodes is no part of the output
+    with redirect_stdout(sys.stderr):  # Ray's messages are no part of the output
         workers = workers_for(cells, jobs, cluster)
         for directory in {cell.directory.parent for cell in cells}:
             output.prepare_directory(directory)
@@ -98,17 +98,17 @@ def planned(file: Path) -> "tuple[str, list[Cell]]":
     from analyses.sweep.plan import plan
     from analyses.sweep.settings import read
 
-    asked = read(file)
+    sweep_file = read(file)
     try:
-        cells = plan(asked, file.resolve().parent)
+        cells = plan(sweep_file, file.resolve().parent)
         check_runs(cells)
-        return asked.out, cells
+        return sweep_file.out, cells
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
 
 
 def check_runs(cells: "list[Cell]") -> None:
-    """Refuse, before anything starts, a directory that holds another run than the one that is to go there."""
+    """Refuse, before anything starts, a directory that holds another run than the sweep would train there."""
     from training.checkpoints import run_directory as rundir
 
     for cell in cells:
@@ -117,7 +117,7 @@ def check_runs(cells: "list[Cell]") -> None:
 
 
 def workers_for(cells: "list[Cell]", jobs: int | None, cluster: str | None) -> "Workers":
-    """Those of a cluster, or of this machine.
+    """The workers of a cluster, or of this machine.
 
     Raises:
         UserError: the device of a cell is not there, or a GPU is named on a cluster, which gives each cell one.
@@ -131,23 +131,23 @@ def workers_for(cells: "list[Cell]", jobs: int | None, cluster: str | None) -> "
 
         if named := sorted(devices - {"cpu", "cuda"}):
             raise UserError(f"device = {named[0]}: a cluster gives every cell a GPU of its own (valid: cpu, cuda)")
-        return Cluster(cluster, cells[0].place, [cell.task for cell in cells])
+        return Cluster(cluster, cells[0].location, [cell.task for cell in cells])
     threads = max(cell.task.threads for cell in cells)
     return workers_here({check_device(device) for device in devices}, threads, jobs)
 
 
 def run(board: "Board", workers: "Workers") -> None:
-    """Do what is to be done, and show how it goes."""
+    """Run the cells that are not done, and show progress."""
     from analyses.sweep.table import Watch
     from training.processes.processes import carry_out
 
     with Watch(board, workers) as watch:
-        carry_out(board, workers, watch.look)
+        carry_out(board, workers, watch.refresh)
         workers.close()
 
 
 def finish(board: "Board", out: str, *, json: bool) -> None:
-    """Put the tables of every analysis together and say what came of the sweep.
+    """Gather the tables of every analysis and print the result of the sweep.
 
     Raises:
         CheckError: a cell has failed.
@@ -159,7 +159,7 @@ def finish(board: "Board", out: str, *, json: bool) -> None:
 
     done = [cell for cell in board.of(State.DONE) if cell.name.startswith("analyses/")]
     if done:
-        gather(done, done[0].place.directory / "tables")
+        gather(done, done[0].location.directory / "tables")
     if json:
         output.print_json(table.document(board, out))
     else:

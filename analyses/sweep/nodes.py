@@ -1,4 +1,4 @@
-"""The machines of a cluster: how much each can take, and whether it does what this one would do."""
+"""The machines of a cluster: their room for tasks, and whether they run the same code in the same directory."""
 
 import importlib.metadata
 import platform
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analyses.sweep.plan import Place
+from analyses.sweep.plan import Location
 from analyses.sweep.record import PACKAGES
 from interp.ablation.store import source_hash
 from training.common.errors import UserError
@@ -33,17 +33,17 @@ class Node:
     gpus: int
 
     def room(self, need: Need, taken: Iterable[Need] = ()) -> int:
-        """For how many tasks of this need there is room beside those that it has."""
-        used = [*taken]
-        cpus, gpus = self.cpus - sum(one[0] for one in used), self.gpus - sum(one[1] for one in used)
+        """The number of tasks of this need for which there is room beside those that it runs."""
+        used_cpus, used_gpus = (sum(column) for column in zip((0, 0), *taken, strict=True))
+        cpus, gpus = self.cpus - used_cpus, self.gpus - used_gpus
         return max(0, min(cpus // need[0], gpus // need[1] if need[1] else cpus))
 
 
-def node_of(told: dict[str, Any]) -> Node:
-    """One of `ray.nodes()`."""
-    name = f"{told['NodeManagerHostname']} ({told['NodeManagerAddress']})"
-    has = told["Resources"]
-    return Node(told["NodeID"], name, int(has.get("CPU", 0)), int(has.get("GPU", 0)))
+def parse_node(entry: dict[str, Any]) -> Node:
+    """The machine of an entry of `ray.nodes()`."""
+    name = f"{entry['NodeManagerHostname']} ({entry['NodeManagerAddress']})"
+    resources = entry["Resources"]
+    return Node(entry["NodeID"], name, int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
 
 
 def needed(task: Task) -> Need:
@@ -52,7 +52,7 @@ def needed(task: Task) -> Need:
 
 
 def check_sizes(nodes: Iterable[Node], needs: Iterable[Need]) -> None:
-    """Refuse what would wait for ever.
+    """Refuse tasks that would wait for ever.
 
     Raises:
         UserError: no machine is large enough for one of the needs.
@@ -63,7 +63,7 @@ def check_sizes(nodes: Iterable[Node], needs: Iterable[Need]) -> None:
 
 
 def about_node(probe: Path) -> dict[str, str]:
-    """What has to be the same on all nodes, for the same bits and for one directory."""
+    """What has to be equal on all nodes: the shared directory, for which a probe file stands, and the code."""
     versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy")}
     return {
         "probe": probe.read_text() if probe.exists() else "",
@@ -73,15 +73,15 @@ def about_node(probe: Path) -> dict[str, str]:
     }
 
 
-def check_node(name: str, here: dict[str, str], there: dict[str, str], place: Place) -> None:
-    """Refuse a node that would not do what this process would do.
+def check_node(name: str, here: dict[str, str], there: dict[str, str], location: Location) -> None:
+    """Refuse a node that would not compute what this process would.
 
     Raises:
         UserError: it does not see the directory, or has other versions.
     """
     if there["probe"] != here["probe"]:
         raise UserError(
-            f"--cluster: node {name} does not see {place.directory}: a sweep lies on storage that all nodes share"
+            f"--cluster: node {name} does not see {location.directory}: a sweep lies on storage that all nodes share"
         )
     for what, version in here.items():
         if there[what] != version:

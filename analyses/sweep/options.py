@@ -9,16 +9,17 @@ from typer.main import get_command
 
 from interp.cli import build
 from training.common.errors import UserError, one_of
+from training.options import current_option_name
 
 
 @cache
 def commands() -> dict[str, Any]:
-    """What a sweep can run, by one or two words: the commands of `interp` that take `--ckpt` and `--out`."""
-    found: dict[str, Any] = {}
+    """The commands of `interp` that take `--ckpt` and `--out`, which a sweep can run, by their one or two words."""
+    every_command: dict[str, Any] = {}
     for name, command in vars(get_command(build()))["commands"].items():
         below = vars(command).get("commands")
-        found |= {f"{name} {inner}": one for inner, one in below.items()} if below else {name: command}
-    return {name: command for name, command in found.items() if {"--ckpt", "--out"} <= {*options(command)}}
+        every_command |= {f"{name} {inner}": below[inner] for inner in below} if below else {name: command}
+    return {name: command for name, command in every_command.items() if {"--ckpt", "--out"} <= {*options(command)}}
 
 
 def options(command: Any) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def options(command: Any) -> dict[str, Any]:
 
 
 def check_command(words: Sequence[str], *, several: bool = False) -> None:
-    """Refuse what `interp` would refuse before it looks at a checkpoint.
+    """Refuse a command line that `interp` would refuse before it reads a checkpoint.
 
     Args:
         words: the command line without `--ckpt` and `--out`, which the sweep gives.
@@ -36,16 +37,17 @@ def check_command(words: Sequence[str], *, several: bool = False) -> None:
     Raises:
         UserError: no such command or option, or a value of the wrong kind.
     """
-    shown = f"'{' '.join(words)}'"
-    if own := [word for word in words if word in ("--ckpt", "--out", "--help")]:
-        raise UserError(f"{shown}: {own[0]} is not for the file to give; the sweep adds checkpoints and --out")
+    quoted = f"'{' '.join(words)}'"
+    if reserved := [word for word in words if word in ("--ckpt", "--out", "--help")]:
+        raise UserError(f"{quoted}: {reserved[0]} cannot be set in the file; the sweep adds checkpoints and --out")
     name = next((name for name in commands() if [*words[: name.count(" ") + 1]] == name.split()), None)
     if name is None:
         raise one_of("command for a sweep", " ".join(words[:2]), commands())
     command = commands()[name]
     if several and not options(command)["--ckpt"].multiple:
-        raise UserError(f"{shown}: `interp {name}` takes one checkpoint; under [[analyse]] it runs on each of them")
+        raise UserError(f"{quoted}: `interp {name}` takes one checkpoint; under [[analyse]] it runs on each of them")
     try:
-        command.make_context(name, [*words[name.count(" ") + 1 :], "--ckpt", "CKPT", "--out", "OUT"])
+        arguments = [*words[name.count(" ") + 1 :], "--ckpt", "CKPT", "--out", "OUT"]
+        command.make_context(name, arguments, token_normalize_func=current_option_name)
     except TyperException as error:
-        raise UserError(f"{shown}: {error.format_message()}") from None
+        raise UserError(f"{quoted}: {error.format_message()}") from None

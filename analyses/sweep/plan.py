@@ -1,4 +1,4 @@
-"""From a sweep to its cells: a cell is one command, with a name that is also its directory, and the cells it needs."""
+"""The cells of a sweep: a cell is a single command, with a name that is also its directory, and the cells it needs."""
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from analyses.sweep.axes import Axis, Point, file_name, points
 from analyses.sweep.options import check_command
-from analyses.sweep.settings import Asked, Grid, Sweep
+from analyses.sweep.settings import Analysis, Grid, SweepFile
 from training.checkpoints.checkpoint import locate, snapshot_steps, weights_path
 from training.checkpoints.name_patterns import expand
 from training.common.errors import UserError, one_of
@@ -21,8 +21,8 @@ from training.processes.run_sets import log_of
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a sweep lies: the directory of its file, in which all commands run, and `out` as the file says it."""
+class Location:
+    """The directory of the sweep file, in which all commands run, and `out` as the file has it."""
 
     root: Path
     out: str
@@ -32,27 +32,27 @@ class Place:
         return self.root / self.out
 
     def find(self, ckpt: str) -> str:
-        """A checkpoint that is named relative to the file, as any process finds it."""
+        """The path of a checkpoint that is named relative to the file, for a process in any directory."""
         return ckpt if ckpt.startswith("zoo:") else str(self.root / ckpt)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One command of a sweep.
+    """A command of a sweep.
 
     Attributes:
         name: its directory below the sweep's: `runs/mixed-0`, `analyses/score/mixed-0`, `studies/cause`.
         group: the row of the table in which it counts: `train`, or the name of the analysis or study.
-        place: of the sweep.
+        location: of the sweep.
         arguments: of `interp`.
-        needs: the names of the cells that have to be done before.
+        needs: the names of the cells that have to be done before it.
         config: of a run to train.
-        point: what tells it from the other cells of its analysis.
+        point: the values in which it differs from the other cells of its analysis.
     """
 
     name: str
     group: str
-    place: Place
+    location: Location
     arguments: tuple[str, ...]
     needs: tuple[str, ...] = ()
     config: RunConfig | None = None
@@ -60,11 +60,11 @@ class Cell:
 
     @property
     def directory(self) -> Path:
-        return self.place.directory / self.name
+        return self.location.directory / self.name
 
     @property
     def lock(self) -> Path:
-        return self.place.directory / ".locks" / self.name
+        return self.location.directory / ".locks" / self.name
 
     @property
     def device(self) -> str:
@@ -72,15 +72,15 @@ class Cell:
 
     @property
     def task(self) -> Task:
-        """The process that does it. Python's `-P` keeps files of the root from being taken for modules."""
+        """The process that runs it. Python's `-P` keeps files of the root from being imported as modules."""
         record = () if self.config else ("--record", str(self.directory))
         arguments = ("-P", "-m", "analyses.sweep.cell", str(self.lock), *record, "--", *self.arguments)
         threads = self.config.recipe.threads if self.config else 1
         log, on_gpu = log_of(self.directory), self.device == "cuda"
-        return Task(self.name, arguments, self.shown, log, self.place.root, threads, on_gpu)
+        return Task(self.name, arguments, self.command_line, log, self.location.root, threads, on_gpu)
 
     @property
-    def shown(self) -> str:
+    def command_line(self) -> str:
         """The command as a user would write it in the directory of the sweep file."""
         return shlex.join(["interp", *self.arguments])
 
@@ -91,12 +91,12 @@ def pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 @dataclass(frozen=True)
-class Subject:
+class SweepCheckpoint:
     """A checkpoint of the sweep.
 
     Attributes:
         name: in the names of cells, and for patterns.
-        ckpt: as commands are given it.
+        ckpt: its name in commands.
         steps: of its snapshots.
         needs: the cell that trains it, if one does.
     """
@@ -107,33 +107,34 @@ class Subject:
     needs: tuple[str, ...] = ()
 
 
-def plan(sweep: Sweep, root: Path) -> list[Cell]:
+def plan(sweep: SweepFile, root: Path) -> list[Cell]:
     """The cells in the order in which they are to begin: every run is followed by its analyses, studies come last.
 
     Args:
-        sweep: what is asked for.
+        sweep: its file.
         root: the directory of its file.
 
     Raises:
         UserError: a run, a command or a checkpoint that is not valid, or two cells with the same directory.
     """
-    place = Place(root, sweep.out)
-    runs = [run_cell(grid, point, place) for grid in sweep.grids for point in points(grid.axes)]
-    subjects = [trained(cell) for cell in runs] + [existing(name, place) for name in given(sweep.ckpt, place)]
-    for asked in sweep.analyses:
-        for point in points(asked.axes):
-            check_command([*asked.words, *options(point)])
-        chosen(asked, subjects)
+    location = Location(root, sweep.out)
+    runs = [run_cell(grid, point, location) for grid in sweep.grids for point in points(grid.axes)]
+    checkpoints = [trained_checkpoint(cell) for cell in runs]
+    checkpoints += [existing_checkpoint(name, location) for name in expand(sweep.ckpt, location.root)]
+    for analysis in sweep.analyses:
+        for point in points(analysis.axes):
+            check_command([*analysis.words, *option_words(point)])
+        choose_checkpoints(analysis, checkpoints)
     cells: list[Cell] = []
-    for number, subject in enumerate(subjects):
-        cells += runs[number : number + 1]
-        cells += [cell for asked in sweep.analyses for cell in analysis_cells(asked, subject, place)]
-    cells += [study_cell(asked, chosen(asked, subjects), place) for asked in sweep.studies]
+    for index, checkpoint in enumerate(checkpoints):
+        cells += runs[index : index + 1]
+        cells += [cell for analysis in sweep.analyses for cell in analysis_cells(analysis, checkpoint, location)]
+    cells += [study_cell(study, choose_checkpoints(study, checkpoints), location) for study in sweep.studies]
     check_cells(cells)
     return cells
 
 
-def run_cell(grid: Grid, point: Point, place: Place) -> Cell:
+def run_cell(grid: Grid, point: Point, location: Location) -> Cell:
     settings = [f"{key}={value}" for key, value in point.items() if "." in key]
     recipe = point.get("recipe")
     config = from_preset(point["preset"], point["curriculum"], int(point["seed"]), settings, recipe)
@@ -141,82 +142,85 @@ def run_cell(grid: Grid, point: Point, place: Place) -> Cell:
     arguments = ["train", "--preset", point["preset"], "--curriculum", point["curriculum"], "--seed", point["seed"]]
     arguments += ["--recipe", recipe] if recipe else []
     arguments += [f"--set={setting}" for setting in settings]
-    arguments += ["--device", grid.device, "--resume", "--out", f"{place.out}/{name}"]
-    return Cell(name, "train", place, tuple(arguments), config=config, point=point)
+    arguments += ["--device", grid.device, "--resume", "--out", f"{location.out}/{name}"]
+    return Cell(name, "train", location, tuple(arguments), config=config, point=point)
 
 
 def run_name(axes: Sequence[Axis], point: Point) -> str:
-    """Curriculum and seed, and between them the value of everything that is a list in the file."""
-    named = [one.key for one in axes if one.is_listed or one.key in ("curriculum", "seed")]
-    return "-".join(file_name(f"{key}={point[key]}" if "." in key else point[key]) for key in named)
+    """Curriculum, the value of every setting that is a list in the file, and seed."""
+    keys = [axis.key for axis in axes if axis.is_listed or axis.key in ("curriculum", "seed")]
+    return "-".join(file_name(f"{key}={point[key]}" if "." in key else point[key]) for key in keys)
 
 
-def trained(cell: Cell) -> Subject:
-    """The checkpoint that a cell makes."""
+def trained_checkpoint(cell: Cell) -> SweepCheckpoint:
+    """The checkpoint that a cell trains."""
     assert cell.config is not None
     steps = log_spaced_steps(cell.config.recipe.steps, cell.config.record.snapshots)
-    ckpt = f"{cell.place.out}/{cell.name}"
-    return Subject(cell.name.removeprefix("runs/"), ckpt, tuple(sorted(steps)), (cell.name,))
+    ckpt = f"{cell.location.out}/{cell.name}"
+    return SweepCheckpoint(cell.name.removeprefix("runs/"), ckpt, tuple(sorted(steps)), (cell.name,))
 
 
-def given(names: Sequence[str], place: Place) -> list[str]:
-    """The checkpoints that names and patterns of the file stand for, relative to it."""
-    return expand(names, place.root)
-
-
-def existing(name: str, place: Place) -> Subject:
+def existing_checkpoint(name: str, location: Location) -> SweepCheckpoint:
     """A checkpoint that is there already."""
-    directory, step = locate(place.find(name))
+    directory, step = locate(location.find(name))
     weights_path(directory, step)  # refuses a step that is not there
-    return Subject(file_name(name), name, () if step is not None else tuple(snapshot_steps(directory)))
+    return SweepCheckpoint(file_name(name), name, () if step is not None else tuple(snapshot_steps(directory)))
 
 
-def analysis_cells(asked: Asked, subject: Subject, place: Place) -> list[Cell]:
-    """The cells of one analysis of one checkpoint: its snapshots times the options' values."""
-    if not is_about(asked, subject):
+def analysis_cells(analysis: Analysis, checkpoint: SweepCheckpoint, location: Location) -> list[Cell]:
+    """The cells of an analysis of a checkpoint: its snapshots times the options' values."""
+    if not applies(analysis, checkpoint):
         return []
-    steps = subject.steps if asked.steps == "all" else asked.steps
+    steps = checkpoint.steps if analysis.steps == "all" else analysis.steps
     for step in steps:
-        if step not in subject.steps:
-            raise one_of(f"step of {subject.name}", str(step), subject.steps or ["it has no snapshots"])
-    ends = [f"@{step}" for step in steps] or [""]
-    return [analysis_cell(asked, subject, end, point, place) for end in ends for point in points(asked.axes)]
+        if step not in checkpoint.steps:
+            raise one_of(f"step of {checkpoint.name}", str(step), checkpoint.steps or ["it has no snapshots"])
+    suffixes = [f"@{step}" for step in steps] or [""]
+    return [
+        analysis_cell(analysis, checkpoint, suffix, point, location)
+        for suffix in suffixes
+        for point in points(analysis.axes)
+    ]
 
 
-def analysis_cell(asked: Asked, subject: Subject, end: str, point: Point, place: Place) -> Cell:
-    told = {one.key: point[one.key] for one in asked.axes if one.is_listed}
-    short = "-".join([subject.name + end, *(file_name(f"{key}={value}") for key, value in told.items())])
-    name = f"analyses/{asked.name}/{short}"
-    arguments = (*asked.words, *options(point), "--ckpt", subject.ckpt + end, "--out", f"{place.out}/{name}")
-    return Cell(name, asked.name, place, arguments, subject.needs, point={"run": subject.name + end} | told)
+def analysis_cell(
+    analysis: Analysis, checkpoint: SweepCheckpoint, suffix: str, point: Point, location: Location
+) -> Cell:
+    listed = {axis.key: point[axis.key] for axis in analysis.axes if axis.is_listed}
+    short = "-".join([checkpoint.name + suffix, *(file_name(f"{key}={value}") for key, value in listed.items())])
+    name = f"analyses/{analysis.name}/{short}"
+    arguments = (*analysis.words, *option_words(point), "--ckpt", checkpoint.ckpt + suffix)
+    arguments += ("--out", f"{location.out}/{name}")
+    point = {"run": checkpoint.name + suffix} | listed
+    return Cell(name, analysis.name, location, arguments, checkpoint.needs, point=point)
 
 
-def options(point: Point) -> list[str]:
+def option_words(point: Point) -> list[str]:
     return [word for key, value in point.items() for word in (f"--{key}", value)]
 
 
-def study_cell(asked: Asked, subjects: Sequence[Subject], place: Place) -> Cell:
-    check_command(asked.words, several=True)
-    name = f"studies/{asked.name}"
-    checkpoints = [word for one in subjects for word in ("--ckpt", one.ckpt)]
-    needs = tuple(need for one in subjects for need in one.needs)
-    return Cell(name, asked.name, place, (*asked.words, *checkpoints, "--out", f"{place.out}/{name}"), needs)
+def study_cell(study: Analysis, checkpoints: Sequence[SweepCheckpoint], location: Location) -> Cell:
+    check_command(study.words, several=True)
+    name = f"studies/{study.name}"
+    ckpts = [word for checkpoint in checkpoints for word in ("--ckpt", checkpoint.ckpt)]
+    needs = tuple(need for checkpoint in checkpoints for need in checkpoint.needs)
+    return Cell(name, study.name, location, (*study.words, *ckpts, "--out", f"{location.out}/{name}"), needs)
 
 
-def is_about(asked: Asked, subject: Subject) -> bool:
-    return any(fnmatch(subject.name, pattern) for pattern in asked.on)
+def applies(analysis: Analysis, checkpoint: SweepCheckpoint) -> bool:
+    return any(fnmatch(checkpoint.name, pattern) for pattern in analysis.on)
 
 
-def chosen(asked: Asked, subjects: Sequence[Subject]) -> list[Subject]:
-    """The checkpoints that an analysis or study is about.
+def choose_checkpoints(analysis: Analysis, checkpoints: Sequence[SweepCheckpoint]) -> list[SweepCheckpoint]:
+    """The checkpoints that an analysis or study names.
 
     Raises:
         UserError: there are none.
     """
-    found = [subject for subject in subjects if is_about(asked, subject)]
-    if not found:
-        raise one_of(f"run for {asked.name}:", ", ".join(asked.on), [subject.name for subject in subjects])
-    return found
+    matching = [checkpoint for checkpoint in checkpoints if applies(analysis, checkpoint)]
+    if not matching:
+        raise one_of(f"run for {analysis.name}:", ", ".join(analysis.on), [item.name for item in checkpoints])
+    return matching
 
 
 def check_cells(cells: Iterable[Cell]) -> None:
@@ -224,7 +228,7 @@ def check_cells(cells: Iterable[Cell]) -> None:
     names: set[str] = set()
     for cell in cells:
         if any("\0" in word for word in cell.arguments):
-            raise UserError(f"{cell.shown!r}: a command cannot hold the character \\0")
+            raise UserError(f"{cell.command_line!r}: a command cannot hold the character \\0")
         if cell.name in names:
             raise UserError(f"two cells have the directory {cell.name}: make what differs a list, or give it a name")
         names.add(cell.name)

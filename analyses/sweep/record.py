@@ -1,7 +1,7 @@
-"""What a finished cell leaves beside its results: which command made which files, by which code, from which weights.
+"""The record that a finished cell leaves beside its results: command, files written, code, and input weights.
 
-A cell is done when that is exactly what it would do now. A run needs no record: its own directory says what it is and
-whether it is finished, and a newer version of this package does not train it anew.
+A cell is done when its record is the one that it would leave now. A run needs no record: its directory holds its
+configuration and whether it is finished, and a newer version of this package does not train it again.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from analyses.sweep.plan import Cell, Place, pairs
+from analyses.sweep.plan import Cell, Location, pairs
 from interp.ablation.store import source_hash
 from training.checkpoints.checkpoint import locate, read_document, weights_path, write_atomically
 from training.checkpoints.run_directory import is_finished
@@ -26,8 +26,8 @@ PACKAGES = ("training", "interp", "analyses")
 Record = dict[str, Any]
 
 
-def record(arguments: Sequence[str], place: Place) -> Record:
-    """What a cell would leave behind if it were done now.
+def record(arguments: Sequence[str], location: Location) -> Record:
+    """The record that a cell would leave if it were run now.
 
     Raises:
         UserError: a checkpoint that it reads is not there.
@@ -35,11 +35,11 @@ def record(arguments: Sequence[str], place: Place) -> Record:
     return {
         "command": [*arguments],
         "version": source_hash(PACKAGES),
-        "inputs": {name: content(place.find(name)) for option, name in pairs(arguments) if option == "--ckpt"},
+        "inputs": {name: content_hash(location.find(name)) for option, name in pairs(arguments) if option == "--ckpt"},
     }
 
 
-def content(ckpt: str) -> str:
+def content_hash(ckpt: str) -> str:
     """A hash of a checkpoint's configuration and weights."""
     directory, step = locate(ckpt)
     path = weights_path(directory, step)
@@ -56,7 +56,7 @@ def content(ckpt: str) -> str:
 
 @cache
 def file_hash(path: Path, *_: int) -> str:
-    """Of a file's bytes; time and size are there to see that it has changed since it was last read."""
+    """A hash of the bytes of a file; time and size are arguments so that a file that has changed is read again."""
     with open_plain(path) as handle, os.fdopen(handle, "rb", closefd=False) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -65,17 +65,17 @@ def is_done(cell: Cell) -> bool:
     """Whether there is nothing left to do. What the cell needs has to be done."""
     if cell.config:
         return (cell.directory / "config.json").exists() and is_finished(cell.config, cell.directory)
-    return (cell.directory / FILE).exists() and is_left(cell.directory, record(cell.arguments, cell.place))
+    return (cell.directory / FILE).exists() and holds_results(cell.directory, record(cell.arguments, cell.location))
 
 
-def is_left(directory: Path, now: Record) -> bool:
-    """Whether a directory holds the results of exactly this."""
+def holds_results(directory: Path, now: Record) -> bool:
+    """Whether a directory holds the results of exactly this command, code and input."""
     before = read(directory)
-    return before.get("done") is True and is_of(before, now)
+    return before.get("done") is True and agrees(before, now)
 
 
-def is_of(before: Record, now: Record) -> bool:
-    """Whether a record is of what a cell would do now."""
+def agrees(before: Record, now: Record) -> bool:
+    """Whether a record is the one that a cell would leave now."""
     return {key: before.get(key) for key in now} == now
 
 
@@ -89,29 +89,29 @@ def read(directory: Path) -> Record:
 
 
 def results(directory: Path) -> list[Path]:
-    """The files that the cell in a directory has written, as its record lists them; no other file is taken for one."""
-    listed = read(directory).get(FILES)
-    names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    """The files that the cell in a directory has written, as its record lists them."""
+    entries = read(directory).get(FILES)
+    names = [name for name in entries if isinstance(name, str)] if isinstance(entries, list) else []
     paths, root = [directory / name for name in names if "\0" not in name], directory.resolve()
     return [path for path in paths if path.is_file() and path.parent.resolve().is_relative_to(root)]
 
 
 def begin(directory: Path, now: Record) -> None:
-    """Make the directory ready for a cell. Results of another one are removed, an interrupted one goes on."""
-    if not is_of(read(directory), now):
+    """Prepare the directory for a cell: remove results of another command, keep those of an interrupted run of it."""
+    if not agrees(read(directory), now):
         remove_results(directory)
     write(directory, now | {"done": False, FILES: names_of(results(directory), directory)})
 
 
 def remove_results(directory: Path) -> None:
-    """Remove the files that a cell has written, and nothing that anyone else put there."""
+    """Remove the files that a cell has written, and no others."""
     for path in results(directory):
         path.unlink()
     (directory / FILE).unlink(missing_ok=True)
 
 
 def finish(directory: Path, now: Record) -> None:
-    """Say that it is done and which files it has written, after all of them are on disk."""
+    """Write into the record that the cell is done and which files it wrote, after all of them are on disk."""
     below = [path for path in WRITTEN if path.is_relative_to(directory.absolute()) and path.name != FILE]
     files = names_of([*results(directory), *below], directory)
     write(directory, now | {"done": True, FILES: files})
@@ -121,5 +121,5 @@ def names_of(paths: Iterable[Path], directory: Path) -> list[str]:
     return sorted({str(path.absolute().relative_to(directory.absolute())) for path in paths})
 
 
-def write(directory: Path, left: Record) -> None:
-    write_atomically(directory / FILE, (json.dumps(left, indent=1) + "\n").encode())
+def write(directory: Path, contents: Record) -> None:
+    write_atomically(directory / FILE, (json.dumps(contents, indent=1) + "\n").encode())

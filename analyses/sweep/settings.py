@@ -1,6 +1,6 @@
-"""The sweep file: what may stand in it, read strictly.
+"""The sweep file, read strictly: unknown keys are refused.
 
-out = "grid"                      # where everything goes; paths are relative to the file
+out = "grid"                      # directory of all results; paths are relative to the file
 ckpt = ["zoo:mixed-*"]            # checkpoints that are there already, beside or instead of [train]
 
 [train]                           # a grid of runs: a list is an axis; [[train]] gives several grids
@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analyses.sweep.axes import Axis, axis, file_name, flat
+from analyses.sweep.axes import Axis, file_name, flat, parse_axis
 from training.common.atomic_files import read_parsed
 from training.common.errors import UserError, one_of
-from training.config.parse import settable_keys
+from training.config.parse import current_key, settable_keys
 from training.processes.run_sets import parse_seeds
 
 LARGEST = 2**18  # bytes; a file written by hand has a few thousand
@@ -46,14 +46,14 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Analysis:
     """An analysis of every run, or a study of all of them.
 
     Attributes:
         name: of its directory.
         words: of the command, without `interp`, checkpoint and `--out`.
-        on: patterns of the names of runs that it is about.
-        steps: the snapshots that it is about; `all` of them, or (none) the final weights.
+        on: patterns of the names of the runs that it analyses.
+        steps: of the snapshots that it analyses; `all` of them, or (none) the final weights.
         axes: options that take several values.
     """
 
@@ -65,17 +65,17 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """What the file asks for."""
+class SweepFile:
+    """The content of a sweep file."""
 
     out: str
     ckpt: tuple[str, ...]
     grids: tuple[Grid, ...]
-    analyses: tuple[Asked, ...]
-    studies: tuple[Asked, ...]
+    analyses: tuple[Analysis, ...]
+    studies: tuple[Analysis, ...]
 
 
-def read(path: Path) -> Sweep:
+def read(path: Path) -> SweepFile:
     """The sweep that a file describes.
 
     Raises:
@@ -95,65 +95,65 @@ def read(path: Path) -> Sweep:
         raise UserError(f"{path}: it is no TOML file: {error}") from None
 
 
-def parsed(document: Mapping[str, Any]) -> Sweep:
+def parsed(document: Mapping[str, Any]) -> SweepFile:
     check_keys(document, "", "out", "ckpt", "train", "analyse", "study")
     if not isinstance(document.get("out"), str) or not document["out"]:
         raise UserError('out is missing: name the directory of the sweep, for example out = "grid"')
-    grids = tuple(grid(table) for table in tables(document, "train"))
+    grids = tuple(parse_grid(table) for table in tables(document, "train"))
     ckpt = texts("ckpt", document.get("ckpt", []))
     if not grids and not ckpt:
         raise UserError("there is nothing to sweep: [train] makes runs, ckpt names checkpoints that are there already")
-    analyses = tuple(analysis(table) for table in tables(document, "analyse"))
-    studies = tuple(study(table) for table in tables(document, "study"))
-    return Sweep(document["out"], ckpt, grids, analyses, studies)
+    analyses = tuple(parse_analysis(table) for table in tables(document, "analyse"))
+    studies = tuple(parse_study(table) for table in tables(document, "study"))
+    return SweepFile(document["out"], ckpt, grids, analyses, studies)
 
 
 def tables(document: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     """The tables under a key, of which there may be one or several."""
     given = document.get(key, [])
-    found = given if isinstance(given, list) else [given]
-    if not all(isinstance(one, dict) for one in found):
+    entries = given if isinstance(given, list) else [given]
+    if not all(isinstance(entry, dict) for entry in entries):
         raise UserError(f"{key}: a table is needed, [{key}] or [[{key}]]")
-    return found
+    return entries
 
 
-def grid(table: Mapping[str, Any]) -> Grid:
+def parse_grid(table: Mapping[str, Any]) -> Grid:
     check_keys(table, "train.", "preset", "recipe", "curriculum", "seeds", "set", "device")
-    axes = [axis("preset", table.get("preset", "tiny"))]
-    axes += [axis("recipe", table["recipe"])] if "recipe" in table else []
-    axes += [axis("curriculum", table.get("curriculum", "mixed"))]
+    axes = [parse_axis("preset", table.get("preset", "tiny"))]
+    axes += [parse_axis("recipe", table["recipe"])] if "recipe" in table else []
+    axes += [parse_axis("curriculum", table.get("curriculum", "mixed"))]
     axes += [setting_axis(key, value) for key, value in flat(dictionary(table, "train.set")).items()]
-    axes += [axis("seed", seeds(table.get("seeds", 0)))]
+    axes += [parse_axis("seed", seed_list(table.get("seeds", 0)))]
     return Grid(tuple(axes), str(table.get("device", "cpu")))
 
 
 def setting_axis(key: str, value: Any) -> Axis:
-    if key not in settable_keys():
+    if current_key(key) not in settable_keys():
         raise one_of("key", f"train.set.{key}", settable_keys())
-    return axis(key, value)
+    return parse_axis(key, value)
 
 
-def seeds(given: Any) -> list[int]:
+def seed_list(given: Any) -> list[int]:
     """`0`, `[0, 3]` or what `interp train --seeds` takes."""
     return parse_seeds(",".join(map(str, given)) if isinstance(given, list) else str(given))
 
 
-def analysis(table: Mapping[str, Any]) -> Asked:
+def parse_analysis(table: Mapping[str, Any]) -> Analysis:
     check_keys(table, "analyse.", "command", "name", "on", "steps", "set")
     steps = table.get("steps", [])
-    if steps != "all" and not (isinstance(steps, list) and all(type(one) is int for one in steps)):
+    if steps != "all" and not (isinstance(steps, list) and all(type(step) is int for step in steps)):
         raise UserError(f"analyse.steps={steps!r}: a list of steps is needed, or all")
-    axes = tuple(axis(key, value) for key, value in dictionary(table, "analyse.set").items())
-    return Asked(*named(table, "analyse"), "all" if steps == "all" else tuple(steps), axes)
+    axes = tuple(parse_axis(key, value) for key, value in dictionary(table, "analyse.set").items())
+    return Analysis(*name_and_words(table, "analyse"), "all" if steps == "all" else tuple(steps), axes)
 
 
-def study(table: Mapping[str, Any]) -> Asked:
+def parse_study(table: Mapping[str, Any]) -> Analysis:
     check_keys(table, "study.", "command", "name", "on")
-    return Asked(*named(table, "study"))
+    return Analysis(*name_and_words(table, "study"))
 
 
-def named(table: Mapping[str, Any], where: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-    """Name, words, and the runs that it is about."""
+def name_and_words(table: Mapping[str, Any], where: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """The name, the words of the command, and the patterns of runs."""
     command = table.get("command")
     if not isinstance(command, str):
         raise UserError(f'{where}.command is missing: name one of `interp`, for example command = "score"')
@@ -173,21 +173,21 @@ def split_option(word: str) -> list[str]:
 
 
 def dictionary(table: Mapping[str, Any], where: str) -> dict[str, Any]:
-    found = table.get("set", {})
-    if not isinstance(found, dict):
-        raise UserError(f"{where}={found!r}: a table of settings is needed")
-    return found
+    settings = table.get("set", {})
+    if not isinstance(settings, dict):
+        raise UserError(f"{where}={settings!r}: a table of settings is needed")
+    return settings
 
 
 def texts(key: str, given: Any) -> tuple[str, ...]:
     """One text or a list of them."""
-    found = [given] if isinstance(given, str) else given
-    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+    names = [given] if isinstance(given, str) else given
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{key}={given!r}: a list of names is needed")
-    return tuple(found)
+    return tuple(names)
 
 
 def check_keys(table: Mapping[str, Any], where: str, *valid: str) -> None:
     for key in table:
         if key not in valid:
-            raise one_of("key", where + key, [where + one for one in valid])
+            raise one_of("key", where + key, [where + name for name in valid])

@@ -1,4 +1,4 @@
-"""How a sweep goes and what came of it: a live table on a terminal, a line for every cell elsewhere."""
+"""Progress and result of a sweep: a live table on a terminal, a line for every cell elsewhere."""
 
 import time
 from collections.abc import Sequence
@@ -16,21 +16,21 @@ from training.common.terminal import printable_line
 from training.processes.processes import LOST, Workers, last_words
 from training.processes.run_sets import steps_done
 
-SHOWN = 12  # running cells in the live table
-LINES = 5  # of a failed cell's log
+MOST_LINES = 12  # running cells in the live table
+LOG_LINES = 5  # of a failed cell's log
 
 
 class Watch:
-    """Shows how a board changes, on stderr.
+    """Shows the progress of a board on stderr.
 
     Args:
         board: to watch.
-        workers: who work on it.
+        workers: that take cells from it.
     """
 
     def __init__(self, board: Board, workers: Workers) -> None:
         self.board, self.workers = board, workers
-        self.before, self.told = len(board.of(State.DONE)), 0
+        self.n_done_before, self.n_printed = len(board.of(State.DONE)), 0
         self.console = Console(stderr=True, highlight=False, markup=False)
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
 
@@ -44,22 +44,23 @@ class Watch:
     ) -> None:
         self.live.stop()
 
-    def look(self) -> None:
-        """Show what has changed since the last look."""
+    def refresh(self) -> None:
+        """Show what has changed since the last call."""
         if self.console.is_terminal:
             self.live.update(live_table(self.board, self.workers.n_at_once), refresh=True)
             return
-        for cell in self.board.news[self.told :]:
-            self.told += 1
-            self.console.print(printable_line(f"{self.before + self.told} of {news(self.board, cell)}"), soft_wrap=True)
+        for cell in self.board.news[self.n_printed :]:
+            self.n_printed += 1
+            line = f"{self.n_done_before + self.n_printed} of {describe_end(self.board, cell)}"
+            self.console.print(printable_line(line), soft_wrap=True)
 
 
 def live_table(board: Board, n_at_once: int) -> RenderableType:
-    """Counts by group, what runs, and how long it will be."""
+    """Counts by group, running cells, and the time left."""
     running = board.of(State.RUNNING)
-    lines = [running_line(board, cell) for cell in running[:SHOWN]]
-    lines += [f"and {len(running) - SHOWN} more"] if len(running) > SHOWN else []
-    lines += [f"{name}: {other} has it" for name, other in islice(board.elsewhere.items(), SHOWN)]
+    lines = [running_line(board, cell) for cell in running[:MOST_LINES]]
+    lines += [f"and {len(running) - MOST_LINES} more"] if len(running) > MOST_LINES else []
+    lines += [f"{name}: run by {other}" for name, other in islice(board.elsewhere.items(), MOST_LINES)]
     table = summary(board, [*State])
     return Group(drawn(table.header, table.rows), *map(printable_line, lines), caption(board, n_at_once))
 
@@ -69,8 +70,8 @@ def summary(board: Board, states: Sequence[State] = ()) -> Table:
     kinds = states or [state for state in State if state is State.DONE or board.of(state)]
     rows = []
     for group in dict.fromkeys(cell.group for cell in board.cells.values()):
-        found = [board.status[cell.name].state for cell in board.cells.values() if cell.group == group]
-        rows.append([group, *(str(found.count(kind)) for kind in kinds), str(len(found))])
+        group_states = [board.status[cell.name].state for cell in board.cells.values() if cell.group == group]
+        rows.append([group, *(str(group_states.count(kind)) for kind in kinds), str(len(group_states))])
     return Table("", ["cells", *kinds, "all"], rows)
 
 
@@ -99,20 +100,20 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def news(board: Board, cell: Cell) -> str:
-    """What has become of a cell."""
+def describe_end(board: Board, cell: Cell) -> str:
+    """How a cell ended."""
     status = board.status[cell.name]
     how = f" in {clock(status.seconds)}" if status.tries else ""
     return f"{len(board.cells)}: {cell.name} {status.state}{how}"
 
 
 def failures(board: Board) -> list[str]:
-    """For every cell that failed the end of its log, and for those that were skipped what they needed."""
+    """The end of the log of every failed cell, and the needs of those that were skipped."""
     lines: list[str] = []
     for cell in board.of(State.FAILED):
         status, log = board.status[cell.name], cell.task.log
         lines.append(f"{cell.name} failed {times(status.tries)}, {reason(status.code)}; {log} ends with:")
-        lines += [f"    {line}" for line in last_words(log, LINES)]
+        lines += [f"    {line}" for line in last_words(log, LOG_LINES)]
     for cell in board.of(State.SKIPPED):
         missing = [need for need in cell.needs if board.status[need].state is State.FAILED]
         lines.append(f"{cell.name} was skipped: it needs {', '.join(missing)}")
@@ -138,7 +139,7 @@ def document(board: Board, out: str) -> dict[str, Any]:
             "state": str(board.status[cell.name].state),
             "tries": board.status[cell.name].tries,
             "seconds": board.status[cell.name].seconds,
-            "command": cell.shown,
+            "command": cell.command_line,
             "log": str(cell.task.log),
         }
         for cell in board.cells.values()
@@ -148,9 +149,9 @@ def document(board: Board, out: str) -> dict[str, Any]:
 
 def listing(board: Board) -> list[str]:
     """Every cell, whether it is done, and its command."""
-    words = {True: "done ", False: "to do"}
     return [
-        f"{words[board.status[name].state is State.DONE]}  {name}: {cell.shown}" for name, cell in board.cells.items()
+        f"{'done ' if board.status[name].state is State.DONE else 'to do'}  {name}: {cell.command_line}"
+        for name, cell in board.cells.items()
     ]
 
 
@@ -159,5 +160,4 @@ def names(cells: Sequence[Cell], most: int = 3) -> str:
     >>> names([])
     ''
     """
-    shown = [cell.name for cell in cells[:most]]
-    return ", ".join([*shown, *(["…"] if len(cells) > most else [])])
+    return ", ".join([cell.name for cell in cells[:most]] + ["…"] * (len(cells) > most))

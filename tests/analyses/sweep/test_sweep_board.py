@@ -15,7 +15,7 @@ from analyses.sweep import record
 from analyses.sweep.board import MOST_LOST, Board, State
 from analyses.sweep.cell import BUSY, holder, locked
 from analyses.sweep.gather import gather
-from analyses.sweep.plan import Cell, Place, plan
+from analyses.sweep.plan import Cell, Location, plan
 from analyses.sweep.settings import parsed
 from analyses.sweep.table import caption, failures, live_table
 from training.checkpoints.checkpoint import read_config, write_config, zoo_path
@@ -142,7 +142,7 @@ def scored(tmp_path) -> Cell:
     """An analysis of a copy of a shipped model that is done."""
     shutil.copytree(zoo_path("mixed-0"), tmp_path / "model")
     (cell,) = plan(parsed({"out": "grid", "ckpt": "model", "analyse": {"command": "score"}}), tmp_path)
-    now = record.record(cell.arguments, cell.place)
+    now = record.record(cell.arguments, cell.location)
     record.begin(cell.directory, now)
     write_text("value\n1\n", cell.directory / "scores.csv")
     assert not record.is_done(cell)
@@ -152,7 +152,7 @@ def scored(tmp_path) -> Cell:
 
 
 def test_an_analysis_is_done_for_these_weights(scored):
-    weights = scored.place.root / "model" / "model.safetensors"
+    weights = scored.location.root / "model" / "model.safetensors"
     before = weights.read_bytes()
     weights.write_bytes(before[:-4] + b"\0\0\0\0")
     assert not record.is_done(scored)
@@ -163,7 +163,7 @@ def test_an_analysis_is_done_for_these_weights(scored):
 def test_an_analysis_is_done_for_this_configuration(scored):
     from dataclasses import replace
 
-    model = scored.place.root / "model"
+    model = scored.location.root / "model"
     config = read_config(model)
     write_config(model, config)  # by another commit, on another machine
     assert record.is_done(scored)
@@ -188,7 +188,7 @@ def test_an_analysis_whose_results_were_deleted_is_not_done(scored):
 
 
 def test_results_of_another_command_are_removed_and_an_interrupted_one_goes_on(scored):
-    now = record.record(scored.arguments, scored.place)
+    now = record.record(scored.arguments, scored.location)
     record.begin(scored.directory, now)
     assert (scored.directory / "scores.csv").exists()
     assert not record.is_done(scored)
@@ -203,7 +203,7 @@ def test_what_others_put_beside_results_outlives_another_command(scored, tmp_pat
         path.write_text("mine\n1\n")
     (written,) = gather([scored], tmp_path / "tables")
     assert written.name == "scores.csv"
-    record.begin(scored.directory, record.record(scored.arguments, scored.place) | {"command": ["another"]})
+    record.begin(scored.directory, record.record(scored.arguments, scored.location) | {"command": ["another"]})
     assert not (scored.directory / "scores.csv").exists()
     assert [path.read_text() for path in notes] == ["mine\n1\n"] * 3
 
@@ -275,5 +275,5 @@ def test_failures_are_told_with_the_end_of_their_log_and_what_they_cost(grid):
 
 
 def test_what_a_place_finds_is_relative_to_the_file():
-    assert Place(Path("there"), "grid").find("runs/a@7") == str(Path("there") / "runs/a@7")
-    assert Place(Path("there"), "grid").find("zoo:mixed-0") == "zoo:mixed-0"
+    assert Location(Path("there"), "grid").find("runs/a@7") == str(Path("there") / "runs/a@7")
+    assert Location(Path("there"), "grid").find("zoo:mixed-0") == "zoo:mixed-0"

@@ -12,7 +12,7 @@ from grids import Grid, wait_until
 from analyses.sweep.cell import holder
 from analyses.sweep.cluster import Cluster, check_address
 from analyses.sweep.nodes import Node, about_node, check_node, check_sizes
-from analyses.sweep.plan import Place
+from analyses.sweep.plan import Location
 from training.checkpoints.checkpoint import load, read_resume
 from training.common.errors import UserError
 from training.processes.run_sets import steps_done
@@ -122,7 +122,7 @@ def test_an_interrupted_driver_has_its_cells_save(address, interp, quick_setting
 
 
 def test_a_node_that_does_not_see_the_directory_or_has_other_code_is_refused(tmp_path):
-    probe, place = tmp_path / "probe", Place(tmp_path, "grid")
+    probe, place = tmp_path / "probe", Location(tmp_path, "grid")
     elsewhere = about_node(probe)
     probe.write_text("here")
     here = about_node(probe)
@@ -171,4 +171,4 @@ def test_an_address_where_nobody_answers_is_refused_at_once():
 def test_without_ray_the_command_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"--cluster needs Ray: pip install 'incontext-interp\[cluster\]'"):
-        Cluster("auto", Place(tmp_path, "grid"), [])
+        Cluster("auto", Location(tmp_path, "grid"), [])

@@ -10,7 +10,7 @@ import pytest
 from analyses.sweep import cluster
 from analyses.sweep.cluster import Cluster
 from analyses.sweep.nodes import about_node
-from analyses.sweep.plan import Place
+from analyses.sweep.plan import Location
 from training.common.errors import UserError
 from training.processes.processes import LOST, Task
 
@@ -61,7 +61,7 @@ def on(monkeypatch, tmp_path):
         strategies = SimpleNamespace(NodeAffinitySchedulingStrategy=lambda name, soft: name if not soft else None)
         monkeypatch.setitem(sys.modules, "ray.util.scheduling_strategies", strategies)
         monkeypatch.setattr(cluster, "check_address", lambda _: None)
-        return Cluster("auto", Place(tmp_path, "grid"), [task("any", n) for n in threads])
+        return Cluster("auto", Location(tmp_path, "grid"), [task("any", n) for n in threads])
 
     return make
 

@@ -116,7 +116,7 @@ def test_every_run_is_followed_by_its_analyses_and_studies_come_last():
     assert by_name["analyses/errors/mixed-1"].needs == ("runs/mixed-1",)
     assert by_name["studies/cause"].needs == ("runs/mixed-0", "runs/mixed-1")
     assert len(by_name["studies/history"].needs) == 4
-    assert by_name["analyses/errors/mixed-1"].shown == (
+    assert by_name["analyses/errors/mixed-1"].command_line == (
         "interp eval --prompts 64 --ckpt grid/runs/mixed-1 --out grid/analyses/errors/mixed-1"
     )
 
