@@ -1,14 +1,14 @@
-"""The commands of the analyses package: study and report. Heavy imports wait until a command runs."""
+"""The commands `interp study` and `interp report`. Heavy imports wait until a command runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from training import options
-from training.commands import check_classes, check_device
+from training.commands import check_classes, check_device, run_command
 from training.common.errors import UserError, refuse_failures
 from training.common.terminal import echo
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Study(NamedTuple):
-    """A question: the module that answers it, in words, and an example of options."""
+    """A study: its module, its question, and an example of its options."""
 
     module: str
     question: str
@@ -54,8 +54,8 @@ STUDIES: Mapping[str, Study] = {
         "--ckpt 'zoo:mixed-*' --ckpt 'zoo:random-*' --out cause",
     ),
     "trace": Study(
-        "trace.study", "What do retrospective heads carry, and who reads it?", "--ckpt 'zoo:mixed-*' --out trace"
-    ),
+        "trace.study",
+        "What do retrospective heads carry, and who reads it?", "--ckpt 'zoo:mixed-*' --out trace"),
     "variants": Study(
         "variants.study",
         "What changes with size, prompt length, function class or instruction, and what stays?",
@@ -86,8 +86,8 @@ def studies() -> None:
     """Ask one question of checkpoints: tables, figures and a verdict."""
 
 
-def add_study(name: str, asked: Study) -> None:
-    """A command for a module whose `study(checkpoints, n_prompts=…, seed=…)` gives `Findings`."""
+def add_study(name: str, entry: Study) -> None:
+    """Add the command of a module whose `study(checkpoints, n_prompts=…, seed=…)` gives `Findings`."""
 
     def command(
         ckpt: options.Ckpts,
@@ -98,38 +98,17 @@ def add_study(name: str, asked: Study) -> None:
         out: options.Out = None,
     ) -> None:
         from training.checkpoints.name_patterns import load_all
-        from training.common import output
 
-        checkpoints = load_all(ckpt, check_device(device))  # before what draws is imported, which takes a second
-        if out:
-            output.prepare_directory(out)
-        present(
-            import_module(f"analyses.studies.{asked.module}").study(checkpoints, n_prompts=prompts, seed=seed),
-            json,
-            out,
-        )
+        checkpoints = load_all(ckpt, check_device(device))  # before plotting libraries are imported: takes a second
+        run_study = import_module(f"analyses.studies.{entry.module}").study
+        present(lambda: run_study(checkpoints, n_prompts=prompts, seed=seed), json, out)
 
-    command.__doc__ = f"{asked.question}\n\n\b\nExample:\n  interp study {name} {asked.example}\n"
+    command.__doc__ = f"{entry.question}\n\n\b\nExample:\n  interp study {name} {entry.example}\n"
     study.command(name)(command)
 
 
-def present(findings: "Findings", json: bool, out: Path | None) -> None:
-    """Write the findings of a study where asked to, print them, and end with exit code 1 if a self-check failed."""
-    from training.common import output
-
-    if out:
-        findings.write(out)
-    if json:
-        output.print_json(findings.document())
-    else:
-        findings.show()
-        if out:
-            echo(f"\ntables, figures and summary.md: {out}/")
-    refuse_failures(findings.failures)
-
-
-for name, asked in STUDIES.items():
-    add_study(name, asked)
+for name, entry in STUDIES.items():
+    add_study(name, entry)
 
 
 @study.command()
@@ -142,7 +121,7 @@ def retrospective(
     json: options.Json = False,
     out: options.Out = None,
 ) -> None:
-    """Do retrospective heads make this model learn in context? Locate them, remove them, judge.
+    """Do retrospective heads make this model learn in context? Score, ablate, and compare with control sets.
 
     \b
     Example:
@@ -150,12 +129,17 @@ def retrospective(
     """
     from analyses.studies import retrospective as question
     from training.checkpoints.checkpoint import load
-    from training.common import output
 
     checkpoint = load(ckpt, check_device(device))
-    if out:
-        output.prepare_directory(out)
-    present(question.study(checkpoint, n_prompts=prompts, n_controls=controls, seed=seed), json, out)
+    present(lambda: question.study(checkpoint, n_prompts=prompts, n_controls=controls, seed=seed), json, out)
+
+
+def present(compute: "Callable[[], Findings]", json: bool, out: Path | None) -> None:
+    """Run a study, write its files, print it, and end with exit code 1 if a self-check failed."""
+    from analyses.findings import Findings
+
+    views = {"write": Findings.write, "document": Findings.document, "show": Findings.show}
+    refuse_failures(run_command(compute, **views, json=json, out=out).failures)
 
 
 def report(
@@ -170,14 +154,14 @@ def report(
     controls: options.Controls = options.DEFAULT_CONTROLS,
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
     seed: options.Seed = 0,
-    paths: Annotated[bool, typer.Option("--paths/--no-paths", help="Trace who reads the found heads.")] = True,
+    paths: Annotated[bool, typer.Option("--paths/--no-paths", help="Trace the readers of the found heads.")] = True,
     device: options.Device = "cpu",
     json: options.Json = False,
 ) -> None:
     """Put the evidence for heads that learn in context on one page: verdicts, figures, tables, warnings.
 
-    Heads are chosen by retrospective score on prompts of their own and tested on others. The page is one file that
-    needs no network. --out may also be a directory, which then holds report.html.
+    Heads are chosen by retrospective score on selection prompts and tested on others. The page is one file that needs
+    no network. --out may also be a directory, which then holds report.html.
 
     \b
     Examples:
@@ -190,26 +174,26 @@ def report(
 
     from analyses.report import files
     from analyses.report.evidence import Settings
-    from analyses.report.report import report as make
+    from analyses.report.report import report as make_report
     from interp.scores.score import check_scores
     from training.checkpoints.name_patterns import load_all
     from training.common import output
 
     target = None if out is None else files.page_path(out)
-    named = tuple(check_classes(classes, ())) or None
+    chosen_classes = tuple(check_classes(classes, ())) or None
     checkpoints = load_all(ckpt, check_device(device))
-    for one in checkpoints:
-        check_scores(one.config, named or one.config.evaluated_classes, [])
+    for checkpoint in checkpoints:
+        check_scores(checkpoint.config, chosen_classes or checkpoint.config.evaluated_classes, [])
     if target:
         files.check_writable(target)
-    made = make(checkpoints, Settings(prompts, controls, seed, named, paths), sys.argv[1:])
+    result = make_report(checkpoints, Settings(prompts, controls, seed, chosen_classes, paths), sys.argv[1:])
     if target:
-        made.write(target)
+        result.write(target)
     if json:
-        output.print_json(made.document)
+        output.print_json(result.document)
     else:
-        for claim in made.account.claims:
-            echo(f"- {claim.statement} {claim.verdict.upper()}: {claim.because}")
-        n_warnings, numbers = len(made.account.caveats), files.data_directory(target)  # type: ignore[arg-type]
+        for claim in result.account.claims:
+            echo(f"- {claim.statement} {claim.verdict.upper()}: {claim.evidence}")
+        n_warnings, numbers = len(result.account.caveats), files.data_directory(target)  # type: ignore[arg-type]
         echo(f"\n{n_warnings} warnings; page: {target}, its numbers: {numbers}/")
-    refuse_failures(failure for model in made.evidence.models for failure in model.failures)
+    refuse_failures(failure for model in result.evidence.models for failure in model.failures)

@@ -255,9 +255,9 @@ print(*sorted(str(path.relative_to(target.parent)) for path in target.parent.rgl
 # |---|---|
 # | Summary | the seven verdicts with their cases, and the finding of each model in a sentence |
 # | Warnings | what a reader must know before believing it: few seeds, shared streams, not converged, ... |
-# | Where heads look | score maps on test prompts; framed heads were chosen on others |
-# | What removal costs | the found heads, three replacements, every null set as a dot; error curves |
-# | Dose and response | every single head: what it costs against how strongly it attends |
+# | Attention scores | score maps on test prompts; framed heads were chosen on others |
+# | Effect of removal | the found heads, three modes, every control set as a dot; error curves |
+# | Dose and response | every single head: the effect of removing it against its score |
 # | Agreement | between classes of a model, between models by number |
 # | Emergence | score and error over training, where there are snapshots |
 # | Heads | a card for each found head: its scores, what it reads, who reads it |
@@ -319,7 +319,7 @@ assert abs((1 - 0.025 ** (1 / 6)) - 0.46) < 0.01  # the upper end of the exact 9
 
 # %% jupyter={"source_hidden": true} tags=["answer"]
 shared = report([checkpoints[0], checkpoints[6]], settings)
-print(shared.account.claims[2].verdict.upper(), shared.account.claims[2].because)
+print(shared.account.claims[2].verdict.upper(), shared.account.claims[2].evidence)
 print(next(caveat.text for caveat in shared.account.caveats if caveat.kind == "shared streams"))
 assert shared.account.claims[2].verdict == "open"
 assert where(shared.evidence.pooled, curriculum="all")["n_seeds"].eq(1).all()

@@ -1,9 +1,8 @@
 """How far two maps of heads agree: rank correlation over all heads, overlap of those above a threshold."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,53 +32,48 @@ def overlap(first: Map, second: Map) -> float:
     return float(np.sum((first > ATTENDS) & (second > ATTENDS)) / either) if either else math.nan
 
 
-def effects_of(model: ModelEvidence, name: str) -> Map:
+def effects_of(model: ModelEvidence, function_class: str) -> Map:
     """The effect of removing every head alone on one class."""
-    return (
-        where(model.singles.table, function_class=name)["effect"].to_numpy(dtype=float).reshape(model.selection.shape)
-    )
+    effects = where(model.singles.table, function_class=function_class)["effect"].to_numpy(dtype=float)
+    return effects.reshape(model.selection.shape)
+
+
+def compare_maps(scores: tuple[Map, Map], effects: tuple[Map, Map]) -> dict[str, float]:
+    """The values of `MEASURES` for two maps of scores and two of effects; NaN where the shapes differ."""
+    if scores[0].shape != scores[1].shape:
+        return dict.fromkeys(MEASURES, math.nan)
+    return dict(zip(MEASURES, (rank_correlation(*scores), rank_correlation(*effects), overlap(*scores)), strict=True))
 
 
 def between_classes(model: ModelEvidence) -> pd.DataFrame:
     """One row per pair of the model's classes: `first`, `second`, and the columns of `MEASURES`."""
-    rows = []
-    for first, second in product(model.classes, repeat=2):
-        values = model.retrospective.values
-        rows.append(
-            {
-                "checkpoint": model.name,
-                "first": first,
-                "second": second,
-                "score_spearman": rank_correlation(values[first], values[second]),
-                "effect_spearman": rank_correlation(effects_of(model, first), effects_of(model, second)),
-                "overlap": overlap(values[first], values[second]),
-            }
-        )
+    scores = model.retrospective.values
+    effects = {name: effects_of(model, name) for name in model.classes}
+    rows = [
+        {"checkpoint": model.name, "first": first, "second": second}
+        | compare_maps((scores[first], scores[second]), (effects[first], effects[second]))
+        for first, second in product(model.classes, repeat=2)
+    ]
     return pd.DataFrame(rows)
 
 
 def between_models(models: Sequence[ModelEvidence]) -> pd.DataFrame:
-    """One row per pair of models, heads matched by their place; NaN where the shapes differ.
+    """One row per pair of models, heads matched by layer and index; NaN where the shapes differ.
 
     Columns: `first`, `second`, `score_spearman` and `overlap` of the mean scores over the trained classes,
     `effect_spearman` of the mean effects over the trained classes in which they are defined.
     """
     effects = {model.name: mean_effect(model) for model in models}
-    rows = []
-    for first, second in product(models, repeat=2):
-        alike = first.selection.shape == second.selection.shape
-        measures: Mapping[str, tuple[Callable[[Map, Map], float], Map, Map]] = {
-            "score_spearman": (rank_correlation, first.selection, second.selection),
-            "effect_spearman": (rank_correlation, effects[first.name], effects[second.name]),
-            "overlap": (overlap, first.selection, second.selection),
-        }
-        row: dict[str, Any] = {"first": first.name, "second": second.name}
-        rows.append(row | {key: how(*maps) if alike else math.nan for key, (how, *maps) in measures.items()})
+    rows = [
+        {"first": first.name, "second": second.name}
+        | compare_maps((first.selection, second.selection), (effects[first.name], effects[second.name]))
+        for first, second in product(models, repeat=2)
+    ]
     return pd.DataFrame(rows)
 
 
 def mean_effect(model: ModelEvidence) -> Map:
     """Of every head alone, over the trained classes on which the model uses the context; NaN if there are none."""
-    maps = [effects_of(model, name) for name in model.trained]
-    used = [one for one in maps if not np.isnan(one).any()]
-    return np.mean(used, axis=0) if used else np.full(model.selection.shape, math.nan)
+    maps = [effects_of(model, function_class) for function_class in model.trained]
+    defined = [effects for effects in maps if not np.isnan(effects).any()]
+    return np.mean(defined, axis=0) if defined else np.full(model.selection.shape, math.nan)

@@ -1,10 +1,10 @@
 """What a reader must know before believing the report: every warning that applies, by rule."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from analyses.report.evidence import Evidence, ModelEvidence
+from analyses.report.evidence import Evidence, ModelEvidence, by_curriculum
 from interp.ablation.size_classes import ATTENDS, size_of
 from interp.display.text import counted
 from interp.model.heads import show
@@ -16,6 +16,37 @@ from training.evaluation.convergence import FRACTION
 from training.options import DEFAULT_PROMPTS
 
 FEW_SEEDS = 3
+
+SENTENCES: dict[str, str] = {
+    "self-check failed": "{failure}.",
+    "few independent seeds": (
+        "{seeds} of the curriculum {curriculum}: what holds here holds for {these_models}, not yet for the curriculum."
+    ),
+    "shared streams": (
+        "{n_models} models share a stream of random numbers (initialisation, data or task choice), so they count as "
+        "one seed: their agreement is no evidence."
+    ),
+    "unconverged": (
+        "{model} has not learned {function_class}: with all its heads its error is {ratio:.2f} of the no-context "
+        "optimum, and effects are shares of the small gain that is left."
+    ),
+    "effect undefined": (
+        "{model} is not clearly better than the no-context optimum on {classes} (by more than {least_gain:g} standard "
+        "errors of the gain): effects are undefined there."
+    ),
+    "replacements disagree": "In {model} the replacements disagree about {heads} on {function_class} ({effects}).",
+    "few controls": (
+        "{heads} of {model} can be compared with {controls}{in_all}: p cannot be smaller than {smallest_p:.3g}."
+    ),
+    "no controls": "{model} has no layer-matched set to compare {heads} with.",
+    "no head found": (
+        "{model} has no head with a retrospective score above {threshold}: nothing was removed as a set."
+    ),
+    "few prompts": (
+        "Only {n_prompts} prompts per class were used (the default is {default}): intervals are wide and heads near "
+        "the threshold may change sides."
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -33,110 +64,107 @@ class Caveat:
     models: tuple[str, ...]
 
 
+Cases = Iterator[tuple[tuple[ModelEvidence, ...], str, dict[str, Any]]]
+"""The models that a warning concerns, its key in `SENTENCES`, and what that sentence is filled with."""
+
+
 def caveats(evidence: Evidence) -> list[Caveat]:
     """All that apply, the gravest first."""
-    return [Caveat(kind, text, models) for kind, rule in RULES.items() for text, models in rule(evidence)]
+    return [
+        Caveat(kind, SENTENCES[sentence].format(**values), tuple(model.name for model in models))
+        for kind, rule in RULES.items()
+        for models, sentence, values in rule(evidence)
+    ]
 
 
-Found = Iterator[tuple[str, tuple[str, ...]]]
-
-
-def few_seeds(evidence: Evidence) -> Found:
-    """Fewer than `FEW_SEEDS` independent seeds of a curriculum."""
-    by_curriculum: dict[str, list[ModelEvidence]] = {}
+def failed_checks(evidence: Evidence) -> Cases:
+    """A set of heads for which a self-check failed."""
     for model in evidence.models:
-        by_curriculum.setdefault(model.curriculum, []).append(model)
-    for curriculum, models in by_curriculum.items():
-        n_seeds = len(independent_seeds([one.checkpoint for one in models]))
+        for failure in dict.fromkeys(model.failures):
+            yield (model,), "self-check failed", {"failure": failure}
+
+
+def few_seeds(evidence: Evidence) -> Cases:
+    """Fewer than `FEW_SEEDS` independent seeds of a curriculum."""
+    for curriculum, models in by_curriculum(evidence.models).items():
+        n_seeds = len(independent_seeds([model.checkpoint for model in models]))
         if n_seeds < FEW_SEEDS:
-            text = f"{counted(n_seeds, 'independent seed')} of the curriculum {curriculum}: what holds here holds for "
-            text += f"{'this model' if len(models) == 1 else 'these models'}, not yet for the curriculum."
-            yield text, names_of(models)
+            these_models = "this model" if len(models) == 1 else "these models"
+            seeds = counted(n_seeds, "independent seed")
+            values = {"seeds": seeds, "curriculum": curriculum, "these_models": these_models}
+            yield tuple(models), "few independent seeds", values
 
 
-def shared_streams(evidence: Evidence) -> Found:
+def shared_streams(evidence: Evidence) -> Cases:
     """Models that share a seed of initialisation, data or task choice."""
-    for places in independent_seeds([one.checkpoint for one in evidence.models]):
-        if len(places) > 1:
-            models = [evidence.models[place] for place in places]
-            text = f"{len(models)} models share a stream of random numbers (initialisation, data or task choice), so "
-            yield text + "they count as one seed: their agreement is no evidence.", names_of(models)
+    for indices in independent_seeds([model.checkpoint for model in evidence.models]):
+        if len(indices) > 1:
+            models = tuple(evidence.models[index] for index in indices)
+            yield models, "shared streams", {"n_models": len(models)}
 
 
-def unconverged(evidence: Evidence) -> Found:
+def unconverged(evidence: Evidence) -> Cases:
     """A model whose error on a class of its training exceeds `FRACTION` of the no-context optimum."""
     for model in evidence.models:
         for name in model.trained:
             row = first_row(model, name)
             ratio = row["nmse_before"] / row["nmse_no_context"]
             if ratio > FRACTION:
-                text = f"{model.name} has not learned {name}: with all its heads its error is {ratio:.2f} of the "
-                yield text + "no-context optimum, and effects are shares of the small gain that is left.", (model.name,)
+                yield (model,), "unconverged", {"model": model.name, "function_class": name, "ratio": ratio}
 
 
-def undefined_effects(evidence: Evidence) -> Found:
+def undefined_effects(evidence: Evidence) -> Cases:
     """A class on which the intact model has no clear in-context gain, so that effects are undefined."""
     for model in evidence.models:
         names = [name for name in model.classes if size_of(first_row(model, name)) == "undefined"]
         if names:
-            text = (
-                f"{model.name} is not clearly better than the no-context optimum on {', '.join(names)} (by more than "
-            )
-            text += f"{LEAST_GAIN:g} standard errors of the gain): effects are undefined there."
-            yield text, (model.name,)
+            values = {"model": model.name, "classes": ", ".join(names), "least_gain": LEAST_GAIN}
+            yield (model,), "effect undefined", values
 
 
-def modes_disagree(evidence: Evidence) -> Found:
-    """Replacements that put the effect of the found set in different size classes (`size_of`)."""
+def modes_disagree(evidence: Evidence) -> Cases:
+    """Modes that put the effect of the found set in different size classes (`size_of`)."""
     for model in evidence.models:
-        for name, rows in rows_of_found(model).items():
-            sizes = {size_of(row) for row in rows}
-            if len(sizes) > 1:
+        for name, rows in rows_of_found_set(model).items():
+            if len({size_of(row) for row in rows}) > 1:
                 effects = ", ".join(f"{row['mode']} {row['effect']:.2f}" for row in rows)
-                text = f"In {model.name} the replacements disagree about {show(model.found)} on {name} ({effects})."
-                yield text, (model.name,)
+                heads = show(model.chosen_heads)
+                values = {"model": model.name, "heads": heads, "function_class": name, "effects": effects}
+                yield (model,), "replacements disagree", values
 
 
-def few_controls(evidence: Evidence) -> Found:
+def few_controls(evidence: Evidence) -> Cases:
     """So few layer-matched sets that no p-value could be significant."""
     for model in evidence.models:
-        if model.ablation is not None:
-            row = model.ablation.table.iloc[0]
-            n, smallest = int(row["n_controls"]), float(row["smallest_p"])
-            if n == 0:
-                yield f"{model.name} has no layer-matched set to compare {show(model.found)} with.", (model.name,)
-            elif smallest > SIGNIFICANT:
-                text = f"{show(model.found)} of {model.name} can be compared with {counted(n, 'layer-matched set')}"
-                yield (
-                    f"{text}{' in all' if row['exact'] else ''}: p cannot be smaller than {smallest:.3g}.",
-                    (model.name,),
-                )
+        if model.ablation is None:
+            continue
+        row = model.ablation.table.iloc[0]
+        n_controls, smallest_p = int(row["n_controls"]), float(row["smallest_p"])
+        values: Mapping[str, Any] = {"model": model.name, "heads": show(model.chosen_heads)}
+        if not n_controls:
+            yield (model,), "no controls", dict(values)
+        elif smallest_p > SIGNIFICANT:
+            in_all = " in all" if row["exact"] else ""
+            controls = counted(n_controls, "layer-matched set")
+            yield (model,), "few controls", {**values, "controls": controls, "in_all": in_all, "smallest_p": smallest_p}
 
 
-def nothing_found(evidence: Evidence) -> Found:
+def nothing_found(evidence: Evidence) -> Cases:
     """A model without a head above the threshold."""
     for model in evidence.models:
-        if not model.found:
-            text = f"{model.name} has no head with a retrospective score above {ATTENDS}: nothing was removed as a set."
-            yield text, (model.name,)
+        if not model.chosen_heads:
+            yield (model,), "no head found", {"model": model.name, "threshold": ATTENDS}
 
 
-def few_prompts(evidence: Evidence) -> Found:
+def few_prompts(evidence: Evidence) -> Cases:
     """Fewer prompts than the default."""
-    if evidence.settings.n_prompts < DEFAULT_PROMPTS:
-        text = f"Only {evidence.settings.n_prompts} prompts per class were used (the default is {DEFAULT_PROMPTS}): "
-        yield text + "intervals are wide and heads near the threshold may change sides.", names_of(evidence.models)
+    n_prompts = evidence.settings.n_prompts
+    if n_prompts < DEFAULT_PROMPTS:
+        yield evidence.models, "few prompts", {"n_prompts": n_prompts, "default": DEFAULT_PROMPTS}
 
 
-def left_out(evidence: Evidence) -> Found:
-    """A set of heads for which a self-check failed."""
-    for model in evidence.models:
-        for failure in dict.fromkeys(model.failures):
-            yield f"{failure}.", (model.name,)
-
-
-RULES: dict[str, Callable[[Evidence], Found]] = {
-    "self-check failed": left_out,
+RULES: dict[str, Callable[[Evidence], Cases]] = {
+    "self-check failed": failed_checks,
     "few independent seeds": few_seeds,
     "shared streams": shared_streams,
     "unconverged": unconverged,
@@ -148,18 +176,14 @@ RULES: dict[str, Callable[[Evidence], Found]] = {
 }
 
 
-def first_row(model: ModelEvidence, name: str) -> dict[str, Any]:
+def first_row(model: ModelEvidence, function_class: str) -> dict[str, Any]:
     """Any row of a class among those of single heads: the errors of the intact model are in each."""
-    return records(where(model.singles.table, function_class=name))[0]
+    return records(where(model.singles.table, function_class=function_class))[0]
 
 
-def rows_of_found(model: ModelEvidence) -> dict[str, list[dict[str, Any]]]:
+def rows_of_found_set(model: ModelEvidence) -> dict[str, list[dict[str, Any]]]:
     """By class, the found set's row for every mode; nothing if nothing was found."""
     if model.ablation is None:
         return {}
-    of_set = where(model.ablation.table, heads=show(model.found))
-    return {name: records(where(of_set, function_class=name)) for name in model.classes}
-
-
-def names_of(models: Sequence[ModelEvidence]) -> tuple[str, ...]:
-    return tuple(one.name for one in models)
+    rows = where(model.ablation.table, heads=show(model.chosen_heads))
+    return {name: records(where(rows, function_class=name)) for name in model.classes}

@@ -5,14 +5,14 @@ A claim holds if its rule is met in every case that it speaks of, fails if in no
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from analyses.report.agreement import between_classes
-from analyses.report.caveats import FEW_SEEDS, first_row, rows_of_found
+from analyses.report.caveats import FEW_SEEDS, first_row, rows_of_found_set
 from analyses.report.dose import agreement_of_score_and_effect, dose_response, median_and_range
-from analyses.report.evidence import LEAD, Evidence, ModelEvidence
+from analyses.report.evidence import LEAD, Evidence, ModelEvidence, by_curriculum
 from interp.ablation.size_classes import ATTENDS, HALF, size_of
 from interp.display.text import counted
 from interp.model.heads import heads_above
@@ -24,6 +24,38 @@ from training.evaluation.convergence import FRACTION
 
 Verdict = Literal["holds", "in part", "fails", "open"]
 
+STATEMENTS: dict[str, str] = {
+    "located": f"Models that learned in context have a head that attends from y to its own x (score above {ATTENDS}).",
+    "causal": f"Removing them takes most of the in-context gain ({LEAD} ablation).",
+    "special": "It is these heads and not any of their layer: layer-matched sets cost less.",
+    "robust": "The finding does not hang on how a head is replaced.",
+    "consistent": "The same heads do it on every function class.",
+    "complete": "The score tells which single heads matter: those that attend do, and no others.",
+    "general": "There are enough independent seeds to speak of a curriculum.",
+}
+EVIDENCE: dict[str, str] = {
+    "located": "such a head is in {n_met} of {learned} that learned a class{others}{missing}.",
+    "located, others": ", and in {n_met} of {n} that learned none",
+    "located, missing": " (without: {models})",
+    "causal": "at least {half} of the gain is lost in {n_met} of {cases} (model x class){range}.",
+    "causal, range": ", effects from {low:.2f} to {high:.2f}",
+    "special": "{pooled}after Holm p is at most {level} in {n_met} of {tests}{range}{bound}.",
+    "special, pooled": "pooled over seeds, ",
+    "special, range": " ({low} to {high})",
+    "special, bound": "; with so few control sets p cannot be smaller than {smallest_p:.3g}",
+    "robust": "{modes} put the effect in the same class of size in {n_met} of {cases}.",
+    "consistent": "the same heads are above {threshold} on every class in {n_met} of {cases}{correlation}.",
+    "consistent, correlation": (
+        "; rank correlation of scores between classes {middle:.2f} (from {low:.2f} to {high:.2f})"
+    ),
+    "complete": (
+        "{both} of {attend} that attend cost at least {half} alone, and {both} of {matter} that cost as much attend, "
+        "among {all} heads x classes."
+    ),
+    "general": "{needed} are asked for; there are {seeds}.",
+}
+"""Sentences, and the clauses that they hold where there is something to say."""
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -32,22 +64,33 @@ class Claim:
     Attributes:
         statement: in one sentence.
         verdict: by rule.
-        because: the cases behind it.
+        evidence: the cases behind it.
     """
 
     statement: str
     verdict: Verdict
-    because: str
+    evidence: str
+
+
+class Judgement(NamedTuple):
+    """What a rule decides: its verdict, and the values that the sentence of its evidence is filled with."""
+
+    verdict: Verdict
+    values: Mapping[str, Any]
 
 
 def claims(evidence: Evidence) -> list[Claim]:
-    """All claims, from where heads look to what may be concluded."""
-    return [rule(evidence) for rule in RULES]
+    """All claims, from where heads attend to what may be concluded."""
+    judgements = {name: rule(evidence) for name, rule in RULES.items()}
+    return [
+        Claim(STATEMENTS[name], judgement.verdict, EVIDENCE[name].format(**judgement.values))
+        for name, judgement in judgements.items()
+    ]
 
 
-def judged(n_met: int, n: int) -> Verdict:
+def verdict_of(n_met: int, n: int) -> Verdict:
     """
-    >>> judged(2, 2), judged(1, 2), judged(0, 2), judged(0, 0)
+    >>> verdict_of(2, 2), verdict_of(1, 2), verdict_of(0, 2), verdict_of(0, 0)
     ('holds', 'in part', 'fails', 'open')
     """
     if not n:
@@ -55,106 +98,123 @@ def judged(n_met: int, n: int) -> Verdict:
     return "holds" if n_met == n else "in part" if n_met else "fails"
 
 
-def located(evidence: Evidence) -> Claim:
+def clause(name: str, applies: object, **values: object) -> str:
+    """A clause of `EVIDENCE`, empty where it does not apply."""
+    return EVIDENCE[name].format(**values) if applies else ""
+
+
+def located(evidence: Evidence) -> Judgement:
     """Whether learning in context and having a retrospective head go together."""
-    learned = [one for one in evidence.models if learned_classes(one)]
-    having = [one for one in learned if one.found]
-    rest = [one for one in evidence.models if one not in learned]
-    because = f"such a head is in {len(having)} of {counted(len(learned), 'model')} that learned a class"
-    if rest:
-        because += f", and in {sum(bool(one.found) for one in rest)} of {len(rest)} that learned none"
-    if missing := [one.name for one in learned if not one.found]:
-        because += f" (without: {', '.join(missing)})"
-    statement = f"Models that learned in context have a head that attends from y to its own x (score above {ATTENDS})."
-    return Claim(statement, judged(len(having), len(learned)), because + ".")
+    learned = [model for model in evidence.models if learned_classes(model)]
+    others = [model for model in evidence.models if model not in learned]
+    missing = [model.name for model in learned if not model.chosen_heads]
+    n_met = len(learned) - len(missing)
+    values = {
+        "n_met": n_met,
+        "learned": counted(len(learned), "model"),
+        "others": clause(
+            "located, others", others, n_met=sum(bool(model.chosen_heads) for model in others), n=len(others)
+        ),
+        "missing": clause("located, missing", missing, models=", ".join(missing)),
+    }
+    return Judgement(verdict_of(n_met, len(learned)), values)
 
 
-def causal(evidence: Evidence) -> Claim:
+def causal(evidence: Evidence) -> Judgement:
     """Whether removing the found heads takes most of the gain."""
-    rows = lead_rows(evidence)
-    met = [row for row in rows if row["effect"] >= HALF]
-    low, high = spread([row["effect"] for row in rows])
-    because = f"at least {HALF} of the gain is lost in {len(met)} of {counted(len(rows), 'case')} (model x class)"
-    because += f", effects from {low:.2f} to {high:.2f}." if rows else "."
-    return Claim(
-        f"Removing them takes most of the in-context gain ({LEAD} ablation).", judged(len(met), len(rows)), because
+    effects = [row["effect"] for row in lead_rows(evidence)]
+    n_met = sum(effect >= HALF for effect in effects)
+    ends = {"low": min(effects), "high": max(effects)} if effects else {}
+    values = {"half": HALF, "n_met": n_met, "cases": counted(len(effects), "case")}
+    return Judgement(verdict_of(n_met, len(effects)), values | {"range": clause("causal, range", effects, **ends)})
+
+
+def special(evidence: Evidence) -> Judgement:
+    """Whether other sets of heads would have done the same."""
+    pooled = evidence.pooled
+    if pooled.empty:
+        rows = lead_rows(evidence)
+        possible = [row for row in rows if row["smallest_p"] <= SIGNIFICANT and row["n_controls"]]
+    else:
+        last_group = pooled["curriculum"].iloc[-1]  # all models, or the only curriculum
+        rows = [row for row in records(pooled) if row["mode"] == LEAD and row["curriculum"] == last_group]
+        possible = [row for row in rows if row["smallest_p"] <= SIGNIFICANT]
+    tests = [row for row in rows if not math.isnan(row["p_value"])]
+    n_met = sum(row["p_holm"] <= SIGNIFICANT for row in tests)
+    by_p = sorted(tests, key=lambda row: row["p_holm"])
+    numbers = [p_number(row["p_holm"], draws_behind(row), unadjusted=row["p_value"]) for row in by_p]
+    values = {
+        "pooled": clause("special, pooled", not pooled.empty),
+        "level": SIGNIFICANT,
+        "n_met": n_met,
+        "tests": counted(len(tests), "test"),
+        "range": clause("special, range", tests, low="".join(numbers[:1]), high="".join(numbers[-1:])),
+        "bound": clause(
+            "special, bound",
+            tests and not possible,
+            smallest_p=min((row["smallest_p"] for row in tests), default=math.nan),
+        ),
+    }
+    return Judgement(verdict_of(n_met, len(tests)) if possible else "open", values)
+
+
+def robust(evidence: Evidence) -> Judgement:
+    """Whether the modes agree."""
+    cases = [rows for model in evidence.models for rows in rows_of_found_set(model).values()]
+    defined = [rows for rows in cases if not any(size_of(row) == "undefined" for row in rows)]
+    n_met = sum(len({size_of(row) for row in rows}) == 1 for rows in defined)
+    modes = ", ".join(dict.fromkeys(str(row["mode"]) for rows in defined for row in rows)) or "no case"
+    return Judgement(
+        verdict_of(n_met, len(defined)), {"modes": modes, "n_met": n_met, "cases": counted(len(defined), "case")}
     )
 
 
-def special(evidence: Evidence) -> Claim:
-    """Whether other sets of heads would have done the same."""
-    statement = "It is these heads and not any of their layer: layer-matched sets cost less."
-    if not evidence.pooled.empty:
-        rows = [
-            row for row in records(evidence.pooled) if row["mode"] == LEAD and row["curriculum"] == last_group(evidence)
-        ]
-        tests, what = rows, "pooled over seeds, "
-        possible = [row for row in rows if row["smallest_p"] <= SIGNIFICANT]
-    else:
-        tests, what = lead_rows(evidence), ""
-        possible = [row for row in tests if row["smallest_p"] <= SIGNIFICANT and row["n_controls"]]
-    tests = [row for row in tests if not math.isnan(row["p_value"])]
-    met = [row for row in tests if row["p_holm"] <= SIGNIFICANT]
-    because = f"{what}after Holm p is at most {SIGNIFICANT} in {len(met)} of {counted(len(tests), 'test')}"
-    if tests:
-        ends = (extreme(tests, key=lambda row: row["p_holm"]) for extreme in (min, max))
-        low, high = (p_number(row["p_holm"], draws_behind(row), unadjusted=row["p_value"]) for row in ends)
-        because += f" ({low} to {high})"
-    if tests and not possible:
-        because += f"; with so few control sets p cannot be smaller than {min(row['smallest_p'] for row in tests):.3g}"
-    return Claim(statement, judged(len(met), len(tests)) if possible else "open", because + ".")
-
-
-def robust(evidence: Evidence) -> Claim:
-    """Whether the replacements agree."""
-    cases = [rows for model in evidence.models for rows in rows_of_found(model).values()]
-    cases = [rows for rows in cases if not any(size_of(row) == "undefined" for row in rows)]
-    met = [rows for rows in cases if len({size_of(row) for row in rows}) == 1]
-    modes = ", ".join(dict.fromkeys(str(row["mode"]) for rows in cases for row in rows)) or "no case"
-    because = f"{modes} put the effect in the same class of size in {len(met)} of {counted(len(cases), 'case')}."
-    return Claim("The finding does not hang on how a head is replaced.", judged(len(met), len(cases)), because)
-
-
-def consistent(evidence: Evidence) -> Claim:
+def consistent(evidence: Evidence) -> Judgement:
     """Whether the same heads attend on every class."""
-    cases = [one for one in evidence.models if one.found and len(one.classes) > 1]
-    met = [
-        one for one in cases if len({heads_above(ATTENDS, one.retrospective.values[name]) for name in one.classes}) == 1
-    ]
-    because = f"the same heads are above {ATTENDS} on every class in {len(met)} of {counted(len(cases), 'model')}"
+    cases = [model for model in evidence.models if model.chosen_heads and len(model.classes) > 1]
+    head_sets = [{heads_above(ATTENDS, model.retrospective.values[name]) for name in model.classes} for model in cases]
+    n_met = sum(len(distinct_sets) == 1 for distinct_sets in head_sets)
     rho = [
-        row["score_spearman"] for one in cases for row in records(between_classes(one)) if row["first"] < row["second"]
+        row["score_spearman"]
+        for model in cases
+        for row in records(between_classes(model))
+        if row["first"] < row["second"]
     ]
     middle, low, high = median_and_range(rho)
-    if not math.isnan(middle):
-        because += f"; rank correlation of scores between classes {middle:.2f} (from {low:.2f} to {high:.2f})"
-    return Claim("The same heads do it on every function class.", judged(len(met), len(cases)), because + ".")
+    values = {
+        "threshold": ATTENDS,
+        "n_met": n_met,
+        "cases": counted(len(cases), "model"),
+        "correlation": clause("consistent, correlation", not math.isnan(middle), middle=middle, low=low, high=high),
+    }
+    return Judgement(verdict_of(n_met, len(cases)), values)
 
 
-def complete(evidence: Evidence) -> Claim:
+def complete(evidence: Evidence) -> Judgement:
     """Whether attending and mattering coincide over all single heads."""
     counts = agreement_of_score_and_effect(dose_response(evidence.models))
     either = counts["attend"] + counts["matter"] - counts["both"]
-    because = f"{counts['both']} of {counts['attend']} that attend cost at least {HALF} alone, and "
-    because += (
-        f"{counts['both']} of {counts['matter']} that cost as much attend, among {counts['all']} heads x classes."
-    )
-    statement = "The score tells which single heads matter: those that attend do, and no others."
-    return Claim(statement, judged(counts["both"], either), because)
+    return Judgement(verdict_of(counts["both"], either), {"half": HALF, **counts})
 
 
-def general(evidence: Evidence) -> Claim:
+def general(evidence: Evidence) -> Judgement:
     """Whether there are enough seeds to speak of a curriculum."""
-    groups: dict[str, list[ModelEvidence]] = {}
-    for model in evidence.models:
-        groups.setdefault(model.curriculum, []).append(model)
-    n_seeds = {name: len(independent_seeds([one.checkpoint for one in group])) for name, group in groups.items()}
-    met = [name for name, n in n_seeds.items() if n >= FEW_SEEDS]
-    because = f"{FEW_SEEDS} are asked for; there are {', '.join(f'{n} of {name}' for name, n in n_seeds.items())}."
-    return Claim("There are enough independent seeds to speak of a curriculum.", judged(len(met), len(groups)), because)
+    groups = by_curriculum(evidence.models)
+    n_seeds = {name: len(independent_seeds([model.checkpoint for model in models])) for name, models in groups.items()}
+    seeds = ", ".join(f"{n} of {name}" for name, n in n_seeds.items())
+    n_met = sum(n >= FEW_SEEDS for n in n_seeds.values())
+    return Judgement(verdict_of(n_met, len(groups)), {"needed": FEW_SEEDS, "seeds": seeds})
 
 
-RULES: Sequence[Callable[[Evidence], Claim]] = (located, causal, special, robust, consistent, complete, general)
+RULES: dict[str, Callable[[Evidence], Judgement]] = {
+    "located": located,
+    "causal": causal,
+    "special": special,
+    "robust": robust,
+    "consistent": consistent,
+    "complete": complete,
+    "general": general,
+}
 
 
 def learned_classes(model: ModelEvidence) -> list[str]:
@@ -165,17 +225,10 @@ def learned_classes(model: ModelEvidence) -> list[str]:
 
 def lead_rows(evidence: Evidence) -> list[dict[str, Any]]:
     """The found sets' rows under mean ablation on the trained classes where effects are defined."""
-    rows = []
-    for model in evidence.models:
-        for name, of_class in rows_of_found(model).items():
-            rows += [row for row in of_class if row["mode"] == LEAD and name in model.trained]
-    return [row for row in rows if size_of(row) != "undefined"]
-
-
-def last_group(evidence: Evidence) -> str:
-    """All models, or the only curriculum."""
-    return str(evidence.pooled["curriculum"].iloc[-1])
-
-
-def spread(values: Sequence[float]) -> tuple[float, float]:
-    return (min(values), max(values)) if values else (math.nan, math.nan)
+    return [
+        row
+        for model in evidence.models
+        for name, rows in rows_of_found_set(model).items()
+        for row in rows
+        if row["mode"] == LEAD and name in model.trained and size_of(row) != "undefined"
+    ]

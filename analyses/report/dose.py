@@ -22,10 +22,10 @@ def dose_response(models: Sequence[ModelEvidence]) -> pd.DataFrame:
     rows = []
     for model in models:
         for name in model.classes:
-            of_class = records(where(model.singles.table, function_class=name))
-            for head, row in zip(model.heads, of_class, strict=True):
+            removals = records(where(model.singles.table, function_class=name))
+            for head, row in zip(model.heads, removals, strict=True):
                 about = {"checkpoint": model.name, "function_class": name, "trained": name in model.trained}
-                which = {"head": str(head), "found": head in model.found}
+                which = {"head": str(head), "found": head in model.chosen_heads}
                 score = {"score": float(model.retrospective.values[name][head])}
                 rows.append(about | which | score | {key: row[key] for key in ("effect", "ci_low", "ci_high")})
     return pd.DataFrame(rows)

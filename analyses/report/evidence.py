@@ -1,4 +1,4 @@
-"""What the report rests on: everything that is measured, for each checkpoint and over all of them.
+"""Everything that a report measures, on each checkpoint and over all of them.
 
 Heads are chosen on the selection stream of prompts; scores and effects are measured on the test stream.
 """
@@ -22,6 +22,7 @@ from interp.patching.paths import path_effects
 from interp.scores.score import HeadScores, score_all, selection_scores
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.progress import progress_bar
+from training.options import DEFAULT_CONTROLS, DEFAULT_PROMPTS
 
 PATH_PROMPTS = 256
 """At most: a path's share is a ratio of large effects, and there are hundreds of paths."""
@@ -37,14 +38,14 @@ class Settings:
 
     Attributes:
         n_prompts: per function class and stream.
-        n_controls: null sets per matching.
-        seed: of prompts, null sets and resampling.
+        n_controls: control sets per matching.
+        seed: of prompts, control sets and resampling.
         classes: to test on; None takes those of each run.
         paths: whether to trace who reads the found heads.
     """
 
-    n_prompts: int = 1024
-    n_controls: int = 200
+    n_prompts: int = DEFAULT_PROMPTS
+    n_controls: int = DEFAULT_CONTROLS
     seed: int = 0
     classes: tuple[str, ...] | None = None
     paths: bool = True
@@ -58,12 +59,12 @@ class ModelEvidence:
         checkpoint: the model.
         classes: those it was tested on.
         selection: retrospective scores by which heads were chosen.
-        found: the heads above `interp.ablation.size_classes.ATTENDS` there; empty if there are none.
+        chosen_heads: those above `interp.ablation.size_classes.ATTENDS` there; empty if there are none.
         scores: by kind, on the test prompts.
-        ablation: of the found set and of each of its heads, against null sets; None if nothing was found, or if a
-            self-check failed for the found set.
-        singles: of every head alone, by mean ablation, without null sets.
-        paths: rows of `interp.patching.paths.path_effects` from every found head; empty if they were not traced.
+        ablation: of the chosen set and of each of its heads, against control sets; None if no head was chosen, or if
+            a self-check failed for the chosen set.
+        singles: of every head alone, by mean ablation, without control sets.
+        paths: rows of `interp.patching.paths.path_effects` from every chosen head; empty if they were not traced.
         emergence: rows of `analyses.report.emergence`; empty without snapshots.
         failures: which sets were left out because a self-check failed for them.
     """
@@ -71,7 +72,7 @@ class ModelEvidence:
     checkpoint: Checkpoint
     classes: tuple[str, ...]
     selection: Float[np.ndarray, "layer head"]
-    found: HeadSet
+    chosen_heads: HeadSet
     scores: dict[str, HeadScores]
     ablation: Ablation | None
     singles: Ablation
@@ -116,9 +117,17 @@ class Evidence:
     settings: Settings
 
 
-def sets_of(found: HeadSet) -> list[HeadSet]:
-    """The found heads together, then each alone."""
-    return list(dict.fromkeys([found, *((head,) for head in found)])) if found else []
+def together_and_alone(heads: HeadSet) -> list[HeadSet]:
+    """The heads as one set, then each alone."""
+    return list(dict.fromkeys([heads, *((head,) for head in heads)])) if heads else []
+
+
+def by_curriculum(models: Sequence[ModelEvidence]) -> dict[str, list[ModelEvidence]]:
+    """The models of every curriculum, in their order."""
+    groups: dict[str, list[ModelEvidence]] = {}
+    for model in models:
+        groups.setdefault(model.curriculum, []).append(model)
+    return groups
 
 
 def gather(checkpoints: Sequence[Checkpoint], settings: Settings) -> Evidence:
@@ -138,13 +147,13 @@ def measure(checkpoint: Checkpoint, settings: Settings) -> ModelEvidence:
     classes = settings.classes or checkpoint.config.evaluated_classes
     n_prompts, seed = settings.n_prompts, settings.seed
     selection = selection_scores(checkpoint, n_prompts, seed)
-    found = heads_above(ATTENDS, selection)
-    scores = {one.kind.name: one for one in score_all(checkpoint, classes, n_prompts=n_prompts, seed=seed)}
+    heads = heads_above(ATTENDS, selection)
+    scores = {result.kind.name: result for result in score_all(checkpoint, classes, n_prompts=n_prompts, seed=seed)}
     ablation, reasons = None, list[str]()
-    if found:
+    if heads:
         ablation, reasons = ablate_or_reasons(
             checkpoint,
-            sets_of(found),
+            together_and_alone(heads),
             classes,
             n_prompts=n_prompts,
             n_controls=settings.n_controls,
@@ -158,39 +167,39 @@ def measure(checkpoint: Checkpoint, settings: Settings) -> ModelEvidence:
         checkpoint,
         tuple(classes),
         selection,
-        found,
+        heads,
         scores,
         ablation,
         singles,
-        readers(checkpoint, found, settings) if settings.paths else pd.DataFrame(),
-        emergence(checkpoint, found, classes, n_prompts=n_prompts, seed=seed),
+        trace_readers(checkpoint, heads, settings) if settings.paths else pd.DataFrame(),
+        emergence(checkpoint, heads, classes, n_prompts=n_prompts, seed=seed),
         (*reasons, *singles.failures),
     )
 
 
-def readers(checkpoint: Checkpoint, found: HeadSet, settings: Settings) -> pd.DataFrame:
-    """Through which inputs of later components each found head acts, on the classes of the training.
+def trace_readers(checkpoint: Checkpoint, heads: HeadSet, settings: Settings) -> pd.DataFrame:
+    """Through which inputs of later components each head acts, on the classes of the training.
 
     Clean prompts against unrelated ones of the same class, which every class has.
     """
     trained = checkpoint.config.trained_classes
     classes = [name for name in settings.classes or trained if name in trained]
     receivers = parse_receivers("each", checkpoint.config.model.n_layers, checkpoint.config.model.n_heads)
-    if not found or not classes:
+    if not heads or not classes:
         return pd.DataFrame()
     n_prompts = min(settings.n_prompts, PATH_PROMPTS)
-    senders: list[HeadSet] = [(head,) for head in found]
+    senders: list[HeadSet] = [(head,) for head in heads]
     return path_effects(checkpoint, senders, receivers, classes, n_prompts=n_prompts, seed=settings.seed).table
 
 
 def pool(models: Sequence[ModelEvidence]) -> pd.DataFrame:
-    """Effects over independent seeds, by curriculum; models in which nothing was found have nothing to remove."""
-    with_heads = [one for one in models if one.ablation is not None]
+    """Effects over independent seeds, by curriculum; models without chosen heads have nothing to remove."""
+    with_heads = [model for model in models if model.ablation is not None]
     tables = []
-    for name, members in with_all(with_heads, lambda one: one.curriculum) if len(models) > 1 else ():
-        checkpoints = [one.checkpoint for one in members]
-        ablations = [one.ablation for one in members if one.ablation is not None]
-        table = pooled(checkpoints, ablations, [one.found for one in members], "removing the found heads")
+    for name, group in with_all(with_heads, lambda model: model.curriculum) if len(models) > 1 else ():
+        checkpoints = [model.checkpoint for model in group]
+        ablations = [model.ablation for model in group if model.ablation is not None]
+        table = pooled(checkpoints, ablations, [model.chosen_heads for model in group], "removing the found heads")
         table.insert(0, "curriculum", name)
         tables.append(table)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

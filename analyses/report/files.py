@@ -1,4 +1,4 @@
-"""Where a report goes: one page, and a directory beside it with the same numbers for programs."""
+"""The files of a report: one page, and a directory beside it with the same numbers for programs."""
 
 import json
 from collections.abc import Mapping
@@ -31,19 +31,19 @@ def page_path(out: Path) -> Path:
 
 
 def check_writable(page: Path) -> None:
-    """Refuse what could not be written at the end, without leaving anything behind.
+    """Refuse a page that could not be written at the end, without leaving anything behind.
 
     Raises:
-        UserError: the page or its data directory is something else already, or the place cannot be written to.
+        UserError: the page is a directory, its data directory is a file, or their directory cannot be written to.
     """
     if page.is_dir():
         raise UserError(f"--out {page}: that is a directory")
     if data_directory(page).exists() and not data_directory(page).is_dir():
         raise UserError(f"--out {page}: the data go to {data_directory(page)}/, which is a file")
-    missing = [one for one in page.parents if not one.exists()]
+    missing = [directory for directory in page.parents if not directory.exists()]
     prepare_directory(page.parent)
-    for one in missing:
-        one.rmdir()
+    for directory in missing:
+        directory.rmdir()
 
 
 def data_directory(page: Path) -> Path:
@@ -55,13 +55,13 @@ def data_directory(page: Path) -> Path:
 
 
 def data_names(tables: Mapping[str, pd.DataFrame], page: Path) -> list[str]:
-    """What is written beside the page."""
+    """The files that are written beside the page."""
     directory = data_directory(page).name
     return [f"{directory}/{DOCUMENT}", *(f"{directory}/{name}.csv" for name in tables)]
 
 
 def write(page: Path, html: str, document: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> None:
-    """Every file whole or not at all, the page last; tables that this report lacks are not left from an older one."""
+    """Write every file whole or not at all, the page last; remove tables of an older report that this one lacks."""
     directory = data_directory(page)
     for name, table in tables.items():
         write_table(table, directory / f"{name}.csv")

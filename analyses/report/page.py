@@ -1,4 +1,4 @@
-"""The page: what each section shows, put into the template. No number is made here."""
+"""The page: the figures, tables and sentences of each section, put into the template. Nothing is computed here."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,9 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from analyses.report import panels, shown
+from analyses.report import figures, page_tables
 from analyses.report.caveats import Caveat, caveats
 from analyses.report.claims import Claim, claims
-from analyses.report.curves import key_to_emergence, key_to_errors
-from analyses.report.distributions import key_to_null
 from analyses.report.evidence import Evidence, ModelEvidence
 from analyses.report.protocol import Protocol
 from analyses.report.tables import tables
@@ -23,19 +21,28 @@ from interp.ablation.size_classes import ATTENDS
 from interp.ablation.verdict import pooled_verdict
 from interp.model.heads import highest_head
 from training.common.output import records
-from training.common.table_rows import where
+from training.common.table_rows import distinct, where
+from training.common.terminal import printable_line
 
 QUESTION = "Which heads make these models learn in context, and do they really cause it?"
 FEW = 3
 """Models of which every detail is open from the start."""
+SENTENCES: dict[str, str] = {
+    "no head": (
+        "No head has a retrospective score above {threshold} (the highest is {best} with {score:.2f}, chance "
+        "{chance:.3f}): there is nothing to remove."
+    ),
+    "chosen heads": "Heads with a retrospective score above {threshold} (chance {chance:.3f}): {heads}.",
+    "failed check": "Removing them failed a self-check, so their effect is not known.",
+}
 
 
 @dataclass(frozen=True)
 class Account:
-    """What is said of the evidence, by rule.
+    """What follows from the evidence, by rule.
 
     Attributes:
-        claims: what a colleague would try to break, with verdicts.
+        claims: those that a colleague would try to break, with verdicts.
         sentences: by checkpoint, or by curriculum for several models together.
         caveats: the warnings that apply.
     """
@@ -46,107 +53,100 @@ class Account:
 
 
 def account(evidence: Evidence) -> Account:
-    """All that is said."""
-    said = {}
-    if not evidence.pooled.empty:
-        for group in dict.fromkeys(evidence.pooled["curriculum"]):
-            title = "all models" if group == "all" else f"curriculum {group}"
-            said[title] = [pooled_verdict(where(evidence.pooled, curriculum=group))]
-    said |= {model.name: sentences_of(model) for model in evidence.models}
-    return Account(claims(evidence), said, caveats(evidence))
+    """Claims, sentences and warnings."""
+    sentences = {}
+    for group in distinct(evidence.pooled, "curriculum"):
+        title = "all models" if group == "all" else f"curriculum {group}"
+        sentences[title] = [pooled_verdict(where(evidence.pooled, curriculum=group))]
+    sentences |= {model.name: sentences_of(model) for model in evidence.models}
+    return Account(claims(evidence), sentences, caveats(evidence))
 
 
 def sentences_of(model: ModelEvidence) -> list[str]:
-    """What was found in one model and what removing it does."""
-    chance = model.retrospective.chance
-    if not model.found:
-        best = highest_head(model.selection)
-        highest = f"the highest is {best} with {model.selection[best]:.2f}, chance {chance:.3f}"
-        return [f"No head has a retrospective score above {ATTENDS} ({highest}): there is nothing to remove."]
-    located = ", ".join(f"{head} ({model.selection[head]:.2f})" for head in model.found)
-    first = f"Heads with a retrospective score above {ATTENDS} (chance {chance:.3f}): {located}."
-    if model.ablation is None:
-        return [first, "Removing them failed a self-check, so their effect is not known."]
-    return [first, *model.ablation.all_sentences()]
+    """The chosen heads of one model and the effect of removing them."""
+    best = highest_head(model.selection)
+    heads = ", ".join(f"{head} ({model.selection[head]:.2f})" for head in model.chosen_heads)
+    values = {"threshold": ATTENDS, "chance": model.retrospective.chance, "heads": heads}
+    values |= {"best": best, "score": model.selection[best]}
+    if not model.chosen_heads:
+        return [SENTENCES["no head"].format(**values)]
+    removal = [SENTENCES["failed check"]] if model.ablation is None else model.ablation.all_sentences()
+    return [SENTENCES["chosen heads"].format(**values), *removal]
 
 
-def document(evidence: Evidence, said: Account, protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """report.json: everything but the longest tables, which are beside it as CSV."""
-    whole = tables(evidence)
+def document(evidence: Evidence, judged: Account, protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of report.json: everything but the longest tables, which are beside it as CSV."""
+    data = tables(evidence)
     short = ("models", "ablation", "pooled", "between_classes", "between_models", "score_against_effect", "emergence")
     models = [
         {
-            "checkpoint": one.name,
-            "step": one.checkpoint.step,
-            "curriculum": one.curriculum,
-            "found": [str(head) for head in one.found],
-            "selection_scores": one.selection,
-            "scores": {kind: scores.values for kind, scores in one.scores.items()},
-            "chance": {kind: scores.chance for kind, scores in one.scores.items()},
-            "verdict": said.sentences[one.name],
+            "checkpoint": model.name,
+            "step": model.checkpoint.step,
+            "curriculum": model.curriculum,
+            "found": [str(head) for head in model.chosen_heads],
+            "selection_scores": model.selection,
+            "scores": {kind: scores.values for kind, scores in model.scores.items()},
+            "chance": {kind: scores.chance for kind, scores in model.scores.items()},
+            "verdict": judged.sentences[model.name],
         }
-        for one in evidence.models
+        for model in evidence.models
     ]
     return {
         "question": QUESTION,
-        "claims": [vars(one) for one in said.claims],
-        "verdict": said.sentences,
-        "warnings": [vars(one) for one in said.caveats],
+        "claims": [
+            {"statement": claim.statement, "verdict": claim.verdict, "because": claim.evidence}
+            for claim in judged.claims
+        ],
+        "verdict": judged.sentences,
+        "warnings": [vars(caveat) for caveat in judged.caveats],
         "protocol": dict(protocol),
         "checkpoints": models,
-        **{name: records(whole[name]) if name in whole else [] for name in short},
-        "single_heads": records(whole["single_heads"]),
+        **{name: records(data[name]) if name in data else [] for name in short},
+        "single_heads": records(data["single_heads"]),
     }
 
 
-def render(evidence: Evidence, said: Account, protocol: Protocol, data: Sequence[str]) -> str:
+def render(evidence: Evidence, judged: Account, protocol: Protocol, data: Sequence[str]) -> str:
     """The whole file.
 
     Args:
         evidence: what was measured.
-        said: about it.
-        protocol: how.
+        judged: what follows from it.
+        protocol: of the measurement.
         data: the names of the files beside it.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals.update(svg=Markup, is_nan=np.isnan)  # figures are made here and escape what they show
-    labels = labels_of(evidence.models)
-    several, models = len(evidence.models) > 1, evidence.models
+    environment.globals.update(markup=Markup, is_nan=np.isnan)  # figures have escaped their texts
+    models = evidence.models
     return environment.from_string(asset("template.html.j2")).render(
         question=QUESTION,
         style=Markup(asset("style.css")),
         script=Markup(asset("script.js")),
-        account=said,
+        account=judged,
         kinds={
-            kind: [one for one in said.caveats if one.kind == kind]
-            for kind in dict.fromkeys(one.kind for one in said.caveats)
+            kind: [caveat for caveat in judged.caveats if caveat.kind == kind]
+            for kind in dict.fromkeys(caveat.kind for caveat in judged.caveats)
         },
         models=models,
-        labels=labels,
-        several=several,
+        labels=labels_of(models),
+        several=len(models) > 1,
         few=len(models) <= FEW,
         protocol=protocol,
         data=data,
-        panels=panels,
-        shown=shown,
+        figures=figures,
+        page_tables=page_tables,
         evidence=evidence,
-        key={
-            "null": key_to_null(),
-            "forest": key_to_null(forest=True),
-            "errors": key_to_errors(),
-            "emergence": key_to_emergence(),
-        },
-        parts=parts,
+        split_sentences=split_sentences,
         threshold=ATTENDS,
-        with_heads=[one for one in models if one.ablation is not None],
-        with_history=[one for one in models if not one.emergence.empty],
+        with_heads=[model for model in models if model.ablation is not None],
+        with_history=[model for model in models if not model.emergence.empty],
     )
 
 
-def parts(paragraph: str) -> list[str]:
+def split_sentences(paragraph: str) -> list[str]:
     """The sentences of a verdict, one per function class, for a list.
 
-    >>> parts("Removing 0.1 costs 0.9 (p = 0.1). Removing 0.1 costs 1. It attends as one.")
+    >>> split_sentences("Removing 0.1 costs 0.9 (p = 0.1). Removing 0.1 costs 1. It attends as one.")
     ['Removing 0.1 costs 0.9 (p = 0.1).', 'Removing 0.1 costs 1.', 'It attends as one.']
     """
     return re.split(r"(?<=[.]) (?=Removing |The intact |It attends |They attend |Over |No model |One seed )", paragraph)
@@ -157,6 +157,7 @@ def asset(name: str) -> str:
 
 
 def labels_of(models: Sequence[ModelEvidence]) -> dict[str, str]:
-    """Short names: the last part of a path if that tells all models apart."""
-    last = {model.name: PurePath(model.name.removeprefix("zoo:")).name for model in models}
-    return last if len(set(last.values())) == len(models) else {model.name: model.name for model in models}
+    """Short names: the last part of a path, if no two models share it."""
+    short = {model.name: PurePath(model.name.removeprefix("zoo:")).name for model in models}
+    labels = short if len(set(short.values())) == len(models) else {name: name for name in short}
+    return {name: printable_line(label) for name, label in labels.items()}

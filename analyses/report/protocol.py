@@ -1,4 +1,4 @@
-"""How the numbers came about: prompts, seeds, splits, versions, and the exact command line."""
+"""What is needed to repeat a report: prompts, seeds, splits, versions, and the exact command line."""
 
 import hashlib
 import shlex
@@ -9,7 +9,7 @@ from typing import Any
 
 from analyses.report.emergence import AT_MOST_PROMPTS, AT_MOST_STEPS
 from analyses.report.evidence import LEAD, MATCHES, PATH_PROMPTS, Evidence, ModelEvidence
-from analyses.report.shown import Cell, Table, words
+from analyses.report.page_tables import Cell, Table, text_cell
 from interp.ablation.control_sets import MATCHES as MEANINGS
 from interp.ablation.modes import DEFAULT_MODES
 from interp.ablation.size_classes import ATTENDS, HALF, HARMLESS
@@ -25,7 +25,7 @@ class Protocol:
 
     Attributes:
         command: the command line.
-        protocol: by what it is, text or numbers.
+        protocol: text or numbers, by their label.
         checkpoints: one row per model: seeds, step, shape, and the hash of its weights.
     """
 
@@ -43,8 +43,8 @@ def protocol_of(evidence: Evidence, arguments: Sequence[str]) -> Protocol:
     """
     settings = evidence.settings
     n_null = min(DEFAULT_NULL_PROMPTS, settings.n_prompts)
-    groups = independent_seeds([one.checkpoint for one in evidence.models])
-    said: dict[str, str | int] = {
+    groups = independent_seeds([model.checkpoint for model in evidence.models])
+    entries: dict[str, str | int] = {
         "prompts per class": settings.n_prompts,
         "seed": settings.seed,
         "computed": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -52,9 +52,9 @@ def protocol_of(evidence: Evidence, arguments: Sequence[str]) -> Protocol:
         "heads are tested": "prompts of stream 'test', shared by every condition; references are of a third stream",
         "replacements": f"{', '.join(DEFAULT_MODES)}; single heads and comparisons by {LEAD}",
         "null sets": f"up to {settings.n_controls} per set and matching "
-        f"({'; '.join(MEANINGS[one] for one in MATCHES)}), "
+        f"({'; '.join(MEANINGS[match] for match in MATCHES)}), "
         f"on {n_null} prompts",
-        "p-values": "(k+1)/(n+1), the tested set not among its own null; Holm over function classes",
+        "p-values": "(k+1)/(n+1), the tested set is not among its control sets; Holm over function classes",
         "intervals": "95 %, paired bootstrap over prompts",
         "classes of size": (
             f"most: effect of at least {HALF}; none: interval within {HARMLESS} of 0; negative: interval below 0"
@@ -65,28 +65,28 @@ def protocol_of(evidence: Evidence, arguments: Sequence[str]) -> Protocol:
         "independent seeds": f"{len(groups)} among {len(evidence.models)} checkpoints",
         "versions": ", ".join(f"{name} {version}" for name, version in environment().items()),
     }
-    return Protocol(shlex.join(["interp", *arguments]), said, checkpoints_table(evidence.models))
+    return Protocol(shlex.join(["interp", *arguments]), entries, checkpoints_table(evidence.models))
 
 
 def checkpoints_table(models: Sequence[ModelEvidence]) -> Table:
     """One row per checkpoint."""
     rows = [
         (
-            words(one.name),
-            words(one.curriculum),
-            Cell(str(one.checkpoint.step), float(one.checkpoint.step)),
-            words("{n_layers} x {n_heads}".format(**vars(one.checkpoint.config.model))),
-            words("{init} / {data} / {task}".format(**vars(one.checkpoint.config.seeds))),
-            words(fingerprint(one)),
+            text_cell(model.name),
+            text_cell(model.curriculum),
+            Cell(str(model.checkpoint.step), float(model.checkpoint.step)),
+            text_cell("{n_layers} x {n_heads}".format(**vars(model.checkpoint.config.model))),
+            text_cell("{init} / {data} / {task}".format(**vars(model.checkpoint.config.seeds))),
+            text_cell(weights_fingerprint(model)),
         )
-        for one in models
+        for model in models
     ]
     columns = ("checkpoint", "curriculum", "step", "layers x heads", "seeds: init / data / task", "weights, SHA-256")
     return Table("Checkpoints", columns, rows)
 
 
-def fingerprint(model: ModelEvidence) -> str:
-    """The first digits of the hash of its weights file; a dash for a model that lies nowhere."""
+def weights_fingerprint(model: ModelEvidence) -> str:
+    """The first digits of the hash of its weights file; a dash for a model without files."""
     try:
         path = weights_path(model.checkpoint.directory, model.checkpoint.step)
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

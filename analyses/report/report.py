@@ -1,4 +1,4 @@
-"""A whole report: measured, judged, and written where it is wanted; what `interp report` does, for notebooks."""
+"""A report from Python, as `interp report` makes it: measure, judge, write."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ DEFAULT = Settings()
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Report:
-    """Evidence, what follows from it, and how it came about.
+    """The evidence, what follows from it, and how it was measured.
 
     Attributes:
         evidence: what was measured.
         account: claims with their verdicts, sentences, warnings.
-        protocol: how.
+        protocol: of the measurement.
     """
 
     evidence: Evidence
@@ -34,13 +34,13 @@ class Report:
 
     @property
     def claims(self) -> pd.DataFrame:
-        """One row per claim, from 1: `statement`, `verdict` and `because`."""
+        """One row per claim, from 1: `statement`, `verdict` and `evidence`."""
         rows = [vars(claim) for claim in self.account.claims]
         return pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1))
 
     @property
     def document(self) -> dict[str, Any]:
-        """What report.json holds and `--json` prints."""
+        """The content of report.json, which `--json` prints."""
         return page.document(self.evidence, self.account, as_json(self.protocol))
 
     def write(self, out: Path | str) -> Path:
@@ -52,48 +52,48 @@ class Report:
         Raises:
             UserError: that cannot be written.
         """
-        target, whole = files.page_path(Path(out)), tables(self.evidence)
+        target, data = files.page_path(Path(out)), tables(self.evidence)
         files.check_writable(target)
-        html = page.render(self.evidence, self.account, self.protocol, files.data_names(whole, target))
-        files.write(target, html, self.document, whole)
+        html = page.render(self.evidence, self.account, self.protocol, files.data_names(data, target))
+        files.write(target, html, self.document, data)
         return target
 
     def __repr__(self) -> str:
-        return f"<Report on {', '.join(one.name for one in self.evidence.models)}: write(FILE.html) makes the page>"
+        return f"<Report on {', '.join(model.name for model in self.evidence.models)}: write(FILE.html) makes the page>"
 
     def _repr_html_(self) -> str:
-        rows = [[claim.statement, claim.verdict, claim.because] for claim in self.account.claims]
+        rows = [[claim.statement, claim.verdict, claim.evidence] for claim in self.account.claims]
         warnings = [f"{caveat.kind}: {caveat.text}" for caveat in self.account.caveats]
-        return result_html([], [Table(self.protocol.command, ["claim", "verdict", "because"], rows)], warnings)
+        return result_html([], [Table(self.protocol.command, ["claim", "verdict", "evidence"], rows)], warnings)
 
 
 def report(
     checkpoints: Sequence[Checkpoint], settings: Settings = DEFAULT, arguments: Sequence[str] | None = None
 ) -> Report:
-    """Measure checkpoints and judge what was found.
+    """Measure checkpoints and judge the claims.
 
     Args:
         checkpoints: loaded runs.
-        settings: prompts, null sets, classes.
-        arguments: of `interp`, which the page shows; None writes down the command that gives the same numbers.
+        settings: prompts, control sets, classes.
+        arguments: of the `interp` command, which the page shows; None: those that give the same numbers.
 
     Raises:
         CheckError: an intervention did not act.
-        UserError: a class or head that there is not.
+        UserError: a class or head does not exist.
     """
     evidence = gather(checkpoints, settings)
-    command = equivalent(checkpoints, settings) if arguments is None else arguments
+    command = equivalent_arguments(checkpoints, settings) if arguments is None else arguments
     return Report(evidence, page.account(evidence), protocol_of(evidence, command))
 
 
-def equivalent(checkpoints: Sequence[Checkpoint], settings: Settings) -> list[str]:
+def equivalent_arguments(checkpoints: Sequence[Checkpoint], settings: Settings) -> list[str]:
     """The arguments of `interp` that give the same numbers.
 
     >>> from training.checkpoints.checkpoint import load
-    >>> " ".join(equivalent([load("zoo:mixed-0")], Settings(classes=("linear",), paths=False)))
+    >>> " ".join(equivalent_arguments([load("zoo:mixed-0")], Settings(classes=("linear",), paths=False)))
     'report --ckpt zoo:mixed-0 --classes linear --prompts 1024 --controls 200 --seed 0 --no-paths --out report.html'
     """
-    named = [word for one in checkpoints for word in ("--ckpt", one.name)]
+    named = [word for checkpoint in checkpoints for word in ("--ckpt", checkpoint.name)]
     classes = ["--classes", ",".join(settings.classes)] if settings.classes else []
     numbers = ["--prompts", settings.n_prompts, "--controls", settings.n_controls, "--seed", settings.seed]
     paths = [] if settings.paths else ["--no-paths"]

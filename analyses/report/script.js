@@ -22,8 +22,8 @@ for (const button of document.querySelectorAll(".sortable thead button")) {
 let folded = [];
 addEventListener("beforeprint", () => {
   folded = [...document.querySelectorAll("details:not([open])")];
-  for (const one of folded) one.open = true;
+  for (const details of folded) details.open = true;
 });
 addEventListener("afterprint", () => {
-  for (const one of folded) one.open = false;
+  for (const details of folded) details.open = false;
 });

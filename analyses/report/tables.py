@@ -1,6 +1,7 @@
 """The tidy tables behind the report, by the name of their CSV file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -30,50 +31,50 @@ NAMES = (
 def tables(evidence: Evidence) -> dict[str, pd.DataFrame]:
     """Those of `NAMES` that have rows."""
     models = evidence.models
-    removed = [one for one in models if one.ablation is not None]
-    found = {
-        "models": pd.DataFrame([row for one in models for row in model_rows(one)]),
-        "scores": pd.concat([kind.table for one in models for kind in one.scores.values()], ignore_index=True),
+    ablations = {model.name: model.ablation for model in models if model.ablation is not None}
+    every_table = {
+        "models": pd.DataFrame([row for model in models for row in model_rows(model)]),
+        "scores": pd.concat([scores.table for model in models for scores in model.scores.values()], ignore_index=True),
         "single_heads": dose_response(models),
         "score_against_effect": dose_correlations(models),
-        "ablation": joined(removed, [one.ablation.table for one in removed if one.ablation]),
-        "ablation_null": joined(removed, [one.ablation.null for one in removed if one.ablation]),
-        "ablation_curves": joined(removed, [one.ablation.curves for one in removed if one.ablation]),
+        "ablation": concatenate({name: ablation.table for name, ablation in ablations.items()}),
+        "ablation_null": concatenate({name: ablation.null for name, ablation in ablations.items()}),
+        "ablation_curves": concatenate({name: ablation.curves for name, ablation in ablations.items()}),
         "pooled": evidence.pooled,
-        "between_classes": pd.concat([between_classes(one) for one in models], ignore_index=True),
+        "between_classes": pd.concat([between_classes(model) for model in models], ignore_index=True),
         "between_models": between_models(models) if len(models) > 1 else pd.DataFrame(),
-        "emergence": joined(models, [one.emergence for one in models]),
-        "paths": joined(models, [one.paths for one in models]),
+        "emergence": concatenate({model.name: model.emergence for model in models}),
+        "paths": concatenate({model.name: model.paths for model in models}),
     }
-    return {name: found[name] for name in NAMES if not found[name].empty}
+    return {name: every_table[name] for name in NAMES if not every_table[name].empty}
 
 
-def joined(models: Sequence[ModelEvidence], parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The models' tables below one another, the model in the first column."""
-    named = []
-    for model, part in zip(models, parts, strict=True):
-        if not part.empty:
-            rest = part.drop(columns="checkpoint", errors="ignore")
-            rest.insert(0, "checkpoint", model.name)
-            named.append(rest)
-    return pd.concat(named, ignore_index=True) if named else pd.DataFrame()
+def concatenate(tables_by_model: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The tables of all models below one another, the model in the first column."""
+    parts = []
+    for name, table in tables_by_model.items():
+        if not table.empty:
+            part = table.drop(columns="checkpoint", errors="ignore")
+            part.insert(0, "checkpoint", name)
+            parts.append(part)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def model_rows(model: ModelEvidence) -> list[dict[str, object]]:
-    """One row per class: what the model is, how well it does, what was found and what that costs."""
-    config, found = model.checkpoint.config, show(model.found)
+def model_rows(model: ModelEvidence) -> list[dict[str, Any]]:
+    """One row per class: configuration, error, chosen heads, and the effect of removing them."""
+    config, heads = model.checkpoint.config, show(model.chosen_heads)
     rows = []
     for name in model.classes:
         single = records(where(model.singles.table, function_class=name))[0]
         measured = ("effect", "ci_low", "ci_high", "p_value", "smallest_p", "p_holm", "n_controls", "exact")
         lead = dict.fromkeys(measured, float("nan"))
         if model.ablation is not None:
-            (row,) = records(where(model.ablation.table, heads=found, function_class=name, mode=LEAD))
+            (row,) = records(where(model.ablation.table, heads=heads, function_class=name, mode=LEAD))
             lead = {key: row[key] for key in lead}
         rows.append(
             {"checkpoint": model.name, "step": model.checkpoint.step, "curriculum": model.curriculum}
             | {"seed_init": config.seeds.init, "seed_data": config.seeds.data, "seed_task": config.seeds.task}
-            | {"n_layers": config.model.n_layers, "n_heads": config.model.n_heads, "found": found}
+            | {"n_layers": config.model.n_layers, "n_heads": config.model.n_heads, "found": heads}
             | {"function_class": name, "trained": name in model.trained}
             | {"nmse": single["nmse_before"], "nmse_no_context": single["nmse_no_context"]}
             | lead

@@ -41,23 +41,29 @@ def plot_ablation_curves(result: Ablation, heads: str) -> list[Axes]:
 def plot_ablation(result: Ablation, heads: str) -> list[Axes]:
     """A set's effect with its interval, per class and mode, beside its layer-matched control sets (dots).
 
+    Control sets from any layer, where there are any, are hollow dots to the right of the layer-matched ones.
     Where several ranges of pairs were measured it shows the last one; `plot_ablation_curves` shows all positions.
     """
     table = where(last_range(result.table), heads=heads)
-    null = where(last_range(result.null), heads=heads, match="layer")
+    null = where(last_range(result.null), heads=heads)
+    any_layer = "size" in set(null["match"])
+    sides = {"layer": (-0.36, -0.04), "size": (0.04, 0.36)} if any_layer else {"layer": (-0.22, 0.22)}
     classes, modes = distinct(table, "function_class"), distinct(table, "mode")
     axes = row_of_axes(len(classes), width=max(2.9, 0.75 * len(modes)), height=2.7)
     rng = np.random.default_rng(0)  # sideways jitter only
     for ax, function_class in zip(axes, classes, strict=True):
         for x, mode in enumerate(modes):
             colour = MODES.get(mode, GREY)
-            controls = where(null, function_class=function_class, mode=mode)["effect"]
-            jitter = rng.uniform(-0.22, 0.22, len(controls))
-            ax.plot(x + jitter, controls, ".", color=NULL, ms=5, label="layer-matched sets")
+            for match, ends in sides.items():
+                controls = where(null, function_class=function_class, mode=mode, match=match)["effect"]
+                fill = NULL if match == "layer" else "none"
+                ax.plot(x + rng.uniform(*ends, len(controls)), controls, ".", color=NULL, mfc=fill, ms=5)
             (row,) = records(where(table, function_class=function_class, mode=mode))
             spread = [[row["effect"] - row["ci_low"]], [row["ci_high"] - row["effect"]]]
             ax.errorbar([x], [row["effect"]], yerr=spread, fmt="o", color=colour, capsize=3, ms=6)
             ax.plot([x + 0.12], [row["direct_effect"]], "x", color=colour, ms=5)
+            if np.isnan(row["effect"]):
+                ax.annotate("undefined", (x, 0), rotation=90, ha="center", va="bottom", fontsize=7, color=GREY)
         for level in (0, 1):
             ax.axhline(level, color=GREY, lw=0.8, ls=":", zorder=0)
         angle = 30 if len(modes) > 3 else 0
@@ -66,7 +72,8 @@ def plot_ablation(result: Ablation, heads: str) -> list[Axes]:
     axes[0].set_ylabel(GAIN_LOST)
     name = heads if len(heads) <= 40 else f"{heads.count(',') + 1} heads"
     action = "removing" if result.design == "remove" else "keeping only"
-    title = f"{action} {name} (dot; x: direct effect) against layer-matched head sets (grey)"
+    hollow = "; hollow: from any layer" if any_layer else ""
+    title = f"{action} {name} (dot; x: direct effect) against layer-matched head sets (grey{hollow})"
     figure_of(axes).suptitle(title, fontsize=10)
     return axes
 

@@ -1,9 +1,11 @@
 """Axes, figures and colours that every figure shares; nothing here knows a result."""
 
+import warnings
 from base64 import b64encode
 from html import escape
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import matplotlib.pyplot as plt
 import seaborn as sns  # noqa: F401 - registers the colour maps mako and vlag
@@ -68,26 +70,32 @@ def figure_of(axes: list[Axes]) -> Figure:
     return figure
 
 
-def image(axes: list[Axes], said: str) -> str:
+def image(axes: list[Axes], description: str, file_format: Literal["png", "svg"] = "png") -> str:
     """The figure of these axes as an HTML image that holds its own data; closes it.
 
     Args:
         axes: of one figure.
-        said: for those who do not see it.
+        description: the alternative text.
+        file_format: of the data.
     """
-    width = 0.8 * figure_of(axes).get_figwidth() * DPI
-    data = b64encode(png(axes)).decode()
-    return f'<img alt="{escape(said)}" width="{width:.0f}" src="data:image/png;base64,{data}">'
+    width, height = 0.8 * DPI * figure_of(axes).get_size_inches()
+    media_type = {"png": "image/png", "svg": "image/svg+xml"}[file_format]
+    size = f'width="{width:.0f}" height="{height:.0f}"'
+    data = b64encode(file_content(axes, file_format)).decode()
+    return f'<img alt="{escape(description)}" {size} src="data:{media_type};base64,{data}">'
 
 
 def save_figure(axes: list[Axes], path: Path) -> None:
     """Write the figure of these axes as PNG and close it."""
-    write_atomically(path, png(axes))
+    write_atomically(path, file_content(axes))
 
 
-def png(axes: list[Axes]) -> bytes:
-    """The figure of these axes as a file's content; closes it."""
+def file_content(axes: list[Axes], file_format: Literal["png", "svg"] = "png") -> bytes:
+    """The figure of these axes as the content of a file; closes it."""
     written, figure = BytesIO(), figure_of(axes)
-    figure.savefig(written, format="png")
+    # equal figures become equal files, and text stays text
+    with plt.rc_context({"svg.hashsalt": "interp", "svg.fonttype": "none"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        figure.savefig(written, format=file_format, metadata={"Date": None} if file_format == "svg" else None)
     plt.close(figure)
     return written.getvalue()

@@ -16,7 +16,7 @@ from interp.display.svg import (
     readable_on,
     room_for,
     text,
-    told,
+    tooltip,
 )
 from interp.model.heads import Head, HeadSet
 from training.common.output import number
@@ -74,6 +74,7 @@ def grid_map(
     best: float = 1.0,
     diverging: bool = False,
     small: bool = False,
+    tilted: bool = False,
 ) -> str:
     """A cell per row and column, with its number where there is room.
 
@@ -88,6 +89,7 @@ def grid_map(
         best: the value at the end of the colours; they start at 0, or at `-best` if `diverging`.
         diverging: whether values have a sign that matters.
         small: for small multiples: no numbers in cells, no names under columns.
+        tilted: names of columns rise to their column, so that all are written however long they are.
     """
     n_rows, n_columns = values.shape
     cell = SMALL if small or values.size > NUMBERED else CELL
@@ -98,7 +100,7 @@ def grid_map(
         x, y = left + cell * column, top + cell * row
         fill = colour(float(value), low, best, stops)
         whose = name(row, column) if name else f"{rows[row]}, {columns[column]}"
-        hover = told(f"{whose}, {title}: {what} {number(float(value))}")
+        hover = tooltip(f"{whose}, {title}: {what} {number(float(value))}")
         marks.append(element("rect", hover, x=x, y=y, width=cell - 1, height=cell - 1, fill=fill, rx=2))
         if cell == CELL and not math.isnan(value):
             at = x + cell / 2 - 0.5, y + cell / 2 + 3
@@ -107,14 +109,19 @@ def grid_map(
         x, y = left + cell * column - 0.5, top + cell * row - 0.5
         marks.append(element("rect", x=x, y=y, width=cell, height=cell, rx=2.5, class_="found"))
     marks += [text(left - 8, top + cell * (i + 0.5) + 3, row, size=10, anchor="end") for i, row in enumerate(rows)]
-    if not small:
+    height = top + cell * n_rows + (4 if small else 18)
+    if tilted:
+        height += room_for(columns, 10) / math.sqrt(2)
+        for column, label in enumerate(columns):
+            corner = f"translate({left + cell * (column + 0.5):.1f} {top + cell * n_rows + 9}) rotate(-45)"
+            marks.append(element("g", text(0, 4, label, size=10, anchor="end"), transform=corner))
+    elif not small:
         step = max(1, math.ceil(room_for(columns, 10) / cell))
         marks += [
-            text(left + cell * (place + 0.5), top + cell * n_rows + 13, columns[place], size=10, anchor="middle")
-            for place in range(0, n_columns, step)
+            text(left + cell * (column + 0.5), top + cell * n_rows + 13, columns[column], size=10, anchor="middle")
+            for column in range(0, n_columns, step)
         ]
     width = max(left + cell * n_columns + 4, left + room_for([title], 12))
-    height = top + cell * n_rows + (4 if small else 18)
     highest = f", highest {np.nanmax(values):.2f}" if not np.isnan(values).all() else ""
     kind = "every head, layers downwards" if name else "every cell"
     return drawing(width, height, *marks, label=f"{title}: {what} of {kind}{highest}")

@@ -48,7 +48,7 @@ seen.states = [title.getAttribute("aria-sort")];
 title.querySelector("button").click();
 seen.descending = values();
 seen.states.push(title.getAttribute("aria-sort"));
-const figures = [...document.querySelectorAll("svg")];
+const figures = [...document.querySelectorAll("svg, img")];
 seen.n_figures = figures.length;
 const boxes = figures.map((one) => one.getBoundingClientRect());
 seen.empty = boxes.filter((box) => box.width < 5 || box.height < 5).length;
