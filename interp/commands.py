@@ -77,7 +77,14 @@ def evaluate(
         check_shift(shift, function_class)
     if out:
         output.prepare_directory(out)
-    common = {"n_prompts": prompts, "seed": seed, "units": units, "inputs": input_names, "shift": shift, "own": own}
+    common = {
+        "n_prompts": prompts,
+        "seed": seed,
+        "units": units,
+        "inputs": input_names,
+        "shift": shift,
+        "class_baseline": own,
+    }
     tables = [
         error_curves(checkpoint, names, **common, baselines=baseline_names)
         for checkpoint, names in zip(checkpoints, class_lists, strict=True)

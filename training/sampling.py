@@ -1,4 +1,4 @@
-"""Drawing prompts as a run sees them: a function class, an input distribution, perhaps a shift, perhaps short."""
+"""Sampling of prompts: a function class, an input distribution, optionally a shift, optionally short prompts."""
 
 from typing import NamedTuple
 
@@ -52,16 +52,16 @@ def sample_prompts(
     n_points: int | None = None,
     n_dims: int | None = None,
 ) -> Prompts:
-    """Draw prompts of one function class as a run sees them, each with its own function.
+    """Draw prompts of a function class with the inputs and layout of a run, each with its own function.
 
     Equal generator states give linear, quadratic, cubic and quartic the same w and x, so that they can be compared
-    prompt by prompt. Everything is drawn where the generator lives.
+    prompt by prompt. Tensors are drawn on the device of the generator.
 
     Args:
         config: the run.
         name: function class.
-        generator: draws everything.
-        n_prompts: batch.
+        generator: of all draws.
+        n_prompts: batch size.
         inputs: input distribution; None is the run's first.
         shift: a change of the whole prompt (`training.tasks.shifts`); query shifts go through `shifted_queries`.
         n_points: pairs; None is the run's number.

@@ -83,7 +83,7 @@ def study(
         seed: of prompts, control sets and resampling.
     """
     classes = checkpoint.config.evaluated_classes
-    curves = error_curves(checkpoint, classes, n_prompts=n_prompts, seed=seed, own=False)
+    curves = error_curves(checkpoint, classes, n_prompts=n_prompts, seed=seed, class_baseline=False)
     selection = selection_scores(checkpoint, n_prompts, seed)
     head_set = heads_above(ATTENDS, selection)
     scores = score(checkpoint, classes, n_prompts=n_prompts, seed=seed)

@@ -37,8 +37,8 @@ def check_zoo() -> Finding:
 
 
 def error_on_linear(checkpoint: Checkpoint) -> float:
-    """The squared error over the last quarter of the points, in units of the no-context optimum's."""
-    by_predictor = squared_errors(checkpoint, "linear", Setting(n_prompts=256), baselines=(), own=False)
+    """The squared error over the last quarter of the points, as a share of the no-context optimum's."""
+    by_predictor = squared_errors(checkpoint, "linear", Setting(n_prompts=256), baselines=(), class_baseline=False)
     tail = last_quarter(checkpoint.config.data.n_points)
     model, no_context = (
         torch.stack(list(by_predictor[name].values())[tail]).mean().item() for name in ("model", "no_context")

@@ -1,7 +1,7 @@
 """history.jsonl: one row per evaluation, class and input distribution, appended while a run trains.
 
-A row says of which run it is and ends with a checksum of itself; rows of programs that kept neither are read as they
-are. A kill can cut the last line short, which is then dropped; whatever else is not a row, or not in order, is damage.
+A row holds the hash of its run and ends with a checksum; rows of earlier versions, which have neither, are read
+unchecked. A last line that a kill cut short is dropped; any other line that is no row, or out of order, is damage.
 """
 
 import json
@@ -62,7 +62,7 @@ def read_history(directory: Path) -> list[Row]:
         for number, line in enumerate(whole_lines(path), 1):
             row = parsed(line)
             if row is None or row["step"] <= reached.get(arm_of(row), -1):
-                raise ValueError(f"line {number} is not what was written")
+                raise ValueError(f"line {number} is no valid row (checksum, format or order)")
             reached[arm_of(row)] = row["step"]
             rows.append(row)
     except FileNotFoundError:
@@ -78,7 +78,7 @@ def whole_lines(path: Path) -> Iterator[bytes]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not plain, larger than any of ours, or known to be something else.
+        ValueError: it is no plain file, larger than any history, or of a known other format.
     """
     with open_plain(path, LARGEST) as handle, os.fdopen(handle, "rb", closefd=False) as file:
         for number, line in enumerate(file):
@@ -89,12 +89,12 @@ def whole_lines(path: Path) -> Iterator[bytes]:
 
 
 def arm_of(row: Row) -> Arm:
-    """The function class and the inputs that a row is about, as far as it says."""
+    """The function class and the input distribution of a row; None where it has none."""
     return row.get("function_class"), row.get("inputs")
 
 
 def parsed(line: bytes) -> Row | None:
-    """The row on a line, if it is one; words and keys of all rows share their memory."""
+    """The row on a line; None if it is no valid one. Equal words of all rows share their memory."""
     try:
         row = parse_json(line.decode())
     except ValueError:
@@ -108,13 +108,13 @@ def parsed(line: bytes) -> Row | None:
 
 
 def line_checksum(line: bytes, written: object) -> int | None:
-    """That of the row on a line that ends as it was written; quicker than to write the row once more."""
+    """The checksum of a row from the bytes of its line, which is faster than serialising the row again."""
     row, _, end = line.rpartition(CHECKSUM_KEY)
     return zlib.crc32(row + b"}") if end == f"{written}}}\n".encode() else None
 
 
 def is_row(row: object) -> bool:
-    """A step, words where words belong, and numbers, which may be missing or not finite."""
+    """Whether it has a step, words under the keys of words, and else numbers, which may be missing or not finite."""
     return (
         isinstance(row, dict)
         and is_number(row.get("step"), whole=True)

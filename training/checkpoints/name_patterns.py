@@ -1,7 +1,7 @@
-"""Several checkpoints by name: `zoo:mixed-*` and `runs/*` stand for all that are called so.
+"""Patterns of checkpoints: `zoo:mixed-*` and `runs/*` name all that match.
 
-`*`, `?` and `[abc]` stand for letters of one name, not for a `/`. A bracket stands for itself wherever anything is
-called so: in `grid[1]/*`, for a directory `grid[1]`.
+`*`, `?` and `[abc]` match within a name, never a `/`. A bracket is literal where an entry has that literal
+name: `grid[1]/*` names the runs in the directory `grid[1]`.
 """
 
 import os
@@ -21,14 +21,14 @@ def load_all(names: Sequence[str], device: str = "cpu") -> list[Checkpoint]:
 
 
 def expand(names: Sequence[str], root: Path | None = None) -> list[str]:
-    """The names of the checkpoints that these names and patterns stand for.
+    """The names of the checkpoints that match these names and patterns.
 
     Args:
         names: names and patterns.
         root: the directory to which paths are relative; None for the current one.
 
     Raises:
-        UserError: a pattern stands for none, or a checkpoint is named twice.
+        UserError: a pattern matches none, or a checkpoint is named twice.
 
     >>> expand(["zoo:linear-0", "zoo:mixed-[0]"])
     ['zoo:linear-0', 'zoo:mixed-0']
@@ -41,12 +41,12 @@ def expand(names: Sequence[str], root: Path | None = None) -> list[str]:
 
 
 def is_pattern(name: str, root: Path) -> bool:
-    """Whether a name has `*`, `?` or `[` and is not itself a directory that is called so."""
+    """Whether a name has `*`, `?` or `[` and is not the name of a directory."""
     return any(sign in name for sign in SIGNS) and not is_directory(root / name)
 
 
 def matches(pattern: str, root: Path) -> list[str]:
-    """The shipped checkpoints or run directories that a pattern stands for; `@STEP` holds for each."""
+    """The shipped checkpoints or run directories that match a pattern; `@STEP` applies to each."""
     if whole := matching_runs(pattern, root):
         return whole
     base, step = split_step(pattern)
@@ -58,7 +58,7 @@ def matches(pattern: str, root: Path) -> list[str]:
 
 def matching_runs(pattern: str, root: Path) -> list[str]:
     if pattern.startswith("zoo:"):
-        return [f"zoo:{name}" for name in alike(zoo_names(), pattern.removeprefix("zoo:"))]
+        return [f"zoo:{name}" for name in match_names(zoo_names(), pattern.removeprefix("zoo:"))]
     start = "/" if pattern.startswith("/") else ""
     paths = [start]
     for part in pattern.split("/"):
@@ -68,18 +68,20 @@ def matching_runs(pattern: str, root: Path) -> list[str]:
 
 
 def matching_entries(path: str, part: str, root: Path) -> list[str]:
-    """The entries of a directory that a part of a pattern stands for, each below the directory's path."""
+    """The entries of a directory that match a part of a pattern, each below the path of the directory."""
     if any(sign in part for sign in SIGNS):
-        names = [name for name in alike(entries(root / path), part) if part.startswith(".") or not name.startswith(".")]
+        names = [
+            name for name in match_names(entries(root / path), part) if part.startswith(".") or not name.startswith(".")
+        ]
     else:
         names = [part] if is_directory(root / path / part) else []
     return [os.path.join(path, name) for name in names]  # noqa: PTH118 - `./runs` stays as it was written
 
 
-def alike(names: Iterable[str], pattern: str) -> list[str]:
-    """The names that a pattern stands for, with its brackets as they are if there are any such.
+def match_names(names: Iterable[str], pattern: str) -> list[str]:
+    """The names that match a pattern: with its brackets taken literally if any match so, else as a set of letters.
 
-    >>> alike(["a[1]", "a1"], "a[1]*"), alike(["a1", "a2"], "a[1]")
+    >>> match_names(["a[1]", "a1"], "a[1]*"), match_names(["a1", "a2"], "a[1]")
     (['a[1]'], ['a1'])
     """
     known = list(names)

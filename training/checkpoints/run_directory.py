@@ -1,4 +1,4 @@
-"""May this run write into this directory? Nothing is ever overwritten without being asked to."""
+"""Checks whether a run may write into a directory. A run is overwritten only with `--force`."""
 
 import json
 import os
@@ -15,11 +15,11 @@ from training.config.parse import differences, to_dict
 
 
 def check(config: RunConfig, directory: Path, *, resume: bool, force: bool) -> None:
-    """Refuse a directory that holds something else than this run is about to make.
+    """Refuse a directory that holds anything but an earlier part of this run.
 
     Raises:
-        UserError: it holds another run, or a run while neither `resume` nor `force` was asked for, or other files; or
-            the run's history would be too large.
+        UserError: it holds another run, or a run without `resume` or `force`, or other files; or the history of the run
+            would be too large.
     """
     check_history_size(config)
     if directory.is_file():
@@ -45,7 +45,7 @@ def check_history_size(config: RunConfig) -> None:
     """Refuse a run that evaluates so often that its history could grow larger than what is read.
 
     Raises:
-        UserError: it does; names the least interval that fits.
+        UserError: its history could; names the least interval that fits.
     """
     steps, every = config.recipe.steps, config.record.eval_every
     arms = [(name, inputs) for name in config.evaluated_classes for inputs in config.data.inputs]
@@ -61,7 +61,7 @@ def check_history_size(config: RunConfig) -> None:
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Hold the directory, which is made if need be, against every other process that would train in it.
+    """Lock the directory, which is created if missing, against other processes that would train in it.
 
     The lock is the kernel's (flock on the directory): it leaves no file and ends with the process, however that ends.
 
@@ -82,7 +82,7 @@ def is_finished(config: RunConfig, directory: Path) -> bool:
     """Whether the directory holds the last step's weights of this run.
 
     Raises:
-        UserError: what it holds is damaged.
+        UserError: its files are damaged.
     """
     weights = directory / WEIGHTS
     unfinished = not weights.exists() or read_resume(directory) is not None

@@ -1,4 +1,4 @@
-"""What a file is, by how it begins, for messages about files that are not what their names say."""
+"""Kinds of files by their first bytes, for messages about files with other content than their name implies."""
 
 import re
 
@@ -27,12 +27,12 @@ KINDS = (
     (rb"(\xef\xbb\xbf)?\s*(?i:<!doctype html|<html)", "an HTML page"),
     (rb".{8}\{\"", SAFETENSORS),
 )
-"""Patterns of first bytes, and what begins so."""
-LONGEST = 512  # bytes that a pattern looks at
+"""Patterns of first bytes, and the kind of file."""
+LONGEST = 512  # bytes that patterns are matched against
 
 
 def kind_of_content(content: bytes) -> str | None:
-    """What begins with these bytes, in words; None if that is nothing known.
+    """The kind of a file with these first bytes, in words; None if it is unknown.
 
     >>> kind_of_content(bytes([0x89]) + b"PNG\\r\\n"), kind_of_content(b"")
     ('a PNG image', 'empty')

@@ -1,6 +1,6 @@
-"""Text for people: names that a stranger chose cannot steer the terminal, and long input is not repeated whole.
+"""Safe text output: control characters in names cannot steer the terminal, and long input is shortened.
 
-All that is printed passes through `printable`: messages and sentences (`echo`), errors (`one_line`), tables
+All output passes through `printable`: messages and sentences (`echo`), errors (`one_line`), tables
 (`training.common.output`), progress bars (`training.common.progress`), and text files (`training.common.atomic_files`).
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Control characters but tab and line feed (C0, DEL, C1, thus every escape sequence), and marks of text direction."""
-LONGEST_WORD, LONGEST_LINE = 300, 3000  # characters that a message repeats of what was given
+"""Control characters but tab and line feed (C0, DEL, C1: every escape sequence), and marks of text direction."""
+LONGEST_WORD, LONGEST_LINE = 300, 3000  # characters of user input that a message repeats
 
 
 def printable(text: str) -> str:
@@ -39,7 +39,7 @@ def readable_name(name: str) -> str:
 
 
 def one_line(message: str) -> str:
-    r"""A message as one line that can be printed and is no longer than anyone would read.
+    r"""A message as a printable line of limited length.
 
     >>> one_line("no directory 'a\nb\x07'")
     "no directory 'a b\\x07'"
@@ -69,7 +69,7 @@ def echo(text: object, *, err: bool = False) -> None:
 
 @contextmanager
 def naming_stream(name: str) -> Iterator[None]:
-    """Errors of the operating system that name no file name this stream."""
+    """Give errors of the operating system that name no file the name of this stream."""
     try:
         yield
     except OSError as error:

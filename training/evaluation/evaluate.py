@@ -1,4 +1,4 @@
-"""Error by number of in-context examples, for a model and for the predictors that give it meaning."""
+"""Error by number of in-context examples, of a model and of reference predictors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from training.common.library_defaults import library_defaults
 from training.common.progress import progress_bar
 from training.config.config import RunConfig, stream_seed
 from training.model.transformer import Transformer
+from training.options import DEFAULT_PROMPTS
 from training.sampling import Sampled, sample_functions, sample_prompts, shifted_queries
 from training.tasks.baselines import Predictor, baseline
 from training.tasks.function_classes import function_class
@@ -40,7 +41,7 @@ def evaluation_prompts(
     inputs: str | None = None,
     shift: str = "none",
 ) -> Prompts:
-    """Prompts as in training, from a seed of their own.
+    """Prompts as in training, from a separate random stream.
 
     Args:
         config: the run whose inputs, weights, lengths and instructions to follow.
@@ -61,7 +62,7 @@ def evaluation_functions(config: RunConfig, name: str, *, n_prompts: int, seed: 
 
 
 def evaluation_generator(stream: str, seed: int) -> torch.Generator:
-    """What draws the prompts of a stream.
+    """The random generator of a stream of prompts.
 
     Raises:
         UserError: the seed is no whole number. 0, 0.0, None and tensor(0) would name different streams.
@@ -84,7 +85,7 @@ def no_context_error(config: RunConfig, name: str, prompts: Prompts) -> Float[Te
 
 @dataclass(frozen=True)
 class Setting:
-    """What a curve is measured on, beyond the function class.
+    """The prompts of an error curve, beyond the function class.
 
     Attributes:
         inputs: input distribution; None is the run's first.
@@ -95,7 +96,7 @@ class Setting:
 
     inputs: str | None = None
     shift: str = "none"
-    n_prompts: int = 1024
+    n_prompts: int = DEFAULT_PROMPTS
     seed: int = 0
 
 
@@ -110,7 +111,7 @@ def error_curves(
     inputs: Sequence[str] | None = None,
     shift: str = "none",
     baselines: Sequence[str] = DEFAULT_BASELINES,
-    own: bool = True,
+    class_baseline: bool = True,
 ) -> pd.DataFrame:
     """One row per function class, input distribution, predictor and number of in-context examples.
 
@@ -128,7 +129,7 @@ def error_curves(
         inputs: input distributions; None takes the run's.
         shift: a change of the data (`training.tasks.shifts`).
         baselines: predictors beside the model (`training.tasks.baselines.BASELINES`).
-        own: whether the class's own baseline is wanted, too: that of a quadratic or cubic class takes most of a minute.
+        class_baseline: whether to add the baseline of the class; of quadratic and cubic it takes about a minute.
 
     Raises:
         UserError: unknown class, input distribution, shift or baseline, or a shift that the class does not have.
@@ -139,7 +140,7 @@ def error_curves(
         setting = Setting(source, shift, n_prompts, seed)
         unit = checkpoint.config.second_moment(name, source) if units == "nmse" else checkpoint.config.model.n_dims
         rng = np.random.default_rng(stream_seed("bootstrap", seed, name))
-        for predictor, errors in squared_errors(checkpoint, name, setting, baselines, own).items():
+        for predictor, errors in squared_errors(checkpoint, name, setting, baselines, class_baseline).items():
             scaled = torch.stack(list(errors.values()), dim=1).double().numpy() / unit
             low, high = mean_interval(scaled, rng)
             curve = {"examples": list(errors), "error": scaled.mean(0), "ci_low": low, "ci_high": high}
@@ -152,10 +153,14 @@ def error_curves(
 
 
 def squared_errors(
-    checkpoint: Checkpoint, name: str, setting: Setting, baselines: Sequence[str] = DEFAULT_BASELINES, own: bool = True
+    checkpoint: Checkpoint,
+    name: str,
+    setting: Setting,
+    baselines: Sequence[str] = DEFAULT_BASELINES,
+    class_baseline: bool = True,
 ) -> dict[str, dict[int, Float[Tensor, " batch"]]]:
     """By predictor and number of examples, the squared error on every prompt; all predictors see the same prompts."""
-    config, chosen = checkpoint.config, predictors(checkpoint, name, baselines, own)
+    config, chosen = checkpoint.config, predictors(checkpoint, name, baselines, class_baseline)
     if not shift_called(setting.shift).query_only:
         prompts = evaluation_prompts(
             config, name, n_prompts=setting.n_prompts, seed=setting.seed, inputs=setting.inputs, shift=setting.shift
@@ -171,16 +176,18 @@ def squared_errors(
     }
 
 
-def predictors(checkpoint: Checkpoint, name: str, baselines: Sequence[str], own: bool = True) -> dict[str, Predictor]:
-    """The model, the class's own baseline if it is wanted, those asked for, and two that see no examples.
+def predictors(
+    checkpoint: Checkpoint, name: str, baselines: Sequence[str], class_baseline: bool = True
+) -> dict[str, Predictor]:
+    """The model, the baseline of the class if wanted, other baselines, and two predictors that use no examples.
 
-    `no_context` is E[y given x], the best that can be done without them; `zero` predicts 0.
+    `no_context` is E[y given x], the optimum without examples; `zero` predicts 0.
     """
     drawn, kind = function_class(name), checkpoint.config.data.weights
     informed = drawn.baseline(kind)
     return {
         "model": partial(predictions, checkpoint.model),
-        **({informed.name: informed.predict} if own else {}),
+        **({informed.name: informed.predict} if class_baseline else {}),
         **{key: baseline(key) for key in baselines},
         "no_context": lambda prompts: drawn.no_context(prompts.xs, kind),
         "zero": lambda prompts: torch.zeros_like(prompts.ys),

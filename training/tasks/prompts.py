@@ -1,4 +1,4 @@
-"""Prompts and the token stream that the transformer reads: where each x, each y and each instruction token stands."""
+"""Prompts and the token stream of the transformer: the positions of x, y and instruction tokens."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,12 +13,12 @@ Positions = slice | Int[Tensor, " chosen"]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things stand in the token stream x_1 y_1 x_2 y_2 … with instruction tokens put in front of token `at`.
+    """Positions in the token stream x_1 y_1 x_2 y_2 … with instruction tokens inserted before token `at`.
 
     Attributes:
         n_instruction: instruction tokens in every prompt.
-        at: the place in the stream, counted without them, before which they stand; 0 is the front.
-        n_vectors: instruction vectors of the embedding space; each has an input coordinate and a row of W_E of its own.
+        at: the token of the plain stream before which they are inserted; 0 is the front.
+        n_vectors: instruction vectors of the embedding space; each has its own input coordinate and row of W_E.
     """
 
     n_instruction: int = 0
@@ -45,7 +45,7 @@ class Layout:
         return shifted[shifted < n_pos]
 
     def n_needed(self, n_pos: int) -> int:
-        """Tokens up to the last x token: what follows influences no prediction.
+        """Number of tokens up to the last x token: later tokens influence no prediction.
 
         >>> Layout().n_needed(6), Layout(n_instruction=1).n_needed(7), Layout().n_needed(5)
         (5, 6, 5)
@@ -66,7 +66,7 @@ class Prompts(NamedTuple):
     Attributes:
         xs: inputs [batch point dim].
         ys: their values [batch point].
-        layout: where they stand in the token stream.
+        layout: their positions in the token stream.
         instruction: the instruction tokens [batch n_instruction coordinate], if there are any; coordinates beyond
             `dim` stand for the layout's instruction vectors.
     """
@@ -78,7 +78,7 @@ class Prompts(NamedTuple):
 
     @property
     def tokens(self) -> Float[Tensor, "batch pos coordinate"]:
-        """What the transformer reads."""
+        """The input of the transformer."""
         stream = to_prompt(self.xs, self.ys)
         if self.instruction is None:
             return stream
@@ -101,7 +101,7 @@ class Prompts(NamedTuple):
         return self.rows(range(n_prompts))
 
     def rows(self, prompts: range) -> "Prompts":
-        """Some prompts in a row."""
+        """A range of prompts."""
         chosen = slice(prompts.start, prompts.stop)
         instruction = None if self.instruction is None else self.instruction[chosen]
         return Prompts(self.xs[chosen], self.ys[chosen], self.layout, instruction)
@@ -123,7 +123,7 @@ def to_prompt(xs: Float[Tensor, "batch point dim"], ys: Float[Tensor, "batch poi
 
 
 def last_quarter(n_points: int) -> slice:
-    """The points over which the use of the context is judged: the last quarter, where it helps most.
+    """The points over which errors are averaged: the last quarter, where the context helps most.
 
     >>> last_quarter(16), last_quarter(3)
     (slice(12, 16, None), slice(2, 3, None))

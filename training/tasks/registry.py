@@ -1,4 +1,4 @@
-"""Things that a user calls by NAME or NAME:PARAMETER: function classes, input distributions, shifts."""
+"""Lookup by NAME or NAME:PARAMETER: function classes, input distributions, shifts."""
 
 import dataclasses
 import math
@@ -8,18 +8,18 @@ from typing import Any, TypeVar, cast
 from training.common.docstrings import docstring
 from training.common.errors import UserError, one_of
 
-Thing = TypeVar("Thing")
-Families = Mapping[str, type[Thing] | Thing]
+Entry = TypeVar("Entry")
+Families = Mapping[str, type[Entry] | Entry]
 """A dataclass whose first field is the parameter, or a ready instance, which takes none."""
 LARGEST: Mapping[type[int | float], int] = {int: 10_000, float: 1_000_000}
-"""Beyond them memory, or the range of float32, is at an end."""
+"""Larger parameters would exceed memory, or the range of float32."""
 
 
-def from_registry(what: str, spec: str, families: Families[Thing]) -> Thing:
-    """The thing that `spec` stands for.
+def from_registry(what: str, spec: str, families: Families[Entry]) -> Entry:
+    """The entry of a registry that `spec` names.
 
     Raises:
-        UserError: no such name, or the parameter is not one.
+        UserError: no such name, or an invalid parameter.
     """
     name, colon, text = spec.partition(":")
     if name not in families:
@@ -33,12 +33,12 @@ def from_registry(what: str, spec: str, families: Families[Thing]) -> Thing:
     if field is None or not colon:
         if field is not None and field.default is dataclasses.MISSING:
             raise UserError(f"{what} '{spec}' needs its {field.name} (for example {name}:4)")
-        return cast(Thing, family())
-    return cast(Callable[[float], Thing], family)(parameter(what, spec, text, field))
+        return cast(Entry, family())
+    return cast(Callable[[float], Entry], family)(parameter(what, spec, text, field))
 
 
 def parameter_of(family: object) -> "dataclasses.Field[Any] | None":
-    """The field that a parameter fills."""
+    """The field that holds the parameter; None if there is none."""
     fields = dataclasses.fields(family) if isinstance(family, type) and dataclasses.is_dataclass(family) else ()
     return fields[0] if fields else None
 
@@ -55,7 +55,7 @@ def parameter(what: str, spec: str, text: str, field: "dataclasses.Field[Any]") 
     return value
 
 
-def describe(families: Families[Thing]) -> list[tuple[str, str, str]]:
+def describe(families: Families[Entry]) -> list[tuple[str, str, str]]:
     """Every name with its parameter (`:3 nonzero`, the default first) and its definition."""
     rows = []
     for name, family in families.items():

@@ -43,7 +43,7 @@ def test_curves_are_means_of_squared_errors_in_their_unit():
 
 def test_the_own_baseline_can_stay_away():
     checkpoint, few = load("zoo:mixed-0"), {"n_prompts": 40, "seed": 3, "baselines": ["ridge"]}
-    whole, without = (error_curves(checkpoint, ["quadratic"], own=own, **few) for own in (True, False))
+    whole, without = (error_curves(checkpoint, ["quadratic"], class_baseline=wanted, **few) for wanted in (True, False))
     assert {*whole["predictor"]} - {*without["predictor"]} == {"single_index"}
     models = [table.loc[table["predictor"] == "model", ["error", "ci_low", "ci_high"]] for table in (whole, without)]
     np.testing.assert_array_equal(*models)
