@@ -145,8 +145,8 @@ def dose_figures(models: Sequence[ModelEvidence], labels: Labels) -> list[str]:
         rows = where(dose, function_class=function_class)
         chosen, others = where(rows, found=True), where(rows, found=False)
         ax.plot(others["score"], others["effect"], "o", ms=3.5, color=NULL, mec="#7d8791", mew=0.5, label="other heads")
-        spread = [chosen["effect"] - chosen["ci_low"], chosen["ci_high"] - chosen["effect"]]
-        ax.errorbar(chosen["score"], chosen["effect"], yerr=spread, fmt="o", ms=5, color=INTACT, label="found heads")
+        ax.plot(chosen["score"], chosen["effect"], "o", ms=5, color=INTACT, label="found heads, 95 % interval")
+        ax.vlines(chosen["score"], chosen["ci_low"], chosen["ci_high"], color=INTACT, lw=1.6)
         for row in records(chosen) if len(chosen) <= MOST_LABELS else ():
             name = f"{labels[row['checkpoint']]} {row['head']}"
             position = (row["score"], row["effect"])
