@@ -32,7 +32,7 @@ MOST_LABELS = 12
 def overview_maps(models: Sequence[ModelEvidence], labels: Labels) -> list[str]:
     """One small map per model: mean score over its trained classes on the selection prompts."""
     return [
-        head_map(model.selection, labels[model.name], "mean retrospective score", found=model.chosen_heads, small=True)
+        head_map(model.selection, labels[model.name], "mean retrospective score", framed=model.chosen_heads, small=True)
         for model in models
     ]
 
@@ -40,7 +40,7 @@ def overview_maps(models: Sequence[ModelEvidence], labels: Labels) -> list[str]:
 def score_maps(model: ModelEvidence) -> list[str]:
     """The score of every head, one map per class."""
     return [
-        head_map(values, function_class, "retrospective score", found=model.chosen_heads)
+        head_map(values, function_class, "retrospective score", framed=model.chosen_heads)
         for function_class, values in model.retrospective.values.items()
     ]
 
@@ -49,7 +49,7 @@ def effect_maps(model: ModelEvidence) -> list[str]:
     """The effect of removing every head alone, one map per class."""
     quantity = f"effect of removing it alone ({LEAD})"
     return [
-        head_map(effects_of(model, function_class), function_class, quantity, found=model.chosen_heads, diverging=True)
+        head_map(effects_of(model, function_class), function_class, quantity, framed=model.chosen_heads, diverging=True)
         for function_class in model.classes
     ]
 
@@ -143,7 +143,7 @@ def dose_figures(models: Sequence[ModelEvidence], labels: Labels) -> list[str]:
     margin = 0.1 * (high - low)  # intervals that reach further are cut there
     for ax, function_class in zip(axes, names, strict=True):
         rows = where(dose, function_class=function_class)
-        chosen, others = where(rows, found=True), where(rows, found=False)
+        chosen, others = rows.loc[rows["found"]], rows.loc[~rows["found"]]
         ax.plot(others["score"], others["effect"], "o", ms=3.5, color=NULL, mec="#7d8791", mew=0.5, label="other heads")
         ax.plot(chosen["score"], chosen["effect"], "o", ms=5, color=INTACT, label="found heads, 95 % interval")
         ax.vlines(chosen["score"], chosen["ci_low"], chosen["ci_high"], color=INTACT, lw=1.6)

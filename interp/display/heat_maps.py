@@ -13,10 +13,10 @@ from interp.display.svg import (
     colour,
     drawing,
     element,
+    hover_title,
     readable_on,
     room_for,
     text,
-    tooltip,
 )
 from interp.model.heads import Head, HeadSet
 from training.common.output import number
@@ -31,18 +31,18 @@ def head_map(
     title: str,
     what: str,
     *,
-    found: HeadSet = (),
+    framed: HeadSet = (),
     best: float = 1.0,
     diverging: bool = False,
     small: bool = False,
 ) -> str:
-    """Layers downwards, heads to the right; found heads have a frame.
+    """Layers downwards, heads to the right; framed heads have a frame.
 
     Args:
         values: one per head.
         title: above the map.
         what: the quantity, said when a cell is pointed at.
-        found: heads to frame.
+        framed: heads with a frame.
         best: the value at the end of the colours; they start at 0, or at `-best` if `diverging`.
         diverging: whether values have a sign that matters.
         small: for small multiples: no numbers in cells.
@@ -55,7 +55,7 @@ def head_map(
         title,
         what,
         name=lambda layer, head: f"head {Head(layer, head)}",
-        framed=found,
+        framed=framed,
         best=best,
         diverging=diverging,
         small=small,
@@ -100,7 +100,7 @@ def grid_map(
         x, y = left + cell * column, top + cell * row
         fill = colour(float(value), low, best, stops)
         whose = name(row, column) if name else f"{rows[row]}, {columns[column]}"
-        hover = tooltip(f"{whose}, {title}: {what} {number(float(value))}")
+        hover = hover_title(f"{whose}, {title}: {what} {number(float(value))}")
         marks.append(element("rect", hover, x=x, y=y, width=cell - 1, height=cell - 1, fill=fill, rx=2))
         if cell == CELL and not math.isnan(value):
             at = x + cell / 2 - 0.5, y + cell / 2 + 3

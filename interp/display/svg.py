@@ -1,4 +1,4 @@
-"""Elements and colours of heat maps written as SVG text, each cell with a tooltip."""
+"""Elements and colours of heat maps as SVG text."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -57,7 +57,7 @@ def room_for(names: Iterable[str], size: Number) -> float:
     return round(0.63 * size * max(map(len, names)), 2)
 
 
-def tooltip(content: str) -> str:
+def hover_title(content: str) -> str:
     """The text shown while the pointer rests on an element."""
     return element("title", escape(content))
 
