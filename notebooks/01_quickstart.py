@@ -34,7 +34,7 @@ checkpoint
 # anyone can do without reading the examples. Where the blue line touches the dotted one, nothing is learned in context.
 
 # %%
-curves = error_curves(checkpoint, ["linear", "quadratic", "cubic"], n_prompts=1024, seed=0, own=False)
+curves = error_curves(checkpoint, ["linear", "quadratic", "cubic"], n_prompts=1024, seed=0, class_baseline=False)
 _ = plot_error_curves(curves)
 # %%
 last = curves[curves["examples"] == 15].set_index(["function_class", "predictor"])["error"]
@@ -120,7 +120,7 @@ failed = load("zoo:cubic-0")
 print("highest score:", score(failed, n_prompts=256).mean(["cubic"]).max().round(2))
 
 # %%
-failed_curves = error_curves(failed, ["cubic"], n_prompts=256, seed=0, own=False)
+failed_curves = error_curves(failed, ["cubic"], n_prompts=256, seed=0, class_baseline=False)
 error = failed_curves.query("examples == 15").set_index("predictor")["error"]
 assert score(failed, n_prompts=256).mean(["cubic"]).max() < 0.2  # no such head ...
 assert error["model"] > 0.8 * error["no_context"]  # ... and no use of the context

@@ -46,7 +46,7 @@ def test_predict_is_forward_at_the_x_tokens_and_needs_nothing_after_them(layout,
 
 @pytest.mark.parametrize(("tells", "coordinates"), [("class", [0, 1, 2]), ("nothing", [0, 0, 0])])
 def test_one_hot_instructions_tell_the_class_apart_or_nothing(tells, coordinates):
-    config = config_with("instruction.kind=one_hot", "instruction.tokens=2", f"instruction.tells={tells}")
+    config = config_with("instruction.kind=one_hot", "instruction.tokens=2", f"instruction.encodes={tells}")
     for name, coordinate in zip(("linear", "quadratic", "cubic"), coordinates, strict=True):
         tokens = sample_prompts(config, name, torch.Generator().manual_seed(0), 5).tokens
         assert tokens.shape == (5, 34, 4)
@@ -55,7 +55,7 @@ def test_one_hot_instructions_tell_the_class_apart_or_nothing(tells, coordinates
 
 def test_instructions_can_tell_inputs_apart():
     config = config_with(
-        "instruction.kind=one_hot", "instruction.tells=inputs", "data.inputs=gaussian,uniform", "instruction.at=6"
+        "instruction.kind=one_hot", "instruction.encodes=inputs", "data.inputs=gaussian,uniform", "instruction.at=6"
     )
     tokens = sample_prompts(config, "linear", torch.Generator().manual_seed(0), 5, inputs="uniform").tokens
     assert (tokens[:, 6] == torch.tensor([0.0, 1.0, 0.0, 0.0])).all()
