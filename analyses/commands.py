@@ -1,9 +1,9 @@
 """The commands `interp study` and `interp report`. Heavy imports wait until a command runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -13,6 +13,8 @@ from training.common.errors import UserError, refuse_failures
 from training.common.terminal import echo
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from analyses.findings import Findings
 
 
@@ -54,8 +56,8 @@ STUDIES: Mapping[str, Study] = {
         "--ckpt 'zoo:mixed-*' --ckpt 'zoo:random-*' --out cause",
     ),
     "trace": Study(
-        "trace.study",
-        "What do retrospective heads carry, and who reads it?", "--ckpt 'zoo:mixed-*' --out trace"),
+        "trace.study", "What do retrospective heads carry, and who reads it?", "--ckpt 'zoo:mixed-*' --out trace"
+    ),
     "variants": Study(
         "variants.study",
         "What changes with size, prompt length, function class or instruction, and what stays?",

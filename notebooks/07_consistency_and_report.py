@@ -31,7 +31,7 @@ import pandas as pd
 
 from analyses.report.evidence import Settings
 from analyses.report.report import report
-from analyses.studies.consistency.measures.attention import initial_model
+from analyses.studies.consistency.measures.attention import initial_model, read_attention
 from analyses.studies.consistency.measures.matching import best_match, blocks, similarity
 from analyses.studies.consistency.measures.within import contrasts_table
 from analyses.studies.consistency.study import study
@@ -182,7 +182,9 @@ _ = patterns(checkpoints[1], "0.0,0.1", n_prompts=64).plot()
 # (the cosine of their patterns, uniform attention taken away).
 
 # %%
-ours, theirs = (look(one.model, one.config, CLASSES, n_prompts=64, n_choosing=64, seed=0) for one in checkpoints[:2])
+ours, theirs = (
+    read_attention(one.model, one.config, CLASSES, n_prompts=64, n_choosing=64, seed=0) for one in checkpoints[:2]
+)
 match = best_match(similarity(ours.selection_descriptions, theirs.selection_descriptions), blocks(3, 8, "layer"))
 cosine = similarity(ours.test_descriptions, theirs.test_descriptions)[1]
 print(f"0.1 of mixed-0 and 0.1 of mixed-1: {cosine[1]:.2f}; and its match, 0.{match[1]}: {cosine[match[1]]:.2f}")
