@@ -1,17 +1,14 @@
 """`interp ablate`: its options. Heavy imports wait until the command runs."""
 
 import math
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from interp.names import DESIGN_NAMES, MODE_NAMES
+from interp.names import DEFAULT_MODES, DESIGN_NAMES, MODE_NAMES
 from training import options
 from training.commands import check_device
 from training.common.errors import UserError, one_of
-
-if TYPE_CHECKING:
-    pass
 
 
 def ablate(
@@ -26,12 +23,16 @@ def ablate(
     ],
     design: Annotated[
         str,
-        typer.Option("--design", metavar="NAME", help="remove the set | keep only the set | cumulative | pairs."),
+        typer.Option(
+            "--design",
+            metavar="NAME",
+            help="remove the set | keep only the set | cumulative | pairs.",
+        ),
     ] = "remove",
     mode: Annotated[
         str,
-        typer.Option("--mode", metavar="NAME,NAME", help=f"What removed components give: {', '.join(MODE_NAMES)}."),
-    ] = "zero,mean,resample",
+        typer.Option("--mode", metavar="NAME,NAME", help=f"Replacement values: {', '.join(MODE_NAMES)}."),
+    ] = ",".join(DEFAULT_MODES),
     site: Annotated[
         str, typer.Option("--site", metavar="NAME", help="Of a head: z (its output), pattern (attention) or value.")
     ] = "z",
@@ -49,7 +50,8 @@ def ablate(
             "--controls",
             metavar="N",
             parser=options.whole_number(0),
-            help="Random sets per set and matching, all if there are no more (default 200); cumulative: orders (20).",
+            help="Control sets per set and matching, all if there are no more "
+            f"(default {options.DEFAULT_CONTROLS}); cumulative: random orders ({options.DEFAULT_ORDERS}).",
         ),
     ] = None,
     classes: options.Classes = None,
@@ -60,23 +62,25 @@ def ablate(
             "--null-prompts",
             metavar="N",
             parser=options.whole_number(2),
-            help="On how many of the prompts random sets are measured and compared.",
+            help="On how many of the prompts control sets are measured and compared.",
         ),
     ] = options.DEFAULT_NULL_PROMPTS,
-    memory: Annotated[float, typer.Option("--memory", metavar="GIB", help="Memory that activations may take.")] = 1.0,
+    memory: Annotated[float, typer.Option("--memory", metavar="GIB", help="Memory that activations may take.")] = (
+        options.DEFAULT_MEMORY / 2**30
+    ),
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     json: options.Json = False,
     out: options.Out = None,
 ) -> None:
-    """Remove heads and compare the damage with that of random sets.
+    """Remove heads and compare the cost with that of random sets.
 
-    top:K and above:SCORE choose by retrospective score (mean over the trained classes) on prompts of their own, in
-    every checkpoint for itself; cumulative removes in the order of that score. With --out an interrupted sweep goes on.
+    top:K and above:SCORE choose heads by retrospective score (mean over the trained classes) on separate prompts, in
+    every checkpoint anew; cumulative removes heads in the order of that score. With --out an interrupted run resumes.
 
-    p ranks a set among layer-matched control sets. Control sets from any layer (`size_p_value` in --json and --out) do
-    not tell heads from their layers. Where one model has too few sets, several seeds (--ckpt 'zoo:mixed-*') allow a
-    smaller p.
+    p ranks a set among layer-matched control sets. Control sets from any layer (`size_p_value` in --json and --out)
+    cannot distinguish heads from their layers. Where one model has too few control sets, several seeds
+    (--ckpt 'zoo:mixed-*') allow a smaller p.
 
     \b
     Examples:
@@ -85,12 +89,12 @@ def ablate(
       interp ablate --ckpt zoo:mixed-0 --ckpt zoo:random-0 --heads top:1
       interp ablate --ckpt runs/mixed-0@200 --heads all --design cumulative --mode mean,optimal
     """
-    from interp.ablation.modes import mode as intervention
+    from interp.ablation.modes import find_mode
     from interp.ablation.request import Request, run
 
     modes = tuple(options.split_names("--mode", mode))
     for name in modes:
-        intervention(name)  # refuses an unknown one before anything is computed
+        find_mode(name)  # refuses an unknown name before anything is computed
     if design not in DESIGN_NAMES:
         raise one_of("--design", design, DESIGN_NAMES)
     if not 0 < memory < math.inf:
