@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from analyses.findings import Findings
+    from training.checkpoints.checkpoint import Checkpoint
 
 
 class Study(NamedTuple):
@@ -88,6 +89,27 @@ def studies() -> None:
     """Ask one question of checkpoints: tables, figures and a verdict."""
 
 
+def load_pooled(names: list[str], device: str, independent: bool) -> "list[Checkpoint]":
+    """The checkpoints of a command that pools them over independent seeds.
+
+    Args:
+        names: names and patterns.
+        device: where to.
+        independent: whether runs with unknown seeds count as independent.
+
+    Raises:
+        UserError: there is no such checkpoint, or several of which one has unknown seeds, without `independent`.
+    """
+    from interp.statistics.seeds import as_independent, independent_seeds
+    from training.checkpoints.name_patterns import load_all
+
+    checkpoints = load_all(names, device)
+    if independent:
+        checkpoints = as_independent(checkpoints)
+    independent_seeds(checkpoints)
+    return checkpoints
+
+
 def add_study(name: str, entry: Study) -> None:
     """Add the command of a module whose `study(checkpoints, n_prompts=…, seed=…)` gives `Findings`."""
 
@@ -95,15 +117,18 @@ def add_study(name: str, entry: Study) -> None:
         ckpt: options.Ckpts,
         prompts: options.Prompts = options.DEFAULT_PROMPTS,
         seed: options.Seed = 0,
+        independent: options.Independent = False,
         device: options.Device = "cpu",
         json: options.Json = False,
         out: options.Out = None,
     ) -> None:
-        from training.checkpoints.name_patterns import load_all
-
-        checkpoints = load_all(ckpt, check_device(device))  # before plotting libraries are imported: takes a second
+        checkpoints = load_pooled(ckpt, check_device(device), independent)  # before plotting libraries are imported
         run_study = import_module(f"analyses.studies.{entry.module}").study
-        present(lambda: run_study(checkpoints, n_prompts=prompts, seed=seed), json, out)
+
+        def compute() -> "Findings":
+            return run_study(checkpoints, n_prompts=prompts, seed=seed).with_unknown_seeds(checkpoints)
+
+        present(compute, json, out)
 
     command.__doc__ = f"{entry.question}\n\n\b\nExample:\n  interp study {name} {entry.example}\n"
     study.command(name)(command)
@@ -157,6 +182,7 @@ def report(
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
     seed: options.Seed = 0,
     paths: Annotated[bool, typer.Option("--paths/--no-paths", help="Trace the readers of the found heads.")] = True,
+    independent: options.Independent = False,
     device: options.Device = "cpu",
     json: options.Json = False,
 ) -> None:
@@ -178,12 +204,11 @@ def report(
     from analyses.report.evidence import Settings
     from analyses.report.report import report as make_report
     from interp.scores.score import check_scores
-    from training.checkpoints.name_patterns import load_all
     from training.common import output
 
     target = None if out is None else files.page_path(out)
     chosen_classes = tuple(check_classes(classes, ())) or None
-    checkpoints = load_all(ckpt, check_device(device))
+    checkpoints = load_pooled(ckpt, check_device(device), independent)
     for checkpoint in checkpoints:
         check_scores(checkpoint.config, chosen_classes or checkpoint.config.evaluated_classes, [])
     if target:

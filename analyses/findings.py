@@ -1,7 +1,7 @@
 """What a study returns, whatever its question: tables, figures and sentences, written, printed and reported one way."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from interp.display.axes import save_figure
 from interp.display.html import result_html
 from interp.display.result import Result
+from interp.statistics.seeds import unknown_seeds, unknown_seeds_note
+from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError, one_of
 from training.common.output import Table, print_table, records, write_text
 from training.common.terminal import echo, printable_line
@@ -89,6 +91,14 @@ class Findings(Result):
         echo(f"\n{self.question}\n")
         for sentence in self.sentences():
             echo(f"- {sentence}")
+
+    def with_unknown_seeds(self, checkpoints: Sequence[Checkpoint]) -> "Findings":
+        """The findings, with a sentence and a count of the runs of unknown seeds if any were pooled."""
+        note = unknown_seeds_note(checkpoints)
+        if not note:
+            return self
+        protocol = {**self.protocol, "unknown seeds": len(unknown_seeds(checkpoints))}
+        return replace(self, verdict=[*self.verdict, note], protocol=protocol)
 
     def _repr_html_(self) -> str:
         return result_html([], [Table(self.question, [], []), *self.tables()], self.sentences())

@@ -102,6 +102,10 @@ Controls = Annotated[
         help="Random control sets per head set and matching; all, if there are no more.",
     ),
 ]
+Independent = Annotated[
+    bool,
+    typer.Option("--independent", help="State that runs with unknown seeds (imported ones) are independent of others."),
+]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or cuda:N.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 Out = Annotated[

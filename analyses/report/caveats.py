@@ -9,7 +9,7 @@ from interp.ablation.size_classes import ATTENDS, size_of
 from interp.display.text import counted
 from interp.model.heads import show
 from interp.statistics.effects import LEAST_GAIN, SIGNIFICANT
-from interp.statistics.seeds import independent_seeds
+from interp.statistics.seeds import independent_seeds, unknown_seeds, unknown_seeds_note
 from training.common.output import records
 from training.common.table_rows import where
 from training.evaluation.convergence import FRACTION
@@ -26,6 +26,7 @@ SENTENCES: dict[str, str] = {
         "{n_models} models share a stream of random numbers (initialisation, data or task choice), so they count as "
         "one seed: their agreement is no evidence."
     ),
+    "unknown seeds": "{note}",
     "unconverged": (
         "{model} has not learned {function_class}: with all its heads its error is {ratio:.2f} of the no-context "
         "optimum, and effects are shares of the small gain that is left."
@@ -103,6 +104,13 @@ def shared_streams(evidence: Evidence) -> Cases:
             yield models, "shared streams", {"n_models": len(models)}
 
 
+def unknown_origins(evidence: Evidence) -> Cases:
+    """Runs with unknown seeds among several."""
+    if note := unknown_seeds_note([model.checkpoint for model in evidence.models]):
+        names = unknown_seeds([model.checkpoint for model in evidence.models])
+        yield tuple(model for model in evidence.models if model.name in names), "unknown seeds", {"note": note}
+
+
 def unconverged(evidence: Evidence) -> Cases:
     """A model whose error on a class of its training exceeds `FRACTION` of the no-context optimum."""
     for model in evidence.models:
@@ -167,6 +175,7 @@ RULES: dict[str, Callable[[Evidence], Cases]] = {
     "self-check failed": failed_checks,
     "few independent seeds": few_seeds,
     "shared streams": shared_streams,
+    "unknown seeds": unknown_origins,
     "unconverged": unconverged,
     "effect undefined": undefined_effects,
     "replacements disagree": modes_disagree,

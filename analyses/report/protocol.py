@@ -76,7 +76,7 @@ def checkpoints_table(models: Sequence[ModelEvidence]) -> Table:
             text_cell(model.curriculum),
             Cell(str(model.checkpoint.step), float(model.checkpoint.step)),
             text_cell("{n_layers} x {n_heads}".format(**vars(model.checkpoint.config.model))),
-            text_cell("{init} / {data} / {task}".format(**vars(model.checkpoint.config.seeds))),
+            text_cell(str(model.checkpoint.config.seeds)),
             text_cell(weights_fingerprint(model)),
         )
         for model in models

@@ -120,7 +120,10 @@ def study(
             "checkpoint": checkpoint.name,
             "step": checkpoint.step,
             "curriculum": checkpoint.config.curriculum,
-            "seeds": [f"{seed} ({name})" for name, seed in asdict(checkpoint.config.seeds).items()],
+            "seeds": [
+                f"{'unknown' if seed is None else seed} ({name})"
+                for name, seed in asdict(checkpoint.config.seeds).items()
+            ],
             "evidence": "one model; a claim about a curriculum needs several seeds",
             "prompts": n_prompts,
             "seed": seed,

@@ -69,6 +69,7 @@ def ablate(
         options.DEFAULT_MEMORY / 2**30
     ),
     seed: options.Seed = 0,
+    independent: options.Independent = False,
     device: options.Device = "cpu",
     json: options.Json = False,
     out: options.Out = None,
@@ -115,6 +116,7 @@ def ablate(
             memory=int(memory * 2**30),
             seed=seed,
             device=check_device(device),
+            independent=independent,
         ),
         json=json,
         out=out,

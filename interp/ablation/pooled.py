@@ -20,6 +20,7 @@ from interp.statistics.seeds import (
     independent_seeds,
     null_means,
     t_interval,
+    unknown_seeds,
 )
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.library_defaults import library_defaults
@@ -48,10 +49,10 @@ def pooled(
     Columns: `effect` with the bootstrap interval `ci_low`, `ci_high` and the t-interval `t_low`, `t_high`, all four NaN
     where seeds are `all_or_nothing`; `n_half`, the seeds with an effect of at least one half, and the exact interval of
     their share, `share_low`, `share_high`; `n_seeds`, `n_checkpoints` and `n_undefined` (models without a clear
-    in-context gain, left out); `effect_min`, `effect_max`; `p_value` of the mean effect against one layer-matched
-    control set per model, drawn together, with `smallest_p`, the random draws behind it `n_draws` (0: all combinations
-    were counted), and `p_holm` over classes; `p_two_sided` and `p_two_sided_holm` as in
-    `interp.ablation.ablate.Ablation`.
+    in-context gain, left out); `n_unknown_seeds`, the models whose independence is the user's statement; `effect_min`,
+    `effect_max`; `p_value` of the mean effect against one layer-matched control set per model, drawn together, with
+    `smallest_p`, the random draws behind it `n_draws` (0: all combinations were counted), and `p_holm` over classes;
+    `p_two_sided` and `p_two_sided_holm` as in `interp.ablation.ablate.Ablation`.
 
     Args:
         checkpoints: the models.
@@ -88,6 +89,7 @@ def pooled_row(
     defined = [*resamples]
     groups = [[defined[i] for i in group] for group in independent_seeds([checkpoints[i] for i in defined])]
     counts = {"n_seeds": len(groups), "n_checkpoints": len(defined), "n_undefined": len(slices) - len(defined)}
+    counts |= {"n_unknown_seeds": len(unknown_seeds([checkpoints[i] for i in defined]))}
     if not groups:
         return labels | NO_SEEDS | counts
     rng = np.random.default_rng(stream_seed("seeds", ablations[0].seed, *labels.values()))

@@ -21,7 +21,7 @@ from interp.ablation.verdict import pooled_verdict
 from interp.display.result import Axes
 from interp.model.heads import MLP, show
 from interp.scores.score import selection_scores
-from interp.statistics.seeds import independent_seeds
+from interp.statistics.seeds import as_independent, independent_seeds, unknown_seeds
 from training import options
 from training.checkpoints.checkpoint import Checkpoint
 from training.checkpoints.name_patterns import load_all
@@ -50,6 +50,7 @@ class Request:
     memory: int
     seed: int
     device: str
+    independent: bool = False
 
     @property
     def n_controls(self) -> int:
@@ -60,6 +61,9 @@ class Request:
 def run(request: Request, *, json: bool, out: Path | None) -> None:
     """Carry out the request, then write, print or show the results."""
     checkpoints = load_all(request.ckpts, request.device)
+    if request.independent:
+        checkpoints = as_independent(checkpoints)
+    independent_seeds(checkpoints)  # refuses unknown seeds before anything is computed
     plans = [plan_for(request, checkpoint) for checkpoint in checkpoints]
     if out:
         store = Store(output.prepare_directory(out))
@@ -196,6 +200,7 @@ def document(
             for checkpoint, names in zip(checkpoints, sets, strict=True)
         ],
         "n_seeds": len(independent_seeds(checkpoints)),
+        "n_unknown_seeds": len(unknown_seeds(checkpoints)),
         "seed": request.seed,
         "prompts": request.prompts,
         "null_prompts": min(request.null_prompts, request.prompts),

@@ -95,6 +95,7 @@ SENTENCES: dict[str, str] = {
     "pooled cost of two kinds": f"{{effect:.2f}} {POOLED_GAIN}; seeds are of two kinds, so the mean has no interval)",
     "pooled helps": "; below 0 the removal helps",
     "pooled left out": "; {models} without a clear in-context gain left out",
+    "pooled unknown seeds": "{models} with unknown seeds: their independence is the user's statement.",
     "pooled undefined": "No model is clearly better than the no-context optimum on {function_class}.",
     "one seed": "One seed is one piece of evidence: this is no claim about a curriculum.",
 }
@@ -260,6 +261,8 @@ def pooled_verdict(table: pd.DataFrame) -> str:
     """
     rows = [row for row in records(table) if row["mode"] == "mean"] or records(table)
     sentences = [pooled_sentence(row) if row["n_seeds"] else fill("pooled undefined", row) for row in rows]
+    if n_unknown := max((row["n_unknown_seeds"] for row in rows), default=0):
+        sentences.append(fill("pooled unknown seeds", models=counted(n_unknown, "model")))
     if rows and rows[0]["n_seeds"] == 1:
         sentences.append(fill("one seed"))
     return " ".join(sentences)

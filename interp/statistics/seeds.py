@@ -7,6 +7,7 @@ t-interval over the seeds' effects, which is wider, and more honest, where seeds
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from jaxtyping import Float
 
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import COVERAGE
+from training.common.errors import UserError
 
 N_COMBINATIONS = 10_000
 HALF, GAP = 0.5, 0.25
@@ -21,17 +23,72 @@ HALF, GAP = 0.5, 0.25
 
 
 def independent_seeds(checkpoints: Sequence[Checkpoint]) -> list[list[int]]:
-    """Indices of checkpoints, grouped so that those that share a seed of initialisation, data or task are together."""
-    groups: list[tuple[set[tuple[str, int]], list[int]]] = []
+    """Indices of checkpoints, grouped so that those that share a seed of initialisation, data or task are together.
+
+    Checkpoints of one run with unknown seeds are one seed.
+
+    Raises:
+        UserError: one of several runs has unknown seeds and no label, so that nothing says whether it is independent.
+    """
+    groups: list[tuple[set[tuple[str, object]], list[int]]] = []
     for index, checkpoint in enumerate(checkpoints):
-        config_seeds = checkpoint.config.seeds
-        seeds = {("init", config_seeds.init), ("data", config_seeds.data), ("task", config_seeds.task)}
-        members = [index]
+        seeds, members = streams(checkpoint), [index]
         for group in [group for group in groups if group[0] & seeds]:
             seeds, members = seeds | group[0], members + group[1]
             groups.remove(group)
         groups.append((seeds, sorted(members)))
+    unlabelled = [checkpoint.name for checkpoint in checkpoints if not has_origin(checkpoint)]
+    if unlabelled and len(groups) > 1:
+        raise UserError(
+            f"{unlabelled[0]} has unknown seeds: it counts as independent of other runs only if you say so "
+            "(--independent, or `interp import --seed-label NAME`)"
+        )
     return sorted(members for _, members in groups)
+
+
+def streams(checkpoint: Checkpoint) -> set[tuple[str, object]]:
+    """The streams of random numbers behind a run, by name and seed; for unknown seeds their label, or the run."""
+    seeds = checkpoint.config.seeds
+    known = {(name, seed) for name, seed in (("init", seeds.init), ("data", seeds.data), ("task", seeds.task))}
+    own: set[tuple[str, object]] = {(name, seed) for name, seed in known if seed is not None}
+    if not seeds.are_known:
+        label = checkpoint.config.seed_label
+        own.add(("label", label) if label else ("run", str(checkpoint.directory.resolve())))
+    return own
+
+
+def has_origin(checkpoint: Checkpoint) -> bool:
+    """Whether its seeds are known, or a user has named them."""
+    return checkpoint.config.seeds.are_known or bool(checkpoint.config.seed_label)
+
+
+def as_independent(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """The checkpoints, every run with unknown seeds as a seed of its own: what `--independent` asserts."""
+    return [checkpoint if has_origin(checkpoint) else labelled(checkpoint) for checkpoint in checkpoints]
+
+
+def labelled(checkpoint: Checkpoint) -> Checkpoint:
+    return replace(checkpoint, config=replace(checkpoint.config, seed_label=str(checkpoint.directory.resolve())))
+
+
+def unknown_seeds(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """The names of the checkpoints whose seeds are unknown."""
+    return [checkpoint.name for checkpoint in checkpoints if not checkpoint.config.seeds.are_known]
+
+
+def unknown_seeds_note(checkpoints: Sequence[Checkpoint]) -> str:
+    """A sentence for results that pool several models; empty where all seeds are known.
+
+    >>> unknown_seeds_note([])
+    ''
+    """
+    n_unknown = len(unknown_seeds(checkpoints))
+    if not n_unknown or len(checkpoints) == 1:
+        return ""
+    return (
+        f"The seeds of {n_unknown} of the {len(checkpoints)} models are unknown (imported runs): that they are "
+        "independent is the user's statement, not a finding."
+    )
 
 
 def null_means(

@@ -35,7 +35,7 @@ from training.common.errors import CheckError, UserError, one_of
 from training.common.library_defaults import library_defaults
 from training.common.terminal import readable_name
 from training.config.config import ModelConfig, RunConfig
-from training.config.parse import differences, from_dict, to_dict, with_current_names, without_defaults
+from training.config.parse import from_dict, to_dict, with_current_names, without_defaults
 from training.model.transformer import Transformer
 
 FORMAT_VERSION = 2
@@ -43,6 +43,7 @@ CONFIG, WEIGHTS, SNAPSHOTS, RESUME = "config.json", "model.safetensors", "snapsh
 LARGEST_CONFIG = 2**20  # bytes
 SNAPSHOT = r"step-\d+\.safetensors"
 STEP, COUNTERS = "step", "counters"
+SOURCE = "source"
 SHORT = 16  # signs of a run's hash that a row of its history keeps
 START_AGAIN = "(start again with --force)"
 
@@ -187,20 +188,20 @@ def read_config(directory: Path) -> RunConfig:
     """The configuration of the run in a directory.
 
     Raises:
-        UserError: it is missing, damaged, or of another format version.
+        UserError: it is missing, damaged, or of another format version; or it lacks what has no default, or a value
+            is not valid.
     """
     document = read_document(directory)
     version, path = document.get("format_version"), directory / CONFIG
     if type(version) is not int or version != FORMAT_VERSION:
         older = type(version) is int and version < FORMAT_VERSION
         way = f": convert it with `interp upgrade --ckpt {directory}`" if older else ""
-        raise UserError(f"{path} has format version {version}; this program reads version {FORMAT_VERSION}{way}")
-    run = with_current_names(RunConfig, document["run"])
-    config = from_dict(RunConfig, run)
-    missing = differences(to_dict(config), run)
-    if missing:
-        raise UserError(f"{path} is damaged: it has no {missing[0]}")
-    return config
+        given = "no format_version" if version is None else f"format version {version}"
+        raise UserError(f"{path} has {given}; this program reads version {FORMAT_VERSION}{way}")
+    try:
+        return from_dict(RunConfig, with_current_names(RunConfig, document["run"]))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def read_document(directory: Path) -> dict[str, Any]:
@@ -267,7 +268,7 @@ def saved_step(path: Path) -> int:
 def step_in(metadata: Mapping[str, str], path: Path) -> int:
     step = whole(metadata.get(STEP, ""))
     if step is None:
-        raise UserError(f"{path} is damaged: it does not say of which step it is")
+        raise UserError(f"{path} does not say of which step it is: its metadata need a '{STEP}' (a whole number)")
     return step
 
 
@@ -305,9 +306,21 @@ def kind_of(tensor: Tensor) -> tuple[object, ...]:
     return tensor.dtype, *tensor.shape
 
 
-def write_config(directory: Path, config: RunConfig) -> None:
-    document = {"format_version": FORMAT_VERSION, "run": to_dict(config), "environment": environment()}
+def write_config(directory: Path, config: RunConfig, source: Mapping[str, Any] | None = None) -> None:
+    """Write the configuration with the versions behind the run; an imported run has its source instead of versions."""
+    origin = {"environment": environment()} if source is None else {SOURCE: dict(source)}
+    document = {"format_version": FORMAT_VERSION, "run": to_dict(config), **origin}
     write_atomically(directory / CONFIG, (json.dumps(document, indent=2) + "\n").encode())
+
+
+def read_source(directory: Path) -> dict[str, Any] | None:
+    """Where an imported run came from; None for a run of this program.
+
+    Raises:
+        UserError: the configuration is missing or damaged.
+    """
+    source = read_document(directory).get(SOURCE)
+    return source if isinstance(source, dict) else None
 
 
 def write_weights(path: Path, model: Transformer, step: int, config: RunConfig | None = None) -> None:

@@ -244,25 +244,44 @@ class RecordConfig:
 
 @dataclass(frozen=True)
 class Seeds:
-    """One seed per stream: runs of the authors' `train.py` (1c896e3) that share a stream share their first block."""
+    """One seed per stream: runs of the authors' `train.py` (1c896e3) that share a stream share their first block.
 
-    init: int
-    data: int
-    task: int
+
+    Attributes:
+        init: of the first weights; None if it is unknown, as in a run that another program has made.
+        data: of functions and inputs; or None.
+        task: of the choice of function classes; or None.
+    """
+
+    init: int | None = None
+    data: int | None = None
+    task: int | None = None
+
+    @property
+    def are_known(self) -> bool:
+        """Whether every stream has its seed."""
+        return None not in (self.init, self.data, self.task)
+
+    def __str__(self) -> str:
+        return f"{self.init} / {self.data} / {self.task}" if self.are_known else "unknown"
 
     @classmethod
     def derive(cls, seed: int, curriculum: str) -> "Seeds":
         """Independent seeds for every (seed, curriculum): `mixed` and `random` at seed 0 share nothing."""
-        streams = {name: stream_seed(seed, curriculum, name) for name in ("init", "data", "task")}
-        return cls(**streams)
+        return cls(*(stream_seed(seed, curriculum, name) for name in ("init", "data", "task")))
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that determines a run's weights, and how often it writes."""
+    """Everything that determines a run's weights, and how often it writes.
+
+    Attributes:
+        seed_label: a user's name for unknown seeds: runs with different labels are independent, those with one label
+            are one seed. Without a label, unknown seeds are neither equal to any others nor independent of them.
+    """
 
     curriculum: str
-    seeds: Seeds
+    seeds: Seeds = field(default_factory=Seeds, kw_only=True)
     model: ModelConfig
     recipe: RecipeConfig
     data: DataConfig = field(default_factory=DataConfig)
@@ -270,6 +289,7 @@ class RunConfig:
     growth: GrowthConfig = field(default_factory=GrowthConfig)
     instruction: InstructionConfig = field(default_factory=InstructionConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
+    seed_label: str = ""
 
     def __post_init__(self) -> None:
         needed = self.layout.n_tokens(self.data.n_points)

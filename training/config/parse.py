@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import tomllib
+import types
 import typing
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -160,22 +161,37 @@ def from_dict(cls: type[Config], values: Mapping[str, Any], where: str = "") -> 
     """The dataclass with these values, strictly: every key known, every required key there, every type right.
 
     Raises:
-        UserError: names the key (`recipe.lr`), the value and what is valid.
+        UserError: names the key (`recipe.lr`), the value and what is valid; or all required keys that are missing.
     """
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
             raise one_of("configuration key", where + key, [where + name for name in fields])
-    for name, f in fields.items():
-        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if required and name not in values:
-            raise UserError(f"configuration key {where + name} is missing")
+    if missing := missing_keys(cls, values, where):
+        keys, are = ("key", "is") if len(missing) == 1 else ("keys", "are")
+        raise UserError(f"configuration {keys} {', '.join(missing)} {are} missing")
     checked = {key: checked_value(fields[key].type, value, where + key) for key, value in values.items()}
     return cls(**checked)
 
 
+def missing_keys(cls: type[Any], values: Mapping[str, Any], where: str = "") -> list[str]:
+    """The required keys of a configuration, and of its tables, that have no value."""
+    missing = []
+    for f in dataclasses.fields(cls):
+        is_table = dataclasses.is_dataclass(f.type) and isinstance(f.type, type)
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        table = values.get(f.name, {} if required else None)
+        if is_table and isinstance(table, Mapping):
+            missing += missing_keys(f.type, table, f"{where}{f.name}.")  # type: ignore[arg-type]
+        elif required and f.name not in values:
+            missing.append(where + f.name)
+    return missing
+
+
 def checked_value(kind: Any, value: Any, key: str) -> Any:
-    """The value as `kind`, which is a dataclass, a Literal, a tuple, int, float, bool or str."""
+    """The value as `kind`: a dataclass, a Literal, a tuple, int, float, bool or str, or one of these or None."""
+    if isinstance(kind, types.UnionType):
+        return None if value is None else checked_value(typing.get_args(kind)[0], value, key)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         if not isinstance(value, Mapping):
             raise UserError(f"{key}={value!r}: a table of settings is needed")

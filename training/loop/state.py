@@ -49,9 +49,16 @@ class TrainingState:
 
 
 def new_state(config: RunConfig, device: str) -> TrainingState:
-    """Step 0: weights, data stream and task choice, each from its own seed."""
-    init, task = (torch.Generator().manual_seed(seed) for seed in (config.seeds.init, config.seeds.task))
-    data = torch.Generator(device).manual_seed(config.seeds.data)
+    """Step 0: weights, data stream and task choice, each from its own seed.
+
+    Raises:
+        UserError: a seed is unknown.
+    """
+    seeds = config.seeds
+    if seeds.init is None or seeds.data is None or seeds.task is None:
+        raise UserError("a run is trained from three seeds: seeds.init, seeds.data and seeds.task are needed")
+    init, task = (torch.Generator().manual_seed(seed) for seed in (seeds.init, seeds.task))
+    data = torch.Generator(device).manual_seed(seeds.data)
     model = Transformer(config.model, init, config.layout).to(device)
     return TrainingState(model, Optimizer(model, config.recipe), data, task)
 

@@ -18,7 +18,7 @@ from interp.scores.kinds import SCORES
 from interp.scores.score import weigh, weighted_attention
 from interp.scores.weightings import WEIGHTINGS
 from training.checkpoints.checkpoint import Checkpoint
-from training.config.config import RunConfig
+from training.config.config import RunConfig, stream_seed
 from training.evaluation.evaluate import evaluation_prompts
 from training.model.transformer import Transformer
 from training.tasks.prompts import Prompts
@@ -109,7 +109,10 @@ class Model:
 def initial_model(checkpoint: Checkpoint) -> Transformer:
     """The model of the run at step 0: its initialisation, drawn again from its seed."""
     config = checkpoint.config
-    model = Transformer(config.model, torch.Generator().manual_seed(config.seeds.init), config.layout)
+    seed = config.seeds.init
+    if seed is None:
+        seed = stream_seed("untrained", str(checkpoint.directory.resolve()))
+    model = Transformer(config.model, torch.Generator().manual_seed(seed), config.layout)
     return model.requires_grad_(False).eval().to(checkpoint.model.device)
 
 
