@@ -1,6 +1,7 @@
 """Locates attention heads of a trained model by what they attend to, and tests what they cause.
 
-Load: `load` reads a run or a shipped checkpoint; `hooked` converts it to TransformerLens.
+Load: `load` reads a run or a shipped checkpoint, `import_checkpoint` a model of another program (`export_checkpoint`
+writes one); `hooked` converts it to TransformerLens.
 Locate: `score` heads, or show their attention `patterns` token by token.
 Ablate: `ablate` sets of heads (`parse_heads`), in sequence (`cumulative`) or in `pairs`; `pooled` over seeds.
 Patch: `patch` activations between `prompt_pairs`, or measure `path_effects`.
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from interp.scores.patterns import patterns as patterns
     from interp.scores.score import score as score
     from training.checkpoints.checkpoint import load as load
+    from training.importing.export import export_checkpoint as export_checkpoint
+    from training.importing.run import import_checkpoint as import_checkpoint
 
 _HOMES = {
     "Head": "interp.model.heads",
@@ -49,7 +52,9 @@ _HOMES = {
     "circuits": "interp.attribution.circuits",
     "cumulative": "interp.ablation.cumulative",
     "decode_heads": "interp.readouts.head_decoding",
+    "export_checkpoint": "training.importing.export",
     "hooked": "interp.model.hooked_transformer",
+    "import_checkpoint": "training.importing.run",
     "lens": "interp.readouts.lens",
     "load": "training.checkpoints.checkpoint",
     "pairs": "interp.ablation.pairs",
