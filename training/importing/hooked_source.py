@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,7 @@ from training.importing.source_files import LARGEST_FILE, Table, file_hash, read
 from training.tasks.prompts import Prompts
 
 
+@runtime_checkable
 class Hooked(Protocol):
     """A HookedTransformer, or a TransformerBridge, in memory."""
 
