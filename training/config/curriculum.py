@@ -110,12 +110,15 @@ def draw(names: Sequence[str], probabilities: Sequence[float], generator: torch.
 
 
 def block_edges(steps: int, n_blocks: int) -> list[int]:
-    """The last step of each block, inclusive, as the authors' `create_schedule` has them.
+    """The last step of each block, inclusive; steps that remain are given to the first blocks, one each.
 
-    >>> block_edges(500_001, 3)
-    [166667, 333334, 500001]
+    As `create_schedule` in train.py of the authors' code (harmonbhasin/curriculum_learning_icl, 1c896e3).
+
+    >>> block_edges(500_001, 3), block_edges(100, 3)
+    ([166667, 333334, 500001], [34, 67, 100])
     """
-    return [steps * (b + 1) // n_blocks for b in range(n_blocks)]
+    length, n_longer = divmod(steps, n_blocks)
+    return [length * (block + 1) + min(block + 1, n_longer) for block in range(n_blocks)]
 
 
 def curriculum(kind: str, names: Sequence[str], steps: int, edges: Sequence[int] = ()) -> Curriculum:

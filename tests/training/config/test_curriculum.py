@@ -78,7 +78,7 @@ def test_custom_edges_move_the_blocks():
 
 def test_equal_blocks_end_at_whole_steps_and_a_step_beyond_the_run_is_of_the_last_one():
     thirds = curriculum("sequential", CLASSES, 100)
-    assert thirds.edges == (33, 66, 100)
+    assert thirds.edges == (34, 67, 100)
     assert all(isinstance(edge, int) for edge in thirds.edges)
     assert thirds.block_of(101) == 2
 
