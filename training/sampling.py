@@ -90,7 +90,7 @@ def sample_functions(
     """The prompts of `sample_prompts`, with their functions; arguments and errors are the same."""
     drawn = function_class(name)
     chosen = check_shift(shift, name)
-    xs, weights = draw(config, name, generator, n_prompts, inputs, n_points or config.data.n_points)
+    xs, weights = draw(config, name, generator, n_prompts, inputs, n_points or config.data.n_points, n_dims)
     if n_dims is not None and n_dims < config.model.n_dims:
         xs[..., n_dims:] = 0
     xs = chosen.inputs(xs, generator)
@@ -115,13 +115,23 @@ def crossed_prompts(
 
 
 def draw(
-    config: RunConfig, name: str, generator: torch.Generator, n_prompts: int, inputs: str | None, n_points: int
+    config: RunConfig,
+    name: str,
+    generator: torch.Generator,
+    n_prompts: int,
+    inputs: str | None,
+    n_points: int,
+    n_used: int | None = None,
 ) -> Draw:
+    """Functions and raw inputs of all dimensions; functions for inputs of which only `n_used` coordinates are not 0."""
     require_whole("n_prompts", n_prompts, at_least=1)
     drawn, n_dims = function_class(name), config.model.n_dims
     if drawn.least_dims > n_dims:
         raise UserError(f"{name} needs model.n_dims >= {drawn.least_dims} (this run: {n_dims})")
-    weights = drawn.sample_weights(generator, n_prompts, n_dims, config.data.weights)
+    if n_used is None or n_used >= n_dims:
+        weights = drawn.sample_weights(generator, n_prompts, n_dims, config.data.weights)
+    else:
+        weights = drawn.sample_weights_within(generator, n_prompts, n_dims, config.data.weights, n_used)
     source = input_distribution(inputs or config.data.inputs[0])
     return Draw(source.sample(generator, n_prompts, n_points, n_dims, config.data.rotation), weights)
 

@@ -122,6 +122,20 @@ def test_sparse_weights_have_that_many_nonzero_coordinates(generator):
     assert ((w != 0).float().mean(0) - 2 / 5).abs().max() < 0.08
 
 
+@pytest.mark.parametrize("n_used", [2, 3, 5, 20])
+def test_sparse_weights_are_among_the_dimensions_in_use(generator, n_used):
+    """At 5 of 20 dimensions E[y²] is 3, as in the code of Garg et al., and no prompt has y = 0 throughout."""
+    w = function_class("sparse_linear:3").sample_weights_within(generator, 4000, 20, "standard", n_used)
+    assert ((w != 0).sum(1) == min(3, n_used)).all()
+    assert (w[:, n_used:] == 0).all()
+    assert ((w[:, :n_used] != 0).float().mean(0) - min(3, n_used) / n_used).abs().max() < 0.05
+    xs = torch.randn(4000, 8, 20, generator=generator)
+    xs[..., n_used:] = 0
+    ys = of_x("sparse_linear:3").evaluate(xs, w)
+    assert ys.square().mean() == pytest.approx(min(3, n_used), rel=0.1)
+    assert (ys != 0).any(1).all()
+
+
 def test_a_tree_asks_coordinates_and_answers_with_leaves():
     tree = of_x("decision_tree:2")
     asked, leaves = torch.tensor([[0, 1, 2]]), torch.tensor([[10.0, 20.0, 30.0, 40.0]])

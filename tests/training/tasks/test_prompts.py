@@ -105,3 +105,10 @@ def test_growth_makes_prompts_short_and_narrow_at_first(quick_config):
     assert prompts.xs.shape == (6, 5, 4)
     assert prompts.xs[..., :2].abs().min() > 0
     assert not prompts.xs[..., 2:].any()
+
+
+def test_sparse_prompts_that_grow_use_the_dimensions_that_have_grown():
+    config = from_preset("tiny", "single:sparse_linear:1", 0)
+    prompts = sample_prompts(config, "sparse_linear:1", torch.Generator().manual_seed(0), 200, n_dims=1)
+    assert (prompts.xs[..., 1:] == 0).all()
+    assert (prompts.ys != 0).any(1).all()

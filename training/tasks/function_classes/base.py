@@ -48,6 +48,13 @@ class FunctionClass(ABC):
     def sample_weights(self, generator: torch.Generator, n_prompts: int, n_dims: int, kind: WeightKind) -> Weights:
         """One function per prompt; `unit` weights are normalised so that y keeps its size in any dimension."""
 
+    def sample_weights_within(
+        self, generator: torch.Generator, n_prompts: int, n_dims: int, kind: WeightKind, n_used: int
+    ) -> Weights:
+        """As `sample_weights`, for inputs that are 0 beyond their first `n_used` coordinates, as while these grow."""
+        del n_used
+        return self.sample_weights(generator, n_prompts, n_dims, kind)
+
     @abstractmethod
     def pairs(
         self, xs: Float[Tensor, "batch point dim"], weights: Weights, generator: torch.Generator

@@ -21,7 +21,10 @@ from training.tasks.function_classes.base import (
 
 @dataclass(frozen=True)
 class SparseLinear(SingleIndex):
-    """y = w·x with `nonzero` nonzero coordinates (Garg et al. 2022; their 3 of 20)."""
+    """y = w·x with `nonzero` nonzero coordinates (Garg et al. 2022; their 3 of 20).
+
+    While dimensions grow, they are drawn among those in use, as in the code of Garg et al.
+    """
 
     nonzero: int = 3
     growth = 1
@@ -37,9 +40,16 @@ class SparseLinear(SingleIndex):
     def sample_weights(
         self, generator: torch.Generator, n_prompts: int, n_dims: int, kind: WeightKind
     ) -> Float[Tensor, "batch dim"]:
+        return self.sample_weights_within(generator, n_prompts, n_dims, kind, n_dims)
+
+    def sample_weights_within(
+        self, generator: torch.Generator, n_prompts: int, n_dims: int, kind: WeightKind, n_used: int
+    ) -> Float[Tensor, "batch dim"]:
         w = gaussian(generator, n_prompts, n_dims)
-        order = torch.rand(n_prompts, n_dims, generator=generator, device=generator.device).argsort(dim=1)
-        w = torch.where(order < self.nonzero, w, 0.0)
+        draws = torch.rand(n_prompts, n_dims, generator=generator, device=generator.device)
+        draws[:, n_used:] = 2  # above every other: the first `n_used` of the order are those in use, shuffled
+        order = draws.argsort(dim=1)
+        w = torch.where(order < min(self.nonzero, n_used), w, 0.0)
         return w if kind == "standard" else w / w.norm(dim=1, keepdim=True)
 
     def link(self, t: Float[Tensor, "batch point"]) -> Float[Tensor, "batch point"]:
@@ -54,7 +64,11 @@ class SparseLinear(SingleIndex):
 
 @dataclass(frozen=True)
 class NoisyLinear(SingleIndex):
-    """y = w·x + noise of standard deviation `noise`, in the examples and in the answer."""
+    """y = w·x + noise of standard deviation `noise`, in the examples and in the answer.
+
+    The code of Garg et al. 2022 has no noise by default, and can rescale y to the variance d (`renormalize_ys`), which
+    is not done here.
+    """
 
     noise: float = 0.5
     growth = 1
@@ -81,7 +95,10 @@ class NoisyLinear(SingleIndex):
 
 @dataclass(frozen=True)
 class LinearClassification(SingleIndex):
-    """y = the sign of w·x."""
+    """y = the sign of w·x, a number like that of any class: errors are squared.
+
+    The code of Garg et al. 2022 trains logits with cross-entropy instead; such models cannot be imported.
+    """
 
     growth = 0
 
