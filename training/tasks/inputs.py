@@ -61,7 +61,10 @@ class Skewed(InputDistribution):
 
 @dataclass(frozen=True)
 class StudentT(InputDistribution):
-    """Independent Student-t coordinates with `df` degrees of freedom, as they come: variance df / (df - 2)."""
+    """Independent Student-t coordinates with `df` degrees of freedom: variance df / (df - 2).
+
+    The default of the authors of arXiv 2404.03558 is `student_t:1`, which has no variance.
+    """
 
     df: float = 4.0
 
@@ -84,13 +87,21 @@ class StudentT(InputDistribution):
 
 @dataclass(frozen=True)
 class Laplace(InputDistribution):
-    """Independent Laplace coordinates of variance 1."""
+    """Independent Laplace coordinates of that `variance`.
+
+    Those of the authors of arXiv 2404.03558, Laplace(0, 1), are `laplace:2`.
+    """
+
+    variance: float = 1.0
+
+    def __post_init__(self) -> None:
+        require("laplace", self.variance, above=0)
 
     def sample(
         self, generator: torch.Generator, n_prompts: int, n_points: int, n_dims: int, rotation: int
     ) -> Float[Tensor, "batch point dim"]:
         u = uniform(generator, n_prompts, n_points, n_dims)
-        return -u.sign() * torch.log1p(-u.abs()) / math.sqrt(2)
+        return -u.sign() * torch.log1p(-u.abs()) * math.sqrt(self.variance / 2)
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,10 @@ class Noise(Shift):
 
 @dataclass(frozen=True)
 class HalfSubspace(Shift):
-    """Every x of a prompt in one random subspace of d/2 dimensions (d/2 rounded up), its length kept on average."""
+    """Every x of a prompt in one random subspace of d/2 dimensions (d/2 rounded up), its length kept on average.
+
+    Each prompt has a subspace of its own; the code of Garg et al. 2022 has one for all prompts of an evaluation.
+    """
 
     def inputs(self, xs: Inputs, generator: torch.Generator) -> Inputs:
         n_prompts, _, n_dims = xs.shape

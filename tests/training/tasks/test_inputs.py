@@ -13,7 +13,9 @@ def draws(spec, n_dims=5, rotation=3):
     return input_distribution(spec).sample(torch.Generator().manual_seed(0), N // 4, 4, n_dims, rotation).flatten(0, 1)
 
 
-@pytest.mark.parametrize(("spec", "variance"), [("gaussian", 1), ("laplace", 1), ("uniform", 1), ("student_t:6", 1.5)])
+@pytest.mark.parametrize(
+    ("spec", "variance"), [("gaussian", 1), ("laplace", 1), ("laplace:2", 2), ("uniform", 1), ("student_t:6", 1.5)]
+)
 def test_coordinates_are_independent_with_the_stated_variance(spec, variance):
     covariance = draws(spec).double().T.cov()
     assert (covariance - variance * torch.eye(5)).abs().max() < 0.08 * variance
@@ -24,6 +26,7 @@ def test_coordinates_are_independent_with_the_stated_variance(spec, variance):
     [
         ("gaussian", lambda t: 0.5 * (1 + math.erf(t / math.sqrt(2)))),
         ("laplace", lambda t: 0.5 + math.copysign(0.5 * (1 - math.exp(-math.sqrt(2) * abs(t))), t)),
+        ("laplace:2", lambda t: 0.5 + math.copysign(0.5 * (1 - math.exp(-abs(t))), t)),
         ("uniform", lambda t: min(1, max(0, 0.5 + t / (2 * math.sqrt(3))))),
         ("cauchy", lambda t: 0.5 + math.atan(t) / math.pi),
         ("student_t:1", lambda t: 0.5 + math.atan(t) / math.pi),
