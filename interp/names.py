@@ -17,7 +17,8 @@ DEFAULT_MODES = ("zero", "mean", "resample")
 
 SCORE_DEFINITIONS = {
     "retrospective": "mean attention from y_i to x_i, maximum 1",
-    "paper": "as in the published heat maps: attention from y_i to x_i, sum over the first six pairs / 12, maximum 0.5",
+    "paper": "as in the published heat maps: attention from y_i to x_i, sum over the first six pairs / 12, maximum 0.5 "
+    "(the authors' code with 12 layers; with n layers it sums the first n // 2 pairs / n)",
     "previous_token": "mean attention to the token before; queries: all but the first token",
     "self": "mean attention of a token to itself; queries: all but the first token, which has no choice",
     "first_token": "mean attention to the first token, be it x_1 or an instruction; queries: all after it",
