@@ -22,7 +22,7 @@ from training.tasks.baselines import BASELINES
 
 COMMANDS = [["train"], ["eval"], ["score"], ["ablate"], ["zoo", "list"], ["zoo", "path"], ["study", "retrospective"]]
 COMMANDS += [["patch"], ["path"], ["lens"], ["probe"], ["report"]]
-COMMANDS += [["history"], ["classes"], ["upgrade"], ["doctor"]]
+COMMANDS += [["history"], ["classes"], ["upgrade"], ["doctor"], ["import"], ["export"]]
 COMMANDS += [["study", name] for name in STUDIES]
 
 

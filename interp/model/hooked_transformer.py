@@ -18,6 +18,7 @@ from training.checkpoints.checkpoint import Checkpoint, load
 from training.common.errors import UserError
 from training.common.library_defaults import library_defaults
 from training.config.config import ModelConfig
+from training.importing.hooked import BRIDGE_LAYOUTS
 from training.model.transformer import ROTARY_BASE, Transformer
 
 SERIES = int(version("transformer-lens").split(".")[0])
@@ -168,23 +169,6 @@ def unusual_choices(config: ModelConfig) -> str:
     return ", ".join(f"model.{name}={value}" for name, value in given.items() if value != gpt2[name])
 
 
-LAYOUTS = {
-    **{f"W_{part}": f"{part.lower()}.weight head d_model d_head -> (head d_head) d_model" for part in "QKV"},
-    **{f"b_{part}": f"{part.lower()}.bias head d_head -> (head d_head)" for part in "QKV"},
-    "W_O": "o.weight head d_head d_model -> d_model (head d_head)",
-    "W_in": "in.weight d_model d_mlp -> d_mlp d_model",
-    "W_out": "out.weight d_mlp d_model -> d_model d_mlp",
-    "W_U": "weight d_model out -> out d_model",
-    "W_E": "weight dim d_model -> dim d_model",
-    "W_pos": "weight pos d_model -> pos d_model",
-    "w": "weight d_model -> d_model",
-    "b": "bias d_model -> d_model",
-    "b_U": "bias out -> out",
-    **{f"b_{part}": f"{part.lower()}.bias d -> d" for part in ("O", "in", "out")},
-}
-"""By parameter, its name in a TransformerBridge, and its axes here and there."""
-
-
 def bridge_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The parameters with the names and shapes of a TransformerBridge, where a linear map is [out in].
 
@@ -195,7 +179,7 @@ def bridge_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     converted = {}
     for name, tensor in weights.items():
         module, _, parameter = name.rpartition(".")
-        bridge_name, _, layout = LAYOUTS[parameter].partition(" ")
+        bridge_name, _, layout = BRIDGE_LAYOUTS[parameter].partition(" ")
         converted[f"{module}.{bridge_name}"] = rearrange(tensor, layout)
     return converted
 
@@ -210,6 +194,13 @@ def hooked(source: str | Path | Checkpoint | Transformer, device: str = "cpu") -
 
     With transformer-lens 3.x the model is a HookedTransformer, with 4.x a TransformerBridge. Activations have the same
     names and values, and edits the same effects, except for `hook_result`, which 4.x does not compute.
+
+    AutoCircuit and EAP-IG (3.x) need hooks that are off by default: call `set_use_attn_result(True)`,
+    `set_use_split_qkv_input(True)` and `set_use_hook_mlp_in(True)` on the model. EAP-IG also needs
+    `requires_grad_(True)`, since the parameters here are frozen, and calls `model.tokenizer`, which there is none of:
+    replace that call by one that passes prompts on. `transformer_lens.head_detector` averages over all queries, the
+    first token included, which has nothing before it: its previous-token score times n/(n-1), for n tokens, is that of
+    `interp.score`.
 
     Raises:
         UserError: there is no such checkpoint; or transformer-lens 4 has no twin of its architecture.

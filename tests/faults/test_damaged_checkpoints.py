@@ -63,7 +63,7 @@ FAULTS = {
     "newer version": (lambda run, _: edit_config(run, "format_version", 3), "has format version 3; this program reads"),
     "older version": (lambda run, _: edit_config(run, "format_version", 1), "convert it with `interp upgrade --ckpt"),
     "no version": (lambda run, _: edit_config(run, "format_version", True), "has format version True; this program"),
-    "config without size": (lambda run, _: edit_config(run, "run.model", {}), "model.n_layers is missing"),
+    "config without size": (lambda run, _: edit_config(run, "run.model", {}), "model.n_ctx are missing"),
     "no weights": (lambda run, _: (run / WEIGHTS).unlink(), "no weights at"),
     "empty weights": (lambda run, _: (run / WEIGHTS).write_bytes(b""), "model.safetensors is damaged"),
     "cut weights": (lambda run, _: cut(run / WEIGHTS, 100), "model.safetensors is damaged"),

@@ -23,7 +23,16 @@ def combine(xs: Tensor, ys: Tensor) -> Tensor:
 class Garg(nn.Module):
     """`TransformerModel` of dtsip/in-context-learning at 3383371."""
 
-    def __init__(self, n_dims: int, n_positions: int, n_embd: int, n_layer: int, n_head: int, pos_encode: bool = True):
+    def __init__(
+        self,
+        n_dims: int,
+        n_positions: int,
+        n_embd: int,
+        n_layer: int,
+        n_head: int,
+        pos_encode: bool = True,
+        n_tokens: int = 100,
+    ):
         super().__init__()
         configuration = GPT2Config(
             n_positions=2 * n_positions,
@@ -34,7 +43,9 @@ class Garg(nn.Module):
             embd_pdrop=0.0,
             attn_pdrop=0.0,
             use_cache=False,
-            vocab_size=100,
+            vocab_size=n_tokens,
+            bos_token_id=0,
+            eos_token_id=0,
         )
         self._read_in = nn.Linear(n_dims, n_embd)
         self._backbone = GPT2Model(configuration)
