@@ -31,10 +31,7 @@ INPUTS = {"gaussian": "gaussian", "laplace": "laplace:2", "cauchy": "cauchy", "s
 def translate(settings: Settings, step: int, label: str) -> Translation | None:
     """The run at a step; None where there are reasons against it."""
     check_network(settings)
-    own_classes = [
-        function_class(settings, f"training.task_kwargs.{key}.task", str(task.get("task")), without(task, "task"))
-        for key, task in numbered_tables(settings, "training.task_kwargs")
-    ]
+    own_classes = [class_of(settings, key, task) for key, task in numbered_tables(settings, "training.task_kwargs")]
     if not own_classes:
         settings.refuse("training.task_kwargs names no task", "data.classes")
     classes = chosen_classes(settings, own_classes or ("linear",))
@@ -57,6 +54,12 @@ def translate(settings: Settings, step: int, label: str) -> Translation | None:
     }
     config = settings.run_config(values)
     return None if settings.reasons or config is None else Translation(config, n_dims, Backbone())
+
+
+def class_of(settings: Settings, key: str, task: Values) -> str:
+    """Our name of the task in one table."""
+    name = str(task.get("task") or "no task")
+    return function_class(settings, f"training.task_kwargs.{key}.task", name, without(task, "task"))
 
 
 def numbered_tables(settings: Settings, key: str) -> list[tuple[str, Values]]:

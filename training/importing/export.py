@@ -20,6 +20,7 @@ from training.importing.source_files import merged
 from training.importing.sources import CONFIGS, STATE
 from training.importing.tasks import HERMITE, TASKS
 from training.importing.translation import INSTRUCTIONS
+from training.tasks.function_classes import function_class
 
 FORMATS = ("garg", "hooked")
 TOKENS = 50_257
@@ -114,8 +115,8 @@ def garg_settings(config: RunConfig, out: Path) -> Values:
     }
     reasons = [f"model.n_ctx is {sizes.n_ctx}: the format has an even number of positions"] if sizes.n_ctx % 2 else []
     plain = data.inputs == ("gaussian",) and data.weights == "standard" and config.instruction.kind == "none"
-    task = garg_task(data.classes[0])
-    if plain and len(data.classes) == 1 and task is not None:
+    task = garg_task(config.trained_classes[0])
+    if plain and len(config.trained_classes) == 1 and task is not None:
         own = {"training": {**task, "data": "gaussian", "curriculum": garg_curriculum(config)}}
     else:
         own = bhasin_settings(config, reasons)
@@ -126,12 +127,12 @@ def garg_settings(config: RunConfig, out: Path) -> Values:
 
 def garg_task(name: str) -> Values | None:
     """Their task for one of our function classes; None if they have none."""
-    base, _, parameter = name.partition(":")
+    base = name.partition(":")[0]
     task = next((task for task, about in TASKS.items() if about.function_class == base), None)
-    if task is None or (TASKS[task].parameter and not parameter):
+    if task is None:
         return None
-    arguments = {TASKS[task].parameter: yaml.safe_load(parameter)} if parameter else {}
-    return {"task": task, "task_kwargs": arguments}
+    parameter = next(iter(vars(function_class(name)).values()), None) if TASKS[task].parameter else None
+    return {"task": task, "task_kwargs": {} if parameter is None else {TASKS[task].parameter: parameter}}
 
 
 def garg_curriculum(config: RunConfig) -> Values:
@@ -151,16 +152,17 @@ def bhasin_settings(config: RunConfig, reasons: list[str]) -> Values:
     """The tables of curriculum_learning_icl; reasons are added for what it has no words for."""
     degrees = {name: degree for degree, name in HERMITE.items()}
     data, instruction = config.data, config.instruction
-    odd = [name for name in data.classes if name not in degrees]
+    classes = config.trained_classes if instruction.kind == "none" else config.evaluated_classes
+    odd = [name for name in classes if name not in degrees]
     if odd:
-        reasons.append(f"data.classes has {odd[0]}: several classes can be {', '.join(degrees)} only")
+        reasons.append(f"data.classes has {odd[0]}: with these data the classes can be {', '.join(degrees)} only")
     distributions = {ours: theirs for theirs, ours in bhasin.INPUTS.items()}
     odd = [name for name in data.inputs if name.partition(":")[0] != "student_t" and name not in distributions]
     if odd:
         reasons.append(f"data.inputs has {odd[0]}: the format has {', '.join(distributions)} only")
     kinds = {ours: theirs for theirs, ours in bhasin.CURRICULA.items()}
     kind = "random" if config.curriculum.startswith("single:") else config.curriculum
-    if kind not in kinds or len(config.trained_classes) < len(data.classes):
+    if kind not in kinds or len(config.trained_classes) < len(classes):
         reasons.append(f"curriculum is {config.curriculum}: the format has {', '.join(kinds)} over all its classes")
     prompts = {(about.get("kind", "none"), about.get("tokens", 1)): name for name, about in bhasin.PROMPTS.items()}
     prompt_type = prompts.get((instruction.kind, 1 if instruction.kind == "none" else instruction.tokens))
@@ -172,7 +174,7 @@ def bhasin_settings(config: RunConfig, reasons: list[str]) -> Values:
         "n_points": data.n_points,
         "task_kwargs": {
             f"task_{number}": {"task": "hermite_regression", "degree": degrees.get(name)}
-            for number, name in enumerate(data.classes)
+            for number, name in enumerate(classes)
         },
         "data_kwargs": {
             f"data_{number}": bhasin_inputs(name, distributions) for number, name in enumerate(data.inputs)

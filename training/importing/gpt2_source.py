@@ -38,7 +38,9 @@ def choose_files(source: Path, step: int | str | None, most: int) -> list[tuple[
     files, wanted = find_files(source), None if step in (None, "all") else whole(str(step))
     by_step = dict(files.numbered)
     if files.final is not None:
-        last = train_step(read_pickle(files.final, most))
+        content = read_pickle(files.final, most)
+        weights_in(content, files.final)  # refuses what holds none
+        last = train_step(content)
         last = wanted if last is None and not by_step else last
         if last is None:
             raise UserError(

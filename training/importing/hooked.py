@@ -15,7 +15,7 @@ from torch import Tensor
 
 from training.config.config import ModelConfig, RunConfig
 from training.importing.gpt2_layout import EPS
-from training.importing.settings import Requirement, Settings
+from training.importing.settings import OFF, Requirement, Settings
 from training.importing.translation import Values, chosen_classes, single_or_random
 
 Weights = Mapping[str, Tensor]
@@ -40,8 +40,8 @@ REQUIRED = (
         for key in (
             *("attn_only", "gated_mlp", "parallel_attn_mlp", "use_local_attn", "scale_attn_by_inverse_layer_idx"),
             *("final_rms", "uses_rms_norm", "post_embedding_ln", "use_qk_norm", "use_logn_attn", "use_attention_sinks"),
-            *("use_normalization_before_and_after", "use_dynamic_ntk_rope", "use_yarn_rope", "load_in_4bit"),
-            "tie_word_embeddings",
+            *("use_normalization_before_and_after", "use_dynamic_ntk_rope", "use_yarn_rope", "use_NTK_by_parts_rope"),
+            *("tie_word_embeddings", "load_in_4bit"),
         )
     ),
 )
@@ -64,12 +64,12 @@ WITHOUT_EFFECT = (
     *("use_attn_result", "use_split_qkv_input", "use_hook_mlp_in", "use_attn_in", "use_hook_tokens"),
     *("ungroup_grouped_query_attention", "default_prepend_bos", "tokenizer_name", "tokenizer_prepends_bos"),
     *("original_architecture", "from_checkpoint", "checkpoint_index", "checkpoint_label_type", "checkpoint_value"),
-    *("trust_remote_code", "rotary_base", "rotary_scaling_factor", "rotary_dim", "attn_types", "experts_per_token"),
-    *("yarn_factor", "yarn_attention_factor", "yarn_beta_fast", "yarn_beta_slow", "yarn_truncate"),
-    *("yarn_original_max_position_embeddings", "decoder_start_token_id", "relative_attention_max_distance"),
-    *("relative_attention_num_buckets", "train_seq_length", "architecture", "tokenizer"),
+    *("trust_remote_code", "attn_types", "experts_per_token", "decoder_start_token_id", "train_seq_length"),
+    *("architecture", "tokenizer", "tokenizer_appends_eos", "default_padding_side", "attn_implementation"),
 )
 """Settings that change nothing in a network that meets the requirements."""
+OF_OTHER_POSITIONS = ("rotary_", "yarn_", "NTK_", "relative_attention_")
+"""How settings begin that only other kinds of positions read."""
 
 BRIDGE_LAYOUTS = {
     **{f"W_{part}": f"{part.lower()}.weight head d_model d_head -> (head d_head) d_model" for part in "QKV"},
@@ -147,7 +147,8 @@ def translate(settings: Settings, step: int, label: str) -> RunConfig | None:
         settings.word(key)
     settings.require(REQUIRED)
     for key, value in settings.values.items():
-        if key not in (*SIZES, *WITHOUT_EFFECT) and value not in (None, False) and not is_required(key):
+        known = key in (*SIZES, *WITHOUT_EFFECT) or key.startswith(OF_OTHER_POSITIONS) or is_required(key)
+        if not known and value not in OFF:
             settings.refuse(f"{key} is set: what it changes is not known here")
     sizes = check_sizes(settings)
     if not settings.is_set("data.classes"):

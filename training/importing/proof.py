@@ -77,13 +77,15 @@ def checked(
     reasons += [f"{name} is {list(given[name].shape)}, not {list(shapes[name])}" for name in odd[:LISTED]]
     kinds = sorted({str(given[name].dtype).removeprefix("torch.") for name in both})
     if not all(given[name].is_floating_point() for name in both):
-        reasons.append(f"its parameters are {', '.join(kinds)}, which are no real numbers of 16 bits or more")
-    elif not odd and (infinite := [name for name in both if not given[name].isfinite().all()]):
+        reasons.append(f"its parameters are {', '.join(kinds)}, which are no real numbers")
+        raise refused(path, reasons)
+    weights = {name: given[name].detach().float().cpu() for name in both if name not in odd}
+    if infinite := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
         reasons.append(f"{infinite[0]} holds values that are not finite")
     if reasons:
         raise refused(path, reasons)
     notes = [f"weights were {', '.join(kinds)} and are float32 here"] if kinds != ["float32"] else []
-    return {name: given[name].detach().float().cpu() for name in shapes}, notes
+    return weights, notes
 
 
 def odd_names(given: Sequence[str], known: Sequence[str]) -> str:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from training.checkpoints.checkpoint import (
     CONFIG,
+    RESUME,
+    SNAPSHOTS,
     WEIGHTS,
     Checkpoint,
     delete_run,
@@ -22,6 +24,7 @@ from training.checkpoints.checkpoint import (
     write_config,
     write_weights,
 )
+from training.checkpoints.history import HISTORY
 from training.checkpoints.run_directory import locked
 from training.common.errors import UserError
 from training.common.library_defaults import library_defaults
@@ -92,6 +95,9 @@ def check_target(target: Path, *, force: bool) -> None:
         raise UserError(f"--out {target} holds files that are not a run; choose an empty or new directory")
     if not force:
         raise UserError(f"--out {target} already holds a run: overwrite it with --force")
+    ours = (CONFIG, WEIGHTS, HISTORY, SNAPSHOTS, Path(RESUME).parent.name)
+    if others := sorted(path.name for path in target.iterdir() if path.name not in ours):
+        raise UserError(f"--out {target} holds other files beside the run ({others[0]}): choose a new directory")
 
 
 def from_files(
@@ -104,6 +110,8 @@ def from_files(
     label: str,
 ) -> tuple[RunConfig, Iterator[Snapshot], Table]:
     """The run's configuration, its snapshots (the last one last) and where it came from."""
+    if not source.exists():
+        raise UserError(f"there is no file or directory {source}")
     values = read_config_of(source, config)
     if values is None and source.is_file():
         values = config_inside(source)

@@ -102,7 +102,7 @@ class Settings:
     def number(self, key: str, default: float) -> float:
         """A number."""
         value = default if self.get(key) is None else self.get(key)
-        if type(value) in (int, float) and abs(value) < 1e30:
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30:
             return float(value)
         self.replace(f"{key} is {written(value)}: a number is needed")
         return default

@@ -43,8 +43,6 @@ def find_files(source: Path) -> Files:
     if source.is_file():
         step = step_of(source)
         return Files(source, {}) if step is None else Files(None, {step: source})
-    if not source.is_dir():
-        raise UserError(f"there is no file or directory {source}")
     numbered = {step: path for path in sorted(source.iterdir()) if (step := step_of(path)) is not None}
     final = source / STATE
     if not numbered and not final.is_file():

@@ -54,6 +54,8 @@ def function_class(settings: Settings, key: str, name: str, arguments: Mapping[s
         name: of the task.
         arguments: its settings.
     """
+    if not name:
+        return "linear"  # that it is missing is a reason already
     if name == "linear_classification":
         settings.refuse(f"{key} is {name}: {LOGITS}")
         return "linear"

@@ -27,7 +27,7 @@ def refusal(source: Path, tmp_path: Path, **options: object) -> str:
 
 
 def test_what_is_missing(garg_run: GargRun, tmp_path: Path):
-    assert "has no configuration beside it" in refusal(tmp_path / "nowhere", tmp_path)
+    assert "there is no file or directory" in refusal(tmp_path / "nowhere", tmp_path)
     source = garg_run()
     (source / "state.pt").unlink()
     assert "holds no weights: neither state.pt nor model_STEP.pt" in refusal(source, tmp_path)
@@ -136,6 +136,9 @@ def test_a_run_is_never_overwritten_without_being_asked_to(garg_run: GargRun, tm
         import_checkpoint(source, tmp_path / "mine", seed_label="b")
     assert (tmp_path / "mine" / "model.safetensors").read_bytes() == before
     assert import_checkpoint(source, tmp_path / "mine", seed_label="b", force=True).config != first.config
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"holds other files beside the run \(notes.txt\)"):
+        import_checkpoint(source, tmp_path / "mine", force=True)
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "a.txt").write_text("a")
     with pytest.raises(UserError, match="holds files that are not a run"):

@@ -1,5 +1,6 @@
 """The way back: other programs read what is exported, and its import has the same weights, bit for bit."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from training.common.errors import UserError
 from training.config.config import RunConfig
 from training.config.parse import from_preset
 from training.model.transformer import Transformer
+from training.tasks.function_classes import function_class
 from training.tasks.prompts import Prompts, one_hot_instruction, to_prompt
 
 
@@ -20,14 +22,19 @@ def untrained(curriculum: str, settings: list[str]) -> Checkpoint:
     """A checkpoint that lies nowhere."""
     config: RunConfig = from_preset("tiny", curriculum, 0, settings)
     model = Transformer(config.model, torch.Generator().manual_seed(0), config.layout)
-    return Checkpoint("untrained", Path(), config, 7, model.requires_grad_(False).eval())
+    return Checkpoint("untrained", Path(), config, config.recipe.steps, model.requires_grad_(False).eval())
 
 
+GROWTH = ("growth.points=4", "growth.points_every=100", "growth.dims=2")
 RUNS = {
     "several classes": ("mixed", []),
     "a single class": ("single:linear", ["data.classes=linear"]),
+    "noise": ("single:noisy_linear", ["data.classes=noisy_linear", "data.weights=standard"]),
     "garg's own words": ("single:sparse_linear:2", ["data.classes=sparse_linear:2", "data.weights=standard"]),
-    "grown": ("single:linear", ["data.classes=linear", "data.weights=standard", "growth.points=4", "growth.dims=2"]),
+    "grown": (
+        "single:linear",
+        ["data.classes=linear", "data.weights=standard", *GROWTH],
+    ),
     "a tree": ("single:decision_tree:3", ["data.classes=decision_tree:3", "data.weights=standard"]),
     "inputs": ("random", ["data.inputs=gaussian,laplace:2,student_t:3"]),
     "one-hot": ("mixed", ["instruction.kind=one_hot", "instruction.at=2", "model.n_ctx=34"]),
@@ -35,16 +42,18 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_the_import_of_an_export_is_bit_identical(name: str, tmp_path: Path):
-    source = untrained(*RUNS[name])
+@pytest.mark.parametrize("kind", RUNS)
+def test_the_import_of_an_export_is_bit_identical(kind: str, tmp_path: Path):
+    source = untrained(*RUNS[kind])
     export_checkpoint(source, tmp_path / "theirs")
     checkpoint = import_checkpoint(tmp_path / "theirs", tmp_path / "run")
     ours = checkpoint.model.state_dict()
     assert all(torch.equal(ours[key], tensor) for key, tensor in source.model.state_dict().items())
     was, now = source.config, checkpoint.config
-    assert (now.data, now.instruction, now.evaluated_classes) == (was.data, was.instruction, was.evaluated_classes)
-    assert (checkpoint.step, now.model.n_ctx, now.recipe.lr) == (7, was.model.n_ctx, was.recipe.lr)
+    assert [function_class(name) for name in now.data.classes] == [function_class(name) for name in was.data.classes]
+    assert replace(now.data, classes=was.data.classes) == was.data
+    assert (now.instruction, now.growth) == (was.instruction, was.growth)
+    assert (checkpoint.step, now.model.n_ctx, now.recipe.lr) == (3000, was.model.n_ctx, was.recipe.lr)
 
 
 def test_the_code_of_garg_reads_an_export(tmp_path: Path):
