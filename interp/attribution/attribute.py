@@ -34,6 +34,7 @@ from training.common.errors import UserError, one_of
 from training.common.library_defaults import library_defaults
 from training.common.output import Table
 from training.common.progress import progress_bar
+from training.options import DEFAULT_EDGE_STEPS, DEFAULT_NODE_STEPS
 from training.tasks.function_classes import choose_classes
 
 MEMORY = 2**28  # bytes of activations and gradients that a worker holds
@@ -109,7 +110,7 @@ def attribute(
     examples: int | None = None,
     n_prompts: int = 1024,
     seed: int = 0,
-    n_steps: int = 5,
+    n_steps: int = DEFAULT_NODE_STEPS,
     n_validate: int = 256,
 ) -> Attribution:
     """The effect of patching every node of a site.
@@ -158,7 +159,7 @@ def attribute_edges(
     examples: int | None = None,
     n_prompts: int = 1024,
     seed: int = 0,
-    n_steps: int = 5,
+    n_steps: int = DEFAULT_EDGE_STEPS,
     n_validate: int = 256,
 ) -> Attribution:
     """The effect of patching every edge alone, from sender to receiver; everything after the receiver is recomputed.

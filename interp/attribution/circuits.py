@@ -41,6 +41,7 @@ from training.common.progress import progress_bar
 from training.common.table_rows import where
 from training.config.config import stream_seed
 from training.model.transformer import Transformer
+from training.options import DEFAULT_EDGE_STEPS
 from training.tasks.function_classes import choose_classes
 
 EdgeOrder = Int[np.ndarray, "edge 2"]
@@ -115,7 +116,7 @@ def circuits(
     examples: int | None = None,
     n_prompts: int = 1024,
     seed: int = 0,
-    n_steps: int = 5,
+    n_steps: int = DEFAULT_EDGE_STEPS,
     n_random: int = 20,
     min_faithfulness: float = 0.9,
 ) -> Circuits:

@@ -12,8 +12,14 @@ from training.common.errors import UserError
 from training.common.terminal import echo
 
 Steps = Annotated[
-    int,
-    typer.Option("--steps", metavar="N", parser=options.whole_number(1), help="Points on the path of ig and eap-ig."),
+    int | None,
+    typer.Option(
+        "--steps",
+        metavar="N",
+        parser=options.whole_number(1),
+        help=f"Points on the path of ig (default: {options.DEFAULT_NODE_STEPS}) and eap-ig (default: "
+        f"{options.DEFAULT_EDGE_STEPS}).",
+    ),
 ]
 
 
@@ -43,7 +49,7 @@ def attribute(
     direction: Direction = "denoise",
     tokens: Tokens = None,
     examples: Examples = None,
-    steps: Steps = 5,
+    steps: Steps = None,
     validate: Annotated[
         int,
         typer.Option(
@@ -86,10 +92,11 @@ def attribute(
     if no_receipt:
         echo("--no-receipt is now called --validate 0", err=True)
     methods = options.split_names("--method", method)
+    n_steps = steps or (options.DEFAULT_EDGE_STEPS if edges else options.DEFAULT_NODE_STEPS)
     if edges:
-        target = plan_edges(checkpoint, class_names, question, methods=methods, n_steps=steps)
+        target = plan_edges(checkpoint, class_names, question, methods=methods, n_steps=n_steps)
     else:
-        target = plan_nodes(checkpoint, class_names, question, site=site, tokens=tokens, methods=methods, n_steps=steps)
+        target = plan_nodes(checkpoint, class_names, question, site=site, tokens=tokens, methods=methods, n_steps=n_steps)
     if out:
         output.prepare_directory(out)
     result = measure_effects(target, class_names, methods, question, 0 if no_receipt else validate)
@@ -111,7 +118,7 @@ def circuit(
     corrupt: Corrupt = "prompt",
     direction: Direction = "noise",
     examples: Examples = None,
-    steps: Steps = 5,
+    steps: Steps = None,
     random: Annotated[
         int,
         typer.Option("--random", metavar="N", parser=options.whole_number(0), help="Random graphs of every size."),
@@ -146,7 +153,7 @@ def circuit(
 
     checkpoint, class_names, question = prepare(ckpt, classes, device, corrupt, direction, examples, prompts, seed)
     numbers = [parse_size(text, sizes) for text in options.split_names("--sizes", sizes)]
-    target = plan_edges(checkpoint, class_names, question, methods=[method], n_steps=steps)
+    target = plan_edges(checkpoint, class_names, question, methods=[method], n_steps=steps or options.DEFAULT_EDGE_STEPS)
     check_sizes(numbers, min_faithfulness, target.n_edges)
     if out:
         output.prepare_directory(out)

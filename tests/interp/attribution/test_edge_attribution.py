@@ -8,14 +8,14 @@ import torch
 from architectures import VARIANTS
 from split_model import patch_edge, run
 
-from interp.attribution.attribute import find_effects
+from interp.attribution.attribute import attribute_edges, find_effects
 from interp.attribution.edges import estimate_edges, gradient_sites, receiver_products, sender_outputs
 from interp.attribution.gradients import run_with_gradients
 from interp.attribution.graph import Graph
 from interp.attribution.nodes import RunTokens, estimate_nodes
 from interp.attribution.targets import AllEdges
 from interp.patching.runner import Question
-from training.checkpoints.checkpoint import Checkpoint
+from training.checkpoints.checkpoint import Checkpoint, load
 from training.config.config import ModelConfig
 from training.config.parse import from_preset
 from training.model.transformer import Transformer
@@ -115,6 +115,17 @@ def test_integrated_gradients_of_the_read_ins_edges_add_up_to_the_whole_differen
     assert 3 < missing[0] / missing[1] < 5
     plain = (estimate_edges(model, ends, "eap", 1)[:, :, 0].sum(1) - whole).abs().max()
     assert plain > 10 * missing[1]
+
+
+def test_the_default_number_of_steps_is_close_to_the_integral():
+    """Of effects up to 0.44, 30 steps are within 0.003 of twice as many; 5 steps are not."""
+    checkpoint = load("zoo:mixed-0")
+    common = {"methods": ["eap-ig"], "n_prompts": 4, "n_receipt": 0}
+    given, fine, coarse = (
+        attribute_edges(checkpoint, "linear", **common, **steps).table["effect"].to_numpy()
+        for steps in ({}, {"n_steps": 60}, {"n_steps": 5})
+    )
+    assert np.abs(given - fine).max() < 0.003 < np.abs(coarse - fine).max()
 
 
 @pytest.mark.parametrize(("edge_method", "node_method"), [("eap", "gradient"), ("eap-ig", "ig")])
