@@ -42,7 +42,9 @@ def import_(
     instructions: Annotated[
         Path | None,
         typer.Option(
-            "--instructions", metavar="DIR", help="Files of its instruction vectors (default: RUN/instruction)."
+            "--instructions",
+            metavar="DIR",
+            help="Files of its instruction vectors (default: instruction, beside its configuration).",
         ),
     ] = None,
     seed_label: Annotated[
