@@ -45,7 +45,7 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("text", CONFIGS)
+@pytest.mark.parametrize("text", CONFIGS, ids=lambda text: text[:12])
 def test_configurations_that_are_none(garg_run: GargRun, tmp_path: Path, text: str):
     source = garg_run()
     (source / "config.yaml").write_text(text)
