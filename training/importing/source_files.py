@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -119,7 +120,9 @@ def read_pickle(path: Path, at_most: int = LARGEST_FILE) -> Any:
                 size = max(size, sum(entry.file_size for entry in archive.infolist()))
         if size > at_most:
             raise UserError(f"{path} holds {size} bytes; at most {at_most} are needed for this model and its optimiser")
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        with warnings.catch_warnings():  # torch warns of pickles of other programs before it refuses them
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
     except UnpicklingError as error:
