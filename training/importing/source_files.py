@@ -138,7 +138,7 @@ def needed_code(message: str) -> str:
     needed = re.search(r"GLOBAL (\S+)", message) or re.search(r"[Uu]nsupported (?:class|global): (\S+)", message)
     if needed:
         return f"it is a pickle that needs {needed[1]}, and only tensors, numbers and words are unpickled"
-    return f"it is no pickle of tensors, numbers and words ({first_line(ValueError(message))[:200]})"
+    return "it is no file that torch.save wrote of tensors, numbers and words alone"
 
 
 def weights_in(content: Any, path: Path | str) -> tuple[dict[str, Tensor], Table]:
