@@ -96,7 +96,9 @@ def attribute(
     if edges:
         target = plan_edges(checkpoint, class_names, question, methods=methods, n_steps=n_steps)
     else:
-        target = plan_nodes(checkpoint, class_names, question, site=site, tokens=tokens, methods=methods, n_steps=n_steps)
+        target = plan_nodes(
+            checkpoint, class_names, question, site=site, tokens=tokens, methods=methods, n_steps=n_steps
+        )
     if out:
         output.prepare_directory(out)
     result = measure_effects(target, class_names, methods, question, 0 if no_receipt else validate)
@@ -153,7 +155,9 @@ def circuit(
 
     checkpoint, class_names, question = prepare(ckpt, classes, device, corrupt, direction, examples, prompts, seed)
     numbers = [parse_size(text, sizes) for text in options.split_names("--sizes", sizes)]
-    target = plan_edges(checkpoint, class_names, question, methods=[method], n_steps=steps or options.DEFAULT_EDGE_STEPS)
+    target = plan_edges(
+        checkpoint, class_names, question, methods=[method], n_steps=steps or options.DEFAULT_EDGE_STEPS
+    )
     check_sizes(numbers, min_faithfulness, target.n_edges)
     if out:
         output.prepare_directory(out)
