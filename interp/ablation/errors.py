@@ -118,7 +118,10 @@ class ErrorSlice:
         return f"the output of {show(unvarying)} {reason}, so {self.mode} ablation leaves it unchanged"
 
     def effects(self, sets: Iterable[HeadSet], kind: str = "total") -> list[Effect]:
-        """The effect of removing each set, with its interval."""
+        """The effect of removing each set, with its interval; undefined for a kind that was not measured."""
+        sets = list(sets)
+        if any(getattr(self.errors.ablated[self.mode][removed], kind) is None for removed in sets):
+            return [UNDEFINED for _ in sets]
         ablated = np.stack([self.ablated(removed, kind) for removed in sets])
         return paired_effects(ablated, self.intact, self.no_context, self.weights)
 

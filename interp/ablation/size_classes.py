@@ -29,6 +29,8 @@ def size_of(row: Row, prefix: str = "") -> str:
     effect, low, high = (row[prefix + name] for name in ("effect", "ci_low", "ci_high"))
     if math.isnan(effect):
         return "undefined"
+    if row.get("unit") == "loss":  # where the in-context gain is not known, no difference is called most or none
+        return "negative" if high < 0 else "part" if low > 0 else "unclear"
     if effect >= HALF:
         return "most"
     if low >= -HARMLESS and high <= HARMLESS:

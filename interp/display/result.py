@@ -42,15 +42,15 @@ class Result(ABC):
 
     Attributes:
         checkpoint: the model's name.
-        step: of its training.
+        step: of its training; None where it is not known.
     """
 
     checkpoint: str
-    step: int
+    step: int | None
 
     @property
     def title(self) -> str:
-        return f"{self.checkpoint}, step {self.step}"
+        return self.checkpoint if self.step is None else f"{self.checkpoint}, step {self.step}"
 
     @property
     def files(self) -> Mapping[str, pd.DataFrame]:

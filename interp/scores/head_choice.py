@@ -1,12 +1,12 @@
 """Heads as users name them (text, a head, a set, or several sets), resolved for one model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
 from jaxtyping import Float
 
-from interp.model.heads import Head, HeadSet, check_head, head_set, parse_heads, show
+from interp.model.heads import Head, HeadSet, Scores, check_head, head_set, parse_heads, show
 from interp.scores.score import selection_scores
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
@@ -41,15 +41,26 @@ def choose_sets(
     [(Head(layer=0, number=1),)]
     """
     model = checkpoint.config.model
+    get_scores = partial(selection_scores, checkpoint, n_prompts, seed) if scores is None else lambda: scores
+    return resolve_sets(heads, model.n_layers, model.n_heads, get_scores)
+
+
+def resolve_sets(
+    heads: HeadChoice, n_layers: int, n_heads: int, get_scores: Callable[[], Scores] | None = None
+) -> list[HeadSet]:
+    """The head sets that a choice stands for in any model of this size; see `choose_sets`.
+
+    Raises:
+        UserError: the choice is malformed or empty, or there is no such head.
+    """
     if isinstance(heads, str):
-        get_scores = partial(selection_scores, checkpoint, n_prompts, seed) if scores is None else lambda: scores
-        return parse_heads(heads, model.n_layers, model.n_heads, get_scores)
+        return parse_heads(heads, n_layers, n_heads, get_scores)
     sets = sets_of(heads)
     if not sets or not all(sets):
         raise UserError("no heads are given: name them as text such as '0.1,1.2', or as sets of Head")
     for members in sets:
         for head in members:
-            check_head(head, show(members), model.n_layers, model.n_heads)
+            check_head(head, show(members), n_layers, n_heads)
     return sets
 
 

@@ -23,12 +23,14 @@ class Tokens(NamedTuple):
         pair: index of every token's pair, from 0; -1 for an instruction token.
         is_x: which tokens are an x.
         is_y: which tokens are a y.
+        ids: token ids, of models that read them.
     """
 
     xs: Float[Tensor, "batch point dim"]
     pair: Int[Tensor, " pos"]
     is_x: Bool[Tensor, " pos"]
     is_y: Bool[Tensor, " pos"]
+    ids: Int[Tensor, "batch pos"] | None = None
 
 
 def tokens_of(xs: Float[Tensor, "batch point dim"], layout: Layout = PLAIN) -> Tokens:
