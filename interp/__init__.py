@@ -6,6 +6,7 @@ Locate: `score` heads, or show their attention `patterns` token by token.
 Ablate: `ablate` sets of heads (`parse_heads`), in sequence (`cumulative`) or in `pairs`; `pooled` over seeds.
 Patch: `patch` activations between `prompt_pairs`, or measure `path_effects`.
 Attribute: `attribute` nodes, `attribute_edges`, and find `circuits`.
+Any model: `attach` a torch module to score, ablate and patch it; `judge` removals by losses alone.
 Read out: `lens`, `probe`, `decode_heads`, and `swap` the subspace that a probe reads.
 
 Every result has tables (pandas), `plot()`, `show()` for a terminal, and is displayed in notebooks.
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from interp.ablation.cumulative import cumulative as cumulative
     from interp.ablation.pairs import pairs as pairs
     from interp.ablation.pooled import pooled as pooled
+    from interp.any_model.attach import attach as attach
+    from interp.any_model.judge import judge as judge
     from interp.attribution.attribute import attribute as attribute
     from interp.attribution.attribute import attribute_edges as attribute_edges
     from interp.attribution.circuits import circuits as circuits
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Head": "interp.model.heads",
     "ablate": "interp.ablation.ablate",
+    "attach": "interp.any_model.attach",
     "attribute": "interp.attribution.attribute",
     "attribute_edges": "interp.attribution.attribute",
     "circuits": "interp.attribution.circuits",
@@ -55,6 +59,7 @@ _HOMES = {
     "export_checkpoint": "training.importing.export",
     "hooked": "interp.model.hooked_transformer",
     "import_checkpoint": "training.importing.run",
+    "judge": "interp.any_model.judge",
     "lens": "interp.readouts.lens",
     "load": "training.checkpoints.checkpoint",
     "pairs": "interp.ablation.pairs",

@@ -25,6 +25,7 @@ from interp.ablation.runner import AblationProtocol, SetCheckError, measure
 from interp.ablation.size_classes import ATTENDS, VERDICTS, is_silent
 from interp.ablation.store import Store
 from interp.display.result import Axes, Result
+from interp.model.attached import takes_attached_models
 from interp.model.heads import MLP, Head, HeadSet, all_heads, show
 from interp.scores.head_choice import HeadChoice
 from interp.scores.score import selection_scores
@@ -82,7 +83,7 @@ class Ablation(Result):
     """
 
     checkpoint: str
-    step: int
+    step: int | None
     table: pd.DataFrame
     null: pd.DataFrame
     curves: pd.DataFrame
@@ -161,6 +162,7 @@ class Ablation(Result):
         return {"ablation": self.table, "ablation_null": self.null, "ablation_curves": self.curves, **joint}
 
 
+@takes_attached_models
 @library_defaults()
 def ablate(
     checkpoint: Checkpoint,

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.display.result import Axes, Result
+from interp.model.attached import takes_attached_models
 from interp.model.heads import MLP, HeadSet, parse_heads, show
 from interp.model.positions import parse_tokens, token_names
 from interp.patching.effects import METRICS, Outcomes, effect_of, error_metrics
@@ -104,6 +105,7 @@ class PatchMap(Result):
         return {"patching": self.table, "patching_baseline_errors": self.baseline_errors}
 
 
+@takes_attached_models
 @library_defaults()
 def patch(
     checkpoint: Checkpoint,

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 
 from interp.display.result import Axes, Result
+from interp.model.attached import takes_attached_models
 from interp.model.engine import read_sites
 from interp.model.heads import MLP, HeadSet, parse_heads
 from interp.model.positions import parse_points, token_names
@@ -39,7 +40,7 @@ class Patterns(Result):
     """
 
     checkpoint: str
-    step: int
+    step: int | None
     function_class: str
     heads: HeadSet
     values: Float[np.ndarray, "head query_pos key_pos"]
@@ -71,6 +72,7 @@ class Patterns(Result):
         return slice(first, last + 1)
 
 
+@takes_attached_models
 @library_defaults()
 def patterns(
     checkpoint: Checkpoint,

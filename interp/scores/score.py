@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.display.result import Axes, Result
+from interp.model.attached import takes_attached_models
 from interp.model.heads import all_heads
 from interp.model.parallel import map_parts
 from interp.model.positions import show_points
@@ -82,7 +83,7 @@ class HeadScores(Result):
     """
 
     checkpoint: str
-    step: int
+    step: int | None
     kind: ScoreKind
     by: str
     inputs: str
@@ -142,6 +143,7 @@ class HeadScores(Result):
         return pd.DataFrame(rows)
 
 
+@takes_attached_models
 def score(
     checkpoint: Checkpoint,
     classes: str | Sequence[str] | None = None,
