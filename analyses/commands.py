@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from interp.model.attached import opens_files
 from training import options
 from training.commands import check_classes, check_device, run_command
 from training.common.errors import UserError, refuse_failures
@@ -169,6 +170,7 @@ def present(compute: "Callable[[], Findings]", json: bool, out: Path | None) -> 
     refuse_failures(run_command(compute, **views, json=json, out=out).failures)
 
 
+@opens_files("analyses.report.attached:report", "controls", "seed")
 def report(
     ckpt: options.Ckpts,
     out: Annotated[

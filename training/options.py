@@ -71,7 +71,8 @@ Ckpt = Annotated[
     typer.Option(
         "--ckpt",
         metavar="CKPT",
-        help="A run directory, DIR@STEP for a snapshot, or zoo:NAME for a shipped model.",
+        help="A run directory, DIR@STEP for a snapshot, or zoo:NAME for a shipped model; score, ablate, patch and "
+        "report also open FILE.py:NAME.",
     ),
 ]
 Ckpts = Annotated[
@@ -80,7 +81,7 @@ Ckpts = Annotated[
         "--ckpt",
         metavar="CKPT",
         help="A run directory, DIR@STEP for a snapshot, or zoo:NAME for a shipped model; '*' stands for "
-        'several ("zoo:mixed-*"); may be repeated.',
+        'several ("zoo:mixed-*"); may be repeated; score, ablate, patch and report also open FILE.py:NAME.',
     ),
 ]
 Classes = Annotated[

@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
+from interp.model.attached import opens_files
 from interp.names import DEFAULT_MODES, DESIGN_NAMES, MODE_NAMES
 from training import options
 from training.commands import check_device
 from training.common.errors import UserError, one_of
 
 
+@opens_files("interp.any_model.command:ablate", "heads", "mode", "controls", "memory", "seed")
 def ablate(
     ckpt: options.Ckpts,
     heads: Annotated[

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interp.model.attached import opens_files
 from interp.names import CORRUPTION_NAMES, METRIC_NAMES, SITE_NAMES
 from training import options
 from training.commands import check_classes, check_device
@@ -52,6 +53,7 @@ Tokens = Annotated[
 ]
 
 
+@opens_files("interp.any_model.command:patch", "site", "direction", "heads", "at", "seed")
 def patch(
     ckpt: options.Ckpt,
     site: SiteName = "z",

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from interp.model.attached import opens_files
 from interp.names import SCORE_DEFINITIONS, WEIGHTING_DEFINITIONS, WEIGHTING_NAMES
 from training import options
 from training.commands import check_classes, check_device
@@ -19,6 +20,7 @@ def list_definitions(definitions: dict[str, str]) -> str:
     return "\b\n" + "\n".join(f"      {name}: {definition}" for name, definition in definitions.items())
 
 
+@opens_files("interp.any_model.command:score", "scores", "seed", "top")
 def score(
     ckpt: options.Ckpts,
     scores: Annotated[
