@@ -305,3 +305,13 @@ def strongest(found: LossPatchMap, condition: str, most: int) -> list[dict[str, 
     """The places of one condition with the best evidence that they matter."""
     rows = records(rows_where(found.table, condition=condition))
     return sorted(rows, key=lambda row: rank_by_evidence(row["effect"], row["ci_low"], row["ci_high"]))[:most]
+
+
+def name_cell(site: str, row: Mapping[str, Any]) -> str:
+    """A place of a map in words.
+
+    >>> name_cell("z", {"layer": 0, "heads": "0.1", "tokens": "all"})
+    'z of 0.1'
+    """
+    where = "" if row["tokens"] == "all" else f" at {row['tokens']}"
+    return f"{site} of {row['heads'] or 'layer ' + str(row['layer'])}{where}"

@@ -4,11 +4,10 @@ import numpy as np
 
 from interp.ablation.tables import p_cells
 from interp.any_model.judge import UNITS, LossAblation
-from interp.any_model.patch import LossPatchMap, strongest
+from interp.any_model.patch import LossPatchMap, name_cell, strongest
 from interp.display.heat_maps import grid_map, head_map
 from interp.display.result import displays
 from interp.model.heads import head_grid
-from interp.patching.maps import place_name
 from interp.patching.tables import grid_of
 from training.common.output import Table, interval, number, records
 from training.common.table_rows import distinct, where
@@ -65,7 +64,7 @@ def patch_tables(result: LossPatchMap, most: int = 8) -> list[Table]:
     conditions = distinct(result.table, "condition")
     rows = [
         [
-            f"{condition}: {place_name(result.site, row)}",
+            f"{condition}: {name_cell(result.site, row)}",
             interval(row["effect"], row["ci_low"], row["ci_high"]),
             interval(row["loss"], row["loss_low"], row["loss_high"]),
         ]

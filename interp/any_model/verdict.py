@@ -11,10 +11,9 @@ import pandas as pd
 from interp.ablation.size_classes import Row, size_of
 from interp.ablation.verdict import agreement_clause, chance_clause, fill
 from interp.any_model.judge import REMOVAL, LossAblation
-from interp.any_model.patch import LossPatchMap, strongest
+from interp.any_model.patch import LossPatchMap, name_cell, strongest
 from interp.display.result import displays
 from interp.display.text import counted, decimals
-from interp.patching.maps import place_name
 from interp.statistics.effects import LEAST_GAIN, rank_by_evidence
 from training.common.output import records
 from training.common.table_rows import distinct, where
@@ -120,6 +119,6 @@ def patch_sentence(result: LossPatchMap, condition: str) -> str:
     if rank_by_evidence(best["effect"], best["ci_low"], best["ci_high"])[0]:
         return f"On {condition} no patch has an effect that differs from 0 ({n_places} patched)."
     return (
-        f"On {condition} patching {place_name(result.site, best)} moves the {result.base} run {cost(best)} of the way "
+        f"On {condition} patching {name_cell(result.site, best)} moves the {result.base} run {cost(best)} of the way "
         f"to the other ({n_places} patched)."
     )
