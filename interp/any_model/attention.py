@@ -61,8 +61,9 @@ def hook_sources(
 ) -> None:
     """Watch every module that could give the pattern of a layer; the nearest to the projection counts."""
     around = list(projection.ancestors)
-    if around and isinstance(getattr(around[0], "hook_pattern", None), nn.Module):
-        around.insert(0, around[0].hook_pattern)
+    point = getattr(around[0], "hook_pattern", None) if around else None
+    if isinstance(point, nn.Module):
+        around.insert(0, point)
     for distance, module in enumerate(around):
 
         def watch(_module: nn.Module, _args: Any, output: Any, distance: int = distance) -> None:
@@ -92,7 +93,7 @@ def is_pattern(leaf: Any, n_examples: int, n_heads: int) -> bool:
 @contextmanager
 def eager(module: nn.Module) -> Iterator[None]:
     """Let models of transformers compute attention in the open, for a block."""
-    configs = {id(one.config): one.config for one in module.modules() if hasattr(one, "config")}
+    configs: dict[int, Any] = {id(one.config): one.config for one in module.modules() if hasattr(one, "config")}
     known = [config for config in configs.values() if getattr(config, "_attn_implementation", None) is not None]
     kept = [config._attn_implementation for config in known]
     try:

@@ -45,7 +45,7 @@ def plot_effect_maps(result: LossAblation) -> list[Axes]:
     shape = head_grid(heads) or (len(heads), 1)
     size = {"width": max(2.4, 0.36 * shape[1] + 1.0), "height": max(1.7, 0.3 * shape[0] + 0.8)}
     grid = grid_of_axes(len(modes), len(conditions), **size)
-    limit = 1.0 if result.unit == "gain" else max(float(result.table["effect"].abs().max()), 1e-9)
+    limit = 1.0 if result.unit == "gain" else max(float(np.abs(result.table["effect"].to_numpy()).max()), 1e-9)
     for row, mode in enumerate(modes):
         for column, condition in enumerate(conditions):
             ax, effects = grid[row][column], where(result.table, condition=condition, mode=mode)["effect"]

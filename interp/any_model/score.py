@@ -104,10 +104,12 @@ def patterns(task: Task, heads: str | HeadSet = "top:1", *, n_examples: int = 1)
         UserError: no such heads, or the model gives no attention patterns.
     """
     network = task.network
-    chosen = heads
-    if isinstance(heads, str):
-        sets = parse_heads(heads, network.n_layers, network.n_heads, lambda: selection_scores(task))
-        chosen = tuple(dict.fromkeys(head for one in sets for head in one))
+    named = (
+        [heads]
+        if not isinstance(heads, str)
+        else parse_heads(heads, network.n_layers, network.n_heads, lambda: selection_scores(task))
+    )
+    chosen = tuple(dict.fromkeys(head for one in named for head in one))
     if any(head.number == MLP for head in chosen):
         raise UserError(f"heads {heads}: an MLP has no attention")
     rows = range(min(n_examples, task.n_examples))

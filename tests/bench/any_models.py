@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -35,7 +35,11 @@ VOCABULARY, POSITIONS = 512, 48
 
 def build(n_layers: int, n_heads: int) -> LlamaForCausalLM:
     """A model with three query heads to a key-value head, as SmolLM2-135M has, of a third of its width."""
-    sizes = {"hidden_size": 24 * n_heads, "intermediate_size": 64 * n_heads, "num_key_value_heads": n_heads // 3}
+    sizes: dict[str, Any] = {
+        "hidden_size": 24 * n_heads,
+        "intermediate_size": 64 * n_heads,
+        "num_key_value_heads": n_heads // 3,
+    }
     config = LlamaConfig(
         vocab_size=VOCABULARY, num_hidden_layers=n_layers, num_attention_heads=n_heads, use_cache=False, **sizes
     )
@@ -66,7 +70,7 @@ def zeroed(module: torch.nn.Module, start: int, stop: int):
 
 
 @torch.no_grad()
-def loop(model: LlamaForCausalLM, ids: Tensor, n_heads: int) -> np.ndarray:
+def loop(model: Any, ids: Tensor, n_heads: int) -> np.ndarray:
     """Every head removed by a hook, in a pass of its own over all examples."""
     rows = []
     for layer in model.model.layers:
@@ -116,7 +120,12 @@ def bench(
             seconds[name].append(took)
     ratios = [loop_took / own for loop_took, own in zip(seconds["loop"], seconds["ours"], strict=True)]
     difference = float(np.abs(found["ours"] / found["loop"] - 1).max())
-    report = {"layers": layers, "heads": heads, "examples": examples, "threads": torch.get_num_threads()}
+    report: dict[str, Any] = {
+        "layers": layers,
+        "heads": heads,
+        "examples": examples,
+        "threads": torch.get_num_threads(),
+    }
     report |= {"seconds": seconds, "ratio": statistics.median(ratios), "ratios": ratios, "difference": difference}
     if json:
         output.print_json(report)

@@ -127,7 +127,8 @@ def analyse(model: Attached, out: Path, n_controls: int) -> dict[str, Any]:
 def ranks(scores: np.ndarray, effects: np.ndarray) -> dict[str, Any]:
     """Spearman's correlation of score and effect over all heads, and over those below the line."""
     below = scores < LINE
-    every, low = (spearmanr(scores[chosen], effects[chosen]) for chosen in (scores > -1, below))
+    results: list[Any] = [spearmanr(scores[chosen], effects[chosen]) for chosen in (scores > -1, below)]
+    every, low = results
     return {
         "heads": len(scores),
         "below": int(below.sum()),

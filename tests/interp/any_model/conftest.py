@@ -109,7 +109,7 @@ def encoder_loss(output: Any, prompt: Tensor) -> Tensor:
 def gpt2() -> Case:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    sizes = {"n_layer": LAYERS, "n_head": HEADS, "n_embd": WIDTH, "n_positions": 16}
+    sizes: dict[str, Any] = {"n_layer": LAYERS, "n_head": HEADS, "n_embd": WIDTH, "n_positions": 16}
     model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, **sizes))
     return Case(model, repeats(), next_token_loss, "transformer.h.{}.attn.c_proj")
 
@@ -117,7 +117,7 @@ def gpt2() -> Case:
 def llama() -> Case:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = {"num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "num_key_value_heads": 2}
+    sizes: dict[str, Any] = {"num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "num_key_value_heads": 2}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=48, **sizes))
     examples = {"input_ids": repeats(), "use_cache": False}
     return Case(model, examples, next_token_loss, "model.layers.{}.self_attn.o_proj")
@@ -126,7 +126,7 @@ def llama() -> Case:
 def neox() -> Case:
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-    sizes = {"num_hidden_layers": LAYERS, "num_attention_heads": HEADS}
+    sizes: dict[str, Any] = {"num_hidden_layers": LAYERS, "num_attention_heads": HEADS}
     model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=48, **sizes))
     return Case(model, repeats(), next_token_loss, "gpt_neox.layers.{}.attention.dense")
 
@@ -138,7 +138,13 @@ def nanogpt() -> Case:
 def hooked_tokens() -> Case:
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
-    sizes = {"n_layers": LAYERS, "n_heads": HEADS, "d_model": WIDTH, "d_head": WIDTH // HEADS, "n_ctx": 16}
+    sizes: dict[str, Any] = {
+        "n_layers": LAYERS,
+        "n_heads": HEADS,
+        "d_model": WIDTH,
+        "d_head": WIDTH // HEADS,
+        "n_ctx": 16,
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # removed in 4.0
         model = HookedTransformer(HookedTransformerConfig(d_vocab=VOCABULARY, act_fn="gelu", seed=0, **sizes))

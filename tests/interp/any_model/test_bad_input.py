@@ -1,5 +1,7 @@
 """What cannot be attached is refused in one line, and nothing is left hooked."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -260,7 +262,12 @@ def test_corrupt_examples_that_are_the_clean_ones_are_caught(nano):
 def test_rotated_queries_do_not_reproduce_z():
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = {"num_hidden_layers": 1, "num_attention_heads": 4, "hidden_size": 32, "intermediate_size": 48}
+    sizes: dict[str, Any] = {
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+    }
     model = LlamaForCausalLM(LlamaConfig(vocab_size=40, **sizes)).eval()
     for parameter in model.parameters():
         parameter.data.normal_(0, 0.5, generator=torch.Generator().manual_seed(parameter.numel()))

@@ -1,5 +1,7 @@
 """Removals judged by losses alone: planted truth, units, false-positive rate, and refusals."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from interp.any_model.judge import judge
 from interp.model.heads import Head
 from training.common.errors import CheckError, UserError
 
-SIZE = {"n_layers": 2, "n_heads": 8}
+SIZE: Any = {"n_layers": 2, "n_heads": 8}
 
 
 def planted(costs, n_examples=64, seed=0, gain=None):
