@@ -29,7 +29,7 @@ class Plain(nn.Module):
 
     def forward(self, x):
         for layer in self.layers:
-            (linear,) = layer.values()
+            linear: Any = next(iter(layer.children()))
             x = linear(x)
         return x
 
@@ -84,7 +84,8 @@ def test_a_loss_that_becomes_infinite_without_a_head_names_the_set():
     model = interp.attach(
         Plain(), EXAMPLES, lambda output, _: 1 / output[:, 0, :8].abs().sum(1), projections="layers.*.mixer", n_heads=4
     )
-    for layer in model.network.module.layers:
+    layers: Any = model.network.module.layers
+    for layer in layers:
         layer["mixer"].bias.data.zero_()
     with pytest.raises(UserError, match=r"without 1.0,1.1,1.2,1.3 \(zero\) are NaN or infinite"):
         interp.ablate(model, "layer:1", modes=["zero"])

@@ -87,7 +87,7 @@ def test_a_clear_gain_is_needed():
     result = judge(
         loss_without, "1.3", **SIZE, no_context=loss_without(()) + 0.01 * np.random.default_rng(0).standard_normal(64)
     )
-    assert result.table["effect"].isna().all()
+    assert np.isnan(result.table["effect"].to_numpy()).all()
     assert "is undefined" in result.sentences()[0]
 
 
