@@ -163,11 +163,15 @@ def attach(
     rows_by_condition(task.conditions, task.n_examples)  # refuses too few
     few = task.rows(task.examples, range(PROBED[1]))
     task.losses(network.run(few), few, "of the intact model")
+    if any(module.training for module in model.modules()):
+        echo(
+            "interp: the model is in training mode: it is run without dropout, and set back after every pass", err=True
+        )
     return Attached(task)
 
 
 def check_model(model: Any, examples: Examples) -> None:
-    """Refuse what is no module, or lies elsewhere than the examples; say where a model is in training mode.
+    """Refuse what is no module, or lies elsewhere than the examples.
 
     Raises:
         UserError: it is.
@@ -175,10 +179,6 @@ def check_model(model: Any, examples: Examples) -> None:
     if not isinstance(model, nn.Module):
         raise UserError(f"attach takes a torch.nn.Module: {type(model).__name__} is given")
     check_device(model, examples)
-    if any(module.training for module in model.modules()):
-        echo(
-            "interp: the model is in training mode: it is run without dropout, and set back after every pass", err=True
-        )
 
 
 class Rows(NamedTuple):
