@@ -318,5 +318,5 @@ def paper_sentences(compared: pd.DataFrame) -> list[str]:
         rows = records(compared.loc[compared["agrees"] == agrees])
         cells = [SENTENCES["paper cell"].format(**row, mean=mean_text(row)) for row in rows]
         others += SENTENCES["paper cells"].format(n=len(cells), label=label, cells=", ".join(cells)) if cells else ""
-    n_agree = int((compared["agrees"] == "yes").sum())
+    n_agree = int((compared["agrees"] == "yes").to_numpy().sum())
     return [SENTENCES["paper"].format(n_cells=len(compared), n_agree=n_agree, others=others)]

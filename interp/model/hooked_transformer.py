@@ -30,6 +30,8 @@ if TYPE_CHECKING or SERIES < 4:  # types are checked against 3.9, which `make in
     class HookedPromptTransformer(HookedTransformer):
         """A HookedTransformer that reads prompts of real vectors `[batch pos dim]` instead of token ids."""
 
+        read_in_bias: Tensor
+
         def input_to_embed(self, input: Float[Tensor, "batch pos dim"], *_: Any, **__: Any) -> tuple[Any, ...]:
             """The first residual stream: `prompt @ W_E + W_pos`. There are no token ids and no padding."""
             if self.cfg.positional_embedding_type == "rotary":

@@ -31,4 +31,4 @@ def label_rows(table: pd.DataFrame, **labels: object) -> pd.DataFrame:
     >>> label_rows(pd.DataFrame({"effect": [1, 2]}), mode="mean", step=3).columns.tolist()
     ['mode', 'step', 'effect']
     """
-    return table.assign(**labels)[[*labels, *table.columns]]
+    return table.assign(**labels).loc[:, [*labels, *table.columns]]

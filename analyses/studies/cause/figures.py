@@ -39,7 +39,7 @@ def plot_dose_response(heads: pd.DataFrame) -> list[Axes]:
     for row, curriculum in zip(grid, curricula, strict=True):
         for ax, function_class in zip(row, classes, strict=True):
             cell = where(heads, curriculum=curriculum, function_class=function_class)
-            if cell["effect"].isna().all():
+            if cell["effect"].isna().to_numpy().all():
                 text = {"transform": ax.transAxes, "ha": "center", "fontsize": 7, "color": GREY}
                 ax.text(0.5, 0.5, "no clear in-context gain", **text)
                 ax.set_yticks([])

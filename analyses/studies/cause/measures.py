@@ -146,7 +146,7 @@ def measure_guides(models: Sequence[ModelEffects]) -> pd.DataFrame:
 def guide_row(heads: pd.DataFrame, level: float, rank: dict[str, float]) -> dict[str, Any]:
     """Precision and recall of the score over the heads of all models."""
     matter, attend = heads["effect"] > level, heads["score"] > ATTENDS
-    n_matter, n_attend, n_both = (int(mask.sum()) for mask in (matter, attend, matter & attend))
+    n_matter, n_attend, n_both = (int(mask.to_numpy().sum()) for mask in (matter, attend, matter & attend))
     counts = {"n_heads": len(heads), "n_matter": n_matter, "n_attend": n_attend, "n_both": n_both}
     shares = {"precision": share(n_both, n_attend), "recall": share(n_both, n_matter)}
     return {"level": level} | rank | counts | shares

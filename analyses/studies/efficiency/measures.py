@@ -127,7 +127,7 @@ def matched_table(history: pd.DataFrame) -> pd.DataFrame:
     with its Welch interval over seeds (none where seeds are all or nothing), and the `data_share`: prompts of the class
     seen by then, over the single run's.
     """
-    budget = history.groupby("checkpoint")["flops"].max().min()
+    budget = pd.Series(history.groupby("checkpoint")["flops"].max()).min()
     curricula = distinct(history, "curriculum")
     rows = []
     for curriculum in (name for name in SEVERAL if name in curricula):

@@ -86,11 +86,11 @@ def count_table(runs: pd.DataFrame, exits: pd.DataFrame) -> pd.DataFrame:
         cell = {"curriculum": curriculum, "function_class": function_class}
         ratios, n_seeds = where(runs, **cell)["ratio"], len(where(runs, **cell))
         for threshold in THRESHOLDS:
-            n_left = int((ratios <= threshold).sum())
+            n_left = int((ratios <= threshold).to_numpy().sum())
             low, high = exact_interval(n_left, n_seeds)
             steps = where(exits, **cell, threshold=threshold)["step"]
             shares = {"n_left": n_left, "n_seeds": n_seeds, "share": n_left / n_seeds, "low": low, "high": high}
-            counts = {"n_ever": int(steps.notna().sum()), "n_histories": len(steps)}
+            counts = {"n_ever": int(steps.notna().to_numpy().sum()), "n_histories": len(steps)}
             rows.append(cell | {"threshold": threshold} | shares | counts)
     return pd.DataFrame(rows)
 

@@ -46,9 +46,9 @@ def exit_overview(exits: pd.DataFrame) -> pd.DataFrame:
                 "curriculum, class": f"{curriculum}, {function_class}",
                 "threshold": f"{threshold:g}",
                 "seeds": f"{cell['step'].count()} of {len(cell)}",
-                "step": format_range(cell["step"]),
-                "prompts of the class": format_range(cell["prompts_seen"]),
-                "operations": format_range(cell["flops"]),
+                "step": format_range(pd.Series(cell["step"])),
+                "prompts of the class": format_range(pd.Series(cell["prompts_seen"])),
+                "operations": format_range(pd.Series(cell["flops"])),
             }
         )
     return pd.DataFrame(rows)

@@ -91,7 +91,7 @@ def threshold_sentence(counts: pd.DataFrame) -> str:
     texts = []
     cells = counts.groupby(CELL, sort=False)
     for (curriculum, function_class), cell in cells:  # pyright: ignore
-        if cell["n_left"].nunique() > 1:
+        if pd.Series(cell["n_left"]).nunique() > 1:
             by_threshold = ", ".join(f"{row['n_left']} at {row['threshold']:g}" for row in records(cell))
             texts.append(f"{curriculum} on {function_class} ({by_threshold})")
     if not texts:
@@ -106,11 +106,12 @@ def exit_sentences(exits: pd.DataFrame) -> list[str]:
     for function_class in distinct(exits, "function_class"):
         rows = where(exits, function_class=function_class)
         texts = [
-            f"{curriculum} at step {format_range(cell['step'])}, {format_range(cell['prompts_seen'])} prompts of the "
-            f"class, {format_range(cell['flops'])} operations"
+            f"{curriculum} at step {format_range(pd.Series(cell['step']))}, "
+            f"{format_range(pd.Series(cell['prompts_seen']))} prompts of the class, "
+            f"{format_range(pd.Series(cell['flops']))} operations"
             for curriculum, cell in rows.groupby("curriculum", sort=False)
         ]
-        unseen = "; 0 = before it saw the class" if rows["prompts_seen"].min() == 0 else ""
+        unseen = "; 0 = before it saw the class" if pd.Series(rows["prompts_seen"]).min() == 0 else ""
         sentences.append(SENTENCES["exit"].format(function_class=function_class, exits="; ".join(texts), unseen=unseen))
     return sentences
 

@@ -25,7 +25,7 @@ def plot_measures(models: pd.DataFrame) -> list[Axes]:
     for ax, name in zip(axes, names, strict=True):
         table = where(models, measure=name)
         is_probe = table["kind"].iloc[0] == PROBE
-        ax.axhline(0 if is_probe else table["untrained"].mean(), color=GREY, lw=0.8, ls=":")
+        ax.axhline(0 if is_probe else pd.Series(table["untrained"]).mean(), color=GREY, lw=0.8, ls=":")
         for x, kind in enumerate(SIDES):
             draw_dots(ax, x, where(table, succeeded=kind), distinct(models, "curriculum"))
         ax.set(title=name, xticks=[0, 1], xlim=(-0.6, 1.6))

@@ -24,7 +24,7 @@ def overview_tables(models: pd.DataFrame, compared: pd.DataFrame) -> dict[str, p
     by_depth = []
     for label, succeeded in (("successful", True), ("failed", False)):
         if len(side := where(depth, succeeded=succeeded)):
-            means = side.groupby("measure", sort=False)["value"].mean()
+            means = pd.Series(side.groupby("measure", sort=False)["value"].mean())
             by_depth.append({"models": label} | {stage: number(mean) for stage, mean in means.items()})
     title = "error of the tuned implied prediction / no-context optimum (at the last stage the model's own)"
     return tables | {title: pd.DataFrame(by_depth)}
@@ -47,7 +47,7 @@ def format_cells(row: Mapping[str, Any]) -> dict[str, str]:
 
 def format_controls(row: Mapping[str, Any], models: pd.DataFrame) -> dict[str, str]:
     """The chance level of a measure and the twins' mean."""
-    means = where(models, measure=row["measure"])[["chance", "untrained"]].mean()
+    means = where(models, measure=row["measure"])[["chance", "untrained"]].mean().to_dict()
     return {name: number(float(means[name])) for name in ("chance", "untrained")}
 
 

@@ -64,7 +64,7 @@ def trace_heads(checkpoint: Checkpoint, heads: HeadSet, function_class: str, n_p
             seed=seed,
         ).table
         names = {",".join(map(str, receivers)): reader for reader, receivers in groups.items()} | {ALL: ALL}
-        parts.append(effects.assign(reader=effects["receiver"].map(names)).drop(columns="receiver"))
+        parts.append(effects.assign(reader=pd.Series(effects["receiver"]).map(names)).drop(columns="receiver"))
     table = decode_heads(checkpoint, [function_class], n_prompts=n_prompts, seed=seed).table
     names = [f"{layer}.{head}" for layer, head in zip(table["layer"], table["head"], strict=True)]
     retrospective = {str(head) for head in heads}
@@ -102,7 +102,9 @@ def pool_shares(traced: Sequence[TracedModel]) -> pd.DataFrame:
     rows = []
     for curriculum, models in with_all(traced, lambda model: model.curriculum):
         for reader in READERS:
-            means = [(model.checkpoint, where(model.readers, reader=reader)["share"].mean()) for model in models]
+            means = [
+                (model.checkpoint, pd.Series(where(model.readers, reader=reader)["share"]).mean()) for model in models
+            ]
             defined = [(checkpoint, float(share)) for checkpoint, share in means if not np.isnan(share)]
             outcome = outcome_columns([checkpoint for checkpoint, _ in defined], [s for _, s in defined], "share")
             rows.append({"curriculum": curriculum, "reader": reader} | outcome)
@@ -117,7 +119,7 @@ def pool_decoding(traced: Sequence[TracedModel]) -> pd.DataFrame:
     for curriculum, models in with_all(traced, lambda model: model.curriculum):
         checkpoints = [model.checkpoint for model in models]
         for heads, (kind, column) in columns.items():
-            values = [float(where(model.decoding, kind=kind)[column].mean()) for model in models]
+            values = [float(pd.Series(where(model.decoding, kind=kind)[column]).mean()) for model in models]
             rows.append({"curriculum": curriculum, "heads": heads} | outcome_columns(checkpoints, values, "r2"))
     return pd.DataFrame(rows)
 
@@ -127,7 +129,8 @@ def strongest_reader(model: TracedModel) -> str:
 
     The ends of the intervals of several heads are averaged, which is wider than the interval of their mean.
     """
-    means = model.readers.groupby("reader")[["share", "share_low", "share_high"]].mean().reindex(list(READERS))
+    means = pd.DataFrame(model.readers.groupby("reader")[["share", "share_low", "share_high"]].mean())
+    means = means.reindex(list(READERS))
     ranks = {
         str(reader): rank_by_evidence(*map(float, row))
         for reader, row in zip(means.index, means.to_numpy(), strict=True)

@@ -18,7 +18,7 @@ def plot_variants(models: pd.DataFrame) -> list[Axes]:
     variants = distinct(models, "variant")
     axes = panels(len(MEASURES), N_COLUMNS, width=2.4, height=0.8 + 0.24 * len(variants))
     for panel, (ax, (measure, label)) in enumerate(zip(axes, MEASURES.items(), strict=True)):
-        reference = where(models, variant=REFERENCE)[measure].dropna()
+        reference = pd.Series(where(models, variant=REFERENCE)[measure]).dropna()
         if len(reference):
             ax.axvline(float(reference.mean()), color=NULL, lw=1, zorder=0)
         for row, variant in enumerate(variants):

@@ -15,7 +15,7 @@ Intervals over models are jackknifed, one seed at a time (`interp.statistics.see
 import math
 from collections.abc import Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -82,7 +82,7 @@ def pair_rows(first: Model, second: Model, models: Sequence[Model], seed: int) -
         for within in WITHIN:
             among = blocks(n_layers, n_heads, within)
             result = match_heads(selection, test, among, rng)
-            measured = {"n_matched": int((ours.ravel() & theirs.ravel()[result.match]).sum())}
+            measured: dict[str, Any] = {"n_matched": int((ours.ravel() & theirs.ravel()[result.match]).sum())}
             measured |= {name: getattr(result, name) for name in MATCHED_COLUMNS}
             measured["kinds"] = kinds[within] if state == "trained" else math.nan
             measured["rest_excess"] = excess_of_others(test, result.match, ours, theirs, among)

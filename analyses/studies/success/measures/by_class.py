@@ -164,7 +164,8 @@ def average_classes(classes: pd.DataFrame) -> pd.DataFrame:
     """One row per model and measure, averaged over the classes that have it (`n_classes`); `succeeded` if the model has
     left the plateau on any class that it trains on."""
     keys = ["checkpoint", "curriculum", "seed_group", "kind", "measure"]
-    table = classes.groupby(keys, sort=False, as_index=False)[["value", "r2", "chance", "untrained"]].mean()
+    values = ["value", "r2", "chance", "untrained"]
+    table = pd.DataFrame(classes.groupby(keys, sort=False, as_index=False)[values].mean())
     succeeded = set(where(classes, left=True)["checkpoint"])
     table.insert(len(keys), "succeeded", [checkpoint in succeeded for checkpoint in table["checkpoint"]])
     return table.assign(n_classes=classes.groupby(keys, sort=False).size().to_numpy())

@@ -61,7 +61,7 @@ def list_comparisons(models: pd.DataFrame, classes: pd.DataFrame) -> Mapping[str
     for name in names if len(names) > 1 else ():
         table = where(classes, function_class=name)
         parts[ON + name] = table.assign(succeeded=table["left"])
-    both = {name: part for name, part in parts.items() if part["succeeded"].nunique() == 2}
+    both = {name: part for name, part in parts.items() if pd.Series(part["succeeded"]).nunique() == 2}
     return {ALL_MODELS: models, **both}
 
 

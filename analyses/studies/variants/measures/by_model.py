@@ -52,7 +52,7 @@ class ModelMeasures:
         """The model's row of numbers; what is undefined is NaN."""
         model, n_found = self.checkpoint.config.model, len(self.head_set)
         depths = [head.layer / max(1, model.n_layers - 1) for head in self.head_set]
-        means = self.classes[["ratio", "effect", "n_matter"]].mean()
+        means = self.classes[["ratio", "effect", "n_matter"]].mean().to_dict()
         return {
             "checkpoint": self.checkpoint.name,
             "learned": bool(self.classes["left"].any()),
