@@ -1,6 +1,8 @@
 """Architectures other than the default one, for tests that hold every operation against an oracle."""
 
-VARIANTS = {
+from typing import Any
+
+VARIANTS: dict[str, dict[str, Any]] = {
     "no norm": {"norm": "none", "init_std": 0.1},
     "rms, narrow relu": {"norm": "rms", "act": "relu", "d_mlp": 24},
     "attention only": {"d_mlp": 0},

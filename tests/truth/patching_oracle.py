@@ -43,9 +43,8 @@ def random_model(
     n_layers: int, n_heads: int, d_model: int, n_dims: int, n_points: int, layout: Layout = PLAIN, **choices: Any
 ) -> Transformer:
     """Large random weights, biases and gains, so that no part of the model can go wrong unseen."""
-    config = ModelConfig(
-        n_layers, n_heads, d_model, n_dims, n_ctx=layout.n_tokens(n_points), **({"init_std": 0.3} | choices)
-    )
+    choices = {"init_std": 0.3} | choices
+    config = ModelConfig(n_layers, n_heads, d_model, n_dims, n_ctx=layout.n_tokens(n_points), **choices)
     model = Transformer(config, torch.Generator().manual_seed(n_layers + d_model), layout)
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():

@@ -1,5 +1,7 @@
 """Readouts of the planted circuit: where the answer is, what is decodable, what of it is used, and what heads write."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from interp.readouts.tables import select_rows
 from interp.readouts.verdict import heads_verdict, lens_verdict, swap_verdict
 from training.common.table_rows import where
 
-FEW = {"n_prompts": 128, "n_fit": 512}
+FEW: dict[str, Any] = {"n_prompts": 128, "n_fit": 512}
 EXAMPLES = np.arange(16)
 
 

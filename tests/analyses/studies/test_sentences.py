@@ -4,6 +4,7 @@ import importlib
 import inspect
 import math
 import re
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -116,8 +117,8 @@ def test_which_came_first(enters, t_high, end):
     ]
 
 
-def ratio_rows(**values: float) -> list[dict[str, object]]:
-    row = {"curriculum": "mixed", "n_reached": 5, "n_seeds": 5, "single_reached": 5, "single_seeds": 5}
+def ratio_rows(**values: float) -> list[dict[str, Any]]:
+    row: dict[str, Any] = {"curriculum": "mixed", "n_reached": 5, "n_seeds": 5, "single_reached": 5, "single_seeds": 5}
     row |= {"threshold": 0.5, "at_least": 0.1, "at_most": 0.1, "value": 0.1, "rank_low": 0.08, "rank_high": 0.12}
     operations = row | {"measure": "flops", "value": 0.9, "rank_low": 0.7, "rank_high": 1.2}
     return [row | {"measure": "prompts_seen"} | values, operations]

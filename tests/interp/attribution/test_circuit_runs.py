@@ -1,6 +1,7 @@
 """The run of a circuit against a forward pass in which every receiver's input is assembled by hand."""
 
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,8 +22,9 @@ from training.config.parse import from_preset
 from training.model.transformer import Transformer
 
 
-def random_model(**choices) -> Transformer:
-    config = ModelConfig(n_layers=3, n_heads=2, d_model=16, n_dims=4, n_ctx=32, **({"init_std": 0.3} | choices))
+def random_model(**choices: Any) -> Transformer:
+    choices = {"init_std": 0.3} | choices
+    config = ModelConfig(n_layers=3, n_heads=2, d_model=16, n_dims=4, n_ctx=32, **choices)
     model = Transformer(config, torch.Generator().manual_seed(3))
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():

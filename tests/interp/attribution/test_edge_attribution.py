@@ -1,6 +1,7 @@
 """EAP against autograd through split inputs, and against exact path patching as the difference of the runs shrinks."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,8 +22,9 @@ from training.config.parse import from_preset
 from training.model.transformer import Transformer
 
 
-def random_model(n_layers=2, n_heads=2, d_model=16, **choices) -> Transformer:
-    config = ModelConfig(n_layers, n_heads, d_model, n_dims=3, n_ctx=12, **({"init_std": 0.3} | choices))
+def random_model(n_layers=2, n_heads=2, d_model=16, **choices: Any) -> Transformer:
+    choices = {"init_std": 0.3} | choices
+    config = ModelConfig(n_layers, n_heads, d_model, n_dims=3, n_ctx=12, **choices)
     model = Transformer(config, torch.Generator().manual_seed(3))
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():  # biases and gains too, so that none of them can go wrong unseen

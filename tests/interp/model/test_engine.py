@@ -1,5 +1,7 @@
 """The engine against HookedTransformer, which is the oracle: forward, every site, every head under every value."""
 
+from typing import Any
+
 import pytest
 import torch
 from architectures import VARIANTS
@@ -30,9 +32,10 @@ SHAPES = [(1, 1, 8, 3, 3), (2, 4, 32, 5, 8), (4, 2, 16, 1, 12), (3, 8, 64, 4, 16
 """(n_layers, n_heads, d_model, n_dims, n_points)."""
 
 
-def random_model(shape, **choices) -> tuple[Transformer, int]:
+def random_model(shape, **choices: Any) -> tuple[Transformer, int]:
     n_layers, n_heads, d_model, n_dims, n_points = shape
-    config = ModelConfig(n_layers, n_heads, d_model, n_dims, n_ctx=2 * n_points, **({"init_std": 0.3} | choices))
+    choices = {"init_std": 0.3} | choices
+    config = ModelConfig(n_layers, n_heads, d_model, n_dims, n_ctx=2 * n_points, **choices)
     model = Transformer(config, torch.Generator().manual_seed(sum(shape)))
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():  # biases and gains too, so that none of them can go wrong unseen

@@ -316,7 +316,7 @@ def test_a_removal_starts_at_its_first_layer(site, first):
     sets = [(Head(first, 1),), (Head(first, 0), Head(first, 3), Head(N_LAYERS - 1, 2)), (Head(first, MLP),)]
     removed = removal(model, sets, site)
     pre, z, mid = (lost(kept[:first]) + kept[first : first + 1] + lost(kept[first + 1 :]) for kept in parts(run))
-    found = predict_without(model, Trace(pre, z, mid, run.resid_post * torch.nan), removed, given)
+    found = predict_without(model, Trace(pre, z, mid, run.resid_post * torch.nan, run.norms), removed, given)
     assert torch.equal(found, predict_without(model, run, removed, given))
     assert found.isfinite().all()
 

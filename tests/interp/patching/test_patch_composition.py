@@ -21,7 +21,7 @@ def checkpoint_of(seed=0, n_layers=2, n_heads=2, d_model=16):
     shape = ModelConfig(n_layers, n_heads, d_model, n_dims=2, n_ctx=8, init_std=0.3)
     model = Transformer(shape, torch.Generator().manual_seed(seed)).requires_grad_(False)
     for block in model.layers:
-        block.ln1.w.normal_(1, 0.3, generator=torch.Generator().manual_seed(seed + 1))
+        block.ln1.get_parameter("w").normal_(1, 0.3, generator=torch.Generator().manual_seed(seed + 1))
     return Checkpoint("random", Path("random"), CONFIG, 0, model)
 
 
@@ -114,9 +114,9 @@ def test_gains_belong_to_the_weights_and_means_to_nobody():
     checkpoint, before = checkpoint_of(), scores_of(checkpoint_of())
     for block in checkpoint.model.layers:
         for name in ("W_Q", "W_K", "W_V"):
-            getattr(block.attn, name).mul_(block.ln1.w[:, None])
-        block.ln1.w.fill_(1)
-        block.ln1.b.fill_(2)
+            getattr(block.attn, name).mul_(block.ln1.gain[:, None])
+        block.ln1.get_parameter("w").fill_(1)
+        block.ln1.get_parameter("b").fill_(2)
         block.attn.W_O.add_(0.7)  # every head writes more of the constant vector
         block.attn.W_V.add_(0.3)  # and every value reads more of it
     for key, row in scores_of(checkpoint).items():
