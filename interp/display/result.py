@@ -46,7 +46,7 @@ class Result(ABC):
     """
 
     checkpoint: str
-    step: int | None
+    step: Any  # an int, or None
 
     @property
     def title(self) -> str:

@@ -79,7 +79,7 @@ def measure_here(preset: str, way: Way, n_cores: int, seconds: float, settings: 
     config = from_preset(preset, "mixed", 0, settings)
     batch_size = config.recipe.batch_size // (n_processes if way.is_one_run else 1)
     recipe = replace(config.recipe, batch_size=batch_size, threads=n_cores // n_processes)
-    config = replace(config, recipe=recipe, seeds=replace(config.seeds, data=config.seeds.data + rank))
+    config = replace(config, recipe=recipe, seeds=replace(config.seeds, data=(config.seeds.data or 0) + rank))
     state, schedule = new_state(config, "cpu"), config.parsed_schedule()
     predict = training_predict(state.model, recipe)
     if way.is_one_run and n_processes > 1:

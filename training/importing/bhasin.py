@@ -126,10 +126,10 @@ def instruction(settings: Settings) -> Values:
     arguments = settings.table("training.prompt_kwargs")
     known = {"task": "class", "data": "inputs"}
     about = among(settings, "training.prompt_kwargs.type", known, "task") if arguments else "class"
-    tells = about if arguments.get("encoding") == "dynamic" else "nothing"
+    encodes = about if arguments.get("encoding") == "dynamic" else "nothing"
     at = settings.whole("training.prompt_kwargs.position", default=0, at_least=0)
     if kind == "model_four" and at:
         settings.refuse(
             f"training.prompt_kwargs.position is {at}: vectors (model_four) stand at the front and are removed at {at}"
         )
-    return {**PROMPTS[kind], "at": at, "tells": tells}
+    return {**PROMPTS[kind], "at": at, "encodes": encodes}

@@ -197,6 +197,6 @@ def bhasin_inputs(name: str, distributions: Mapping[str, str]) -> Values:
 
 
 def bhasin_prompt(config: RunConfig) -> Values:
-    about = {"class": "task", "inputs": "data", "nothing": "task"}[config.instruction.tells]
-    encoding = "static" if config.instruction.tells == "nothing" else "dynamic"
+    about = {"class": "task", "inputs": "data", "nothing": "task"}[config.instruction.encodes]
+    encoding = "static" if config.instruction.encodes == "nothing" else "dynamic"
     return {"type": about, "encoding": encoding, "position": config.instruction.at}

@@ -128,7 +128,7 @@ def largest_difference(model: Transformer, config: RunConfig, predict: Predict) 
     xs = torch.randn(PROMPTS, n_points, config.model.n_dims, generator=generator)
     ys = torch.randn(PROMPTS, n_points, generator=generator)
     differences = []
-    for number in range(len(config.told_apart) if config.instruction.kind != "none" else 1):
+    for number in range(len(config.instruction_values) if config.instruction.kind != "none" else 1):
         prompts = Prompts(xs, ys, config.layout, proof_instruction(config, number))
         theirs, ours = predict(prompts, number), model.predict(prompts.tokens)
         largest = theirs.abs().max().clamp(min=torch.finfo(theirs.dtype).tiny)

@@ -122,7 +122,7 @@ def test_integrated_gradients_of_the_read_ins_edges_add_up_to_the_whole_differen
 def test_the_default_number_of_steps_is_close_to_the_integral():
     """Of effects up to 0.44, 30 steps are within 0.003 of twice as many; 5 steps are not."""
     checkpoint = load("zoo:mixed-0")
-    common = {"methods": ["eap-ig"], "n_prompts": 8, "n_receipt": 0}
+    common: dict[str, Any] = {"methods": ["eap-ig"], "n_prompts": 8, "n_validate": 0}
     given, fine, coarse = (
         attribute_edges(checkpoint, "linear", **common, **steps).table["effect"].to_numpy()
         for steps in ({}, {"n_steps": 60}, {"n_steps": 5})

@@ -10,7 +10,7 @@ import yaml
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
-SIZES = {"n_dims": 5, "n_positions": 11, "n_embd": 16, "n_layer": 2, "n_head": 4}
+SIZES: dict[str, Any] = {"n_dims": 5, "n_positions": 11, "n_embd": 16, "n_layer": 2, "n_head": 4}
 
 
 def combine(xs: Tensor, ys: Tensor) -> Tensor:

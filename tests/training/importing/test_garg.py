@@ -373,6 +373,7 @@ def test_instructions_stand_where_their_code_puts_them(tmp_path: Path, garg: Gar
             torch.save(vector[None].clone(), source / "instruction" / f"{name}_instruction.pt")
     checkpoint = import_checkpoint(source, tmp_path / "run")
     xs, ys = prompts(8)
+    token = theirs = torch.empty(0)
     for number in range(3):
         n_coordinates = len(checkpoint.model.embed.W_E)
         coordinate = number + (n_coordinates - 3 if kind == "model_four" else 0)
