@@ -14,12 +14,11 @@ from typing import Any
 
 from analyses.sweep.plan import Cell, Location, pairs
 from interp.ablation.store import source_hash
-from training.checkpoints.checkpoint import locate, read_document, weights_path, write_atomically
+from training.checkpoints.checkpoint import locate, read_config, weights_path, write_atomically
 from training.checkpoints.run_directory import is_finished
 from training.common.atomic_files import WRITTEN, open_plain, parse_json, read_parsed
 from training.common.errors import UserError
-from training.config.config import RunConfig
-from training.config.parse import with_current_names
+from training.config.parse import without_defaults
 
 FILE, FILES = ".cell.json", "files"
 LARGEST = 2**24  # bytes; a study of thousands of checkpoints names them all
@@ -45,7 +44,7 @@ def content_hash(ckpt: str) -> str:
     """A hash of a checkpoint's configuration and weights."""
     directory, step = locate(ckpt)
     path = weights_path(directory, step)
-    run = json.dumps(with_current_names(RunConfig, read_document(directory)["run"]), sort_keys=True)
+    run = json.dumps(without_defaults(read_config(directory)), sort_keys=True)  # the same if keys are added later
     try:
         about = path.stat()
         weights = file_hash(path, about.st_mtime_ns, about.st_size)

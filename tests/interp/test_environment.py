@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import typer.main
-from same_documents import assert_same_document
 
 from interp.cli import build
 from interp.scores.kinds import SCORES
@@ -50,4 +49,6 @@ def test_an_odd_environment_changes_no_result(tmp_path, outcome):
     )
     assert ended.returncode == 0, ended.stderr
     assert "Traceback" not in ended.stderr
+    from same_documents import assert_same_document  # not found by the process that imports this file
+
     assert_same_document(json.loads(ended.stdout), json.loads(outcome(*arguments).out))

@@ -55,6 +55,15 @@ def pooled(_: Path) -> object:
     return interp.pooled(models, ablations, [HEAD, HEAD], "0.1")
 
 
+def exported(path: Path) -> object:
+    return len(interp.export_checkpoint(zoo(), path / "exported", force=True))
+
+
+def imported(path: Path) -> object:
+    interp.export_checkpoint(zoo(), path / "exported", force=True)
+    return dict(interp.import_checkpoint(path / "exported", path / "run", force=True).model.named_parameters())
+
+
 CALLS: dict[str, Callable[[Path], object]] = {
     "Transformer": lambda _: dict(Transformer(zoo().config.model).named_parameters()),
     "ablate": lambda _: interp.ablate(zoo(), [HEAD], n_controls=3, n_prompts=16),
@@ -68,7 +77,9 @@ CALLS: dict[str, Callable[[Path], object]] = {
     "decode_heads": lambda path: interp.decode_heads(small(path), n_prompts=16, n_fit=64),
     "error_curves": lambda _: evaluate.error_curves(zoo(), ["linear"], n_prompts=16, seed=0),
     "evaluation_prompts": prompts,
+    "export_checkpoint": exported,
     "hooked": lambda _: dict(interp.hooked("zoo:linear-0").named_parameters()),
+    "import_checkpoint": imported,
     "lens": lambda _: interp.lens(zoo(), n_prompts=16),
     "load": lambda _: dict(zoo().model.named_parameters()),
     "pairs": lambda _: interp.pairs(zoo(), (Head(0, 1), Head(1, 2)), modes=["mean"], n_prompts=16),
@@ -187,7 +198,8 @@ def test_blocks_of_two_threads_have_the_defaults_until_both_have_ended():
 
 
 def test_every_public_function_is_tried():
-    assert set(interp.__all__) - {"Head"} <= set(CALLS)
+    of_the_users_module = {"attach", "judge"}  # which computes in the state that its owner has chosen
+    assert set(interp.__all__) - {"Head"} - of_the_users_module <= set(CALLS)
 
 
 @pytest.mark.parametrize("call", [pytest.param(call, marks=[pytest.mark.slow] * (call in LONG)) for call in CALLS])

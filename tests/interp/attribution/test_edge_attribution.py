@@ -123,9 +123,9 @@ def test_the_default_number_of_steps_is_close_to_the_integral():
     """Of effects up to 0.44, 30 steps are within 0.003 of twice as many; 5 steps are not."""
     checkpoint = load("zoo:mixed-0")
     common: dict[str, Any] = {"methods": ["eap-ig"], "n_prompts": 8, "n_validate": 0}
+    more: tuple[dict[str, Any], ...] = ({}, {"n_steps": 60}, {"n_steps": 5})
     given, fine, coarse = (
-        attribute_edges(checkpoint, "linear", **common, **steps).table["effect"].to_numpy()
-        for steps in ({}, {"n_steps": 60}, {"n_steps": 5})
+        attribute_edges(checkpoint, "linear", **common, **steps).table["effect"].to_numpy() for steps in more
     )
     assert np.abs(given - fine).max() < 0.003 < np.abs(coarse - fine).max()
 
