@@ -584,7 +584,7 @@ CKPT = ("--ckpt", "zoo:mixed-0")
         ),
         (("path", *CKPT, "--corrupt", "swap", "--out", "x"), "unknown --corrupt 'swap'"),
         (("path", *CKPT, "--direction", "up", "--out", "x"), "unknown --direction 'up' (valid: denoise, noise)"),
-        (("path", *CKPT, "--classes", "markov_chain", "--out", "x"), "markov_chain is no function of x"),
+        (("path", *CKPT, "--classes", "markov_chain", "--out", "x"), "markov_chain is not a function of x"),
         (("study", "published", *CKPT, *CKPT, "--out", "x"), "is named twice"),
         (("train", "--out", "x", "--curriculum", "spiral"), "unknown curriculum 'spiral' (valid: mixed, sequential"),
         (("train", "--out", "x", "--curriculum", "single:sine"), "unknown function class 'sine'"),

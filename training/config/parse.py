@@ -164,14 +164,25 @@ def from_dict(cls: type[Config], values: Mapping[str, Any], where: str = "") -> 
         UserError: names the key (`recipe.lr`), the value and what is valid; or all required keys that are missing.
     """
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for key in values:
-        if key not in fields:
-            raise one_of("configuration key", where + key, [where + name for name in fields])
+    check_keys(cls, values, where)
     if missing := missing_keys(cls, values, where):
         keys, are = ("key", "is") if len(missing) == 1 else ("keys", "are")
         raise UserError(f"configuration {keys} {', '.join(missing)} {are} missing")
     checked = {key: checked_value(fields[key].type, value, where + key) for key, value in values.items()}
     return cls(**checked)
+
+
+def check_keys(cls: type[Any], values: Mapping[str, Any], where: str) -> None:
+    """
+    Raises:
+        UserError: a configuration, or one of its tables, has a key that does not exist.
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key, value in values.items():
+        if key not in fields:
+            raise one_of("configuration key", where + key, [where + name for name in fields])
+        if dataclasses.is_dataclass(kind := fields[key].type) and isinstance(value, Mapping):
+            check_keys(kind, value, f"{where}{key}.")  # type: ignore[arg-type]
 
 
 def missing_keys(cls: type[Any], values: Mapping[str, Any], where: str = "") -> list[str]:
