@@ -1,6 +1,7 @@
 """What holds of every curriculum: what may be chosen when, how often, and that nothing else decides."""
 
 from collections import Counter
+from itertools import accumulate
 
 import pytest
 import torch
@@ -40,12 +41,13 @@ def curricula(draw):
 
 
 def block_at(step: int, edges, n_blocks: int, steps: int) -> int:
-    """How many blocks have ended before this step: the authors' edges are inclusive."""
-    return sum(step > edge for edge in edges or [steps * b // n_blocks for b in range(1, n_blocks)])
+    """How many blocks have ended before this step: edges are inclusive, the first blocks take what remains."""
+    lengths = [steps // n_blocks + (block < steps % n_blocks) for block in range(n_blocks)]
+    return sum(step > edge for edge in edges or [*accumulate(lengths)][:-1])
 
 
 def wanted(name: str, classes, blocks, block: int) -> dict[str, float]:
-    """The chances that a curriculum's definition gives (paper.md, section 4)."""
+    """The chances that a curriculum's definition gives (arXiv 2404.03558)."""
     if name == "custom":
         return {one: chance for one, chance in zip(classes, blocks[block], strict=True) if chance}
     if name.startswith("single:"):
