@@ -47,7 +47,7 @@ def plot_attribution(result: Attribution) -> list[Axes]:
     for name, panels, row in zip(classes, axes, grids, strict=True):
         for method, ax, grid in zip(methods, panels, row, strict=True):
             bar = "" if ax is panels[-1] else None
-            draw_cells(ax, grid, 0, limit, numbers=numbers, bar=bar, label_size=size)
+            draw_cells(ax, grid, 0.0, limit, numbers=numbers, bar=bar, label_size=size)
             ax.tick_params(axis="x", rotation=90 if n_columns > 4 else 0)
             ax.set_title(f"{name}: {method}", fontsize=10)
     what = "edges (rows: senders, columns: receivers)" if result.of == "edges" else result.of

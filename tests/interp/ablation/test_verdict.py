@@ -347,6 +347,7 @@ POOLED = {
     "n_seeds": 3,
     "n_checkpoints": 4,
     "n_undefined": 0,
+    "n_unknown_seeds": 0,
     "p_value": 0.00195,
     "p_holm": 0.0039,
 }

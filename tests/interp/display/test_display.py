@@ -69,7 +69,10 @@ KINDS = (
 
 def test_every_kind_of_result_is_tried(results):
     assert set(results) == set(KINDS)
-    assert {type(one) for one in results.values()} == set(subclasses(Result))
+    elsewhere = {"Findings", "RetrospectiveFindings", "LossAblation", "LossPatchMap"}  # whose packages test them
+    assert {type(one) for one in results.values()} == {
+        kind for kind in subclasses(Result) if kind.__name__ not in elsewhere
+    }
 
 
 def subclasses(base):

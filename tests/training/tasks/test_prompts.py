@@ -90,7 +90,7 @@ def test_a_class_without_instruction_is_refused():
     ("settings", "message"),
     [
         (["instruction.kind=one_hot", "model.n_ctx=32"], "needs model.n_ctx >= 33"),
-        (["instruction.kind=one_hot", "model.n_dims=2"], "needs model.n_dims >= 3"),
+        (["instruction.kind=one_hot", "model.n_dims=2"], r"needs a coordinate for each of 3 values: model.n_dims >= 3"),
         (["instruction.kind=vector", "instruction.at=32"], "prompts have only 32 tokens"),
         (["instruction.kind=vector", "instruction.at=8", "growth.points=4"], "prompts have only 8 tokens"),
     ],
