@@ -296,7 +296,10 @@ _ = ax.legend(frameon=False, fontsize=8, loc="upper left")
 # %%
 assert (met, cases) == (3, 6)
 assert written["claims"][5]["verdict"] == "in part"
-assert set(heads[attends & ~matters]["checkpoint"] + " " + heads[attends & ~matters]["head"]) == {"zoo:mixed-2 0.2", "zoo:mixed-2 0.5"}
+assert set(heads[attends & ~matters]["checkpoint"] + " " + heads[attends & ~matters]["head"]) == {
+    "zoo:mixed-2 0.2",
+    "zoo:mixed-2 0.5",
+}
 
 # %% [markdown]
 # In part: 0.5 of `mixed-2` attends, and removing it alone costs nothing (it stands in for 0.2, notebook 3); 0.2 costs

@@ -79,7 +79,7 @@ def patch(
     site: str = "z",
     direction: str = "denoise",
     heads: str = "each",
-    at: str | None = None,
+    tokens: str | None = None,
     seed: int = 0,
     json: bool = False,
     out: Path | None = None,
@@ -89,7 +89,7 @@ def patch(
 
     model = opened(ckpt)
     prepare(out)
-    result = model.patch(site=site, direction=direction, heads=heads, at=at, seed=seed)
+    result = model.patch(site=site, direction=direction, heads=heads, at=tokens, seed=seed)
     about = {"site": site, "direction": direction, "seed": seed, "ends": records(result.ends)}
     deliver(model, result, about, json=json, out=out)
 

@@ -43,7 +43,7 @@ def plot_attribution(result: Attribution) -> list[Axes]:
     cell = 0.14 if result.of == "edges" or n_columns > 24 else 0.42
     axes = grid_of_axes(len(classes), len(methods), width=cell * n_columns + 1.0, height=max(2.0, cell * n_rows + 1.1))
     limit = max(0.05, *(float(np.nanmax(np.abs(grid.to_numpy()))) for row in grids for grid in row))
-    numbers, size = n_columns <= 12 and n_rows <= 12, 8 if max(n_rows, n_columns) <= 24 else 5
+    numbers, size = n_columns <= 12 and n_rows <= 12, 8.0 if max(n_rows, n_columns) <= 24 else 5.0
     for name, panels, row in zip(classes, axes, grids, strict=True):
         for method, ax, grid in zip(methods, panels, row, strict=True):
             bar = "" if ax is panels[-1] else None

@@ -53,7 +53,7 @@ Tokens = Annotated[
 ]
 
 
-@opens_files("interp.any_model.command:patch", "site", "direction", "heads", "at", "seed")
+@opens_files("interp.any_model.command:patch", "site", "direction", "heads", "tokens", "seed")
 def patch(
     ckpt: options.Ckpt,
     site: SiteName = "z",

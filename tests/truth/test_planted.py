@@ -20,7 +20,7 @@ INTACT = np.mean(2 / EXAMPLES)  # error of x_q mean(x_i y_i): the variance of a 
 def ablation(planted):
     scores = np.zeros((2, 5))
     scores[0, [1, 3]], scores[1, 2] = 1, 0.03
-    return ablate(planted, [REAL, DECOY, READER], n_prompts=1024, n_controls=20, scores=scores)
+    return ablate(planted, [REAL, DECOY, READER], n_prompts=4096, n_controls=20, scores=scores)
 
 
 def row_of(ablation, heads, mode):

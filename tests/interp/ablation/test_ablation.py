@@ -340,7 +340,7 @@ def test_a_sweep_that_float64_does_not_confirm_is_refused(trained, monkeypatch):
 
 
 def test_an_edit_that_leaves_the_activation_as_it_was_is_refused(trained, monkeypatch):
-    monkeypatch.setattr(checks, "replace_heads", lambda *_: lambda activation: activation)
+    monkeypatch.setattr(checks, "head_edit", lambda *_: lambda activation: activation)
     with pytest.raises(CheckError, match=r"zero ablation leaves what head 0\.1 writes"):
         ablate(trained, [(Head(0, 1),)], ["linear"], n_prompts=32, n_controls=0)
 

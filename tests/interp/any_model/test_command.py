@@ -33,7 +33,7 @@ def test_the_template_runs_as_it_is(outcome, template, tmp_path):
     assert found["unit"] == "loss"
     assert found["verdict"][0].startswith("Removing")
     assert {path.name for path in out.iterdir()} == {"ablation.csv", "ablation_null.csv", "ablation.png"}
-    patched = outcome("patch", "--ckpt", ckpt, "--site", "resid_post", "--at", "all")
+    patched = outcome("patch", "--ckpt", ckpt, "--site", "resid_post", "--tokens", "all")
     assert patched.code == 0
     assert "resid_post of layer 1" in patched.out
 

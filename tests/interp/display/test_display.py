@@ -148,7 +148,7 @@ def test_plots_of_one_set_and_of_what_is_not_there(results):
         results["Ablation"].plot("9.9")
     with pytest.raises(UserError, match="excitement"):
         results["PatchMap"].plot("excitement")
-    with pytest.raises(UserError, match="receipts"):
+    with pytest.raises(UserError, match="not been validated"):
         replace(results["Attribution"], validation=pd.DataFrame()).plot_validation()
     with pytest.raises(UserError, match="xty"):
         results["Probes"].plot_without("w")

@@ -31,5 +31,5 @@ def test_tokens_are_those_of_the_layout(layout, text, stream):
 
 @pytest.mark.parametrize("text", ["", "z", "x:", "y:0-9", "xy:0-1", "4"])
 def test_wrong_tokens_are_refused(text):
-    with pytest.raises(UserError, match="--at"):
+    with pytest.raises(UserError, match="--tokens"):
         parse_tokens(text, Layout(), 4)
