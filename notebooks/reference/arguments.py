@@ -40,7 +40,7 @@ def default_of(parameter: inspect.Parameter) -> str:
     default = parameter.default
     if isinstance(default, tuple) and default and all(isinstance(item, str) for item in default):
         return f"`{','.join(default)}`"
-    return f"`{default}`"
+    return f"`{getattr(default, '__name__', default)}`"
 
 
 if __name__ == "__main__":
