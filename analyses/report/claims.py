@@ -29,7 +29,7 @@ STATEMENTS: dict[str, str] = {
     "causal": f"Removing them takes most of the in-context gain ({LEAD} ablation).",
     "special": "It is these heads and not any of their layer: layer-matched sets cost less.",
     "robust": "The finding does not hang on how a head is replaced.",
-    "consistent": "The same heads do it on every function class.",
+    "consistent": "The same heads attend from y to its own x on every function class.",
     "complete": "The score tells which single heads matter: those that attend do, and no others.",
     "general": "There are enough independent seeds to speak of a curriculum.",
 }

@@ -184,7 +184,8 @@ def trace_readers(checkpoint: Checkpoint, heads: HeadSet, settings: Settings) ->
     """
     trained = checkpoint.config.trained_classes
     classes = [name for name in settings.classes or trained if name in trained]
-    receivers = parse_receivers("each", checkpoint.config.model.n_layers, checkpoint.config.model.n_heads)
+    model = checkpoint.config.model
+    receivers = parse_receivers("each", model.n_layers, model.n_heads, has_mlps=model.mlp_width > 0)
     if not heads or not classes:
         return pd.DataFrame()
     n_prompts = min(settings.n_prompts, PATH_PROMPTS)

@@ -6,6 +6,7 @@
 4. Effects with paired bootstrap intervals; p-values against the control sets; Holm over function classes.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -45,7 +46,6 @@ from training.config.config import stream_seed
 from training.options import DEFAULT_CONTROLS, DEFAULT_MEMORY, DEFAULT_NULL_PROMPTS, DEFAULT_PROMPTS
 
 Design = Literal["remove", "keep"]
-DESIGNS: Mapping[Design, str] = {"remove": "remove the set", "keep": "remove every head but the set"}
 PREFIXES: Mapping[Match, str] = {"layer": "", "size": "size_", "norm": "norm_"}
 
 Controls = Mapping[tuple[HeadSet, Match], ControlSets]
@@ -60,16 +60,17 @@ class Ablation(Result):
         checkpoint: the model's name.
         step: of its training.
         table: one row per set, function class, mode and range of pairs. Errors are NMSE. `effect` (later components
-            react), `frozen_effect` (they react, with every later LayerNorm's scale as in the intact run) and
-            `direct_effect` (only what the set itself writes into the final residual stream changes), each with its
-            95 % interval. Against layer-matched control sets: `p_value`, `p_holm` (over classes), `n_controls`,
-            `smallest_p`, `exact` (whether these are all the sets there are), from `compared_effect`, the effect on the
-            prompts of the control sets; `p_two_sided`, twice the smaller of `p_value` (the set costs more than others)
-            and its mirror image (it costs less: removing it helps more), and `p_two_sided_holm`; `control_effect`
-            (mean), `control_min` and `control_max` of the `n_disjoint` control sets that share no component with this
-            one; `detectable`, the smallest effect that the test could have found (of a set that is kept, the largest).
-            The same with the prefixes `size_` and `norm_` against the other matchings. `note` says why there is no
-            effect where the set's output already equals the replacement value (pruned or constant heads).
+            react), `frozen_effect` (they react, with every later norm's scale as in the intact run; NaN if the model
+            has no norms) and `direct_effect` (only what the set itself writes into the final residual stream changes),
+            each with its 95 % interval. Against layer-matched control sets: `p_value`, `p_holm` (over classes),
+            `n_controls`, `smallest_p`, `exact` (whether these are all the sets there are), from `compared_effect`, the
+            effect on the prompts of the control sets; `p_two_sided`, twice the smaller of `p_value` (the set costs more
+            than others) and its mirror image (it costs less: removing it helps more), and `p_two_sided_holm`;
+            `control_effect` (mean), `control_min` and `control_max` of the `n_disjoint` control sets that share no
+            component with this one; `detectable`, the smallest effect that the test could have found (of a set that is
+            kept, the largest). The same with the prefixes `size_` and `norm_` against the other matchings. `note` says
+            why there is no effect where the set's output already equals the replacement value (pruned or constant
+            heads).
         null: one row per control set, function class, mode, range and matching: the effects behind the p-values.
         curves: `nmse` by number of examples, one row per set, class, mode and number; the modes `intact` and
             `no_context` belong to no set.
@@ -265,6 +266,8 @@ def run(
     sets, controls, failed = leave_out_failures(planned.sets, controls, removed, failed_sets(errors))
     slices = error_slices(errors, protocol.ranges, protocol.seed)
     table, null = effect_tables(slices, sets, controls, removed, design, n_tests=len(errors))
+    if checkpoint.config.model.norm == "none":
+        table[[f"frozen_{column}" for column in ("effect", "ci_low", "ci_high")]] = math.nan  # there are no scales
     removed_by_name = {show(heads): removed[heads] for heads in sets}
     curves = [row for name in classes for row in curve_rows(errors[name], name, removed_by_name)]
     lowest, joint = {}, pd.DataFrame()

@@ -12,7 +12,8 @@ distribution.
 4. Path: direct and total effect, where they differ: later components add to it, compensate for it, or carry all of it.
 5. Decoy: a single head that attends (score above `ATTENDS`), whose total and direct effects are none under every mode
    (`is_silent`), and whose removal together with companions (`interp.ablation.joint`) changes no more either. Without
-   joint removals the sentence says what was not tested.
+   joint removals the sentence says what was not tested. It is a decoy on these classes and pairs: nothing is said of
+   others.
 """
 
 import math
@@ -54,6 +55,7 @@ SENTENCES: dict[str, str] = {
     "least control": "{control_min:z.2f} at least",
     "largest control": "{control_max:z.2f} at most",
     "few controls": "; with only {n_controls} p cannot be smaller than {smallest_p:.3g}; {remedy}",
+    "more controls": "more control sets exist and allow a smaller p (--controls)",
     "more seeds": "several seeds, pooled (--ckpt 'NAME-*'), allow a smaller p",
     "power": "; an effect of {detectable:.2f} would have been detected",
     # rule 3
@@ -75,7 +77,7 @@ SENTENCES: dict[str, str] = {
     "Whether another head compensates for its removal is undecided: {joint}; more prompts (--null-prompts) narrow the "
     "interval.",
     "decoy": "It attends as a retrospective head does (score {score:.2f}), but removing it {nothing}, alone, together "
-    "with any other head{combinations}: a decoy.",
+    "with any other head{combinations}: a decoy on {classes} (pairs {points}).",
     "nothing": "changes less than {harmless} of the in-context gain on {classes}",
     "combinations": ", and together with {which} of the other heads above {attends} ({attending})",
     "joint": "with {companions} removed as well, removing it {verb} {size:.2f} [{ci_low:.2f}, {ci_high:.2f}] of the "
@@ -159,7 +161,7 @@ def no_gain_sentence(row: Row, where: str) -> str:
 
 
 def chance_clause(row: Row, remedy: str = SENTENCES["more seeds"]) -> str:
-    """Rule 2; the remedy is named where there are too few control sets."""
+    """Rule 2; the remedy is named where there are too few control sets, and all of them were drawn."""
     n, helps = row["n_controls"], size_of(row) == "negative"
     if not n:
         return fill("no controls")
@@ -169,7 +171,8 @@ def chance_clause(row: Row, remedy: str = SENTENCES["more seeds"]) -> str:
     p = p_text(row[test], draws_behind(row), holm=adjusted, sides=sides)
     limit, smallest_p = "", sides * row["smallest_p"]
     if smallest_p > SIGNIFICANT:
-        limit = fill("few controls", n_controls=counted(n, "control set"), smallest_p=smallest_p, remedy=remedy)
+        way_out = remedy if row["exact"] else fill("more controls")
+        limit = fill("few controls", n_controls=counted(n, "control set"), smallest_p=smallest_p, remedy=way_out)
     elif adjusted > SIGNIFICANT and math.isfinite(row["detectable"]) and not helps:
         limit = fill("power", row)
     return fill(
@@ -215,7 +218,11 @@ def silent_sentence(rows: Sequence[Row], score: float, joint_rows: Sequence[Row]
     widest = max(joint_rows, key=lambda row: max(row["ci_high"], -row["ci_low"]))
     if max(widest["ci_high"], -widest["ci_low"]) > HARMLESS:
         return fill("undecided", score=score, nothing=nothing, joint=joint_clause(widest))
-    return fill("decoy", score=score, nothing=nothing, combinations=combinations_clause(joint_rows))
+    points = ", ".join(dict.fromkeys(row["points"] for row in rows))
+    combinations = combinations_clause(joint_rows)
+    return fill(
+        "decoy", score=score, nothing=nothing, combinations=combinations, classes=listed(classes), points=points
+    )
 
 
 def joint_clause(row: Row) -> str:

@@ -28,7 +28,7 @@ from interp.any_model.judge import (
     judge_losses,
     removals,
 )
-from interp.any_model.network import Edit, Place
+from interp.any_model.network import Edit, Location
 from interp.any_model.self_checks import check_removals
 from interp.any_model.task import Task
 from interp.model.heads import HeadSet, Scores, show
@@ -165,20 +165,20 @@ def no_context_losses(task: Task, measured: Sequence[Losses]) -> Losses | None:
 
 def removal_edits(
     group: Sequence[HeadSet], given: Sequence[Float[Tensor, "#example pos head d_head"]], n_heads: int
-) -> Mapping[Place, Edit]:
+) -> Mapping[Location, Edit]:
     """The edits that remove one set in each copy of the examples."""
     layers = sorted({head.layer for heads in group for head in heads})
-    edits: dict[Place, Edit] = {}
+    edits: dict[Location, Edit] = {}
     for layer in layers:
         removed = torch.zeros(len(group), n_heads, dtype=torch.bool)
-        for place, heads in enumerate(group):
-            removed[place, [head.number for head in heads if head.layer == layer]] = True
-        edits[Place("z", layer)] = replacing(removed, given[layer])
+        for location, heads in enumerate(group):
+            removed[location, [head.number for head in heads if head.layer == layer]] = True
+        edits[Location("z", layer)] = replacing(removed, given[layer])
     return edits
 
 
 def replacing(removed: Tensor, values: Tensor) -> Edit:
-    """An edit that puts values in the place of the removed heads of each copy."""
+    """An edit that puts values in place of the removed heads of each copy."""
     where = removed[:, None, None, :, None]
 
     def edit(z: Any) -> Any:

@@ -138,9 +138,9 @@ def attach(
     axis = 0 if batch_first else 1
     check_model(model, examples)
     rows = split_rows(count_examples(examples, axis), reference is None, seed)
-    found = find_projections(model, projections)
+    modules = find_projections(model, projections)
     network = open_network(
-        model, found, find_n_heads(model, found, n_heads), examples, forward=forward, example_axis=axis
+        model, modules, find_n_heads(model, modules, n_heads), examples, forward=forward, example_axis=axis
     )
     others, own_tokens = (examples, tokens) if reference is None else (reference, None)
     test_roles = roles_of(roles, network.n_pos, token_ids(examples, tokens, network.n_pos, rows.test))
@@ -241,12 +241,12 @@ def split_rows(n_examples: int, splits: bool, seed: int) -> Rows:
     return Rows(n_examples, sorted(order[n_reference:].tolist()), sorted(order[:n_reference].tolist()))
 
 
-def token_ids(examples: Examples, told: Tensor | None, n_pos: int, rows: Sequence[int]) -> Tensor | None:
+def token_ids(examples: Examples, given: Tensor | None, n_pos: int, rows: Sequence[int]) -> Tensor | None:
     """The ids of these examples, of all where none are named: those told, or the first integer tensor [example pos]."""
     named = [examples["input_ids"]] if isinstance(examples, Mapping) and "input_ids" in examples else []
     fitting = [
         tensor
-        for tensor in ([told] if told is not None else [*named, *leaves(examples)])
+        for tensor in ([given] if given is not None else [*named, *leaves(examples)])
         if tensor.ndim == 2
         and tensor.shape[1] == n_pos
         and not tensor.is_floating_point()
@@ -261,4 +261,4 @@ def default_kind(roles: Roles) -> str:
     """The score that the known roles of tokens allow."""
     if roles.ids is not None:
         return "induction"
-    return "retrospective" if roles.told else "previous_token"
+    return "retrospective" if roles.are_given else "previous_token"

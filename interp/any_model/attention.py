@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from interp.any_model.examples import Examples, count_examples
-from interp.any_model.network import Network, Place
+from interp.any_model.network import Location, Network
 from interp.any_model.projections import Projection
 from training.common.errors import CheckError, UserError
 
@@ -48,12 +48,12 @@ def read_patterns(network: Network, examples: Examples, qkv: str | Sequence[str]
             hook_sources(network, projection, n_examples, seen[layer], stack)
         network.run(examples)
     if not all(seen):
-        missing = next(layer for layer, found in enumerate(seen) if not found)
+        missing = next(layer for layer, patterns in enumerate(seen) if not patterns)
         raise UserError(
             f"layer {missing} gives no attention pattern: name the modules of queries, keys and values, "
             "qkv=('layers.*.q_proj', 'layers.*.k_proj', 'layers.*.v_proj'), or the one of all three"
         )
-    return [found[min(found)] for found in seen]
+    return [patterns[min(patterns)] for patterns in seen]
 
 
 def hook_sources(
@@ -93,7 +93,7 @@ def is_pattern(leaf: Any, n_examples: int, n_heads: int) -> bool:
 @contextmanager
 def eager(module: nn.Module) -> Iterator[None]:
     """Let models of transformers compute attention in the open, for a block."""
-    configs: dict[int, Any] = {id(one.config): one.config for one in module.modules() if hasattr(one, "config")}
+    configs: dict[int, Any] = {id(part.config): part.config for part in module.modules() if hasattr(part, "config")}
     known = [config for config in configs.values() if getattr(config, "_attn_implementation", None) is not None]
     kept = [config._attn_implementation for config in known]
     try:
@@ -118,13 +118,15 @@ def computed_patterns(network: Network, examples: Examples, names: Sequence[str]
                     outputs[key] = output.detach()
 
                 stack.callback(module.register_forward_hook(keep).remove)
-        places = [Place("z", layer) for layer in range(network.n_layers)]
-        _, seen = network.read(examples, places)
+        locations = [Location("z", layer) for layer in range(network.n_layers)]
+        _, seen = network.read(examples, locations)
     patterns = []
-    for layer, place in enumerate(places):
-        parts = [outputs[layer, which].movedim(network.axes[place].example, 0) for which in range(len(names))]
-        q, k, v = (heads_of(part, n_examples, seen[place].shape[-1]) for part in split(parts, network, seen[place]))
-        patterns.append(pattern_of(q, k, v, seen[place], place))
+    for layer, location in enumerate(locations):
+        parts = [outputs[layer, which].movedim(network.axes[location].example, 0) for which in range(len(names))]
+        q, k, v = (
+            heads_of(part, n_examples, seen[location].shape[-1]) for part in split(parts, network, seen[location])
+        )
+        patterns.append(pattern_of(q, k, v, seen[location], location))
     return patterns
 
 
@@ -135,11 +137,11 @@ def modules_called(network: Network, name: str) -> list[nn.Module]:
         UserError: not one per layer.
     """
     pattern = re.compile(re.escape(name).replace(r"\*", r"\d+"))
-    found = [(path, module) for path, module in network.module.named_modules() if pattern.fullmatch(path)]
-    if len(found) != network.n_layers:
-        raise UserError(f"qkv: '{name}' names {len(found)} modules, and the model has {network.n_layers} layers")
-    found.sort(key=lambda pair: [int(part) for part in re.findall(r"\d+", pair[0])])
-    return [module for _, module in found]
+    named = [(path, module) for path, module in network.module.named_modules() if pattern.fullmatch(path)]
+    if len(named) != network.n_layers:
+        raise UserError(f"qkv: '{name}' names {len(named)} modules, and the model has {network.n_layers} layers")
+    named.sort(key=lambda pair: [int(part) for part in re.findall(r"\d+", pair[0])])
+    return [module for _, module in named]
 
 
 def split(parts: Sequence[Tensor], network: Network, z: Tensor) -> list[Tensor]:
@@ -162,7 +164,7 @@ def pattern_of(
     k: Float[Tensor, "example group pos d_head"],
     v: Float[Tensor, "example group pos d_head"],
     z: Float[Tensor, "example pos head d_head"],
-    place: Place,
+    location: Location,
 ) -> Float[Tensor, "example head pos pos"]:
     """The attention that reproduces z.
 
@@ -177,5 +179,5 @@ def pattern_of(
         if ((pattern @ v).transpose(1, 2) - z).abs().max() < SAME * z.abs().max():
             return pattern
     raise CheckError(
-        f"attention computed from the named queries and keys does not give {place}: are they rotated later?"
+        f"attention computed from the named queries and keys does not give {location}: are they rotated later?"
     )

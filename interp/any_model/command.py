@@ -89,7 +89,7 @@ def patch(
 
     model = opened(ckpt)
     prepare(out)
-    result = model.patch(site=site, direction=direction, heads=heads, at=tokens, seed=seed)
+    result = model.patch(site=site, direction=direction, heads=heads, tokens=tokens, seed=seed)
     about = {"site": site, "direction": direction, "seed": seed, "ends": records(result.ends)}
     deliver(model, result, about, json=json, out=out)
 

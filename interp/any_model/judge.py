@@ -93,7 +93,7 @@ class Measured(NamedTuple):
         intact: of the intact model.
         without: by mode and removed set.
         no_context: of a predictor that ignores the context; None where it is not known.
-        unvarying: by mode, the heads whose output is already what the mode puts in its place.
+        unvarying: by mode, the heads whose output is already what the mode puts in its location.
     """
 
     intact: Losses

@@ -37,7 +37,7 @@ PROBED = (2, 3)
 """Numbers of examples: the axis that grows with them is that of examples."""
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """One activation of one layer."""
 
     site: str
@@ -47,7 +47,7 @@ class Place(NamedTuple):
         return f"{self.site} of layer {self.layer}"
 
 
-Edits = Mapping[Place, Edit]
+Edits = Mapping[Location, Edit]
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Network:
         n_heads: per layer.
         forward: how it is run on examples.
         example_axis: of the examples.
-        axes: of every place that exists.
+        axes: of every location that exists.
         leaf_axes: by layer, the axis of examples of each tensor in the layer's output; empty where layers cannot be
             given back.
         n_pos: positions at z.
@@ -149,7 +149,7 @@ class Network:
     n_heads: int
     forward: Callable[[nn.Module, Examples], Any]
     example_axis: int
-    axes: Mapping[Place, Axes]
+    axes: Mapping[Location, Axes]
     leaf_axes: Sequence[Sequence[int | None]]
     n_pos: int
 
@@ -170,7 +170,7 @@ class Network:
 
         Args:
             examples: what to run it on.
-            edits: by place.
+            edits: by location.
             recorded: what the layers before `first` give, instead of running.
             first: the first layer to run, where `recorded` is given.
             times: how many copies of the recorded examples these are.
@@ -180,7 +180,7 @@ class Network:
         """
         edits = edits or {}
         n_examples = count_examples(examples, self.example_axis)
-        reached: Counter[Place] = Counter()
+        reached: Counter[Location] = Counter()
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(evaluating(self.module))
@@ -189,41 +189,41 @@ class Network:
                 stack.enter_context(self.giving_back(recorded, first, times))
             self.hook(edits, n_examples, reached, stack)
             output = self.forward(self.module, examples)
-        for place in edits:
-            if reached[place] != 1:
-                name = self.projections[place.layer].name
-                raise CheckError(f"{place} ({name}) is reached {reached[place]} times in a pass: once is needed")
+        for location in edits:
+            if reached[location] != 1:
+                name = self.projections[location.layer].name
+                raise CheckError(f"{location} ({name}) is reached {reached[location]} times in a pass: once is needed")
         return output
 
-    def hook(self, edits: Edits, n_examples: int, reached: "Counter[Place]", stack: ExitStack) -> None:
+    def hook(self, edits: Edits, n_examples: int, reached: "Counter[Location]", stack: ExitStack) -> None:
         """Install the edits until the stack is closed."""
         before: dict[int, Edit] = {}
         after: dict[int, Edit] = {}
-        for place, edit in edits.items():
+        for location, edit in edits.items():
 
-            def act(raw: Tensor, place: Place = place, edit: Edit = edit) -> Tensor:
-                reached[place] += 1
-                return self.axes[place].edited(raw, n_examples, edit)
+            def act(raw: Tensor, location: Location = location, edit: Edit = edit) -> Tensor:
+                reached[location] += 1
+                return self.axes[location].edited(raw, n_examples, edit)
 
-            self.hook_place(place, act, before, after, stack)
+            self.hook_place(location, act, before, after, stack)
         if before or after:
             stack.enter_context(LinearProducts(before, after))
 
     def hook_place(
-        self, place: Place, act: Edit, before: dict[int, Edit], after: dict[int, Edit], stack: ExitStack
+        self, location: Location, act: Edit, before: dict[int, Edit], after: dict[int, Edit], stack: ExitStack
     ) -> None:
         """Install one edit of raw activations."""
-        projection = self.projections[place.layer]
-        if projection.weight is not None and place.site in ("z", "attn_out"):
-            (before if place.site == "z" else after)[projection.weight.data_ptr()] = act
-        elif place.site == "z":
+        projection = self.projections[location.layer]
+        if projection.weight is not None and location.site in ("z", "attn_out"):
+            (before if location.site == "z" else after)[projection.weight.data_ptr()] = act
+        elif location.site == "z":
             hook_input(projection.module, act, stack)
-        elif place.site == "attn_out":
+        elif location.site == "attn_out":
             assert projection.output is not None
             hook_output(projection.output, act, stack)
         else:
             assert projection.block is not None
-            (hook_input if place.site == "resid_pre" else hook_output)(projection.block, act, stack)
+            (hook_input if location.site == "resid_pre" else hook_output)(projection.block, act, stack)
 
     def record(self, examples: Examples, edits: Edits | None = None) -> tuple[Any, Recorded]:
         """The model's output, and what every layer gave; nothing of layers that cannot be given back."""
@@ -246,18 +246,18 @@ class Network:
                 stack.enter_context(replaced_forward(block, output))
             yield
 
-    def read(self, examples: Examples, places: Sequence[Place]) -> tuple[Any, dict[Place, Tensor]]:
-        """The model's output, and the activations at some places."""
-        seen: dict[Place, Tensor] = {}
-        output = self.run(examples, {place: reading(seen, place) for place in places})
+    def read(self, examples: Examples, locations: Sequence[Location]) -> tuple[Any, dict[Location, Tensor]]:
+        """The model's output, and the activations at some locations."""
+        seen: dict[Location, Tensor] = {}
+        output = self.run(examples, {location: reading(seen, location) for location in locations})
         return output, seen
 
 
-def reading(seen: dict[Place, Tensor], place: Place) -> Edit:
+def reading(seen: dict[Location, Tensor], location: Location) -> Edit:
     """An edit that changes nothing and keeps what it sees."""
 
     def edit(activation: Tensor) -> Tensor:
-        seen[place] = activation.detach().clone()
+        seen[location] = activation.detach().clone()
         return activation
 
     return edit
@@ -289,8 +289,8 @@ def hook_output(module: nn.Module, act: Edit, stack: ExitStack) -> None:
         if isinstance(output, Tensor):
             return act(output)
         flat, spec = tree_flatten(output)
-        place = next(i for i, leaf in enumerate(flat) if isinstance(leaf, Tensor))
-        flat[place] = act(flat[place])
+        location = next(i for i, leaf in enumerate(flat) if isinstance(leaf, Tensor))
+        flat[location] = act(flat[location])
         return tree_unflatten(flat, spec)
 
     stack.callback(module.register_forward_hook(hook).remove)
@@ -299,14 +299,14 @@ def hook_output(module: nn.Module, act: Edit, stack: ExitStack) -> None:
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode for a block; every module has its own mode back afterwards."""
-    training = [one for one in module.modules() if one.training]
+    training = [part for part in module.modules() if part.training]
     try:
-        for one in training:
-            one.training = False
+        for part in training:
+            part.training = False
         yield
     finally:
-        for one in training:
-            one.training = True
+        for part in training:
+            part.training = True
 
 
 @contextmanager
@@ -365,11 +365,12 @@ def open_network(
     probe = Probe(module, projections, forward, example_axis)
     few, more = (probe.run(rows_of(examples, range(n), example_axis)) for n in PROBED)
     axes = {
-        place: axes_of(place, projections[place.layer], n_heads, (few.raw[place], more.raw[place])) for place in few.raw
+        location: axes_of(location, projections[location.layer], n_heads, (few.raw[location], more.raw[location]))
+        for location in few.raw
     }
     leaf_axes = [leaf_axes_of(*outputs) for outputs in zip(few.outputs, more.outputs, strict=True)]
-    usable = len(leaf_axes) == len(projections) and all(found is not None for found in leaf_axes)
-    z = Place("z", 0)
+    usable = len(leaf_axes) == len(projections) and all(axis is not None for axis in leaf_axes)
+    z = Location("z", 0)
     network = Network(
         module,
         projections,
@@ -377,7 +378,7 @@ def open_network(
         forward,
         example_axis,
         axes,
-        [found for found in leaf_axes if found is not None] if usable else [],
+        [axis for axis in leaf_axes if axis is not None] if usable else [],
         n_positions(few.raw[z], axes[z], PROBED[0]),
     )
     if network.leaf_axes and not gives_back(network, rows_of(examples, range(PROBED[0]), example_axis)):
@@ -388,7 +389,7 @@ def open_network(
 class Probed(NamedTuple):
     """Raw activations and outputs of a pass."""
 
-    raw: dict[Place, Tensor]
+    raw: dict[Location, Tensor]
     outputs: list[tuple[list[Any], TreeSpec]]
 
 
@@ -402,14 +403,14 @@ class Probe:
     example_axis: int
 
     def run(self, examples: Examples) -> Probed:
-        raw: dict[Place, Tensor] = {}
-        reached: Counter[Place] = Counter()
+        raw: dict[Location, Tensor] = {}
+        reached: Counter[Location] = Counter()
         kept: list[Any] = []
 
-        def keep(place: Place) -> Edit:
+        def keep(location: Location) -> Edit:
             def act(activation: Tensor) -> Tensor:
-                reached[place] += 1
-                raw[place] = activation.detach()
+                reached[location] += 1
+                raw[location] = activation.detach()
                 return activation
 
             return act
@@ -422,48 +423,48 @@ class Probe:
             stack.enter_context(evaluating(self.module))
             stack.enter_context(without_fast_path())
             for layer, projection in enumerate(self.projections):
-                for place in places_of(projection, layer):
-                    network.hook_place(place, keep(place), before, after, stack)
+                for location in places_of(projection, layer):
+                    network.hook_place(location, keep(location), before, after, stack)
                 if projection.block is not None:
                     stack.callback(projection.block.register_forward_hook(keeping(kept)).remove)
             if before or after:
                 stack.enter_context(LinearProducts(before, after))
             self.forward(self.module, examples)
         for layer, projection in enumerate(self.projections):
-            count = reached[Place("z", layer)]
+            count = reached[Location("z", layer)]
             if count != 1:
                 raise CheckError(f"the projection {projection.name} is reached {count} times in a pass: once is needed")
         return Probed(raw, [tree_flatten(output) for output in kept])
 
 
-def places_of(projection: Projection, layer: int) -> list[Place]:
-    """The places of a layer that can be read."""
+def places_of(projection: Projection, layer: int) -> list[Location]:
+    """The locations of a layer that can be read."""
     sites = ["z"]
     if projection.output is not None or projection.weight is not None:
         sites.append("attn_out")
     if projection.block is not None:
         sites += ["resid_pre", "resid_post"]
-    return [Place(site, layer) for site in sites]
+    return [Location(site, layer) for site in sites]
 
 
-def axes_of(place: Place, projection: Projection, n_heads: int, raw: tuple[Tensor, Tensor]) -> Axes:
+def axes_of(location: Location, projection: Projection, n_heads: int, raw: tuple[Tensor, Tensor]) -> Axes:
     """How an activation is ordered.
 
     Raises:
         UserError: it has no axis of examples, or its width is not made of heads.
     """
     few, more = raw
-    heads = n_heads if place.site == "z" else 0
+    heads = n_heads if location.site == "z" else 0
     is_point = projection.weight is None and map_shape(projection.module) is None
     by_head = bool(heads) and is_point and few.ndim >= 4 and few.shape[-2] == heads
     if heads and not by_head and few.shape[-1] % heads:
         raise UserError(
-            f"{heads} heads do not divide the width {few.shape[-1]} of {place} ({projection.name}): n_heads=N"
+            f"{heads} heads do not divide the width {few.shape[-1]} of {location} ({projection.name}): n_heads=N"
         )
     axis = growing_axis(few, more)
     if axis is None or axis >= few.ndim - (2 if by_head else 1):
         shapes = f"{[*few.shape]} for {PROBED[0]} examples and {[*more.shape]} for {PROBED[1]}"
-        raise UserError(f"{place} ({projection.name}) is {shapes}: no axis is that of examples")
+        raise UserError(f"{location} ({projection.name}) is {shapes}: no axis is that of examples")
     return Axes(axis, n_heads=heads, by_head=by_head)
 
 
@@ -481,9 +482,9 @@ def leaf_axes_of(few: tuple[list[Any], TreeSpec], more: tuple[list[Any], TreeSpe
     if len(few[0]) != len(more[0]):
         return None
     axes: list[int | None] = []
-    for one, other in zip(few[0], more[0], strict=True):
-        is_same = not isinstance(one, Tensor) or one.shape == other.shape
-        axis = None if is_same else growing_axis(one, other)
+    for first, second in zip(few[0], more[0], strict=True):
+        is_same = not isinstance(first, Tensor) or first.shape == second.shape
+        axis = None if is_same else growing_axis(first, second)
         if axis is None and not is_same:
             return None
         axes.append(axis)
@@ -491,9 +492,9 @@ def leaf_axes_of(few: tuple[list[Any], TreeSpec], more: tuple[list[Any], TreeSpe
 
 
 def n_positions(raw: Tensor, axes: Axes, n_examples: int) -> int:
-    seen: dict[Place, Tensor] = {}
-    axes.edited(raw, n_examples, reading(seen, Place("z", 0)))
-    return seen[Place("z", 0)].shape[1]
+    seen: dict[Location, Tensor] = {}
+    axes.edited(raw, n_examples, reading(seen, Location("z", 0)))
+    return seen[Location("z", 0)].shape[1]
 
 
 def gives_back(network: Network, examples: Examples) -> bool:
@@ -506,8 +507,8 @@ def gives_back(network: Network, examples: Examples) -> bool:
     return all(map(agree, tree_flatten(output)[0], tree_flatten(again)[0]))
 
 
-def agree(one: Any, other: Any) -> bool:
+def agree(first: Any, second: Any) -> bool:
     """Whether two leaves of an output hold the same numbers; what is no tensor is not compared."""
-    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+    if not isinstance(first, Tensor) or not isinstance(second, Tensor):
         return True
-    return one.shape == other.shape and bool(torch.allclose(one, other, rtol=1e-5, atol=1e-6, equal_nan=True))
+    return first.shape == second.shape and bool(torch.allclose(first, second, rtol=1e-5, atol=1e-6, equal_nan=True))

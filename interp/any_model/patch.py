@@ -1,8 +1,8 @@
-"""Patches activations of any model between clean and corrupt examples, place by place, and measures the clean loss.
+"""Patches activations of any model between clean and corrupt examples and measures the clean loss, by location.
 
 The loss is always that of the clean example: of the model's output on either of the two, `loss(output, clean)`. An
 effect is the share of the way from the run that is patched to the run that activations come from
-(`interp.patching.effects`, with losses in the place of predictions).
+(`interp.patching.effects`, with losses in place of predictions).
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from interp.any_model.examples import repeated
 from interp.any_model.judge import rows_by_condition
-from interp.any_model.network import SITES, Edit, Place
+from interp.any_model.network import SITES, Edit, Location
 from interp.any_model.self_checks import putting, require_same
 from interp.any_model.task import Task
 from interp.display.result import Axes, Result
@@ -61,12 +61,12 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class LossPatchMap(Result):
-    """The effect of patching one site of any model at many places.
+    """The effect of patching one site of any model at many locations.
 
     Attributes:
         checkpoint: the model's name.
         step: None.
-        table: one row per condition and place: `layer`, `heads`, `tokens`; `effect` (0: nothing happened, 1: as if
+        table: one row per condition and location: `layer`, `heads`, `tokens`; `effect` (0: nothing happened, 1: as if
             everything had been patched) and `loss`, each with its 95 % interval over examples (`ci_low`, `loss_low`,
             …); `differs`, whether what was patched in differs from what was there.
         site: what was patched.
@@ -105,35 +105,35 @@ def patch(
     site: str = "z",
     direction: str = "denoise",
     heads: str | Sequence[HeadSet] = "each",
-    at: str | None = None,
+    tokens: str | None = None,
     seed: int = 0,
     scores: Scores | None = None,
 ) -> LossPatchMap:
-    """Patch one site of one run with its activations in the other, place by place.
+    """Patch one site of one run with its activations in the other, location by location.
 
     Args:
         task: the model, its examples and the corrupt ones.
         site: a name in `interp.any_model.network.SITES`.
         direction: `denoise` patches the clean run's activations into the corrupt run, `noise` the other way.
         heads: at z, which of them together; `each` alone.
-        at: tokens: `all` together, `each` alone, or positions such as `3,5-7` together; None is `all` at z and `each`
+        tokens: `all` together, `each` alone, or positions such as `3,5-7` together; None is `all` at z and `each`
             elsewhere.
         seed: of the bootstrap.
         scores: `[layer][head]`, for `top:K` and `above:SCORE`.
 
     Raises:
-        CheckError: patching a run with itself changes it, or clean and corrupt runs are the same at every place.
+        CheckError: patching a run with itself changes it, or clean and corrupt runs are the same at every location.
         UserError: there are no corrupt examples, no such site, direction, heads or tokens, or the model has no such
             site.
     """
     if task.corrupt is None:
         raise UserError("no corrupt examples are known: attach(…, corrupt=EXAMPLES)")
-    cells = cells_of(task, site, heads, at, scores)
+    cells = cells_of(task, site, heads, tokens, scores)
     chosen = check_direction(direction)
     check_itself(task, cells)
     patched, clean, corrupt, differs = patch_cells(task, cells, chosen)
     if not differs.any():
-        raise CheckError(f"clean and corrupt runs hold the same {site} at all {len(cells)} places: no patch can act")
+        raise CheckError(f"clean and corrupt runs hold the same {site} at all {len(cells)} locations: no patch can act")
     base, source = (corrupt, clean) if chosen == "denoise" else (clean, corrupt)
     rows, ends = [], []
     for condition, of_condition in rows_by_condition(task.conditions, task.n_examples).items():
@@ -159,7 +159,7 @@ def patch(
 
 
 def cells_of(
-    task: Task, site: str, heads: str | Sequence[HeadSet], at: str | None, scores: Scores | None
+    task: Task, site: str, heads: str | Sequence[HeadSet], tokens: str | None, scores: Scores | None
 ) -> list[Cell]:
     """Every cell of the map.
 
@@ -169,21 +169,21 @@ def cells_of(
     network = task.network
     if site not in SITES:
         raise one_of("--site", site, SITES)
-    if Place(site, 0) not in network.axes:
+    if Location(site, 0) not in network.axes:
         raise UserError(f"--site {site}: this model's layers are no list of modules or give no such site: use z")
-    spans = token_sets(at or ("all" if site == "z" else "each"), network.n_pos)
+    spans = token_sets(tokens or ("all" if site == "z" else "each"), network.n_pos)
     if site != "z":
         if heads != "each":
             raise UserError(f"--heads {heads}: the site {site} has no heads (z has)")
         return [Cell(site, layer, (), *span) for layer in range(network.n_layers) for span in spans]
     known = None if scores is None else lambda: scores
     sets = parse_heads(heads, network.n_layers, network.n_heads, known) if isinstance(heads, str) else heads
-    if any(head.number == MLP for one in sets for head in one):
+    if any(head.number == MLP for heads in sets for head in heads):
         raise UserError(f"--heads {heads}: z is a site of attention heads")
-    return [Cell(site, one[0].layer, one, *span) for one in sets for span in spans]
+    return [Cell(site, head_set[0].layer, head_set, *span) for head_set in sets for span in spans]
 
 
-def token_sets(at: str, n_pos: int) -> list[tuple[str, Bool[Tensor, " pos"]]]:
+def token_sets(text: str, n_pos: int) -> list[tuple[str, Bool[Tensor, " pos"]]]:
     """The sets of tokens that a text names.
 
     Raises:
@@ -193,18 +193,18 @@ def token_sets(at: str, n_pos: int) -> list[tuple[str, Bool[Tensor, " pos"]]]:
     [('0,2-3', [True, False, True, True])]
     """
     position = torch.arange(n_pos)
-    if at == "all":
+    if text == "all":
         return [("all", position >= 0)]
-    if at == "each":
+    if text == "each":
         return [(str(i), position == i) for i in range(n_pos)]
     mask = position < 0
-    for part in at.split(","):
+    for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         ends = whole(first), whole(last if dash else first)
         if ends[0] is None or ends[1] is None or not ends[0] <= ends[1] < n_pos:
-            raise UserError(f"--at {at}: all, each, or positions 0-{n_pos - 1} such as 3,5-7 are needed")
+            raise UserError(f"--tokens {text}: all, each, or positions 0-{n_pos - 1} such as 3,5-7 are needed")
         mask |= (position >= ends[0]) & (position <= ends[1])
-    return [(at, mask)]
+    return [(text, mask)]
 
 
 def check_itself(task: Task, cells: Sequence[Cell]) -> None:
@@ -214,22 +214,22 @@ def check_itself(task: Task, cells: Sequence[Cell]) -> None:
         CheckError: they do.
     """
     examples = task.rows(task.examples, range(CHECKED))
-    places = places_in(cells)
-    output, seen = task.network.read(examples, places)
+    locations = locations_in(cells)
+    output, seen = task.network.read(examples, locations)
     intact = task.losses(output, examples, "of the intact model")
-    again = task.run(examples, {place: putting(seen[place]) for place in places})
+    again = task.run(examples, {location: putting(seen[location]) for location in locations})
     require_same(again, intact, "patching a run with itself changes its losses")
 
 
-def places_in(cells: Sequence[Cell]) -> list[Place]:
-    return list(dict.fromkeys(Place(cell.site, layer) for cell in cells for layer in cell.layers))
+def locations_in(cells: Sequence[Cell]) -> list[Location]:
+    return list(dict.fromkeys(Location(cell.site, layer) for cell in cells for layer in cell.layers))
 
 
 def patch_cells(
     task: Task, cells: Sequence[Cell], direction: Direction
 ) -> tuple[Float[np.ndarray, "cell example"], Losses, Losses, Bool[np.ndarray, " cell"]]:
-    """(losses under every patch, of the clean run, of the corrupt run, whether anything differs at a place)."""
-    network, places = task.network, places_in(cells)
+    """(losses under every patch, of the clean run, of the corrupt run, whether anything differs at a location)."""
+    network, locations = task.network, locations_in(cells)
     patched, clean, corrupt = [], [], []
     differs = np.zeros(len(cells), dtype=bool)
     with progress_bar(total=len(cells), desc="patch", unit="patch") as bar:
@@ -238,8 +238,8 @@ def patch_cells(
             clean.append(task.losses(network.run(ours), ours, "of the clean run"))
             corrupt.append(task.losses(network.run(theirs), ours, "of the corrupt run"))
             base, source = (theirs, ours) if direction == "denoise" else (ours, theirs)
-            _, given = network.read(source, places)
-            _, there = network.read(base, places)
+            _, given = network.read(source, locations)
+            _, there = network.read(base, locations)
             differs |= [differ(cell, given, there) for cell in cells]
             _, recorded = network.record(base)
             losses = np.empty((len(cells), len(rows)))
@@ -266,28 +266,28 @@ def stackable(cells: Sequence[Cell], most: int) -> list[list[int]]:
     return [group[start : start + most] for group in groups.values() for start in range(0, len(group), most)]
 
 
-def differ(cell: Cell, given: Mapping[Place, Tensor], there: Mapping[Place, Tensor]) -> bool:
+def differ(cell: Cell, given: Mapping[Location, Tensor], there: Mapping[Location, Tensor]) -> bool:
     """Whether anything that a cell patches in differs from what was there."""
     for layer in cell.layers:
-        one, other = (values[Place(cell.site, layer)][:, cell.at] for values in (given, there))
+        in_source, in_base = (values[Location(cell.site, layer)][:, cell.at] for values in (given, there))
         numbers = [head.number for head in cell.heads if head.layer == layer]
         if numbers:
-            one, other = one[:, :, numbers], other[:, :, numbers]
-        if not torch.equal(one, other):
+            in_source, in_base = in_source[:, :, numbers], in_base[:, :, numbers]
+        if not torch.equal(in_source, in_base):
             return True
     return False
 
 
-def patch_edits(group: Sequence[Cell], given: Mapping[Place, Tensor], n_heads: int) -> dict[Place, Edit]:
+def patch_edits(group: Sequence[Cell], given: Mapping[Location, Tensor], n_heads: int) -> dict[Location, Edit]:
     """The edits that patch one cell in each copy of the examples."""
-    masks: dict[Place, Tensor] = {}
+    masks: dict[Location, Tensor] = {}
     for i, cell in enumerate(group):
         for layer in cell.layers:
-            place, n_kinds = Place(cell.site, layer), n_heads if cell.heads else 1
-            mask = masks.setdefault(place, torch.zeros(len(group), len(cell.at), n_kinds, dtype=torch.bool))
+            location, n_kinds = Location(cell.site, layer), n_heads if cell.heads else 1
+            mask = masks.setdefault(location, torch.zeros(len(group), len(cell.at), n_kinds, dtype=torch.bool))
             for number in [head.number for head in cell.heads if head.layer == layer] or [0]:
                 mask[i, :, number] |= cell.at
-    return {place: patching(mask, given[place], bool(group[0].heads)) for place, mask in masks.items()}
+    return {location: patching(mask, given[location], bool(group[0].heads)) for location, mask in masks.items()}
 
 
 def patching(mask: Tensor, source: Tensor, by_head: bool) -> Edit:
@@ -301,14 +301,14 @@ def patching(mask: Tensor, source: Tensor, by_head: bool) -> Edit:
     return edit
 
 
-def strongest(found: LossPatchMap, condition: str, most: int) -> list[dict[str, Any]]:
-    """The places of one condition with the best evidence that they matter."""
-    rows = records(rows_where(found.table, condition=condition))
+def strongest(result: LossPatchMap, condition: str, most: int) -> list[dict[str, Any]]:
+    """The locations of one condition with the best evidence that they matter."""
+    rows = records(rows_where(result.table, condition=condition))
     return sorted(rows, key=lambda row: rank_by_evidence(row["effect"], row["ci_low"], row["ci_high"]))[:most]
 
 
 def name_cell(site: str, row: Mapping[str, Any]) -> str:
-    """A place of a map in words.
+    """A location of a map in words.
 
     >>> name_cell("z", {"layer": 0, "heads": "0.1", "tokens": "all"})
     'z of 0.1'

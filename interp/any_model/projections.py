@@ -74,48 +74,58 @@ class Projection:
         return isinstance(self.module, nn.MultiheadAttention)
 
 
-def find_projections(model: nn.Module, told: str | Sequence[str] | None = None) -> list[Projection]:
+def find_projections(model: nn.Module, names: str | Sequence[str] | None = None) -> list[Projection]:
     """The output projection of every layer, in the order of layers.
 
     Args:
         model: any module.
-        told: their names, or a name with `*` for the layer's number; None finds them.
+        names: theirs, or a name with `*` for the layer's number; None finds them.
 
     Raises:
-        UserError: there are none, or several kinds, or what was told does not exist.
+        UserError: there are none, or several kinds, or a named module does not exist.
     """
     known = candidates(model)
-    chosen = choose(known) if told is None else told_candidates(model, known, told)
+    chosen = choose(known) if names is None else named_candidates(model, known, names)
     modules = dict(model.named_modules())
-    blocks = blocks_of(modules, [one.name for one in chosen])
+    blocks = blocks_of(modules, [candidate.name for candidate in chosen])
     return [
-        Projection(one.name, one.module, one.weight, ancestors(modules, one.name), block, output_of(modules, one))
-        for one, block in zip(chosen, blocks, strict=True)
+        Projection(
+            candidate.name,
+            candidate.module,
+            candidate.weight,
+            ancestors(modules, candidate.name),
+            block,
+            output_of(modules, candidate),
+        )
+        for candidate, block in zip(chosen, blocks, strict=True)
     ]
 
 
 def candidates(model: nn.Module) -> list[Candidate]:
     """Everything that is called like an output projection, or is a square map below an attention module."""
-    found = []
+    candidates = []
     inside = set()
     for path, module in model.named_modules():
         last = path.rpartition(".")[2]
         if isinstance(module, nn.MultiheadAttention):
             weight = module.out_proj.weight
-            found.append(Candidate(f"{path}.out_proj", module, weight, (weight.shape[1], weight.shape[0])))
+            candidates.append(Candidate(f"{path}.out_proj", module, weight, (weight.shape[1], weight.shape[0])))
             inside.add(f"{path}.out_proj")
         elif last == HOOK_POINT:
-            found.append(Candidate(path, module, None, None))
+            candidates.append(Candidate(path, module, None, None))
         elif path not in inside and path.endswith(NAMES) and last in {name.rpartition(".")[2] for name in NAMES}:
             shape = map_shape(module)
-            found += [] if shape is None else [Candidate(path, module, None, shape)]
+            candidates += [] if shape is None else [Candidate(path, module, None, shape)]
     modules = dict(model.named_modules())
     for path, parameter in model.named_parameters():
         owner, _, last = path.rpartition(".")
         if last == "W_O" and parameter.ndim in (2, 3):
             flat = parameter.flatten(0, -2).shape
-            found.append(Candidate(path, modules[owner], parameter, (flat[0], flat[1])))
-    return sorted(found, key=lambda one: [int(part) if part.isdigit() else 0 for part in re.split(r"(\d+)", one.name)])
+            candidates.append(Candidate(path, modules[owner], parameter, (flat[0], flat[1])))
+    return sorted(
+        candidates,
+        key=lambda candidate: [int(part) if part.isdigit() else 0 for part in re.split(r"(\d+)", candidate.name)],
+    )
 
 
 def map_shape(module: nn.Module) -> tuple[int, int] | None:
@@ -134,8 +144,8 @@ def choose(known: Sequence[Candidate]) -> list[Candidate]:
         UserError: there is none, or there are several.
     """
     groups: dict[str, list[Candidate]] = {}
-    for one in known:
-        groups.setdefault(one.pattern, []).append(one)
+    for candidate in known:
+        groups.setdefault(candidate.pattern, []).append(candidate)
     below = {pattern: group for pattern, group in groups.items() if ATTENTION.search(pattern)}
     points = {pattern: group for pattern, group in below.items() if group[0].shape is None}
     fitting = points or below or {pattern: groups[pattern] for pattern in groups if pattern.endswith(OWN_NAMES)}
@@ -153,21 +163,21 @@ def choose(known: Sequence[Candidate]) -> list[Candidate]:
     )
 
 
-def told_candidates(model: nn.Module, known: Sequence[Candidate], told: str | Sequence[str]) -> list[Candidate]:
+def named_candidates(model: nn.Module, known: Sequence[Candidate], given: str | Sequence[str]) -> list[Candidate]:
     """The candidates that a user names.
 
     Raises:
         UserError: there is none, or what is named has no input that could be one.
     """
-    names = [told] if isinstance(told, str) else list(told)
-    by_name = {one.name: one for one in known}
+    names = [given] if isinstance(given, str) else list(given)
+    by_name = {candidate.name: candidate for candidate in known}
     everything = {**{path: module for path, module in model.named_modules() if path}, **by_name}
     chosen = []
     for name in names:
         pattern = re.compile(re.escape(name).replace(r"\*", r"\d+"))
         matching = [path for path in everything if pattern.fullmatch(path)]
         if not matching:
-            listed = ", ".join(dict.fromkeys(one.pattern for one in known)) or "none"
+            listed = ", ".join(dict.fromkeys(candidate.pattern for candidate in known)) or "none"
             raise UserError(f"projections: the model has no module '{name}' (known by name: {listed})")
         chosen += matching
     order = sorted(chosen, key=lambda path: [int(part) if part.isdigit() else 0 for part in re.split(r"(\d+)", path)])
@@ -197,43 +207,47 @@ def blocks_of(modules: dict[str, nn.Module], names: Sequence[str]) -> list[nn.Mo
     return [None for _ in names]
 
 
-def output_of(modules: dict[str, nn.Module], one: Candidate) -> nn.Module | None:
+def output_of(modules: dict[str, nn.Module], candidate: Candidate) -> nn.Module | None:
     """The module whose output is what all heads write together."""
-    if one.weight is not None:
+    if candidate.weight is not None:
         return None
-    if one.name.endswith(f"attn.{HOOK_POINT}"):
-        return modules.get(one.name.removesuffix(f"attn.{HOOK_POINT}") + "hook_attn_out")
-    return one.module
+    if candidate.name.endswith(f"attn.{HOOK_POINT}"):
+        return modules.get(candidate.name.removesuffix(f"attn.{HOOK_POINT}") + "hook_attn_out")
+    return candidate.module
 
 
-def find_n_heads(model: nn.Module, projections: Sequence[Projection], told: int | None) -> int:
+def find_n_heads(model: nn.Module, projections: Sequence[Projection], given: int | None) -> int:
     """The number of heads per layer, told or read from the configuration or the attention modules.
 
     Raises:
         UserError: it is not known, differs between layers, or does not divide the width.
     """
-    n_heads = told if told is not None else heads_in(getattr(model, "config", None) or getattr(model, "cfg", None))
+    n_heads = given if given is not None else heads_in(getattr(model, "config", None) or getattr(model, "cfg", None))
     if n_heads is None:
-        per_layer = {next(filter(None, map(heads_in, one.ancestors)), None) for one in projections}
+        per_layer = {next(filter(None, map(heads_in, projection.ancestors)), None) for projection in projections}
         if len(per_layer) != 1 or None in per_layer:
             counts = ", ".join(map(str, per_layer - {None})) or "nothing"
-            raise UserError(f"the number of heads per layer is not known (found: {counts}): tell it, n_heads=N")
+            raise UserError(
+                f"the number of heads per layer is not known (the configurations say {counts}): give it as n_heads=N"
+            )
         n_heads = per_layer.pop()
     assert n_heads is not None
-    for one in projections:
-        shape = weight_shape(one)
+    for projection in projections:
+        shape = weight_shape(projection)
         if shape is not None and (n_heads < 1 or shape[0] % n_heads):
-            raise UserError(f"{n_heads} heads do not divide the input of {one.name} {list(shape)}: tell it, n_heads=N")
+            raise UserError(
+                f"{n_heads} heads do not divide the input of {projection.name} {list(shape)}: give another as n_heads=N"
+            )
     return n_heads
 
 
-def weight_shape(one: Projection) -> tuple[int, int] | None:
+def weight_shape(projection: Projection) -> tuple[int, int] | None:
     """[in, out]; None where there is no weight to be seen."""
-    if one.weight is None:
-        return map_shape(one.module)
-    if one.is_multihead:
-        return one.weight.shape[1], one.weight.shape[0]
-    flat = one.weight.flatten(0, -2).shape
+    if projection.weight is None:
+        return map_shape(projection.module)
+    if projection.is_multihead:
+        return projection.weight.shape[1], projection.weight.shape[0]
+    flat = projection.weight.flatten(0, -2).shape
     return flat[0], flat[1]
 
 

@@ -109,7 +109,7 @@ def patterns(task: Task, heads: str | HeadSet = "top:1", *, n_examples: int = 1)
         if not isinstance(heads, str)
         else parse_heads(heads, network.n_layers, network.n_heads, lambda: selection_scores(task))
     )
-    chosen = tuple(dict.fromkeys(head for one in named for head in one))
+    chosen = tuple(dict.fromkeys(head for heads in named for head in heads))
     if any(head.number == MLP for head in chosen):
         raise UserError(f"heads {heads}: an MLP has no attention")
     rows = range(min(n_examples, task.n_examples))
@@ -127,7 +127,7 @@ def patterns(task: Task, heads: str | HeadSet = "top:1", *, n_examples: int = 1)
 
 def letters(roles: Roles) -> list[str]:
     """What every token is called: x, y, or t for any other."""
-    if not roles.told:
+    if not roles.are_given:
         return ["t"] * len(roles.is_x)
     kinds = zip(roles.is_x.tolist(), roles.is_y.tolist(), strict=True)
     return ["x" if is_x else "y" if is_y else "t" for is_x, is_y in kinds]
@@ -136,5 +136,9 @@ def letters(roles: Roles) -> list[str]:
 def usable_kinds(task: Task) -> list[ScoreKind]:
     """The scores for which the roles or ids of tokens are known."""
     roles = task.roles[0]
-    needs = {"induction": roles.ids is not None, "duplicate_token": roles.ids is not None, "retrospective": roles.told}
+    needs = {
+        "induction": roles.ids is not None,
+        "duplicate_token": roles.ids is not None,
+        "retrospective": roles.are_given,
+    }
     return [kind for name, kind in KINDS.items() if needs.get(name, True)]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
-from interp.any_model.network import Edit, Place
+from interp.any_model.network import Edit, Location
 from interp.any_model.projections import Projection, weight_shape
 from interp.any_model.task import Task
 from interp.model.heads import Head, HeadSet, head_set, show
@@ -31,7 +31,7 @@ def check_removals(
         sets: the sets under test.
 
     Returns:
-        By mode, the heads whose output is already what the mode puts in its place, or is not read.
+        By mode, the heads whose output is already what the mode puts in its location, or is not read.
 
     Raises:
         CheckError: a check fails.
@@ -50,7 +50,7 @@ def check_removals(
         unvarying[mode] = frozenset(head for head in heads if not is_changed(task, own, values, head))
         for layer in sorted({head.layer for head in heads - unvarying[mode]}):
             of_layer = head_set(head for head in heads - unvarying[mode] if head.layer == layer)
-            removed = {Place("z", layer): replacing_heads([head.number for head in of_layer], values[layer])}
+            removed = {Location("z", layer): replacing_heads([head.number for head in of_layer], values[layer])}
             changed = task.network.run(examples, removed, recorded=recorded if recorded.outputs else None, first=layer)
             check_acting(output, changed, f"{mode} ablation of {show(of_layer)}")
     return unvarying
@@ -64,7 +64,7 @@ def check_nothing(task: Task, rows: range, intact: np.ndarray, own: Sequence[Ten
     """
     examples = task.rows(task.examples, rows)
     require_same(task.run(examples), intact, "two passes of the intact model differ")
-    itself = {Place("z", layer): putting(z) for layer, z in enumerate(own)}
+    itself = {Location("z", layer): putting(z) for layer, z in enumerate(own)}
     require_same(task.run(examples, itself), intact, "replacing every head by itself changes the losses")
     single = task.run(task.rows(task.examples, rows[:1]))
     require_same(single, intact[:1], "an example's loss depends on the examples beside it")
@@ -115,7 +115,7 @@ def check_acting(output: object, changed: object, what: str) -> None:
         CheckError: it does.
     """
     pairs = zip(tree_flatten(output)[0], tree_flatten(changed)[0], strict=True)
-    if all(torch.equal(one, other) for one, other in pairs if isinstance(one, Tensor)):
+    if all(torch.equal(first, second) for first, second in pairs if isinstance(first, Tensor)):
         raise CheckError(f"{what} leaves the model's output as it is: it did not act")
 
 

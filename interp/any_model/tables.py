@@ -60,7 +60,7 @@ def effect_maps(result: LossAblation) -> list[str]:
 
 @displays(LossPatchMap, "tables")
 def patch_tables(result: LossPatchMap, most: int = 8) -> list[Table]:
-    """The places that matter most, by condition."""
+    """The locations that matter most, by condition."""
     conditions = distinct(result.table, "condition")
     rows = [
         [
@@ -74,11 +74,11 @@ def patch_tables(result: LossPatchMap, most: int = 8) -> list[Table]:
     ends = "; ".join(
         f"{row['condition']} {number(row['loss_clean'])}, {number(row['loss_corrupt'])}" for row in records(result.ends)
     )
-    n_places = len(result.table) // len(conditions)
+    n_locations = len(result.table) // len(conditions)
     caption = (
         f"{result.direction}; effect: share of the way from the {result.base} run to the other; loss of the clean and "
-        f"the corrupt run: {ends}; the {min(most, n_places)} strongest of {n_places}; {result.n_examples} examples, "
-        f"seed {result.seed}"
+        f"the corrupt run: {ends}; the {min(most, n_locations)} strongest of {n_locations}; {result.n_examples} "
+        f"examples, seed {result.seed}"
     )
     return [Table(f"{result.title}: {result.site} patched", ["condition: patched", "effect", "loss"], rows, caption)]
 
@@ -92,8 +92,8 @@ def patch_maps(result: LossPatchMap) -> list[str]:
     return [
         grid_map(
             grid.to_numpy(),
-            [f"{grid.index.name} {one}" for one in grid.index],
-            [str(one) for one in grid.columns],
+            [f"{grid.index.name} {label}" for label in grid.index],
+            [str(label) for label in grid.columns],
             name,
             "effect",
             diverging=True,

@@ -14,7 +14,7 @@ from interp.ablation.reference_activations import Moments, moments_of, sum_over_
 from interp.ablation.runner import PASS
 from interp.any_model.examples import Examples, count_examples, repeated, rows_of
 from interp.any_model.judge import check_losses
-from interp.any_model.network import Edits, Network, Place, Recorded
+from interp.any_model.network import Edits, Location, Network, Recorded
 from interp.any_model.token_roles import Roles
 from interp.scores.kinds import ScoreKind
 
@@ -129,11 +129,11 @@ class Task:
     @cached_property
     def probed(self) -> tuple[int, int]:
         """(d_head, bytes of the model's output for an example)."""
-        place = Place("z", 0)
-        output, seen = self.network.read(self.rows(self.examples, range(2)), [place])
+        location = Location("z", 0)
+        output, seen = self.network.read(self.rows(self.examples, range(2)), [location])
         tensors = [leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor)]
         n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors) // 2
-        return seen[place].shape[-1], n_bytes
+        return seen[location].shape[-1], n_bytes
 
     @cached_property
     def moments(self) -> Moments:
@@ -145,9 +145,9 @@ class Task:
 
     def read_z(self, examples: Examples) -> list[Tensor]:
         """z of every layer, [example pos head d_head]."""
-        places = [Place("z", layer) for layer in range(self.network.n_layers)]
-        _, seen = self.network.read(examples, places)
-        return [seen[place] for place in places]
+        locations = [Location("z", layer) for layer in range(self.network.n_layers)]
+        _, seen = self.network.read(examples, locations)
+        return [seen[location] for location in locations]
 
     def partners(self) -> list[int]:
         """For every example under test one of the reference examples, drawn so that all are used equally often."""

@@ -23,14 +23,14 @@ class Roles(NamedTuple):
         is_x: which tokens are an x; all of them where no roles are told.
         is_y: which are a y.
         pair: of every token, counted from 0; -1 before the first.
-        told: whether x and y were told apart.
+        are_given: whether x and y were told apart.
     """
 
     ids: Int[Tensor, "example pos"] | None
     is_x: Bool[Tensor, " pos"]
     is_y: Bool[Tensor, " pos"]
     pair: Int[Tensor, " pos"]
-    told: bool
+    are_given: bool
 
     def rows(self, rows: range) -> "Roles":
         """Those of some examples."""
@@ -142,7 +142,7 @@ def role_weights(kind: ScoreKind, roles: Roles) -> Float[Tensor, "#batch query_p
     Raises:
         UserError: the score needs roles or ids that are not known, or an example has no query.
     """
-    if kind.name == "retrospective" and not roles.told:
+    if kind.name == "retrospective" and not roles.are_given:
         raise UserError("the score retrospective reads attention from y to x: tell which tokens they are, roles='xy'")
     xs = torch.zeros(1, 1, 1)
     tokens = Tokens(xs, roles.pair, roles.is_x, roles.is_y, roles.ids)

@@ -106,19 +106,19 @@ def loss_sentences(result: LossAblation, scores: Mapping[str, float]) -> list[st
 
 @displays(LossPatchMap, "sentences")
 def patch_sentences(result: LossPatchMap) -> list[str]:
-    """A sentence per condition: the place with the best evidence, or that none has any."""
+    """A sentence per condition: the location with the best evidence, or that none has any."""
     return [patch_sentence(result, condition) for condition in distinct(result.table, "condition")]
 
 
 def patch_sentence(result: LossPatchMap, condition: str) -> str:
     """What the map of one condition says."""
     (best,) = strongest(result, condition, 1)
-    n_places = counted(len(where(result.table, condition=condition)), "place")
+    n_locations = counted(len(where(result.table, condition=condition)), "location")
     if pd.isna(best["effect"]):
         return f"On {condition} the clean and the corrupt run have the same losses: there is nothing to patch."
     if rank_by_evidence(best["effect"], best["ci_low"], best["ci_high"])[0]:
-        return f"On {condition} no patch has an effect that differs from 0 ({n_places} patched)."
+        return f"On {condition} no patch has an effect that differs from 0 ({n_locations} patched)."
     return (
         f"On {condition} patching {name_cell(result.site, best)} moves the {result.base} run {cost(best)} of the way "
-        f"to the other ({n_places} patched)."
+        f"to the other ({n_locations} patched)."
     )

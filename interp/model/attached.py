@@ -80,8 +80,8 @@ def opens_files(run: str, *options: str) -> Callable[[CommandT], CommandT]:
 
     def mark(command: CommandT) -> CommandT:
         parameters = inspect.signature(command).parameters
-        defaults = {name: one.default for name, one in parameters.items()}
-        spelt = {name: spelling(name, one.annotation) for name, one in parameters.items()}
+        defaults = {name: parameter.default for name, parameter in parameters.items()}
+        spelt = {name: spelling(name, parameter.annotation) for name, parameter in parameters.items()}
 
         @wraps(command)
         def choose(**given: Any) -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 
 from training.common.digits import whole
 from training.common.errors import UserError
+from training.config.config import ModelConfig
 
 SYNTAX = "LAYER.HEAD such as 0.3, LAYER.mlp, a list 0.3,1.2, top:K, above:SCORE, layer:L, all, each, layers, mlps"
 MLP, READ_IN = -1, -2
@@ -129,6 +130,16 @@ def check_head(head: Head, text: str, n_layers: int, n_heads: int) -> None:
             f"--heads {text}: there is no head {head}; "
             f"this model has layers 0-{n_layers - 1} with heads 0-{n_heads - 1}"
         )
+
+
+def refuse_absent_mlps(sets: Sequence[HeadSet], model: ModelConfig) -> None:
+    """
+    Raises:
+        UserError: an MLP is named, and the model has none.
+    """
+    named = [head for heads in sets for head in heads if head.number == MLP]
+    if named and not model.mlp_width:
+        raise UserError(f"there is no component {named[0]}: this model has no MLPs (model.d_mlp=0)")
 
 
 def top_heads(count: int, text: str, heads: HeadSet, scores: Callable[[], Scores] | None) -> HeadSet:

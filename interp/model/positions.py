@@ -74,10 +74,10 @@ def parse_tokens(text: str, layout: Layout, n_points: int, valid: str = TOKENS) 
     """
     if text == "all":
         return None
-    found = re.fullmatch(r"([xy])|(?:([xy]):)?(\d.*)", text)
-    if not found:
+    match = re.fullmatch(r"([xy])|(?:([xy]):)?(\d.*)", text)
+    if not match:
         raise UserError(f"--tokens '{text}' is not valid ({valid})")
-    kind, pairs = found[1] or found[2] or "xy", found[3]
+    kind, pairs = match[1] or match[2] or "xy", match[3]
     chosen = check_points(parse_range("--tokens", text, pairs), n_points, "--tokens") if pairs else slice(None)
     n_tokens = layout.n_tokens(n_points)
     mask = torch.zeros(n_tokens, dtype=torch.bool)

@@ -145,6 +145,7 @@ def path(
       interp path --ckpt zoo:mixed-0 --from 0.1,0.mlp --classes linear
       interp path --ckpt zoo:mixed-0 --from embed --to 1.2.k,1.2.v --corrupt function --direction denoise
     """
+    from interp.model.heads import refuse_absent_mlps
     from interp.patching.composition import composition
     from interp.patching.path_receivers import parse_receivers
     from interp.patching.paths import bundle_paths, parse_senders, patch_paths
@@ -152,9 +153,11 @@ def path(
 
     checkpoint, class_names, question = prepare(ckpt, classes, device, corrupt, direction, examples, prompts, seed)
     question.check(checkpoint, class_names)
-    shape = checkpoint.config.model.n_layers, checkpoint.config.model.n_heads
-    receiver_sets = parse_receivers(receivers, *shape)
-    sender_sets = parse_senders(senders, *shape, lambda: question.scores(checkpoint))
+    model = checkpoint.config.model
+    shape, has_mlps = (model.n_layers, model.n_heads), model.mlp_width > 0
+    receiver_sets = parse_receivers(receivers, *shape, has_mlps=has_mlps)
+    sender_sets = parse_senders(senders, *shape, lambda: question.scores(checkpoint), has_mlps=has_mlps)
+    refuse_absent_mlps(sender_sets, model)
     bundles = bundle_paths(sender_sets, receiver_sets)
     if out:
         output.prepare_directory(out)

@@ -236,8 +236,10 @@ def list_locations(
     """Every cell of the map, for these sets of heads, or for every layer at a site without heads.
 
     Raises:
-        UserError: there are no such tokens.
+        UserError: there are no such tokens, or the site is that of MLPs and the model has none.
     """
+    if site == "mlp_out" and not config.model.mlp_width:
+        raise UserError("--site mlp_out: this model has no MLPs (model.d_mlp=0)")
     spans = token_sets(tokens or ("each" if sets is None else "all"), config.layout, n_examples + 1)
     if sets is None:
         return [

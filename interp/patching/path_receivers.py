@@ -47,7 +47,7 @@ class Receiver(NamedTuple):
         return Patch("mlp_out", self.layer) if self.input == "mlp" else Patch(self.input, self.layer, (self.number,))
 
 
-def all_receivers(n_layers: int, n_heads: int) -> list[Receiver]:
+def all_receivers(n_layers: int, n_heads: int, *, has_mlps: bool = True) -> list[Receiver]:
     """Every input of a model, layer by layer.
 
     >>> [str(receiver) for receiver in all_receivers(1, 1)]
@@ -57,11 +57,12 @@ def all_receivers(n_layers: int, n_heads: int) -> list[Receiver]:
     for layer in range(n_layers):
         heads = [head for head in all_heads(n_layers, n_heads) if head.layer == layer]
         receivers += [Receiver(layer, head.number, name) for head in heads for name in INPUTS]
-        receivers.append(Receiver(layer, MLP, "mlp"))
+        if has_mlps:
+            receivers.append(Receiver(layer, MLP, "mlp"))
     return [*receivers, Receiver(n_layers, 0, "out")]
 
 
-def parse_receivers(text: str, n_layers: int, n_heads: int) -> list[tuple[Receiver, ...]]:
+def parse_receivers(text: str, n_layers: int, n_heads: int, *, has_mlps: bool = True) -> list[tuple[Receiver, ...]]:
     """The sets of receivers named by `--to`: `each` input alone, or one list of inputs that change together.
 
     Raises:
@@ -70,7 +71,7 @@ def parse_receivers(text: str, n_layers: int, n_heads: int) -> list[tuple[Receiv
     >>> [str(receiver) for receiver in parse_receivers("1.0,out", 2, 1)[0]]
     ['1.0.q', '1.0.k', '1.0.v', 'out']
     """
-    receivers = all_receivers(n_layers, n_heads)
+    receivers = all_receivers(n_layers, n_heads, has_mlps=has_mlps)
     if text == "each":
         return [(receiver,) for receiver in receivers]
     by_name: dict[str, list[Receiver]] = {str(receiver): [receiver] for receiver in receivers}

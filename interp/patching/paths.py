@@ -272,7 +272,9 @@ def path_rows(
         first += len(bundle.names)
 
 
-def parse_senders(text: str, n_layers: int, n_heads: int, scores: Callable[[], Scores] | None = None) -> list[HeadSet]:
+def parse_senders(
+    text: str, n_layers: int, n_heads: int, scores: Callable[[], Scores] | None = None, *, has_mlps: bool = True
+) -> list[HeadSet]:
     """The sets of senders named by `--from`: as `--heads`, or `embed`.
 
     `each` gives the read-in, every head and every MLP as a set of its own.
@@ -286,7 +288,8 @@ def parse_senders(text: str, n_layers: int, n_heads: int, scores: Callable[[], S
     if text == "embed":
         return [(EMBED,)]
     if text == "each":
-        components = [*all_heads(n_layers, n_heads), *(Head(layer, MLP) for layer in range(n_layers))]
+        mlps = [Head(layer, MLP) for layer in range(n_layers)] if has_mlps else []
+        components = [*all_heads(n_layers, n_heads), *mlps]
         components.sort(key=lambda head: (head.layer, head.number == MLP, head.number))
         return [(EMBED,), *((component,) for component in components)]
     return parse_heads(text, n_layers, n_heads, scores)

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float
 
-from interp.model.heads import Head, HeadSet, Scores, check_head, head_set, parse_heads, show
+from interp.model.heads import Head, HeadSet, Scores, check_head, head_set, parse_heads, refuse_absent_mlps, show
 from interp.scores.score import selection_scores
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
@@ -42,7 +42,9 @@ def choose_sets(
     """
     model = checkpoint.config.model
     get_scores = partial(selection_scores, checkpoint, n_prompts, seed) if scores is None else lambda: scores
-    return resolve_sets(heads, model.n_layers, model.n_heads, get_scores)
+    sets = resolve_sets(heads, model.n_layers, model.n_heads, get_scores)
+    refuse_absent_mlps(sets, model)
+    return sets
 
 
 def resolve_sets(

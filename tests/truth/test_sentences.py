@@ -65,7 +65,7 @@ def test_every_sentence_is_true(kind, seed, tmp_path):
         effect = where(found.table, heads=head, mode="mean")["effect"].item()
         assert effect == pytest.approx(truth.effect, abs=0.15 + 0.1 * abs(truth.effect)), role
         assert text.startswith(f"Removing {head} helps on linear") == (truth.effect < 0), text
-        assert text.endswith(": a decoy.") == (truth.decoy is True), text
+        assert text.endswith(": a decoy on linear (pairs 12-15).") == (truth.decoy is True), text
         if truth.decoy is not None:
             assert ("It is not a decoy." in text) == (not truth.decoy), text
 

@@ -28,7 +28,9 @@ SENTENCES = {
     "located": "Heads with a score above {threshold} are in {n_with} of {models}{names}.{without}",
     "removal": "{curriculum}: {verdict}{agreement}",
     "agrees": " Agrees with the paper on {classes}.",
-    "not shown": " Not shown on {classes} (less than {half} of the gain, or no more than control sets cost).",
+    "small": " Not shown on {classes}: less than {half} of the gain.",
+    "uncertain": " Not shown on {classes}: p after Holm is above {level:g}{limit}.",
+    "few controls": ", and with so few control sets it cannot be smaller than {smallest_p:.3g}",
     "kept": "With no other head, the share of the in-context gain that is left (mean ablation) is {shares}: where this "
     "is near or below 0 the heads are not enough by themselves.",
     "together": "Where a model has several such heads ({models}), removing them together costs more than the sum of "
@@ -67,10 +69,18 @@ def compare_with_paper(rows: pd.DataFrame) -> str:
     """Rule 1."""
     mean = [row for row in records(where(rows, mode="mean")) if row["function_class"] in PAPER and row["n_seeds"]]
     agree = [row["function_class"] for row in mean if row["effect"] >= HALF and row["p_holm"] <= SIGNIFICANT]
-    others = [row["function_class"] for row in mean if row["function_class"] not in agree]
+    small = [row["function_class"] for row in mean if row["effect"] < HALF]
+    uncertain = [row for row in mean if row["function_class"] not in (*agree, *small)]
     published = listed([f"{function_class} ({PAPER[function_class]:.2f} there)" for function_class in agree])
     text = SENTENCES["agrees"].format(classes=published) if agree else ""
-    return text + (SENTENCES["not shown"].format(classes=", ".join(others), half=HALF) if others else "")
+    if small:
+        text += SENTENCES["small"].format(classes=", ".join(small), half=HALF)
+    if uncertain:
+        smallest_p = min(row["smallest_p"] for row in uncertain)
+        limit = SENTENCES["few controls"].format(smallest_p=smallest_p) if smallest_p > SIGNIFICANT else ""
+        classes = ", ".join(row["function_class"] for row in uncertain)
+        text += SENTENCES["uncertain"].format(classes=classes, level=SIGNIFICANT, limit=limit)
+    return text
 
 
 def group_rows(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

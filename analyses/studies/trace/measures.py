@@ -80,7 +80,7 @@ def group_readers(checkpoint: Checkpoint, head: Head) -> dict[str, tuple[Receive
     """
     model = checkpoint.config.model
     groups: dict[str, list[Receiver]] = {reader: [] for reader in READERS}
-    for receiver in all_receivers(model.n_layers, model.n_heads):
+    for receiver in all_receivers(model.n_layers, model.n_heads, has_mlps=model.mlp_width > 0):
         if receiver.reads(head):
             groups[reader_of(receiver, head)].append(receiver)
     return {reader: tuple(receivers) for reader, receivers in groups.items() if receivers}

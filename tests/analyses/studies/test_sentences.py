@@ -62,15 +62,23 @@ def test_what_heads_do_alone_and_how_good_a_guide_the_score_is():
 
 
 @pytest.mark.parametrize(
-    ("effect", "p_holm", "sentence"),
+    ("effect", "p_holm", "smallest_p", "sentence"),
     [
-        (0.9, 0.01, " Agrees with the paper on linear (1.06 there)."),
-        (0.4, 0.01, " Not shown on linear (less than 0.5 of the gain, or no more than control sets cost)."),
-        (0.9, 0.2, " Not shown on linear (less than 0.5 of the gain, or no more than control sets cost)."),
+        (0.9, 0.01, 0.001, " Agrees with the paper on linear (1.06 there)."),
+        (0.4, 0.01, 0.001, " Not shown on linear: less than 0.5 of the gain."),
+        (0.9, 0.2, 0.001, " Not shown on linear: p after Holm is above 0.05."),
+        (
+            0.9,
+            0.2,
+            0.125,
+            " Not shown on linear: p after Holm is above 0.05, and with so few control sets it cannot be smaller than "
+            "0.125.",
+        ),
     ],
 )
-def test_agreement_with_the_paper_needs_size_and_chance(effect, p_holm, sentence):
+def test_agreement_with_the_paper_needs_size_and_chance(effect, p_holm, smallest_p, sentence):
     row = {"function_class": "linear", "mode": "mean", "n_seeds": 3, "effect": effect, "p_holm": p_holm}
+    row["smallest_p"] = smallest_p
     assert cause.compare_with_paper(pd.DataFrame([row])) == sentence
 
 

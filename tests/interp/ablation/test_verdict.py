@@ -42,6 +42,7 @@ ROW = {
 }
 NULL = "39 layer-matched sets cost 0.01 on average and 0.02 at most (p <= 0.025, after Holm <= 0.05 (39 draws))"
 FEW = "p cannot be smaller than 0.125; several seeds, pooled (--ckpt 'NAME-*'), allow a smaller p); "
+MORE = "p cannot be smaller than 0.125; more control sets exist and allow a smaller p (--controls)); "
 ALONE = "no other replacement was tried"
 
 
@@ -158,8 +159,9 @@ def test_a_gain_that_is_only_uncertain_asks_for_more_prompts():
         ({"n_disjoint": 3}, "sets, of which the 3 without any of these heads cost 0.01 on average and 0.02 at most (p"),
         ({"n_disjoint": 0}, "; compared with 39 layer-matched sets, all of which share a head with it (p <= 0.025"),
         ({"smallest_p": 0.05}, "after Holm <= 0.05 (39 draws)); "),
-        ({"smallest_p": 0.125}, f"after Holm <= 0.05 (39 draws); with only 39 control sets {FEW}"),
-        ({"smallest_p": 0.125, "p_holm": 0.3}, f"after Holm <= 0.3 (39 draws); with only 39 control sets {FEW}"),
+        ({"smallest_p": 0.125}, f"after Holm <= 0.05 (39 draws); with only 39 control sets {MORE}"),
+        ({"smallest_p": 0.125, "p_holm": 0.3}, f"after Holm <= 0.3 (39 draws); with only 39 control sets {MORE}"),
+        ({"smallest_p": 0.125, "n_controls": 7, "exact": True}, f"with only 7 control sets {FEW}"),
         ({"p_holm": 0.051}, "after Holm <= 0.051 (39 draws); an effect of 0.15 would have been detected); "),
         ({"p_holm": 0.051, "detectable": math.inf}, "after Holm <= 0.051 (39 draws)); "),
         ({"p_value": 0.123456, "p_holm": 0.0456789}, "(p = 0.123, after Holm 0.0457); "),
@@ -223,10 +225,10 @@ def test_a_head_is_a_decoy_only_after_joint_removals():
         "mean` tests this."
     )
     everything = f"{ATTENDING}changes less than 0.05 of the in-context gain on linear, alone, together with any other "
-    assert say_of_silent({}) == f"{everything}head: a decoy."
+    assert say_of_silent({}) == f"{everything}head: a decoy on linear (pairs 12-15)."
     three = [{"attending": "0.3,0.4,0.5", "companions": name} for name in ("0.3", "0.3,0.4", "0.3,0.5", "0.4,0.5")]
     every = [*three, three[0] | {"companions": "0.3,0.4,0.5"}]
-    others = "of the other heads above 0.5 (0.3,0.4,0.5): a decoy."
+    others = "of the other heads above 0.5 (0.3,0.4,0.5): a decoy on linear (pairs 12-15)."
     assert say_of_silent({"change": 0.56, "ci_low": 0.5, "ci_high": 0.6, "effect": 0.86}) == (
         f"{ATTENDING}alone does not show its effect: with 0.3 removed as well, removing it costs 0.56 [0.50, 0.60] of "
         "the gain on linear (mean ablation; effect of 0.3 0.30, of both 0.86). It is not a decoy."
@@ -257,7 +259,7 @@ def test_a_head_is_a_decoy_only_after_joint_removals():
             0.1,
             "Whether another head compensates for its removal is undecided: with 0.3 removed as well, removing it ",
         ),
-        (0.04, 0.03, 0.05, ": a decoy."),
+        (0.04, 0.03, 0.05, ": a decoy on linear (pairs 12-15)."),
         (0.04, 0.03, 0.051, "is undecided"),
         (-0.04, -0.051, 0.0, "is undecided"),
     ],
@@ -265,7 +267,7 @@ def test_a_head_is_a_decoy_only_after_joint_removals():
 def test_a_joint_change_beyond_the_margin_is_no_decoy(change, low, high, words):
     text = say_of_silent({}, {"change": change, "ci_low": low, "ci_high": high})
     assert words in text
-    assert text.endswith(("It is not a decoy.", ": a decoy.", "narrow the interval."))
+    assert text.endswith(("It is not a decoy.", ": a decoy on linear (pairs 12-15).", "narrow the interval."))
 
 
 @pytest.mark.parametrize(

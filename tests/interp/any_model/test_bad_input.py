@@ -243,7 +243,7 @@ def test_questions_that_cannot_be_answered(nano, call, message):
     [
         ({"site": "pattern"}, "unknown --site 'pattern'"),
         ({"direction": "both"}, "both"),
-        ({"at": "3-99"}, "positions 0-11"),
+        ({"tokens": "3-99"}, "positions 0-11"),
         ({"site": "attn_out", "heads": "1.1"}, "has no heads"),
         ({"heads": "1.mlp"}, "site of attention heads"),
     ],

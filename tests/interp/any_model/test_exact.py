@@ -137,7 +137,9 @@ def test_patches_equal_hooks_written_by_hand(nano, site, direction):
     corrupt = case.examples.clone()
     corrupt[:, :6] = torch.randint(0, 40, (24, 6), generator=torch.Generator().manual_seed(5))
     model = attached(case, reference=case.examples, corrupt=corrupt)
-    found = interp.patch(model, site=site, direction=direction, at="7-9", **({"heads": "each"} if site == "z" else {}))
+    found = interp.patch(
+        model, site=site, direction=direction, tokens="7-9", **({"heads": "each"} if site == "z" else {})
+    )
     base, source = (corrupt, case.examples) if direction == "denoise" else (case.examples, corrupt)
     block = case.module.transformer["h"][1]
     kept = {}
@@ -170,7 +172,7 @@ def test_patching_everything_gives_the_other_run(case):
     corrupt = {**case.examples, "input_ids": corrupt} if isinstance(case.examples, dict) else corrupt
     model = attached(case, reference=case.examples, corrupt=corrupt)
     for direction in ("denoise", "noise"):
-        found = interp.patch(model, site="resid_post", at="all", direction=direction)
+        found = interp.patch(model, site="resid_post", tokens="all", direction=direction)
         assert found.table["effect"].to_numpy()[-1] == pytest.approx(1, abs=1e-4)
 
 

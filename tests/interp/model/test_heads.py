@@ -3,9 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.model.heads import MLP, Head, all_heads, head_set, parse_heads, show
+from interp.model.heads import MLP, Head, all_heads, head_set, parse_heads, refuse_absent_mlps, show
 from training.common.errors import UserError
 from training.common.terminal import one_line
+from training.config.config import ModelConfig
 
 SCORES = np.arange(24).reshape(3, 8) / 24
 
@@ -97,3 +98,11 @@ def test_any_text_is_parsed_or_refused_in_one_line_that_names_it(text):
 
 def test_heads_sort_by_layer():
     assert head_set([Head(1, 0), Head(0, 7), Head(1, 0)]) == (Head(0, 7), Head(1, 0))
+
+
+def test_an_mlp_of_a_model_without_any_is_refused():
+    model = ModelConfig(2, 4, 32, 5, 8, d_mlp=0)
+    refuse_absent_mlps([(Head(0, 1),)], model)
+    refuse_absent_mlps([(Head(0, MLP),)], ModelConfig(2, 4, 32, 5, 8))
+    with pytest.raises(UserError, match=r"there is no component 1\.mlp: this model has no MLPs"):
+        refuse_absent_mlps([(Head(0, 1), Head(1, MLP))], model)
