@@ -216,13 +216,15 @@ assert keep.loc["0.1, 0.2, layers 1, 2", "effect"] < 0.15
 # %%
 DOSES = {1: "y:0-0", 2: "y:0-1", 4: "y:0-3", 8: "y:0-7", 12: "y:0-11", 13: "y:0-12", 15: "y:0-14"}
 rows = [
-    ablate(checkpoint, head, ["linear"], at=tokens, n_prompts=256, matches=()).table.assign(pairs=dose)
+    ablate(checkpoint, head, ["linear"], tokens=tokens, n_prompts=256, matches=()).table.assign(pairs=dose)
     for dose, tokens in DOSES.items()
 ]
 dose = pd.concat(rows).pivot(index="pairs", columns="mode", values="effect")[["zero", "mean", "resample"]]
 (ax,) = row_of_axes(1, width=4.2, height=2.6)
 dose.plot(ax=ax, marker="o", color=MODES, ylabel="effect", xlabel="pairs whose y lost the head", ylim=(0, 1.5))
-at_x = ablate(checkpoint, head, ["linear"], at="x", modes=["mean"], n_prompts=256, matches=()).table["effect"].item()
+at_x = (
+    ablate(checkpoint, head, ["linear"], tokens="x", modes=["mean"], n_prompts=256, matches=()).table["effect"].item()
+)
 print(f"removed at all x tokens: {at_x:.3f}")
 
 # %% [markdown]

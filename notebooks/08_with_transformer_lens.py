@@ -447,14 +447,16 @@ assert torch.equal(predictions(again.model, prompts), predictions(changed.model,
 
 # %% [markdown]
 # **Exercise.** Is 0.1 needed at the $x$ tokens, or at the $y$ tokens? Answer with hooks, and check against `ablate`
-# (its option `at`). The answer is below.
+# (its option `tokens`). The answer is below.
 
 # %% jupyter={"source_hidden": true} tags=["answer"]
 kinds = {"x": slice(0, None, 2), "y": slice(1, None, 2)}
 errors = {at: error(without(0, 1, mean[where], where)) for at, where in kinds.items()}
 print({at: round(value, 3) for at, value in errors.items()}, "intact", round(both["nmse_before"].iloc[0], 3))
 for at, value in errors.items():
-    table = ablate(checkpoint, parse_heads("0.1", 3, 8), ["linear"], at=at, modes=["mean"], n_prompts=128, matches=())
+    table = ablate(
+        checkpoint, parse_heads("0.1", 3, 8), ["linear"], tokens=at, modes=["mean"], n_prompts=128, matches=()
+    )
     assert abs(table.table["nmse_after"].item() / value - 1) < 1e-5
 assert errors["x"] < 1.1 * both["nmse_before"].iloc[0]
 assert errors["y"] > 10 * both["nmse_before"].iloc[0]

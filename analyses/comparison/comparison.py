@@ -38,7 +38,8 @@ Published = Mapping[tuple[str, str], float]
 SENTENCES = {
     "learned": "{curriculum} ({seeds}) - {outcomes}.",
     "learned all": "All of {conditions}: learned by {curricula}.",
-    "no history": "Whether {runs} forgot cannot be said: no history of the error over the last points.",
+    "no history": "It cannot be determined whether {runs} forgot: their histories do not hold the error over the last "
+    "points.",
     "intervals": "Shares of seeds have exact 95 % intervals (Clopper-Pearson); no mean is over both seeds that learned "
     "and seeds that did not.",
     "split": "Shares of seeds have exact 95 % intervals (Clopper-Pearson). Some seeds learned and others did not (all "

@@ -173,7 +173,7 @@ def ablate(
     modes: str | Sequence[str | Mode] = DEFAULT_MODES,
     design: Design = "remove",
     site: str = "z",
-    at: str = "all",
+    tokens: str = "all",
     points: str | None = None,
     n_prompts: int = DEFAULT_PROMPTS,
     n_null_prompts: int = DEFAULT_NULL_PROMPTS,
@@ -194,7 +194,7 @@ def ablate(
         modes: names in `interp.ablation.modes.MODES`, or modes of your own; not used at the site `pattern`.
         design: `remove` the sets, or `keep` only them and remove every other head.
         site: of heads: `z`, `pattern` or `value`, see `interp.model.engine.SITES`. MLPs are removed at mlp_out.
-        at: the tokens at which components are removed, see `interp.model.positions.TOKENS`.
+        tokens: at which components are removed, see `interp.model.positions.TOKENS`.
         points: the ranges of pairs over which the effect is measured, such as `0-3,12-15`; None is the last quarter.
         n_prompts: per class; the same ones for every condition.
         n_null_prompts: on how many of them, the first ones, control sets are measured; a set under test is compared
@@ -225,7 +225,7 @@ def ablate(
         classes,
         modes=modes,
         site=site,
-        at=at,
+        tokens=tokens,
         points=points,
         n_prompts=n_prompts,
         n_null_prompts=n_null_prompts,

@@ -38,7 +38,7 @@ def ablate(
     site: Annotated[
         str, typer.Option("--site", metavar="NAME", help="Of a head: z (its output), pattern (attention) or value.")
     ] = "z",
-    at: Annotated[
+    tokens: Annotated[
         str,
         typer.Option("--tokens", metavar="TOKENS", help="Where to remove: all, x, y, or pairs A-B, x:A-B, y:A-B."),
     ] = "all",
@@ -109,7 +109,7 @@ def ablate(
             design=design,
             modes=modes,
             site=site,
-            at=at,
+            tokens=tokens,
             points=points,
             controls=controls,
             classes=classes,

@@ -55,7 +55,7 @@ def cumulative(
     *,
     modes: str | Sequence[str | Mode] = DEFAULT_MODES,
     site: str = "z",
-    at: str = "all",
+    tokens: str = "all",
     points: str | None = None,
     n_prompts: int = DEFAULT_PROMPTS,
     n_orders: int = DEFAULT_ORDERS,
@@ -71,7 +71,7 @@ def cumulative(
         classes: function classes; None takes those of the run.
         modes: of the ablations.
         site: of heads.
-        at: the tokens at which they are removed.
+        tokens: at which they are removed.
         points: ranges of pairs over which the effect is measured.
         n_prompts: per class.
         n_orders: random orders.
@@ -90,7 +90,7 @@ def cumulative(
         classes,
         modes=modes,
         site=site,
-        at=at,
+        tokens=tokens,
         points=points,
         n_prompts=n_prompts,
         seed=seed,

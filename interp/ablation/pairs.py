@@ -67,7 +67,7 @@ def pairs(
     *,
     modes: str | Sequence[str | Mode] = DEFAULT_MODES,
     site: str = "z",
-    at: str = "all",
+    tokens: str = "all",
     points: str | None = None,
     n_prompts: int = DEFAULT_PROMPTS,
     seed: int = 0,
@@ -82,7 +82,7 @@ def pairs(
         classes: function classes; None takes those of the run.
         modes: of the ablations.
         site: of heads.
-        at: the tokens at which they are removed.
+        tokens: at which they are removed.
         points: ranges of pairs over which the effect is measured.
         n_prompts: per class.
         seed: of prompts and resampling.
@@ -99,7 +99,7 @@ def pairs(
         classes,
         modes=modes,
         site=site,
-        at=at,
+        tokens=tokens,
         points=points,
         n_prompts=n_prompts,
         seed=seed,

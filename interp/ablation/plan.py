@@ -53,7 +53,7 @@ def plan(
     *,
     modes: str | Sequence[str | Mode],
     site: str,
-    at: str,
+    tokens: str,
     points: str | None,
     n_prompts: int,
     seed: int,
@@ -69,10 +69,10 @@ def plan(
     """
     config = checkpoint.config
     n_points = config.data.n_points
-    tokens = parse_tokens(at, config.layout, n_points)
+    removed_at = parse_tokens(tokens, config.layout, n_points)
     requested = [last_quarter(n_points)] if points is None else parse_points(points)
     ranges = tuple(check_points(span, n_points) for span in requested)
-    protocol = AblationProtocol(n_prompts, seed, ranges, check_site(site), tokens, memory, store, n_null_prompts)
+    protocol = AblationProtocol(n_prompts, seed, ranges, check_site(site), removed_at, memory, store, n_null_prompts)
     chosen_modes = check_modes(modes, site)
     chosen_classes = choose_classes(classes, config.evaluated_classes)
     sets = choose_sets(checkpoint, heads, n_prompts=n_prompts, seed=seed, scores=scores)

@@ -41,7 +41,7 @@ class Request:
     design: str
     modes: tuple[str, ...]
     site: str
-    at: str
+    tokens: str
     points: str | None
     controls: int | None
     classes: str | None
@@ -87,14 +87,18 @@ def run(request: Request, *, json: bool, out: Path | None) -> None:
 
 
 def plan_for(request: Request, checkpoint: Checkpoint) -> Plan:
-    """The plan for one checkpoint; what cannot be done is refused before anything is written."""
+    """The plan for one checkpoint, made before anything is written.
+
+    Raises:
+        UserError: see `interp.ablation.plan.plan`.
+    """
     planned = plan(
         checkpoint,
         request.heads,
         request.classes,
         modes=request.modes,
         site=request.site,
-        at=request.at,
+        tokens=request.tokens,
         points=request.points,
         n_prompts=request.prompts,
         n_null_prompts=request.null_prompts,
@@ -207,7 +211,7 @@ def document(
         "controls": request.n_controls,
         "design": request.design,
         "site": request.site,
-        "at": request.at,
+        "at": request.tokens,
         "selection_stream": "selection",
         "test_stream": "test",
         "heads": sets[0],

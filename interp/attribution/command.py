@@ -136,7 +136,7 @@ def circuit(
     json: options.Json = False,
     out: options.Out = None,
 ) -> None:
-    """Find the smallest set of edges that reproduces the model's prediction, and test it by intervention.
+    """Reduce a model to its best edges, and test by intervention how well they reproduce the prediction.
 
     Edges are scored on separate prompts; a circuit is the best of them, without those on no path from the read-in to
     the read-out. Faithfulness: how far clean information on the circuit alone moves the prediction from the corrupt to

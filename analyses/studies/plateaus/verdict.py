@@ -28,7 +28,8 @@ SENTENCES = {
     "exit": "{function_class} was left by {exits} (median [range] over the seeds that left{unseen}).",
     "paper": "Compared with the paper on {function_class}: {counts}. The paper's own 3 of 5 against 0 of 5 has "
     "p = {published_p:.2f}: five seeds on each side show no difference smaller than 4 of 5.",
-    "no history": "When {names} left cannot be determined: no history of the error over the last points.",
+    "no history": "It cannot be determined when {names} left: their histories do not hold the error over the last "
+    "points.",
 }
 
 

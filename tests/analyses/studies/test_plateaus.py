@@ -107,5 +107,5 @@ def test_shipped_models_of_the_old_format_are_counted_but_not_timed():
     found = study([load("zoo:cubic-0")], n_prompts=64, seed=0)
     assert found.files["counts"]["n_seeds"].unique().tolist() == [1]
     if "nmse_tail" not in read_history(load("zoo:cubic-0").directory)[0]:
-        assert found.sentences()[-1].startswith("When zoo:cubic-0 left cannot be determined")
+        assert found.sentences()[-1].startswith("It cannot be determined when zoo:cubic-0 left")
         assert found.files["exits"].empty

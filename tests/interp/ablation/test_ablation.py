@@ -516,7 +516,7 @@ def test_a_small_memory_limit_changes_nothing_but_the_passes(trained):
     ("wrong", "message"),
     [
         ({"site": "k"}, "unknown --site 'k' \\(valid: z, pattern, value\\)"),
-        ({"at": "q"}, "--tokens 'q' is not valid"),
+        ({"tokens": "q"}, "--tokens 'q' is not valid"),
         ({"points": "12-16"}, "these prompts have pairs 0-15"),
         ({"modes": ["median"]}, "unknown --mode 'median'"),
     ],

@@ -65,7 +65,9 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path, measured, monke
     assert 0 < len(measured) < n_whole
 
 
-@pytest.mark.parametrize("more", [{"seed": 1}, {"n_prompts": 299}, {"points": "0-3"}, {"site": "value"}, {"at": "y"}])
+@pytest.mark.parametrize(
+    "more", [{"seed": 1}, {"n_prompts": 299}, {"points": "0-3"}, {"site": "value"}, {"tokens": "y"}]
+)
 def test_another_question_is_measured_anew(tmp_path, measured, more):
     checkpoint = load("zoo:mixed-0")
     run(checkpoint, Store(tmp_path), modes=["mean"])
