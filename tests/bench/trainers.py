@@ -18,13 +18,13 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
 from interp.model.hooked_transformer import hooked
 from training.config.config import RecipeConfig, RunConfig
+from training.importing.gpt2_layout import block_from_hooked
 from training.loop.optim import learning_rate
 from training.loop.recorder import PULSE
 from training.loop.state import TrainingState, flush_losses, new_state
@@ -142,28 +142,8 @@ def gpt2_layout(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     n_layers = sum(name.endswith("attn.W_Q") for name in tensors)
     for layer in range(n_layers):
         ours = {name.removeprefix(f"blocks.{layer}."): tensor for name, tensor in tensors.items()}
-        laid_out |= {f"backbone.h.{layer}.{name}": tensor for name, tensor in gpt2_block_layout(ours).items()}
+        laid_out |= {f"backbone.h.{layer}.{name}": tensor for name, tensor in block_from_hooked(ours).items()}
     return laid_out
-
-
-def gpt2_block_layout(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """One layer; GPT-2 packs queries, keys and values side by side and multiplies from the right, as we do."""
-    weights = [rearrange(ours[f"attn.W_{part}"], "head d_model d_head -> d_model (head d_head)") for part in "QKV"]
-    biases = [ours[f"attn.b_{part}"].flatten() for part in "QKV"]
-    return {
-        "ln_1.weight": ours["ln1.w"],
-        "ln_1.bias": ours["ln1.b"],
-        "attn.c_attn.weight": torch.cat(weights, dim=1),
-        "attn.c_attn.bias": torch.cat(biases),
-        "attn.c_proj.weight": rearrange(ours["attn.W_O"], "head d_head d_model -> (head d_head) d_model"),
-        "attn.c_proj.bias": ours["attn.b_O"],
-        "ln_2.weight": ours["ln2.w"],
-        "ln_2.bias": ours["ln2.b"],
-        "mlp.c_fc.weight": ours["mlp.W_in"],
-        "mlp.c_fc.bias": ours["mlp.b_in"],
-        "mlp.c_proj.weight": ours["mlp.W_out"],
-        "mlp.c_proj.bias": ours["mlp.b_out"],
-    }
 
 
 class PromptHooked(nn.Module):

@@ -123,23 +123,27 @@ def from_hooked(hooked: Weights, sizes: ModelConfig) -> dict[str, Tensor]:
     }
     for layer in range(sizes.n_layers):
         ours = {name.removeprefix(f"blocks.{layer}."): tensor for name, tensor in hooked.items()}
-        h = f"{p}h.{layer}."
-        packed = [rearrange(ours[f"attn.W_{part}"], "head d_model d_head -> d_model (head d_head)") for part in "QKV"]
-        weights |= {
-            f"{h}ln_1.weight": ours["ln1.w"],
-            f"{h}ln_1.bias": ours["ln1.b"],
-            f"{h}attn.c_attn.weight": torch.cat(packed, dim=1),
-            f"{h}attn.c_attn.bias": torch.cat([ours[f"attn.b_{part}"].flatten() for part in "QKV"]),
-            f"{h}attn.c_proj.weight": rearrange(ours["attn.W_O"], "head d_head d_model -> (head d_head) d_model"),
-            f"{h}attn.c_proj.bias": ours["attn.b_O"],
-            f"{h}ln_2.weight": ours["ln2.w"],
-            f"{h}ln_2.bias": ours["ln2.b"],
-            f"{h}mlp.c_fc.weight": ours["mlp.W_in"],
-            f"{h}mlp.c_fc.bias": ours["mlp.b_in"],
-            f"{h}mlp.c_proj.weight": ours["mlp.W_out"],
-            f"{h}mlp.c_proj.bias": ours["mlp.b_out"],
-        }
+        weights |= {f"{p}h.{layer}.{name}": tensor for name, tensor in block_from_hooked(ours).items()}
     return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+
+
+def block_from_hooked(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """One layer's weights, or gradients of them; GPT-2 packs queries, keys and values side by side."""
+    packed = [rearrange(ours[f"attn.W_{part}"], "head d_model d_head -> d_model (head d_head)") for part in "QKV"]
+    return {
+        "ln_1.weight": ours["ln1.w"],
+        "ln_1.bias": ours["ln1.b"],
+        "attn.c_attn.weight": torch.cat(packed, dim=1),
+        "attn.c_attn.bias": torch.cat([ours[f"attn.b_{part}"].flatten() for part in "QKV"]),
+        "attn.c_proj.weight": rearrange(ours["attn.W_O"], "head d_head d_model -> (head d_head) d_model"),
+        "attn.c_proj.bias": ours["attn.b_O"],
+        "ln_2.weight": ours["ln2.w"],
+        "ln_2.bias": ours["ln2.b"],
+        "mlp.c_fc.weight": ours["mlp.W_in"],
+        "mlp.c_fc.bias": ours["mlp.b_in"],
+        "mlp.c_proj.weight": ours["mlp.W_out"],
+        "mlp.c_proj.bias": ours["mlp.b_out"],
+    }
 
 
 @torch.no_grad()
