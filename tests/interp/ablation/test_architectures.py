@@ -26,8 +26,8 @@ def test_without_norms_no_scale_can_be_frozen(tmp_path):
     """After 300 steps such a model has begun to use its context, so that there is an effect to measure."""
     train(from_preset("tiny", "single:linear", 0, [*BARE, "recipe.steps=300"]), tmp_path / "run", progress=False)
     table = ablate(load(tmp_path / "run"), "all", "linear", modes=["zero"], n_prompts=1024, n_controls=0).table
-    assert table[["effect", "direct_effect"]].notna().all(axis=None)
-    assert table[["frozen_effect", "frozen_ci_low", "frozen_ci_high"]].isna().all(axis=None)
+    assert table[["effect", "direct_effect"]].notna().to_numpy().all()
+    assert table[["frozen_effect", "frozen_ci_low", "frozen_ci_high"]].isna().to_numpy().all()
 
 
 @pytest.mark.parametrize("heads", ["0.mlp", "mlps", "0.1,1.mlp"])
