@@ -26,8 +26,8 @@ from interp.ablation.runner import AblationProtocol, SetCheckError, measure
 from interp.ablation.size_classes import ATTENDS, VERDICTS, is_silent
 from interp.ablation.store import Store
 from interp.display.result import Axes, Result
-from interp.model.attached import takes_attached_models
 from interp.model.heads import MLP, Head, HeadSet, all_heads, show
+from interp.model.opened import opens_models
 from interp.scores.head_choice import HeadChoice
 from interp.scores.score import selection_scores
 from interp.statistics.effects import (
@@ -39,7 +39,6 @@ from interp.statistics.effects import (
 )
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError, one_of
-from training.common.library_defaults import library_defaults
 from training.common.output import records
 from training.common.table_rows import distinct, where
 from training.config.config import stream_seed
@@ -163,8 +162,7 @@ class Ablation(Result):
         return {"ablation": self.table, "ablation_null": self.null, "ablation_curves": self.curves, **joint}
 
 
-@takes_attached_models
-@library_defaults()
+@opens_models
 def ablate(
     checkpoint: Checkpoint,
     heads: HeadChoice,

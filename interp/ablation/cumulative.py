@@ -15,9 +15,9 @@ from interp.ablation.runner import AblationProtocol, measure
 from interp.ablation.store import Store
 from interp.display.result import Result
 from interp.model.heads import Head, head_set, show
+from interp.model.opened import opens_models
 from interp.statistics.effects import interval_of, permutation_p
 from training.checkpoints.checkpoint import Checkpoint
-from training.common.library_defaults import library_defaults
 from training.config.config import stream_seed
 from training.options import DEFAULT_MEMORY, DEFAULT_ORDERS, DEFAULT_PROMPTS
 
@@ -47,7 +47,7 @@ class CumulativeAblation(Result):
         return {"cumulative": self.table, "cumulative_area": self.area}
 
 
-@library_defaults()
+@opens_models
 def cumulative(
     checkpoint: Checkpoint,
     order: Sequence[Head],

@@ -16,11 +16,11 @@ from interp.ablation.runner import AblationProtocol, measure
 from interp.ablation.store import Store
 from interp.display.result import Result
 from interp.model.heads import Head, head_set, show
+from interp.model.opened import opens_models
 from interp.scores.head_choice import HeadChoice
 from interp.statistics.effects import holm, interval_of
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
-from training.common.library_defaults import library_defaults
 from training.options import DEFAULT_MEMORY, DEFAULT_PROMPTS
 
 Rows = list[dict[str, Any]]
@@ -59,7 +59,7 @@ class PairAblation(Result):
         return {"pairs": self.table}
 
 
-@library_defaults()
+@opens_models
 def pairs(
     checkpoint: Checkpoint,
     heads: HeadChoice,

@@ -22,6 +22,7 @@ from interp.attribution.nodes import RunTokens
 from interp.attribution.targets import EXACT, AllEdges, Effects, Nodes, Target, flatten_estimates
 from interp.attribution.validation import validate_estimates
 from interp.display.result import Axes, Result
+from interp.model.opened import opens_models
 from interp.model.parallel import map_parts
 from interp.patching.effects import effect_resamples, gap_exists
 from interp.patching.maps import name_location
@@ -97,7 +98,7 @@ class Attribution(Result):
         return {"attribution": self.table} | (validation if len(self.validation) else {})
 
 
-@library_defaults()
+@opens_models
 def attribute(
     checkpoint: Checkpoint,
     classes: str | Sequence[str] | None = None,
@@ -148,7 +149,7 @@ def attribute(
     return measure_effects(target, classes, methods, question, n_validate)
 
 
-@library_defaults()
+@opens_models
 def attribute_edges(
     checkpoint: Checkpoint,
     classes: str | Sequence[str] | None = None,

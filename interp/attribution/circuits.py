@@ -27,6 +27,7 @@ from interp.attribution.circuit_run import predict_circuit, record_corrupt_run
 from interp.attribution.graph import Edges, Graph, parse_edges, prune
 from interp.attribution.targets import EXACT, AllEdges, Effects
 from interp.display.result import Axes, Result
+from interp.model.opened import opens_models
 from interp.model.parallel import map_parts
 from interp.model.self_checks import Comparison, require_agreement
 from interp.patching.effects import effect_of, gap_exists
@@ -104,7 +105,7 @@ class Circuits(Result):
         return {"circuit": self.curve, "circuit_edges": self.edges}
 
 
-@library_defaults()
+@opens_models
 def circuits(
     checkpoint: Checkpoint,
     classes: str | Sequence[str] | None = None,

@@ -1,7 +1,8 @@
 """Models that this project did not train: how the functions and commands of `interp` take them as well.
 
-`interp.attach` opens any torch module as an `AttachedModel`. A function marked with `takes_attached_models` hands such
-a model the call; a command marked with `opens_files` does so for `--ckpt FILE.py:NAME`.
+`interp.attach` opens any torch module as an `AttachedModel`. A function marked with `opens_models`
+(`interp.model.opened`) hands such a model the call; a command marked with `opens_files` does so for
+`--ckpt FILE.py:NAME`.
 """
 
 import importlib.util
@@ -12,15 +13,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload, runtime_checkable
+from typing import Any, TypeVar
 
 from training.common.errors import UserError
 
-if TYPE_CHECKING:
-    from training.checkpoints.checkpoint import Checkpoint
-
-P = ParamSpec("P")
-R = TypeVar("R", covariant=True)
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 FILE = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)")
 
@@ -45,28 +41,6 @@ class AttachedModel(ABC):
     @abstractmethod
     def patch(self, *args: Any, **options: Any) -> Any:
         """See `interp.patch`."""
-
-
-@runtime_checkable
-class TakesAttachedModels(Protocol[P, R]):
-    """The type of a function that takes a checkpoint or an attached model first."""
-
-    @overload
-    def __call__(self, checkpoint: "Checkpoint", /, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    @overload
-    def __call__(self, checkpoint: AttachedModel, /, *args: Any, **kwargs: Any) -> Any: ...
-
-
-def takes_attached_models(function: "Callable[Concatenate[Checkpoint, P], R]") -> TakesAttachedModels[P, R]:
-    """Let a function of a checkpoint call the method of the same name where it is given an attached model."""
-
-    @wraps(function)
-    def dispatch(checkpoint: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(checkpoint, AttachedModel):
-            return getattr(checkpoint, function.__name__)(*args, **kwargs)
-        return function(checkpoint, *args, **kwargs)
-
-    return dispatch  # type: ignore[return-value]  # a function has this type's call
 
 
 def opens_files(run: str, *options: str) -> Callable[[CommandT], CommandT]:

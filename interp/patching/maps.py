@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.display.result import Axes, Result
-from interp.model.attached import takes_attached_models
 from interp.model.heads import MLP, HeadSet, parse_heads, show
+from interp.model.opened import opens_models
 from interp.model.positions import parse_tokens, token_names
 from interp.patching.effects import METRICS, Outcomes, effect_of, error_metrics
 from interp.patching.engine import read_activations
@@ -105,8 +105,7 @@ class PatchMap(Result):
         return {"patching": self.table, "patching_baseline_errors": self.baseline_errors}
 
 
-@takes_attached_models
-@library_defaults()
+@opens_models
 def patch(
     checkpoint: Checkpoint,
     classes: str | Sequence[str] | None = None,

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from interp.display.result import Result
 from interp.model.heads import EMBED, MLP, Head, HeadSet, Scores, all_heads, parse_heads, show
+from interp.model.opened import opens_models
 from interp.patching.effects import Outcomes, effect_of, effect_resamples, gap_exists
 from interp.patching.engine import read_activations
 from interp.patching.maps import baseline_errors, mean_columns
@@ -67,7 +68,7 @@ class PathEffects(Result):
         return {"paths": self.table, "paths_baseline_errors": self.baseline_errors}
 
 
-@library_defaults()
+@opens_models
 def path_effects(
     checkpoint: Checkpoint,
     senders: Sequence[HeadSet],

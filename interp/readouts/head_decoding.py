@@ -20,6 +20,7 @@ from torch import Tensor
 
 from interp.display.result import Result
 from interp.model.heads import all_heads
+from interp.model.opened import opens_models
 from interp.readouts.probes import DEFAULT_FIT_PROMPTS, ProbeErrors, Protocol, tabulate, untrained_twin
 from interp.readouts.ridge import Errors, errors_of, fit_ridges
 from interp.readouts.stream import activations, token_positions
@@ -27,7 +28,6 @@ from interp.scores.score import score
 from interp.statistics.agreement import spearman
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights
-from training.common.library_defaults import library_defaults
 from training.common.progress import progress_bar
 from training.common.table_rows import label_rows
 from training.config.config import stream_seed
@@ -65,7 +65,7 @@ class HeadDecoding(Result):
         return {"heads": self.table, "heads_agreement": self.agreement}
 
 
-@library_defaults()
+@opens_models
 def decode_heads(
     checkpoint: Checkpoint,
     classes: str | Sequence[str] | None = None,

@@ -26,13 +26,13 @@ import torch
 from jaxtyping import Float
 
 from interp.display.result import Result
+from interp.model.opened import opens_models
 from interp.model.positions import show_points
 from interp.readouts.ridge import Ridge, fit_ridges
 from interp.readouts.stream import Stage, Token, model_stages, read_stream, token_positions
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights, percentile_interval
 from training.common.errors import UserError
-from training.common.library_defaults import library_defaults
 from training.common.progress import progress_bar
 from training.common.table_rows import label_rows
 from training.config.config import RunConfig, stream_seed
@@ -81,7 +81,7 @@ class Lens(Result):
         return {"lens": self.table, "lens_depth": self.depth}
 
 
-@library_defaults()
+@opens_models
 def lens(
     checkpoint: Checkpoint,
     classes: str | Sequence[str] | None = None,

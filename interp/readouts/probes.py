@@ -23,6 +23,7 @@ from interp.ablation.reference_activations import reference_values
 from interp.display.result import Axes, Result
 from interp.model.engine import Substitutes
 from interp.model.heads import HeadSet, show
+from interp.model.opened import opens_models
 from interp.model.self_checks import plain_edits
 from interp.readouts.lens import check_enough
 from interp.readouts.ridge import Errors, Ridge, errors_of, fit_ridges, r2_resamples
@@ -32,7 +33,6 @@ from interp.scores.head_choice import HeadChoice, choose_sets
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights, percentile_interval
 from training.common.errors import UserError, one_of
-from training.common.library_defaults import library_defaults
 from training.common.progress import progress_bar
 from training.common.table_rows import distinct, label_rows
 from training.config.config import RunConfig, stream_seed
@@ -128,7 +128,7 @@ class Probes(Result):
         return {"probes": self.table}
 
 
-@library_defaults()
+@opens_models
 def probe(
     checkpoint: Checkpoint,
     classes: str | Sequence[str] | None = None,

@@ -29,6 +29,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.display.result import Result
+from interp.model.opened import opens_models
 from interp.model.self_checks import CHECKED
 from interp.patching.effects import effect_of
 from interp.patching.prompt_pairs import PromptPairs, prompt_pairs
@@ -41,7 +42,6 @@ from interp.statistics.effects import TIE, Effect, permutation_p
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights
 from training.common.errors import UserError
-from training.common.library_defaults import library_defaults
 from training.common.progress import progress_bar
 from training.common.table_rows import label_rows
 from training.config.config import stream_seed
@@ -87,7 +87,7 @@ class Swaps(Result):
         return {"swaps": self.table, "swaps_controls": self.controls}
 
 
-@library_defaults()
+@opens_models
 def swap(
     checkpoint: Checkpoint,
     classes: str | Sequence[str] | None = None,

@@ -9,15 +9,14 @@ import torch
 from jaxtyping import Float
 
 from interp.display.result import Axes, Result
-from interp.model.attached import takes_attached_models
 from interp.model.engine import read_sites
 from interp.model.heads import MLP, HeadSet, parse_heads
+from interp.model.opened import opens_models
 from interp.model.positions import parse_points, token_names
 from interp.scores.kinds import SCORES, chance
 from interp.scores.score import selection_scores, weigh
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
-from training.common.library_defaults import library_defaults
 from training.evaluation.evaluate import CHUNK, evaluation_prompts
 from training.model.transformer import Transformer
 from training.tasks.prompts import Prompts
@@ -72,8 +71,7 @@ class Patterns(Result):
         return slice(first, last + 1)
 
 
-@takes_attached_models
-@library_defaults()
+@opens_models
 def patterns(
     checkpoint: Checkpoint,
     heads: str | HeadSet = "top:1",

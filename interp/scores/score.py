@@ -17,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.display.result import Axes, Result
-from interp.model.attached import takes_attached_models
 from interp.model.heads import all_heads
+from interp.model.opened import opens_models
 from interp.model.parallel import map_parts
 from interp.model.positions import show_points
 from interp.scores.kinds import SCORES, ScoreKind, chance, points_in, score_kind
@@ -143,7 +143,7 @@ class HeadScores(Result):
         return pd.DataFrame(rows)
 
 
-@takes_attached_models
+@opens_models
 def score(
     checkpoint: Checkpoint,
     classes: str | Sequence[str] | None = None,
