@@ -23,6 +23,21 @@ from training.loop.trainer import train
 from training.model.transformer import Transformer
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`sample(n)` leaves n cases of a test, spread over all of them, to the fast suite; the others become slow."""
+    cases: dict[tuple[str, int], list[pytest.Item]] = {}
+    for item in items:
+        sample = item.get_closest_marker("sample")
+        if sample and not item.get_closest_marker("slow"):
+            cases.setdefault((item.nodeid.partition("[")[0], *sample.args), []).append(item)
+    for (_, n_kept), test in cases.items():
+        kept = {round(index * len(test) / n_kept) for index in range(n_kept)}
+        for index, item in enumerate(test):
+            if index not in kept:
+                item.add_marker("slow")
+
+
 @pytest.fixture(autouse=True)
 def _threads():
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))

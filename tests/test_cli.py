@@ -71,6 +71,7 @@ def test_eval_score_and_ablate_work_on_a_run_and_its_snapshots(run_dir, outcome)
             assert about["step"] == (14 if step else 60)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("curriculum", ["sequential", "random", "single:linear", "single:quadratic", "single:cubic"])
 def test_every_curriculum_trains(curriculum, tmp_path, quick_settings, outcome):
     done = outcome("train", "--curriculum", curriculum, "--out", tmp_path / "run", *quick_settings)
@@ -127,6 +128,7 @@ def test_classes_names_everything_that_can_be_named(outcome):
     assert [*BASELINE_NAMES] == [*BASELINES]
 
 
+@pytest.mark.slow
 def test_history_says_when_a_run_converged_and_at_what_price(tmp_path, quick_settings, outcome):
     given = ["--set", "recipe.steps=400", "--set", "model.n_dims=1", "--set", "model.d_model=32"]
     run = tmp_path / "run"
@@ -195,6 +197,7 @@ ROW = ["checkpoint", "step", "score", "by", "function_class", "inputs", "shift",
 ROW += ["layer", "head", "value", "ci_low", "ci_high", "chance"]
 
 
+@pytest.mark.slow
 def test_score_json_has_every_combination_and_the_first_one_on_top(tmp_path, outcome):
     given = (
         "--score",
@@ -298,6 +301,7 @@ def test_a_set_of_any_size_has_a_figure(tmp_path, outcome):
     assert [path.name for path in (tmp_path / "each").glob("*.png")] == ["effects.png"]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("design", "files"),
     [
@@ -317,6 +321,7 @@ def test_every_design_prints_writes_and_draws(tmp_path, design, files, outcome):
     assert {row["mode"] for row in document["results"]} == {"mean", "noise"}
 
 
+@pytest.mark.slow
 def test_several_checkpoints_are_pooled_by_seed(tmp_path, outcome):
     arguments = ("ablate", *CKPT, "--ckpt", "zoo:linear-0", "--heads", "top:1", "--prompts", 64, "--classes", "linear")
     done = outcome(*arguments, "--out", tmp_path)
@@ -485,6 +490,7 @@ def test_zoo_list_and_path(outcome):
 CKPT = ("--ckpt", "zoo:mixed-0")
 
 
+@pytest.mark.sample(30)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -701,6 +707,7 @@ def test_files_that_are_not_a_run_are_never_deleted(tmp_path, quick_settings, re
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_130_and_the_run_resumes(tmp_path, quick_settings):
     out = tmp_path / "run"
     command = [

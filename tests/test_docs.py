@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from symtable import symtable
 
 import pytest
-from documents import NUMBER, ROOT, blocks, broken_links, check_shell_lines, check_transcript, run
+from documents import NUMBER, ROOT, blocks, broken_links, check_shell_lines, check_transcript, help_of, run
 
 FOLDER = ROOT / "notebooks" / "concepts"
 PAGES = sorted(FOLDER.glob("*.md"))
@@ -41,11 +41,13 @@ def test_there_are_pages():
     }  # fmt: skip
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page.read_text(), "python")], ids=lambda p: p.stem)
 def test_a_page_runs_prints_what_it_says_and_leaves_the_registries_as_they_were(page):
     execute(page, UNTOUCHED)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda text: text.splitlines()[0][2:])
 def test_transcripts_are_what_the_command_prints(transcript):
     check_transcript(transcript)
@@ -126,5 +128,5 @@ def test_the_table_of_commands_is_the_command_lines():
     rows = dict(re.findall(r"^\| `interp (\w+)` \| (.*) \|$", (FOLDER / "commands.md").read_text(), re.MULTILINE))
     assert set(rows) == {entry.name for entry in entry_points(group="interp.commands")}
     for name, sentence in rows.items():
-        help_text = " ".join(run(sys.executable, "-m", "interp", name, "--help").split())
+        help_text = " ".join(help_of(name).split())
         assert sentence in help_text

@@ -17,6 +17,7 @@ def test_python_blocks_run(code):
     run(sys.executable, "-c", code)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transcript", blocks(README, "console"), ids=lambda text: text.splitlines()[0][2:])
 def test_transcripts_are_what_the_command_prints(transcript):
     check_transcript(transcript)

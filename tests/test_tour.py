@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
@@ -22,6 +23,7 @@ def file_of(frame: FrameType) -> str | None:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT / "interp") else None
 
 
+@pytest.mark.slow
 def test_every_file_of_the_tour_is_entered_from_one_above_it(outcome):
     files = tour()
     calls: set[tuple[str, str]] = set()

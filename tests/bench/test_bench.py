@@ -132,6 +132,7 @@ def run(*arguments: str):
     return CliRunner().invoke(app, ["--presets", "tiny", *settings, *arguments])
 
 
+@pytest.mark.slow
 def test_the_document_reports_what_was_measured(tmp_path):
     done = run("--repetitions", "2", "--json", "--out", str(tmp_path))
     report = json.loads(done.stdout)

@@ -6,6 +6,7 @@ import pytest
 from training.processes import processes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("poll", "low", "high"), [(0.001, 0.6, 1.0), (0.5, 0.0, 0.3)])
 def test_busy_is_what_the_loop_leaves_of_the_workers_time(monkeypatch, poll, low, high):
     monkeypatch.setattr(processes, "POLL", poll)

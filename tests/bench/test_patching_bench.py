@@ -29,6 +29,7 @@ def test_transformer_lens_finds_the_same_map(question, batch):
     assert abs(ours - theirs.effects()).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_the_document_reports_what_was_measured(tmp_path):
     settings = [argument for setting in SMALL for argument in ("--set", setting)]
     options = ["--presets", "tiny", "--prompts", "16", "--repetitions", "2", "--json", "--out", str(tmp_path)]

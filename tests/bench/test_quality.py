@@ -51,6 +51,7 @@ def test_runs_that_learned_other_things_are_refused():
     assert quality.paired([recipe], [ours]) == [(recipe, ours)]
 
 
+@pytest.mark.slow
 def test_a_step_of_more_work_takes_longer():
     sizes = [8, 256]
     configs = {

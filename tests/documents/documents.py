@@ -10,10 +10,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from functools import cache
+from io import StringIO
 from itertools import takewhile
 from pathlib import Path
 
 import pytest
+
+from interp.cli import main
 
 ROOT = Path(__file__).parents[2]
 NUMBER = re.compile(r"-?\d+\.\d+")
@@ -60,12 +65,23 @@ def check_transcript(transcript: str) -> None:
     assert ours == pytest.approx(theirs[: len(ours)], rel=0.01, abs=0.003)
 
 
+@cache
+def help_of(*command: str) -> str:
+    """What `interp COMMAND --help` prints, in this process."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
+        patch.setattr(sys, "argv", ["interp", *command, "--help"])
+        with pytest.raises(SystemExit) as stop:
+            main()
+    assert stop.value.code == 0, command
+    return printed.getvalue()
+
+
 def check_shell_lines(text: str) -> None:
     """Every `interp …` in a block of shell is a command that has these options."""
     for line in (line.split() for block in blocks(text, "sh") for line in block.splitlines()):
         if line[:1] == ["interp"]:
             command = takewhile(lambda word: not word.startswith("-"), line[1:])
-            options = run(sys.executable, "-m", "interp", *command, "--help")
+            options = help_of(*command)
             assert all(word in options for word in line if word.startswith("--")), line
 
 

@@ -298,6 +298,7 @@ def count_refused(run: Path, whole: Path, n: int) -> int:
     return n_refused
 
 
+@pytest.mark.slow
 def test_no_accident_changes_what_is_read(copied, whole_run):
     assert count_refused(copied(whole_run), whole_run, 300) > 250
 

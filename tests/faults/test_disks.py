@@ -97,6 +97,7 @@ def test_an_older_result_survives_a_full_disk(outcome, disk):
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.slow
 def test_a_sweep_on_a_full_disk_keeps_its_pieces(outcome, disk, tmp_path):
     place = disk("size=40k")
     given = ("ablate", *CKPT, "--heads", "each", "--mode", "mean", "--controls", "0", *FEW)
@@ -164,6 +165,7 @@ def test_an_error_keeps_its_exit_code_where_nobody_reads_it():
     assert done.returncode == 2
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("closed", [1, 2])
 def test_a_closed_stream_gives_nothing_to_the_other_one(closed):
     """`2>&-`: the message does not go to stdout, nor does a table go to stderr."""
@@ -191,6 +193,7 @@ def test_an_output_that_knows_only_ascii_is_no_traceback():
     assert "MSE / E[y\\xb2]" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_backend_of_matplotlib_that_does_not_exist_is_not_asked_for(interp, tmp_path, monkeypatch):
     """Nor one that needs a display: the command line draws into files."""
     monkeypatch.setenv("MPLBACKEND", "nonsense")

@@ -187,6 +187,7 @@ def test_a_damaged_piece_is_measured_again(outcome, tmp_path):
         assert visible(tmp_path) == expected
 
 
+@pytest.mark.slow
 def test_no_accident_to_a_store_changes_a_number(outcome, tmp_path):
     given = ("ablate", *CKPT, "--heads", "0.1", *CALM, *FEW, "--out", tmp_path)
     assert outcome(*given).code == 0

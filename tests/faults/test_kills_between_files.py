@@ -26,6 +26,7 @@ def kills(prepare: Callable[[Path], object], root: Path, *options: str, first: i
         yield number, directory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [pytest.param(5, id="just begun"), pytest.param(AT_MOST, marks=pytest.mark.slow)])
 def test_a_run_that_is_killed_between_two_files_goes_on_and_can_be_replaced(tmp_path, first):
     assert train_in_child(tmp_path / "whole") == 0

@@ -243,6 +243,7 @@ def test_the_truth_is_read(whole_run):
     assert {0, 14, 60} <= set(truth.weights)
 
 
+@pytest.mark.slow
 def test_nothing_that_is_moved_or_changed_is_read_as_something_else(copied, whole_run, other_run):
     assert count_refused(copied(whole_run), whole_run, other_run, 80) > 40
 

@@ -158,6 +158,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.sample(15)
 @pytest.mark.parametrize("attack", HOSTILE)
 def test_a_hostile_file_is_refused_before_it_takes_memory_or_time(copied, whole_run, attack):
     run = copied(whole_run)

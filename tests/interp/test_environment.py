@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import typer.main
 
 from interp.cli import build
@@ -38,6 +39,7 @@ def test_help_is_complete_without_docstrings():
     assert json.loads(ended.stdout) == texts()
 
 
+@pytest.mark.slow
 def test_an_odd_environment_changes_no_result(tmp_path, outcome):
     arguments = ("score", "--ckpt", "zoo:linear-0", "--prompts", "8", "--json", "--out", str(tmp_path))
     environment = {name: value for name, value in os.environ.items() if name not in UNSET} | ODD

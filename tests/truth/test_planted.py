@@ -20,7 +20,7 @@ INTACT = np.mean(2 / EXAMPLES)  # error of x_q mean(x_i y_i): the variance of a 
 def ablation(planted):
     scores = np.zeros((2, 5))
     scores[0, [1, 3]], scores[1, 2] = 1, 0.03
-    return ablate(planted, [REAL, DECOY, READER], n_prompts=4096, n_controls=20, scores=scores)
+    return ablate(planted, [REAL, DECOY, READER], n_prompts=2048, n_controls=20, scores=scores)
 
 
 def row_of(ablation, heads, mode):
@@ -79,7 +79,7 @@ def test_with_another_prompts_x_the_damage_is_the_known_one(ablation):
     row = row_of(ablation, REAL, "resample")
     half_width = (row["ci_high"] - row["ci_low"]) / 2
     assert abs(row["effect"] - known) < 2 * half_width
-    assert half_width < 0.03
+    assert half_width < 0.04
 
 
 @pytest.mark.parametrize("mode", ["zero", "mean", "resample"])
@@ -103,6 +103,7 @@ def test_the_verdict_says_which_is_which(ablation):
     assert "decoy" not in sentences[2]
 
 
+@pytest.mark.slow
 def test_the_study_finds_the_pair_and_unmasks_the_decoy(planted):
     result = study(planted, n_prompts=256, n_controls=20)
     assert result.head_set == (*REAL, *DECOY)

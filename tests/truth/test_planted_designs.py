@@ -69,6 +69,7 @@ def test_cumulative_removal_of_the_single_circuit_falls_at_its_first_head(plante
 # The redundant pair
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("mode", ["zero", "mean"])
 def test_one_of_two_copies_is_harmless_and_both_are_fatal(redundant, mode):
     sets = [(COPIES[0],), (COPIES[1],), COPIES]
@@ -77,6 +78,7 @@ def test_one_of_two_copies_is_harmless_and_both_are_fatal(redundant, mode):
     assert table["effect"].tolist() == close(wanted, 0.1)
 
 
+@pytest.mark.slow
 def test_with_other_prompts_copies_one_of_two_is_harmless_and_both_are_fatal(exact_redundant):
     sets = [(COPIES[0],), (COPIES[1],), COPIES]
     table = ablate(exact_redundant, sets, modes=["resample"], n_prompts=2048, n_controls=0).table
@@ -96,6 +98,7 @@ def test_the_layers_of_copies_and_reader_are_needed_and_the_one_without_either_i
     assert table["effect"].tolist() == close([1, 1, 0])
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("mode", ["zero", "resample"])
 def test_the_interaction_of_two_copies_is_the_whole_effect(exact_redundant, mode):
     heads = head_set([*COPIES, BYSTANDER])
@@ -138,6 +141,7 @@ def test_cumulative_removal_with_the_copies_first_is_the_worst_order(redundant):
 # The self-repairing pair
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("mode", ["zero", "mean", "resample"])
 def test_self_repair_is_the_gap_between_direct_and_total(self_repairing, mode):
     table = ablate(self_repairing, [(WRITER,), (ERASER,)], modes=[mode], n_prompts=N_PROMPTS, n_controls=0).table

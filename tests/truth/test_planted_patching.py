@@ -124,6 +124,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("site", ["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"])
 def test_layers_by_tokens(question, site):
     found = maps_of(question, site)

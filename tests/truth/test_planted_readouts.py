@@ -54,6 +54,7 @@ def test_probes_find_what_was_put_there(planted):
     assert np.abs(where(table, target="w")["shuffled"].to_numpy()).max() < 0.05
 
 
+@pytest.mark.slow
 def test_what_is_decodable_and_not_read_is_called_unused(planted):
     """After layer 0 a y token holds x_i and w x_i². The reader takes the product, which holds w; nobody takes x_i."""
     result = swap(planted, targets=["w", "x"], examples=12, **FEW, n_controls=99)
@@ -70,6 +71,7 @@ def test_what_is_decodable_and_not_read_is_called_unused(planted):
     assert "x cannot be distinguished from random subspaces" in sentence
 
 
+@pytest.mark.slow
 def test_the_only_mechanism_is_called_used_and_its_controls_lie_outside_it(planted):
     """At the query the reader's input is X'y / k alone: subspaces drawn as the stream varies contain it."""
     result = swap(planted, targets=["xty"], examples=12, **FEW, n_controls=39)

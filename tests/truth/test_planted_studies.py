@@ -54,6 +54,7 @@ def test_cause_sees_heads_that_stand_in_for_one_another(exact_redundant):
     assert "in 1 of 1 case, most in exact redundant on linear (1." in " ".join(found.sentences())
 
 
+@pytest.mark.slow
 def test_cause_of_a_model_without_such_heads_says_so():
     found = cause.study([load("zoo:quadratic-0")], n_prompts=64)
     assert found.sentences()[0] == "Heads with a score above 0.5 are in 0 of 1 model. None in zoo:quadratic-0."
@@ -75,6 +76,7 @@ def test_cause_pools_over_seeds_and_agrees_with_ablate():
     assert records(pooled)[0]["n_seeds"] == 2
 
 
+@pytest.mark.slow
 def test_trace_finds_what_the_planted_head_carries_and_who_reads_it(planted):
     """Head 0.1 copies x_i beside y_i and the first MLP multiplies them; the decoy writes nothing that is read."""
     found = trace.study([planted], n_prompts=128, seed=0)

@@ -42,6 +42,7 @@ def found(planted, redundant):
     return study(models, n_prompts=128, seed=0)
 
 
+@pytest.mark.slow
 def test_variants_are_told_by_what_they_change_and_measured_as_planted(found, redundant):
     models = found.files["models"]
     names = list(models["variant"].unique())

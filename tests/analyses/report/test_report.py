@@ -298,6 +298,7 @@ def test_out_may_be_a_page_or_a_directory(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -317,6 +318,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing(arguments, message, interp, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_command_writes_one_page_and_its_numbers(interp, tmp_path):
     common = ["--prompts", 16, "--controls", 4, "--classes", "linear", "--no-paths"]
     process = interp(

@@ -113,6 +113,7 @@ def test_random_models_are_hardly_alike_once_the_matching_is_judged_elsewhere(mi
     assert np.mean(circular) > 2 * np.mean(held_out)
 
 
+@pytest.mark.slow
 def test_the_study_finds_nothing_learned_in_random_models(mixed):
     """Trained and untrained are draws of the same kind: the jackknife interval of their difference holds 0."""
     found = study(random_models(mixed, 5), n_prompts=16)
@@ -136,6 +137,7 @@ def six() -> list[Checkpoint]:
     return [load(f"zoo:{name}-0") for name in ("mixed", "random", "sequential", "linear", "quadratic", "cubic")]
 
 
+@pytest.mark.slow
 def test_the_study_says_what_follows_and_what_does_not(six, tmp_path):
     found = study(six, n_prompts=64)
     text = "\n".join(found.sentences())
@@ -172,6 +174,7 @@ def test_one_model_is_enough_for_what_one_model_shows(mixed):
     assert rows.loc[("trained", "top_found"), "value"] == 1  # 0.1 on every class
 
 
+@pytest.mark.slow
 def test_models_that_share_a_stream_are_said_to_and_are_no_evidence(mixed, six):
     twin = replace(mixed, name="twin")
     found = study([mixed, twin, six[1], six[3]], n_prompts=32)
@@ -305,6 +308,7 @@ def test_nonsense_is_refused_in_one_line(mixed):
         study([short])
 
 
+@pytest.mark.slow
 def test_the_command_prints_one_document(interp, tmp_path):
     arguments = ("--ckpt", "zoo:mixed-0", "--ckpt", "zoo:linear-0", "--prompts", "16", "--json", "--out", tmp_path)
     run = interp("study", "consistency", *arguments, stdout=-1)

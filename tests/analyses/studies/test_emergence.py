@@ -111,6 +111,7 @@ def short_run(tmp_path_factory):
     return load(directory)
 
 
+@pytest.mark.slow
 def test_a_course_is_what_score_and_error_curves_say_of_every_snapshot(short_run):
     found = study([short_run], n_prompts=32, seed=3)
     table = found.files["course"]

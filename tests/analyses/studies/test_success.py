@@ -72,6 +72,7 @@ def test_the_planted_circuit_is_seen_and_succeeds(found):
     assert values(depth, "error", stage="1.post") == pytest.approx(circuits.SPREAD, rel=0.3)
 
 
+@pytest.mark.slow
 def test_untrained_models_fail_and_have_nothing_above_controls():
     found = study(untrained(load("zoo:linear-0"), 4), n_prompts=256, seed=0)
     models = found.files["models"]
@@ -172,6 +173,7 @@ def simulated(rng: np.random.Generator, sizes: Sizes, shift: float = 0.0) -> tup
     return classes, classes
 
 
+@pytest.mark.slow
 def test_without_a_difference_the_family_is_seldom_wrong(rng):
     """Holm over eight measures, and Welch's interval of each; 100 studies of 9 successful and 5 failed models."""
     wrong, covered, p_values = [], [], []
@@ -291,6 +293,7 @@ def test_nonsense_is_refused_in_one_line():
         study([linear, wide])
 
 
+@pytest.mark.slow
 def test_the_command_prints_one_document(interp, tmp_path):
     arguments = ("--ckpt", "zoo:cubic-0", "--prompts", "16", "--json", "--out", tmp_path)
     run = interp("study", "success", *arguments, stdout=-1)

@@ -116,6 +116,7 @@ def test_only_what_varies_alone_has_a_trend(sizes):
     assert row["p_value"] < 0.01
 
 
+@pytest.mark.slow
 def test_trends_reject_a_true_null_at_their_level(rng):
     """Numbers that have nothing to do with the setting, with the ties that counts of heads have."""
     xs = np.repeat([4.0, 8.0, 16.0], 4)

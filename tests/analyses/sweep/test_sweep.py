@@ -79,6 +79,7 @@ def weights(run: Path) -> bytes:
     return (run / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_sweep_gives_the_bits_of_runs_by_hand_and_a_second_call_does_what_is_missing(
     ran, interp, settings, tmp_path, monkeypatch
 ):
@@ -121,6 +122,7 @@ def test_a_sweep_gives_the_bits_of_runs_by_hand_and_a_second_call_does_what_is_m
     assert tried(ran(file)) == ["runs/mixed-1"]
 
 
+@pytest.mark.slow
 def test_the_shards_of_one_analysis_together_are_the_whole(ran, interp, tmp_path):
     command = 'command = "patch --site resid_pre --prompts 16"'
     text = (
@@ -137,6 +139,7 @@ def test_the_shards_of_one_analysis_together_are_the_whole(ran, interp, tmp_path
     pd.testing.assert_frame_equal(shards.drop(columns=["run", "classes"]), together)
 
 
+@pytest.mark.slow
 def test_what_fails_is_tried_again_and_told_and_the_rest_is_done(settings, tmp_path, capfd):
     settings = [one for one in settings if "grad_clip" not in one]
     lr = ["recipe.lr = [1e30, 1e-3]", "recipe.grad_clip = 0"]

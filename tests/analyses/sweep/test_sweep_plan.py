@@ -72,6 +72,7 @@ def test_a_grid_is_the_product_of_its_axes_and_every_run_what_its_name_says(axes
             assert f"{key}={shown}-" in name
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(grids(), st.data())
 def test_a_grid_that_grows_keeps_what_it_has(axes, data):

@@ -201,6 +201,7 @@ def test_the_found_head_of_the_shipped_model_is_causal(trained):
         assert row["p_value"] == row["smallest_p"]
 
 
+@pytest.mark.slow
 def test_results_repeat_and_do_not_depend_on_chunks(trained, monkeypatch):
     def table():
         return ablate(trained, SETS[:1], ["linear"], n_prompts=100, n_controls=3, modes=["resample"]).table
@@ -237,6 +238,7 @@ def test_null_sets_are_compared_on_prompts_that_they_share_with_the_set(trained)
     assert whole.table["compared_effect"].tolist() == pytest.approx(whole.table["effect"].tolist(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_random_sets_are_significant_as_often_as_they_should_be(trained):
     """The whole way from heads to p-values under the null: sets that nothing chose, 240 of them."""
     rng = np.random.default_rng(0)
@@ -407,6 +409,7 @@ def test_a_defect_of_the_size_of_rounding_errors_is_refused_where_there_is_no_ro
         ablate(trained, [(Head(0, 1),)], ["linear"], n_prompts=32, n_controls=0)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("mode", list(MODES))
 @pytest.mark.parametrize("site", ["z", pytest.param("value", marks=pytest.mark.slow)])
 def test_every_mode_removes_a_causal_head_at_every_site(trained, mode, site):

@@ -156,6 +156,7 @@ def rejected_by_a_rule_that_knows_the_layer(rng, n_models: int) -> dict[str, boo
     return {"layer": permutation_p(own[0], null[0]) <= 0.05, "size": by_size[0], "pooled": pooled}
 
 
+@pytest.mark.slow
 def test_only_layer_matched_sets_hold_their_level_where_the_rule_knows_the_layer(rng):
     cases = [rejected_by_a_rule_that_knows_the_layer(rng, n_models=3) for _ in range(400)]
     rates = {key: np.mean([case[key] for case in cases]) for key in cases[0]}

@@ -44,6 +44,7 @@ def test_what_was_measured_is_not_measured_again(tmp_path, measured):
     pd.testing.assert_frame_equal(second, whole)
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path, measured, monkeypatch):
     checkpoint = load("zoo:mixed-0")
     whole = run(checkpoint, None)
@@ -65,6 +66,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path, measured, monke
     assert 0 < len(measured) < n_whole
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "more", [{"seed": 1}, {"n_prompts": 299}, {"points": "0-3"}, {"site": "value"}, {"tokens": "y"}]
 )
@@ -76,6 +78,7 @@ def test_another_question_is_measured_anew(tmp_path, measured, more):
     assert len(measured) >= 2 * n_first  # more, where other prompts give other norms to match
 
 
+@pytest.mark.slow
 def test_other_weights_are_measured_anew(tmp_path, measured):
     checkpoint = load("zoo:mixed-0")
     before = run(checkpoint, Store(tmp_path), n_controls=4)
@@ -87,6 +90,7 @@ def test_other_weights_are_measured_anew(tmp_path, measured):
     assert not before["effect"].equals(after["effect"])
 
 
+@pytest.mark.slow
 def test_what_a_notebook_defines_is_never_kept(tmp_path, measured, monkeypatch):
     """Edited under the same name, it would be read back as what it was."""
     checkpoint = load("zoo:mixed-0")

@@ -117,6 +117,7 @@ def test_the_mean_in_an_encoder_is_that_of_its_attention(encoder_case):
     assert (task.moments.mean[0][0] - z.mean(0)).abs().max() < 1e-6
 
 
+@pytest.mark.sample(1)
 def test_layers_that_are_given_back_and_shared_passes_change_nothing(case):
     model = attached(case, reference=case.examples)
     assert model.network.leaf_axes
@@ -176,6 +177,7 @@ def test_patching_everything_gives_the_other_run(case):
         assert found.table["effect"].to_numpy()[-1] == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("mode", ["zero", "mean"])
 def test_the_compact_model_equals_the_engine(random_checkpoint, mode):
     checkpoint, points = random_checkpoint, last_quarter(16)

@@ -54,6 +54,7 @@ def predict(model, prompts, edges):
     return predict_circuit(model, clean, record_corrupt_run(model, corrupt), torch.from_numpy(edges))
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.8])
 def test_any_circuit_is_the_run_assembled_by_hand(model, prompts, rng, share):
     graph = Graph.of(model.config)
@@ -72,6 +73,7 @@ def test_all_edges_are_the_clean_run_and_none_the_corrupt_run(model, prompts):
         torch.testing.assert_close(found.float(), twin(tokens.float())[:, -1, 0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.sample(3)
 def test_what_pruning_takes_away_changes_nothing(model, prompts, rng):
     graph = Graph.of(model.config)
     for _ in range(5):

@@ -119,6 +119,7 @@ def test_integrated_gradients_of_the_read_ins_edges_add_up_to_the_whole_differen
     assert plain > 10 * missing[1]
 
 
+@pytest.mark.slow
 def test_the_default_number_of_steps_is_close_to_the_integral():
     """Of effects up to 0.44, 30 steps are within 0.003 of twice as many; 5 steps are not."""
     checkpoint = load("zoo:mixed-0")

@@ -102,6 +102,7 @@ def test_a_node_of_several_tokens_is_the_sum_of_theirs(model, ends):
     torch.testing.assert_close(several, each @ SEVERAL.double().T)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("site", ["resid_pre", "z", "mlp_out", "k", "pattern"])
 def test_on_its_own_path_a_layers_site_gets_its_exact_effect(model, ends, site):
     """The attributions of all nodes of a layer add up to what patching the whole site does."""

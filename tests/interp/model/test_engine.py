@@ -99,6 +99,7 @@ def shrink(activation, hook):  # noqa: ARG001  # transformer_lens calls it by th
     return activation * 0.7
 
 
+@pytest.mark.sample(3)
 def test_an_edit_at_any_site_equals_the_same_hook(subject):
     model, twin, test, _ = subject
     twin.set_use_attn_result(True)
@@ -167,6 +168,7 @@ def sets_of(model):
     return [*alone, across, mixed, heads[: max(1, n_heads // 2)], (), heads]
 
 
+@pytest.mark.sample(9)
 @pytest.mark.parametrize("site", list(HOOKS))
 def test_removing_any_set_equals_the_hooks_that_do_it(subject, site):
     """All sets in one stacked pass, and each in a pass of its own, against HookedTransformer run once for each."""
@@ -191,6 +193,7 @@ def only_at(tokens, full, axis):
     return hook
 
 
+@pytest.mark.sample(12)
 @pytest.mark.parametrize("site", list(HOOKS))
 def test_removal_at_some_tokens_equals_the_hook_at_those_tokens(subject, site):
     """At the site `pattern` these are the queries, at `value` the keys."""
@@ -209,6 +212,7 @@ def test_removal_at_some_tokens_equals_the_hook_at_those_tokens(subject, site):
         assert_same(ours, theirs)
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("site", ["z", "value"])
 def test_a_substitute_of_one_token_stands_for_all(subject, site):
     model, _, test, other = subject
@@ -233,6 +237,7 @@ def test_frozen_layer_norms_equal_the_hooks_that_freeze_them(subject):
         assert_same(ours[variant], twin.run_with_hooks(test[:, :n_needed], fwd_hooks=hooks)[:, ::2, 0])
 
 
+@pytest.mark.sample(9)
 @pytest.mark.parametrize("site", list(HOOKS))
 def test_the_direct_effect_is_the_change_of_the_final_residual_stream(subject, site):
     """HookedTransformer: freeze what every component writes, but for the removed ones."""
@@ -261,6 +266,7 @@ def z_without(twin, tokens, name, hooks, cache):
         return twin.run_with_cache(tokens, names_filter=name)[1][name]
 
 
+@pytest.mark.sample(9)
 @pytest.mark.parametrize("site", list(HOOKS))
 def test_measuring_few_points_changes_none_of_them(subject, site):
     model, _, test, other = subject

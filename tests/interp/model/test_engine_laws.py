@@ -207,6 +207,7 @@ def reordered(model: Transformer, seed: int) -> tuple[Transformer, dict[Head, He
     return model, moved
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("mode", ["zero", "mean", "mean:global", "mean:parity", "resample"])
 @pytest.mark.parametrize("site", SITES)
 @given(components=some, seed=st.integers(0, 99))
@@ -219,6 +220,7 @@ def test_heads_in_another_order_are_the_same_heads(mode, site, components, seed)
     assert_same(ours, without(model, test, [components], given_by(model, other, mode, site), site))
 
 
+@pytest.mark.slow
 def test_heads_in_another_order_score_and_cost_the_same():
     """The whole way from a checkpoint to its scores and errors."""
     whole = load("zoo:mixed-0")
@@ -266,6 +268,7 @@ CUTS: dict[str, tuple[Site, int, int, int]] = {
 }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("cut", CUTS)
 def test_passes_may_be_cut_in_any_way(monkeypatch, cut):
     """Prompts in one pass or many, sets in one pass or many, under every kind of replacement at once."""

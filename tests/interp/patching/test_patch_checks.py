@@ -108,6 +108,7 @@ def test_runs_that_hold_the_same_at_every_place_are_refused(trained):
         patch(trained, ["linear"], site="q", heads="layer:0", tokens="x", **COMMON)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("site", "where"), [("z", {"heads": "0.1"}), ("v", {"heads": "1.2", "tokens": "y:1"}), ("resid_mid", {})]
 )

@@ -85,6 +85,7 @@ def test_the_run_is_hooked_transformers(subject):
         assert_same(run.past[layer].v, cache[f"blocks.{layer}.attn.hook_v"])
 
 
+@pytest.mark.sample(22)
 @pytest.mark.parametrize("site", list(SITES))
 def test_every_patch_equals_the_hook_that_does_it(subject, site):
     """In two stacked passes: from the first token, and, with the keys and values of what comes before, from a later."""
@@ -98,6 +99,7 @@ def test_every_patch_equals_the_hook_that_does_it(subject, site):
             assert_same(ours, patched(twin, base, cache, variant))
 
 
+@pytest.mark.sample(4)
 def test_batching_variants_changes_nothing(subject):
     """Stacked, all start with the first layer and token that any of them changes; alone, each where it has to."""
     model, _, base, source = subject
@@ -135,6 +137,7 @@ def test_heads_of_one_layer_are_patched_each_at_its_own_tokens(subject):
     assert_same(ours, patched(twin, base, cached(twin, source), variant))
 
 
+@pytest.mark.sample(4)
 def test_a_patch_acts(subject):
     """Oracle and engine could agree that nothing happens; here something does, at every site that the query reads."""
     model, _, base, source = subject
@@ -146,6 +149,7 @@ def test_a_patch_acts(subject):
         assert (ours - run.prediction).abs().max() > 1e-3 * run.prediction.abs().max()
 
 
+@pytest.mark.sample(4)
 def test_patching_nothing_or_the_run_itself_is_the_run(subject):
     model, _, base, _ = subject
     run = record_run(model, base)
@@ -164,6 +168,7 @@ def test_the_whole_stream_is_the_other_run(subject):
         assert_same(ours, wanted, 3e-6)
 
 
+@pytest.mark.sample(4)
 def test_tokens_that_a_layer_does_not_need_change_nothing(subject):
     """In the last layer only the query's outputs are read; a value at the query is seen by no other token."""
     model, _, base, source = subject

@@ -54,6 +54,7 @@ SAME: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
 """At all tokens, sites behind one another: what one side gives is all that the other is made of."""
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("sites", "others"), SAME, ids=lambda sites: "+".join(sites))
 @given(layer=layers, heads=some_heads)
@@ -91,6 +92,7 @@ def test_a_stream_put_together_from_two_runs_has_no_base(layer, tokens):
     assert_same(one, other)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("site", SITES)
 @given(layer=layers, heads=some_heads, tokens=some_tokens, seed=st.integers(0, 99))
 @settings(few, max_examples=3)

@@ -77,6 +77,7 @@ def by_pos(function, question, index):
     return function(twin, base, cache, effect, index_axis_names=None, index_df=index).numpy()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("question", "site"),
     [("function", "resid_pre"), ("function", "resid_mid"), ("prompt", "attn_out"), ("prompt", "mlp_out")],
@@ -97,6 +98,7 @@ def test_transformer_lens_on_its_own_stops_at_as_many_tokens_as_there_are_dims(t
     np.testing.assert_allclose(ours[:, :4], theirs, atol=1e-4)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("question", "site", "name"),
     [
@@ -117,6 +119,7 @@ def test_heads_are_those_of_transformer_lens(trained, question, site, name):
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("site", "name", "axis"),
     [("z", "out", "pos"), ("q", "q", "pos"), ("k", "k", "pos"), ("pattern", "pattern", "dest_pos")],

@@ -45,6 +45,7 @@ def test_a_map_has_its_numbers_in_their_places(trained, where, rows, columns):
     assert len(ax.texts) == grid.size  # every number is written out
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("metric", "direction"),
     [

@@ -34,6 +34,7 @@ def test_lens_prints_a_table_and_its_verdict(outcome):
     assert "the tuned lens is closest after layer 0" in out
 
 
+@pytest.mark.slow
 def test_probe_prints_one_document_with_everything_that_was_asked(outcome, tmp_path):
     arguments = ("--target", "w,x", "--without", "0.1", "--swap", "--controls", 5, "--json", "--out", tmp_path)
     code, out, err = outcome("probe", "--ckpt", "zoo:mixed-0", *QUICK_PROBE, *arguments)

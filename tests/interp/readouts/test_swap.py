@@ -197,6 +197,7 @@ def test_a_trained_model_s_answer_follows_the_swap_of_t(of_linear):
     assert "t is used" in swap_verdict(of_linear)[0]
 
 
+@pytest.mark.slow
 def test_every_arm_has_a_row_and_a_null(of_linear):
     table = of_linear.table
     assert len(table) == 2 * 2 * (3 + 2)

@@ -36,6 +36,7 @@ def test_holm_keeps_the_family_wise_error_rate(rng):
     assert rejected < 0.05 + 5 * math.sqrt(0.05 * 0.95 / 4000)
 
 
+@pytest.mark.slow
 def test_bootstrap_interval_covers_the_mean_at_its_nominal_rate(rng):
     n, repeats = 200, 400
     covered = 0

@@ -82,6 +82,7 @@ def test_kills_at_random_moments_leave_no_trace(n_kills, settings, tmp_path):
         assert names[0].read_bytes() == names[1].read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_run_saves_its_last_step_and_exits_130(interp, settings, tmp_path, number):
     config = from_preset("tiny", "mixed", 0, [*settings, "recipe.steps=400", "record.save_every=100000"])

@@ -27,6 +27,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(quick_confi
     assert other.seeds != quick_config.seeds
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumed_equals_the_run_that_was_never_killed(interp, quick_config, quick_settings, tmp_path):
     train(quick_config, tmp_path / "whole")
     command = ["train", "--out", tmp_path / "killed", *quick_settings]
@@ -55,6 +56,7 @@ def test_a_killed_run_resumed_equals_the_run_that_was_never_killed(interp, quick
     assert histories[0] == histories[1]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("at", [10, 30, 50])
 def test_resuming_from_any_save_gives_the_same_weights(quick_config, tmp_path, train_until, at):
     train(quick_config, tmp_path / "whole")
@@ -128,6 +130,7 @@ def test_divergence_stops_the_run_and_keeps_the_last_good_state(quick_config, tm
     assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_training_learns_the_linear_class(tmp_path):
     settings = ["recipe.steps=400", "model.n_layers=2", "model.n_heads=4", "model.d_model=32", "model.n_dims=1"]
     train(from_preset("tiny", "single:linear", 0, [*settings, "record.eval_every=400"]), tmp_path)
@@ -148,6 +151,7 @@ def test_streams_are_separate(quick_config):
     assert seeds != from_preset("tiny", "random", 0).seeds
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "more",
     [

@@ -10,6 +10,7 @@ from training.loop.trainer import train
 from training.processes.run_sets import parse_seeds
 
 
+@pytest.mark.slow
 def test_a_set_of_runs_is_the_runs_one_by_one(interp, quick_settings, tmp_path):
     process = interp(
         "train", "--curriculum", "mixed,single:linear", "--seeds", "0-1", "--out", tmp_path / "set", *quick_settings
@@ -24,6 +25,7 @@ def test_a_set_of_runs_is_the_runs_one_by_one(interp, quick_settings, tmp_path):
     assert (alone / "model.safetensors").read_bytes() == (of_set / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_set_reports_which_runs_failed_and_why(interp, quick_settings, tmp_path):
     given = ["--set", "recipe.lr=1e30", "--set", "recipe.grad_clip=0"]
     process = interp("train", "--seeds", "3,5", "--out", tmp_path, *quick_settings, *given)
@@ -35,6 +37,7 @@ def test_a_set_reports_which_runs_failed_and_why(interp, quick_settings, tmp_pat
     assert (tmp_path / "mixed-3.log").read_text().strip().endswith(last.split("mixed-3: interp: ")[1].split(";")[0])
 
 
+@pytest.mark.slow
 def test_files_of_the_users_are_not_imported_by_the_runs_of_a_set(outcome, quick_settings, tmp_path, monkeypatch):
     """`random.py` and `training/` in the current directory, where the command line itself does not look."""
     (tmp_path / "random.py").write_text("raise SystemExit('shadowed')")

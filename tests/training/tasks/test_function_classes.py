@@ -104,6 +104,7 @@ def test_the_first_y_of_a_sequence_task_has_mean_zero_whatever_x(name, generator
         assert abs(products.mean().item()) < 5 * products.std().item() / math.sqrt(len(products))
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind != "unit")) for kind in KINDS])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_own_baseline_learns_from_the_examples(name, kind, generator):
