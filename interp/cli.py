@@ -7,14 +7,16 @@ and `interp --help` imports neither torch nor a plotting library.
 import os
 import re
 import sys
+from collections import Counter
 from contextlib import suppress
 from importlib.metadata import entry_points
 from io import TextIOWrapper
 from pathlib import Path
 from types import FunctionType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand, TyperOption
 from typer.exceptions import TyperException
 
 import interp
@@ -26,6 +28,17 @@ from training.options import current_option_name
 GROUP = "interp.commands"
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it of a program whose reader has gone
 PANELS = {"training": "Make models", "interp": "Open models", "analyses": "Ask questions"}
+
+
+class StrictCommand(TyperCommand):
+    """A command that refuses an option given twice, of which only the last value would count."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter, n_times in Counter(given).items():
+            if n_times > 1 and isinstance(parameter, TyperOption) and not parameter.multiple:
+                raise UserError(f"{parameter.opts[0]} is given {n_times} times: give it once")
+        return super().parse_args(ctx, args)
 
 
 def build() -> typer.Typer:
@@ -45,9 +58,11 @@ def build() -> typer.Typer:
         command, panel = entry.load(), PANELS[entry.module.split(".")[0]]
         restore_docstrings(command)
         if isinstance(command, typer.Typer):
+            for info in command.registered_commands:
+                info.cls = StrictCommand
             app.add_typer(command, name=entry.name, rich_help_panel=panel)
         else:
-            app.command(entry.name, rich_help_panel=panel)(command)
+            app.command(entry.name, cls=StrictCommand, rich_help_panel=panel)(command)
     return app
 
 

@@ -740,3 +740,18 @@ def test_a_failed_self_check_is_exit_1(outcome, monkeypatch):
     assert done.code == 1
     assert done.out == ""
     assert done.err == "interp: self-check: zero ablation leaves what head 0.2 writes (z) as it was\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (("lens", "--ckpt", "zoo:linear-0", "--ckpt", "zoo:linear-1"), "--ckpt"),
+        (("ablate", "--ckpt", "zoo:linear-0", "--heads", "0.1", "--heads=0.2"), "--heads"),
+        (("eval", "--ckpt", "zoo:linear-0", "--classes", "linear", "--classes", "cubic"), "--classes"),
+        (("study", "cause", "--ckpt", "zoo:linear-0", "--seed", "1", "--seed", "2"), "--seed"),
+        (("train", "--out", "x", "--set", "recipe.lr=1", "--set", "recipe.lr=2"), "--set recipe.lr"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_option_that_takes_one_value_is_not_given_twice(refused, command, option):
+    assert refused(*command) == f"interp: {option} is given 2 times: give it once\n"

@@ -59,8 +59,9 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the run that is already there.")] = False,
     device: options.Device = "cpu",
 ) -> None:
-    from training.config.parse import from_preset
+    from training.config.parse import check_settings, from_preset
 
+    check_settings(settings or [])
     device = check_device(device)
     curricula = [name.strip() for name in curriculum.split(",")]
     if seeds is None and len(curricula) == 1:

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import seaborn as sns  # noqa: F401 - registers the colour maps mako and vlag
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from training.common.atomic_files import write_atomically
 
@@ -28,6 +29,14 @@ MODES = {
     "uniform": "#8d6e63",
 }
 DPI = 120
+WRITTEN = {
+    "svg.hashsalt": "interp",  # equal figures become equal files
+    "svg.fonttype": "none",  # text stays text
+    "savefig.dpi": "figure",
+    "savefig.bbox": "standard",
+    "text.usetex": False,
+}
+"""The settings under which figures are written, whatever the user's are."""
 INTACT, NULL, GREY = "#1b6ca8", "#b9c0c7", "#666666"
 
 
@@ -93,8 +102,9 @@ def save_figure(axes: list[Axes], path: Path) -> None:
 def file_content(axes: list[Axes], file_format: Literal["png", "svg"] = "png") -> bytes:
     """The figure of these axes as the content of a file; closes it."""
     written, figure = BytesIO(), figure_of(axes)
-    # equal figures become equal files, and text stays text
-    with plt.rc_context({"svg.hashsalt": "interp", "svg.fonttype": "none"}), warnings.catch_warnings():
+    for text in figure.findobj(Text):
+        text.set_usetex(False)  # a user's setting, which needs an installation of LaTeX
+    with plt.rc_context(WRITTEN), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         figure.savefig(written, format=file_format, metadata={"Date": None} if file_format == "svg" else None)
     plt.close(figure)

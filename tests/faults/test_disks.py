@@ -24,7 +24,7 @@ WRITERS = {
     "patch": ("patch", *CKPT, *FEW),
     "path": ("path", *CKPT, "--from", "0.1", *FEW),
     "attribute": ("attribute", *CKPT, *FEW),
-    "lens": ("lens", *CKPT, *FEW, "--prompts", "16"),
+    "lens": ("lens", *CKPT, "--prompts", "16"),
     "retrospective": ("study", "retrospective", *CKPT, "--controls", "2", "--prompts", "4"),
     "plateaus": ("study", "plateaus", *CKPT, "--prompts", "4"),
     "report": ("report", *CKPT, "--controls", "2", "--no-paths", *FEW),

@@ -64,7 +64,7 @@ def echo(text: object, *, err: bool = False) -> None:
     if stream is not None:  # None where the process was started with a closed one
         line = str(text).strip("\n")
         with naming_stream("stderr" if err else "stdout"):
-            print(str(text).replace(line, printable_line(line)), file=stream, flush=True)
+            print(str(text).replace(line, printable_line(line)), file=stream, flush=hasattr(stream, "flush"))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import math
 import tomllib
 import types
 import typing
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -68,6 +69,19 @@ def from_preset(
     for setting in settings:
         replace_setting(values, setting)
     return from_dict(RunConfig, values)
+
+
+def check_settings(settings: Sequence[str]) -> None:
+    """Refuse a key that is set twice.
+
+    Raises:
+        UserError: a key is set twice.
+
+    >>> check_settings(["recipe.lr=1e-3", "recipe.steps=100"])
+    """
+    for key, n_times in Counter(setting.partition("=")[0] for setting in settings).items():
+        if n_times > 1:
+            raise UserError(f"--set {key} is given {n_times} times: give it once")
 
 
 def merged(values: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
