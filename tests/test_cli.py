@@ -209,7 +209,7 @@ def test_score_json_has_every_combination_and_the_first_one_on_top(tmp_path, out
         "--inputs",
         "uniform,gaussian",
     )
-    both = ("--ckpt", "zoo:linear-0", "--ckpt", "zoo:mixed-0", "--classes", "cubic,linear", "--by", "value")
+    both = ("--ckpt", "zoo:linear-0", "--ckpt", "zoo:mixed-0", "--classes", "cubic,linear", "--weighting", "value")
     done = outcome("score", *both, *given, "--prompts", 8, "--json", "--out", tmp_path)
     assert done.code == 0, done.err
     document = json.loads(done.out)
@@ -506,7 +506,10 @@ CKPT = ("--ckpt", "zoo:mixed-0")
         (("score", *CKPT, "--score", "all,self", "--out", "x"), "unknown score 'all'"),
         (("score", *CKPT, "--score", "self,self"), "--score self,self: self is named twice"),
         (("score", *CKPT, "--score", "self,"), "--score 'self,': a name is empty"),
-        (("score", *CKPT, "--by", "norm", "--out", "x"), "unknown --by 'norm' (valid: pattern, value, derivative)"),
+        (
+            ("score", *CKPT, "--weighting", "norm", "--out", "x"),
+            "unknown --weighting 'norm' (valid: pattern, value, derivative)",
+        ),
         (("score", *CKPT, "--points", "3-1"), "'3-1' is not a range A-B of pairs counted from 0 (for example 0-3)"),
         (("score", *CKPT, "--points", "0-3,4-16", "--out", "x"), "--points 4-16: these prompts have pairs 0-15"),
         (

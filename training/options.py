@@ -20,7 +20,14 @@ DEFAULT_CONVERGED_BELOW = 0.5
 DEFAULT_NODE_STEPS = 5
 DEFAULT_EDGE_STEPS = 30  # of eap-ig: within 0.0001 of 100 steps on zoo:mixed-0, where 5 steps are 0.006 off (of 0.44)
 
-RENAMED = {"at": "tokens", "faithful": "min-faithfulness", "fraction": "converged-below", "receipt": "validate"}
+RENAMED = {
+    "at": "tokens",
+    "by": "weighting",
+    "faithful": "min-faithfulness",
+    "fraction": "converged-below",
+    "receipt": "validate",
+    "without": "ablate-heads",
+}
 """Options by their former name; the former one is accepted for one release."""
 
 

@@ -99,7 +99,7 @@ def probe(
     without: Annotated[
         str | None,
         typer.Option(
-            "--without", metavar="HEADS", help="Also with these heads mean-ablated: 0.1 | top:K | above:SCORE."
+            "--ablate-heads", metavar="HEADS", help="Also with these heads mean-ablated: 0.1 | top:K | above:SCORE."
         ),
     ] = None,
     swap: Annotated[
@@ -132,13 +132,13 @@ def probe(
     Ridge probes per stage, token type and number of examples are fitted and tested on different prompts, and compared
     with shuffled targets and an untrained model. With --swap the probed subspaces are swapped between two functions and
     compared with random subspaces, at the position chosen on other prompts. With --target x, x_i is also decoded from
-    the output of every head at y_i, and --without HEADS shows what is decodable without these heads.
+    the output of every head at y_i, and --ablate-heads HEADS shows what is decodable without these heads.
 
     \b
     Examples:
       interp probe --ckpt zoo:mixed-0 --classes linear
       interp probe --ckpt zoo:mixed-0 --classes linear --target w,t --swap --out results
-      interp probe --ckpt zoo:mixed-0 --target x --without above:0.5
+      interp probe --ckpt zoo:mixed-0 --target x --ablate-heads above:0.5
     """
     from interp.readouts.head_decoding import decode_heads
     from interp.readouts.probes import choose_one_set

@@ -196,7 +196,7 @@ def choose_one_set(checkpoint: Checkpoint, without: HeadChoice, n_prompts: int, 
         return ()
     sets = choose_sets(checkpoint, without, n_prompts=n_prompts, seed=seed)
     if len(sets) != 1:
-        raise UserError(f"--without {without}: one set of heads is needed, this names {len(sets)}")
+        raise UserError(f"--ablate-heads {without}: one set of heads is needed, this names {len(sets)}")
     return sets[0]
 
 

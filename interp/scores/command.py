@@ -28,7 +28,10 @@ def score(
         typer.Option("--score", metavar="NAME,NAME|all", help="Scores, see below."),
     ] = "retrospective",
     by: Annotated[
-        str, typer.Option("--by", metavar="NAME", help=f"Weighting of keys: {', '.join(WEIGHTING_NAMES)}, see below.")
+        str,
+        typer.Option(
+            "--weighting", metavar="NAME", help=f"Weighting of keys: {', '.join(WEIGHTING_NAMES)}, see below."
+        ),
     ] = "pattern",
     classes: options.Classes = None,
     inputs: Annotated[
@@ -104,7 +107,7 @@ score.__doc__ = f"""Score every head by what it attends to: its own x (retrospec
     \b
     Examples:
       interp score --ckpt zoo:mixed-0 --out results
-      interp score --ckpt zoo:mixed-0 --score all --classes linear --by value
+      interp score --ckpt zoo:mixed-0 --score all --classes linear --weighting value
       interp score --ckpt zoo:mixed-0 --ckpt zoo:linear-0 --score lookup --points 1-7,8-15 --shift none,scale_x:2
 
     Scores:
@@ -112,7 +115,7 @@ score.__doc__ = f"""Score every head by what it attends to: its own x (retrospec
     {list_definitions(SCORE_DEFINITIONS)}
       all: all of these; with --points all but paper, which has a fixed range
 
-    Weightings (--by):
+    Weightings (--weighting):
 
     {list_definitions(WEIGHTING_DEFINITIONS)}
     """

@@ -69,7 +69,9 @@ def by_derivative(block: Block, layer: OpenLayer) -> Float[Tensor, "batch head q
         UserError: positions are rotary, which the closed form does not contain.
     """
     if block.attn.is_rotary:
-        raise UserError("--by derivative is not defined for model.positions=rotary (valid there: pattern, value)")
+        raise UserError(
+            "--weighting derivative is not defined for model.positions=rotary (valid there: pattern, value)"
+        )
     exact = deepcopy(block).double()
     opened = open_layer(exact, layer.resid_pre.double())
     return shares(derivative_norms(exact, opened)).to(layer.pattern.dtype)
@@ -95,7 +97,7 @@ def weighting(name: str) -> Weighting:
         UserError: there is no such weighting.
     """
     if name not in WEIGHTINGS:
-        raise one_of("--by", name, WEIGHTINGS)
+        raise one_of("--weighting", name, WEIGHTINGS)
     return WEIGHTINGS[name]
 
 

@@ -36,7 +36,7 @@ def test_lens_prints_a_table_and_its_verdict(outcome):
 
 @pytest.mark.slow
 def test_probe_prints_one_document_with_everything_that_was_asked(outcome, tmp_path):
-    arguments = ("--target", "w,x", "--without", "0.1", "--swap", "--controls", 5, "--json", "--out", tmp_path)
+    arguments = ("--target", "w,x", "--ablate-heads", "0.1", "--swap", "--controls", 5, "--json", "--out", tmp_path)
     code, out, err = outcome("probe", "--ckpt", "zoo:mixed-0", *QUICK_PROBE, *arguments)
     assert code == 0, err
     document = json.loads(out)
@@ -68,8 +68,8 @@ def test_probe_without_a_swap_says_what_it_does_not_show(outcome):
         (("probe", "--classes", "general_quadratic", "--target", "w"), "general_quadratic has none"),
         (("probe", "--token", "z"), "unknown --token 'z' (valid: x, y)"),
         (("probe", "--examples", "16"), "1 to 15 examples"),
-        (("probe", "--without", "9.9"), "there is no head 9.9"),
-        (("probe", "--without", "each"), "one set of heads is needed"),
+        (("probe", "--ablate-heads", "9.9"), "there is no head 9.9"),
+        (("probe", "--ablate-heads", "each"), "one set of heads is needed"),
         (("probe", "--fit-prompts", "8"), "--fit-prompts 8: at least 16"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -224,7 +224,7 @@ def test_table_has_a_row_per_class_and_head(random_checkpoint):
     ("settings", "message"),
     [
         ({"kind": "induction"}, r"'induction' \(valid: retrospective, paper, previous_token"),
-        ({"by": "norm"}, r"unknown --by 'norm' \(valid: pattern, value, derivative\)"),
+        ({"by": "norm"}, r"unknown --weighting 'norm' \(valid: pattern, value, derivative\)"),
         ({"shift": "beyond:2"}, r"changes only the query.* \(valid: none, scale_x, scale_w, noise, half_subspace\)"),
         ({"shift": "random_quadrants"}, "changes only the query"),
         ({"inputs": "normal"}, "unknown input distribution 'normal'"),
