@@ -293,6 +293,7 @@ def test_ablate_json_is_the_contract(tmp_path, outcome):
     assert json.loads(outcome(*arguments).out) == document
 
 
+@pytest.mark.slow
 def test_a_set_of_any_size_has_a_figure(tmp_path, outcome):
     arguments = ("ablate", "--ckpt", "zoo:mixed-0", "--prompts", 16, "--mode", "mean", "--classes", "linear")
     assert outcome(*arguments, "--heads", "all", "--out", tmp_path / "all").code == 0
@@ -449,6 +450,7 @@ def test_runs_that_hold_the_same_are_a_failed_self_check(outcome):
     )
 
 
+@pytest.mark.slow
 def test_study_writes_tables_figures_and_a_summary(tmp_path, outcome):
     done = outcome(
         "study", "retrospective", "--ckpt", "zoo:mixed-0", "--prompts", 64, "--controls", 2, "--out", tmp_path

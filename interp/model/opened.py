@@ -12,6 +12,9 @@ from training.checkpoints.checkpoint import Checkpoint, load
 from training.common.errors import CheckError, UserError
 from training.common.library_defaults import library_defaults
 
+IN_FLOAT64 = ("ablate", "cumulative", "pairs")
+"""Functions that compute in float64 where the weights are."""
+
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 
@@ -57,7 +60,8 @@ def open_checkpoint(model: Any, function: str) -> Checkpoint:
     """A checkpoint whose weights can be computed with, loaded where its name is given.
 
     Raises:
-        UserError: it is neither a checkpoint nor the name of one, or its weights are not float32.
+        UserError: it is neither a checkpoint nor the name of one, or its weights have another precision than
+            float32.
         CheckError: its weights are not finite.
     """
     if isinstance(model, str | Path):
@@ -67,8 +71,9 @@ def open_checkpoint(model: Any, function: str) -> Checkpoint:
             f"{function} takes a checkpoint (interp.load), its name or an attached model (interp.attach), "
             f"not {type(model).__name__}"
         )
+    dtypes = {torch.float32, torch.float64} if function in IN_FLOAT64 else {torch.float32}
     for name, weights in model.model.named_parameters():
-        if weights.dtype != torch.float32:
+        if weights.dtype not in dtypes:
             dtype = str(weights.dtype).removeprefix("torch.")
             raise UserError(f"{model.name}: {name} is {dtype}, float32 is needed (checkpoint.model.float())")
         if not weights.isfinite().all():

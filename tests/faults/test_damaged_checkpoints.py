@@ -343,6 +343,7 @@ def resume_accidents(run: Path, cut_run: Path, whole: Path, config, n: int) -> N
             assert (run / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
 
 
+@pytest.mark.slow
 def test_no_accident_to_a_save_changes_the_run(copied, cut_run, whole_run, run_config):
     resume_accidents(copied(cut_run), cut_run, whole_run, run_config, 20)
 

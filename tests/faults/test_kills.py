@@ -168,6 +168,7 @@ def test_two_sweeps_into_one_directory_are_one_sweep(tmp_path):
     assert visible(tmp_path / "both") == visible(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_damaged_piece_is_measured_again(outcome, tmp_path):
     given = ("ablate", *CKPT, "--heads", "0.1", *CALM, *FEW, "--out", tmp_path)
     assert outcome(*given).code == 0

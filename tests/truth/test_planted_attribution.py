@@ -47,6 +47,7 @@ def found(planted, _quick_checks):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("corrupt", "method"),
     [("prompt", "exact"), ("prompt", "eap"), ("prompt", "eap-ig"), ("function", "eap"), ("function", "eap-ig")],
@@ -62,6 +63,7 @@ def test_the_known_edges_carry_the_known_shares_and_no_other_carries_anything(fo
     assert max(abs(row["effect"]) for row in rows.values()) < 0.02
 
 
+@pytest.mark.slow
 def test_the_validation_says_that_gradients_are_exact_here(found):
     for one in records(found["prompt"].validation):
         assert (one["n_prompts"], one["n_signs"], one["signs"]) == (PROMPTS, 6, 1)
@@ -105,6 +107,7 @@ def test_of_the_nodes_only_the_path_matters(planted):
         assert row["ci_low"] <= row["effect"] <= row["ci_high"]
 
 
+@pytest.mark.slow
 def test_graddrop_sees_what_the_eraser_takes_back(self_repairing):
     """The writer's 2 ŷ less the eraser's ŷ: dropping the eraser's layer doubles the gradient.
 
@@ -126,6 +129,7 @@ def test_graddrop_sees_what_the_eraser_takes_back(self_repairing):
     assert max(row["size"] for row in others) < 0.02
 
 
+@pytest.mark.slow
 def test_everything_is_drawn_and_written(planted, found, tmp_path):
     edges = found["prompt"]
     nodes = attribute(planted, ["linear"], site="mlp_out", methods=["gradient"], n_prompts=32, n_validate=32)

@@ -45,6 +45,7 @@ def test_every_layer_and_every_mlp_of_the_single_circuit_is_needed(planted, fami
     assert effects(ablate(planted, sets, **ALONE)) == close({show(one): 1.0 for one in sets})
 
 
+@pytest.mark.slow
 def test_keeping_the_single_circuit_is_enough_and_no_other_pair_is(planted):
     circuit, decoy = head_set([REAL, READER]), head_set([DECOY, READER])
     table = ablate(planted, [circuit, decoy], design="keep", n_controls=30, **QUICK).table
@@ -88,11 +89,13 @@ def test_with_other_prompts_copies_one_of_two_is_harmless_and_both_are_fatal(exa
     assert table["direct_effect"].tolist() == close([0, 0, 0], 1e-6)
 
 
+@pytest.mark.slow
 def test_of_each_head_of_the_redundant_model_only_the_reader_matters(redundant):
     found = effects(ablate(redundant, named("each", redundant), **ALONE))
     assert found == close({str(head): float(head == READER) for head in all_heads(3, N_HEADS)})
 
 
+@pytest.mark.slow
 def test_the_layers_of_copies_and_reader_are_needed_and_the_one_without_either_is_not(redundant):
     table = ablate(redundant, named("layers", redundant), **ALONE).table
     assert table["effect"].tolist() == close([1, 1, 0])
@@ -131,6 +134,7 @@ def test_cumulative_removal_falls_at_the_second_copy(redundant):
     assert area["random_area"] == close(5 / 12, 0.1)  # the later copy comes second, third, fourth in 1, 2, 3 of 6
 
 
+@pytest.mark.slow
 def test_cumulative_removal_with_the_copies_first_is_the_worst_order(redundant):
     order = [*COPIES, BYSTANDER, Head(0, 2)]
     area = cumulative(redundant, order, n_orders=40, **QUICK).area.iloc[0]
@@ -171,6 +175,7 @@ def test_the_order_of_cumulative_removal_shows_who_repairs(self_repairing, order
     assert table["effect"].tolist() == pytest.approx(wanted, rel=0.1)
 
 
+@pytest.mark.slow
 def test_each_layer_of_the_self_repairing_model_costs_what_its_one_head_costs(self_repairing):
     table = ablate(self_repairing, named("layers", self_repairing), **ALONE).table
     wanted = [1, 1, *(self_repairing_effect(removed, "zero", N_PROMPTS) for removed in ("writer", "eraser"))]

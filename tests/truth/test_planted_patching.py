@@ -141,6 +141,7 @@ HEADS = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("site", ["z", "q", "k", "v", "pattern"])
 def test_heads(question, site):
     """All 10 heads; those that have no part, and every head's queries, keys and pattern, move nothing."""
@@ -181,6 +182,7 @@ HEADS_BY_TOKEN = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("site", "head"), list(HEADS_BY_TOKEN))
 def test_heads_by_tokens(question, site, head):
     for (_, token), found in maps_of(question, site, heads=str(head), tokens="each").items():

@@ -19,6 +19,7 @@ def of_planted(planted):
     return cause.study([planted], n_prompts=256, seed=0)
 
 
+@pytest.mark.slow
 def test_cause_finds_the_head_that_copies_and_the_decoy(of_planted):
     """Heads 0.1 and 0.3 attend alike; all of the gain goes with 0.1 (and with its reader 1.2), nothing with 0.3."""
     row, most = records(of_planted.files["guide"])
@@ -31,6 +32,7 @@ def test_cause_finds_the_head_that_copies_and_the_decoy(of_planted):
     assert (row["n_attend"], row["n_matter"], row["n_both"], row["precision"], row["recall"]) == (2, 2, 1, 0.5, 0.5)
 
 
+@pytest.mark.slow
 def test_cause_says_what_the_heads_do_together_and_alone(of_planted):
     removed = where(of_planted.files["pooled"], mode="mean")
     kept = where(of_planted.files["kept"], mode="mean")

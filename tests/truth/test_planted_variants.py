@@ -57,6 +57,7 @@ def test_variants_are_told_by_what_they_change_and_measured_as_planted(found, re
     assert [(row["learned"], row["found"], row["n_found"]) for row in silent] == [(False, "0.1,0.3", 2)] * 2
 
 
+@pytest.mark.slow
 def test_a_pattern_without_its_use_is_counted_apart(found):
     text = "\n".join(found.sentences())
     assert "Of 4 models that left the plateau on a class, 4 have a head with a score above 0.5." in text

@@ -56,6 +56,7 @@ def ablation_of(model: Disguised, roles, n_prompts: int = N_PROMPTS) -> Ablation
     )
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("kind", "seed"), EVERY)
 def test_every_sentence_is_true(kind, seed, tmp_path):
     model, truths = disguised(kind, seed, tmp_path), TRUTHS[kind]

@@ -40,6 +40,7 @@ def planted(tmp_path_factory, quick):
     return gather([replace(checkpoint, name=ODD)], replace(quick, n_prompts=128))
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_library(report):
     _, given, target = report
     checkpoint = load("zoo:mixed-0")
@@ -65,6 +66,7 @@ def test_the_numbers_are_those_of_the_library(report):
     assert single["effect"] == pytest.approx(alone.table["effect"][0], rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_every_table_of_the_json_is_also_a_csv_and_nothing_else_is_left(report, shipped, written):
     _, given, target = report
     directory = files.data_directory(target)
@@ -84,6 +86,7 @@ def test_every_table_of_the_json_is_also_a_csv_and_nothing_else_is_left(report, 
     (directory / "mine.txt").unlink()
 
 
+@pytest.mark.slow
 def test_warnings_are_those_that_apply(shipped, planted):
     kinds = {(one.kind, one.models) for one in caveats(shipped)}
     both, learned, not_learned = ("zoo:mixed-0", "zoo:cubic-0"), ("zoo:mixed-0",), ("zoo:cubic-0",)
@@ -134,6 +137,7 @@ def test_models_that_share_a_stream_are_one_seed(shipped, quick):
     assert claims(evidence)[-1].verdict == "holds"
 
 
+@pytest.mark.slow
 def test_a_decoy_is_found_out(planted):
     """Both heads attend; the score does not tell them apart, and the report says so."""
     (model,) = planted.models
@@ -147,6 +151,7 @@ def test_a_decoy_is_found_out(planted):
     assert any("a decoy" in one for one in page.sentences_of(model))
 
 
+@pytest.mark.slow
 def test_who_reads_a_planted_head(planted):
     """Head 0.1 writes into the stream that the first MLP multiplies, and nobody else reads it."""
     paths = planted.models[0].paths
@@ -188,6 +193,7 @@ def outline(html: str) -> Outline:
     return parsed
 
 
+@pytest.mark.slow
 def test_the_page_is_well_formed_and_needs_nothing_else(report):
     html, _, _ = report
     parsed = outline(html)
@@ -207,6 +213,7 @@ def test_the_page_is_well_formed_and_needs_nothing_else(report):
     assert "nan" not in re.findall(r"\bnan\b", " ".join(parsed.text).lower())
 
 
+@pytest.mark.slow
 def test_names_are_escaped(planted, written, tmp_path):
     html, given = written(planted, tmp_path / "odd.html")
     parsed = outline(html)
@@ -216,6 +223,7 @@ def test_names_are_escaped(planted, written, tmp_path):
     assert given["checkpoints"][0]["checkpoint"] == ODD
 
 
+@pytest.mark.slow
 def test_the_summary_comes_first_and_says_what_the_json_says(report):
     html, given, _ = report
     assert [html.index(f'id="{part}"') for part in ("summary", "warnings", "look", "cost", "protocol")] == sorted(

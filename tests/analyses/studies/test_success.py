@@ -58,6 +58,7 @@ def values(table: pd.DataFrame, column: str = "value", **cell: object) -> np.nda
     return where(table, **cell)[column].to_numpy(dtype=float)
 
 
+@pytest.mark.slow
 def test_the_planted_circuit_is_seen_and_succeeds(found):
     """Head 0.1 looks at its own x and copies it; S is X'y / k at x tokens, and the last MLP multiplies it by x_q."""
     models = where(found.files["models"], succeeded=True)
@@ -88,6 +89,7 @@ def test_untrained_models_fail_and_have_nothing_above_controls():
     assert "They hold" not in text
 
 
+@pytest.mark.slow
 def test_the_verdict_on_planted_and_untrained_follows(found):
     text = "\n".join(found.sentences())
     assert "3 of 7 models succeeded (error at most 0.9 of the no-context optimum's" in text
@@ -106,6 +108,7 @@ def test_the_verdict_on_planted_and_untrained_follows(found):
         assert draw()
 
 
+@pytest.mark.slow
 def test_groups_of_one_outcome_are_said_to_be_and_shown(found):
     for succeeded, said in ((True, "ALL 3 models succeeded"), (False, "ALL 4 models failed")):
         names = set(where(found.files["models"], succeeded=succeeded)["checkpoint"])

@@ -125,6 +125,7 @@ def p_of_random_sets(effects, size, disjoint, repeats=600):
     return np.array(p_values)
 
 
+@pytest.mark.slow
 def test_p_of_a_random_set_is_uniform_and_would_not_be_against_disjoint_sets():
     """One head of twenty-four that matters: a random set of four holds it every sixth time."""
     rng = np.random.default_rng(0)

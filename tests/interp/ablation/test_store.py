@@ -33,6 +33,7 @@ def measured(monkeypatch):
     return calls
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_not_measured_again(tmp_path, measured):
     checkpoint = load("zoo:mixed-0")
     whole = run(checkpoint, None)

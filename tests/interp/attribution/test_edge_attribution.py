@@ -131,6 +131,7 @@ def test_the_default_number_of_steps_is_close_to_the_integral():
     assert np.abs(given - fine).max() < 0.003 < np.abs(coarse - fine).max()
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(("edge_method", "node_method"), [("eap", "gradient"), ("eap-ig", "ig")])
 def test_a_heads_edges_add_up_to_its_node(any_model, ends, edge_method, node_method):
     graph, everything = Graph.of(any_model.config), torch.ones(1, ends.base.shape[1], dtype=torch.bool)

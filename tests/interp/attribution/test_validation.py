@@ -67,6 +67,7 @@ def test_sizes_rank_where_they_are_given():
     assert mended["spearman"] == plain["spearman"]
 
 
+@pytest.mark.slow
 def test_random_estimates_overlap_as_chance_has_it(rng):
     overlaps = [
         validate_estimates(rng.standard_normal(50), rng.standard_normal(50), names(50), n_prompts=8)["top_10"]

@@ -225,6 +225,7 @@ def test_a_substitute_of_one_token_stands_for_all(subject, site):
             assert_same(from_single, from_spread, BETWEEN_SHAPES)
 
 
+@pytest.mark.sample(4)
 def test_frozen_layer_norms_equal_the_hooks_that_freeze_them(subject):
     model, twin, test, other = subject
     n_needed = model.layout.n_needed(test.shape[1])

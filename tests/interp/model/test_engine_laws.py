@@ -159,6 +159,7 @@ def test_a_set_has_no_order(components, seed):
         assert torch.equal(remove(model, test, [components], given), remove(model, test, [shuffled], given))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("site", SITES)
 @given(first=some, second=some)
 @few
@@ -287,6 +288,7 @@ def test_passes_may_be_cut_in_any_way(monkeypatch, cut):
             assert_alike(pieces[mode][one], errors)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("site", SITES)
 @given(components=some, others=st.lists(some, min_size=2, max_size=3))
 @settings(few, max_examples=5)
@@ -324,6 +326,7 @@ def test_a_removal_starts_at_its_first_layer(site, first):
     assert found.isfinite().all()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("site", SITES)
 @given(components=some)

@@ -111,6 +111,7 @@ def test_batching_variants_changes_nothing(subject):
     assert (alone - stacked).square().mean().sqrt() <= 1e-6 * stacked.square().mean().sqrt()
 
 
+@pytest.mark.sample(4)
 def test_patches_of_several_sites_act_together(subject):
     """Every site at once, each in another layer, of another head, at other tokens."""
     model, twin, base, source = subject

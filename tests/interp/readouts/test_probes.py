@@ -84,6 +84,7 @@ def of_mixed():
     return probe(load("zoo:mixed-0"), ["linear", "cubic"], targets=["w", "xty", "x", "class"], **few)
 
 
+@pytest.mark.slow
 def test_shuffled_targets_are_not_decodable(of_mixed):
     """The false-positive rate of the control over every probe; the stages of one target are nearly one test."""
     rows = of_mixed.table[of_mixed.table["metric"] == "r2"]
@@ -96,11 +97,13 @@ def test_shuffled_targets_are_not_decodable(of_mixed):
     assert accuracy["chance"].tolist() == pytest.approx([1 / 3] * len(accuracy))
 
 
+@pytest.mark.slow
 def test_before_anything_was_read_nothing_about_the_context_is_decodable(of_mixed):
     rows = of_mixed.table[(of_mixed.table["stage"] == "embed") & (of_mixed.table["metric"] == "r2")]
     assert (rows["value"].abs() < 0.02).all()
 
 
+@pytest.mark.slow
 def test_what_is_decodable_exceeds_both_controls_by_what_is_said(of_mixed):
     table = of_mixed.table
     control = table[["shuffled", "untrained"]].max(axis=1)
@@ -111,6 +114,7 @@ def test_what_is_decodable_exceeds_both_controls_by_what_is_said(of_mixed):
     assert any("w best at" in sentence for sentence in probe_verdict(of_mixed))
 
 
+@pytest.mark.slow
 def test_without_the_first_layer_s_heads_no_y_token_knows_its_x(of_mixed):
     rows = where(of_mixed.table, function_class="linear", target="x", stage="0.post", examples=3)
     intact, without = (where(rows, condition=name)["value"].iloc[0] for name in rows["condition"].unique())

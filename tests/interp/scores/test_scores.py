@@ -184,6 +184,7 @@ def test_inputs_and_shifts_change_the_prompts_and_nothing_else(setting, random_c
     assert (row["inputs"], row["shift"]) == (changed.inputs, changed.shift) != (plain.inputs, plain.shift)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("by", WEIGHTING_NAMES)
 def test_scores_do_not_depend_on_how_many_are_asked_for_or_on_chunks(by, random_checkpoint, monkeypatch):
     together = score_all(random_checkpoint, ["linear"], by=by, n_prompts=12)

@@ -249,6 +249,7 @@ def test_prototype_bayes_is_the_posterior_mean_by_monte_carlo():
         assert given == pytest.approx((plus - minus) / (plus + minus), abs=0.02)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["standard", "unit"])
 @pytest.mark.parametrize("degree", [2, 3])
 def test_single_index_recovers_w(degree, kind):
@@ -328,6 +329,7 @@ CAUSAL = {name: predict for name, predict in BASELINES.items() if name not in HI
 }
 
 
+@pytest.mark.sample(13)
 @pytest.mark.parametrize("name", CAUSAL)
 @pytest.mark.parametrize("k", [0, 1, 6])
 def test_no_baseline_sees_the_pair_it_predicts_or_a_later_one(name, k):

@@ -58,6 +58,7 @@ def test_second_moment_at_20_dims_is_the_papers(name, moment):
     assert function_class(name).second_moment(20, "standard") == pytest.approx(moment, rel=1e-6)
 
 
+@pytest.mark.sample(18)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", SPECS)
 def test_second_moment_is_the_average_of_many_draws(name, kind):
@@ -71,6 +72,7 @@ def test_unit_weights_make_every_hermite_class_of_unit_scale():
     assert [function_class(name).second_moment(7, "unit") for name in HERMITE] == pytest.approx([1, 1, 1, 1])
 
 
+@pytest.mark.sample(18)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", OF_X)
 def test_no_context_optimum_is_the_mean_of_y_given_x(name, kind, generator):
