@@ -172,7 +172,7 @@ def present(compute: "Callable[[], Findings]", json: bool, out: Path | None) -> 
 
 @opens_files("analyses.report.attached:report", "controls", "seed")
 def report(
-    ckpt: options.Ckpts,
+    ckpt: options.AnyCkpts,
     out: Annotated[
         Path | None,
         typer.Option(

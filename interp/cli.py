@@ -4,6 +4,7 @@ Commands are entry points in the group `interp.commands` (see pyproject.toml), s
 and `interp --help` imports neither torch nor a plotting library.
 """
 
+import inspect
 import os
 import re
 import sys
@@ -16,7 +17,8 @@ from types import FunctionType
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperCommand, TyperOption
+from rich.markup import escape
+from typer.core import TyperArgument, TyperCommand, TyperOption
 from typer.exceptions import TyperException
 
 import interp
@@ -31,7 +33,24 @@ PANELS = {"training": "Make models", "interp": "Open models", "analyses": "Ask q
 
 
 class StrictCommand(TyperCommand):
-    """A command that refuses an option given twice, of which only the last value would count."""
+    """A command that refuses an option given twice, of which only the last value would count.
+
+    Its help fills the lines of a paragraph, prints brackets (which rich takes for markup) and names no Python types.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.help = self.help and escape(fill_paragraphs(self.help))
+        for parameter in (parameter for parameter in self.params if isinstance(parameter, TyperOption | TyperArgument)):
+            parameter.help = parameter.help and escape(parameter.help)
+            if parameter.metavar is None and isinstance(parameter, TyperOption):
+                parameter.metavar = "" if parameter.is_flag else "NAME"
+
+    def get_help_option(self, ctx: Any) -> TyperOption | None:
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.metavar = ""
+        return option
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         _, _, given = self.make_parser(ctx).parse_args(args=list(args))
@@ -39,6 +58,16 @@ class StrictCommand(TyperCommand):
             if n_times > 1 and isinstance(parameter, TyperOption) and not parameter.multiple:
                 raise UserError(f"{parameter.opts[0]} is given {n_times} times: give it once")
         return super().parse_args(ctx, args)
+
+
+def fill_paragraphs(text: str) -> str:
+    """The text with every paragraph in one line, but for those that keep their lines (they begin with a backspace).
+
+    >>> fill_paragraphs("One sentence" + chr(10) + "in two lines.")
+    'One sentence in two lines.'
+    """
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(part if part.startswith("\b") else " ".join(part.split()) for part in paragraphs)
 
 
 def build() -> typer.Typer:

@@ -36,11 +36,15 @@ def evaluate(
         ),
     ] = "least_squares,ridge",
     own: Annotated[
-        bool, typer.Option("--own/--no-own", help="Also the baseline of each class (quadratic and cubic: a minute).")
+        bool,
+        typer.Option(
+            "--class-baseline/--no-class-baseline",
+            help="Also the baseline of each class (quadratic and cubic: a minute).",
+        ),
     ] = True,
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
     units: Annotated[
-        str, typer.Option("--units", help="nmse (MSE / E[y²], zero predictor = 1) or paper (MSE / n_dims).")
+        str, typer.Option("--units", help="nmse (MSE / E[y²], so that predicting 0 gives 1) or paper (MSE / n_dims).")
     ] = "nmse",
     seed: options.Seed = 0,
     device: options.Device = "cpu",

@@ -18,15 +18,15 @@ DEFAULT_MODES = ("zero", "mean", "resample")
 SCORE_DEFINITIONS = {
     "retrospective": "mean attention from y_i to x_i, maximum 1",
     "paper": "as in the published heat maps: attention from y_i to x_i, sum over the first six pairs / 12, maximum 0.5 "
-    "(the authors' code with 12 layers; with n layers it sums the first n // 2 pairs / n)",
+    "(the authors' code with 12 layers; in general, the sum over the first n_layers // 2 pairs, divided by n_layers)",
     "previous_token": "mean attention to the token before; queries: all but the first token",
-    "self": "mean attention of a token to itself; queries: all but the first token, which has no choice",
+    "self": "mean attention of a token to itself; queries: all but the first token, which can only attend to itself",
     "first_token": "mean attention to the first token, be it x_1 or an instruction; queries: all after it",
-    "x_to_earlier_x": "mean attention from x_q to all earlier x together, from the second pair on",
-    "x_to_earlier_y": "mean attention from x_q to all earlier y together, from the second pair on",
-    "lookup": "mean attention from x_q to the y of the nearest earlier x (of all that are equally near), from the "
+    "x_to_earlier_x": "mean attention from x_i to all earlier x together, from the second pair on",
+    "x_to_earlier_y": "mean attention from x_i to all earlier y together, from the second pair on",
+    "lookup": "mean attention from x_i to the y of the nearest earlier x (of all that are equally near), from the "
     "second pair on",
-    "y_to_earlier_y": "mean attention from y_q to all earlier y together, from the second pair on",
+    "y_to_earlier_y": "mean attention from y_i to all earlier y together, from the second pair on",
 }
 SCORE_NAMES = tuple(SCORE_DEFINITIONS)
 WEIGHTING_DEFINITIONS = {

@@ -1,6 +1,7 @@
 """The command line as its users meet it: two streams and an exit code."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -760,3 +761,9 @@ def test_a_failed_self_check_is_exit_1(outcome, monkeypatch):
 )
 def test_an_option_that_takes_one_value_is_not_given_twice(refused, command, option):
     assert refused(*command) == f"interp: {option} is given 2 times: give it once\n"
+
+
+def test_help_prints_brackets_and_no_python_types(outcome):
+    assert "  [[analyse]]\n" in re.sub(" +\n", "\n", outcome("sweep", "--help").out)
+    for command in ("ablate", "train", "import"):
+        assert not re.search(r"<\w+>", outcome(command, "--help").out)

@@ -34,8 +34,8 @@ def train(
         str | None,
         typer.Option(
             "--recipe",
-            help="Initialisation and optimiser: fast (Muon) or authors. Default: the preset's. With small, fast trains "
-            "for fewer steps.",
+            help="Initialisation and optimiser: fast (Muon) or authors (those of arXiv 2404.03558). Default: set by "
+            "the preset. With --preset small, fast also shortens training.",
         ),
     ] = None,
     seed: options.Seed = 0,
@@ -89,7 +89,7 @@ def train(
 
 train.__doc__ = f"""Train one model, or a set of them, under a curriculum of function classes.
 
-    Initialisation, data and task choice have a random stream each, derived from the seed and the curriculum.
+    Initialisation, data and task choice each have their own random stream, derived from the seed and the curriculum.
 
     \b
     Examples:

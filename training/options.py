@@ -24,6 +24,8 @@ RENAMED = {
     "at": "tokens",
     "by": "weighting",
     "faithful": "min-faithfulness",
+    "no-own": "no-class-baseline",
+    "own": "class-baseline",
     "fraction": "converged-below",
     "receipt": "validate",
     "without": "ablate-heads",
@@ -78,8 +80,7 @@ Ckpt = Annotated[
     typer.Option(
         "--ckpt",
         metavar="CKPT",
-        help="A run directory, DIR@STEP for a snapshot, or zoo:NAME for a shipped model; score, ablate, patch and "
-        "report also open FILE.py:NAME.",
+        help="A run directory, DIR@STEP for a snapshot, or zoo:NAME for a shipped model.",
     ),
 ]
 Ckpts = Annotated[
@@ -88,7 +89,25 @@ Ckpts = Annotated[
         "--ckpt",
         metavar="CKPT",
         help="A run directory, DIR@STEP for a snapshot, or zoo:NAME for a shipped model; '*' stands for "
-        'several ("zoo:mixed-*"); may be repeated; score, ablate, patch and report also open FILE.py:NAME.',
+        'several ("zoo:mixed-*"); may be repeated.',
+    ),
+]
+AnyCkpt = Annotated[
+    str,
+    typer.Option(
+        "--ckpt",
+        metavar="CKPT",
+        help="A run directory, DIR@STEP for a snapshot, zoo:NAME for a shipped model, or FILE.py:NAME for a model of "
+        "your own (`interp init`).",
+    ),
+]
+AnyCkpts = Annotated[
+    list[str],
+    typer.Option(
+        "--ckpt",
+        metavar="CKPT",
+        help="A run directory, DIR@STEP for a snapshot, zoo:NAME for a shipped model, or FILE.py:NAME for a model of "
+        "your own (`interp init`); '*' stands for several (\"zoo:mixed-*\"); may be repeated.",
     ),
 ]
 Classes = Annotated[
@@ -109,12 +128,14 @@ Controls = Annotated[
         "--controls",
         metavar="N",
         parser=whole_number(0),
-        help="Random control sets per head set and matching; all, if there are no more.",
+        help="Random control sets per tested set and kind of matching (all possible sets if fewer exist).",
     ),
 ]
 Independent = Annotated[
     bool,
-    typer.Option("--independent", help="State that runs with unknown seeds (imported ones) are independent of others."),
+    typer.Option(
+        "--independent", help="Treat runs with unknown seeds (imported ones) as independent: your claim, not a check."
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or cuda:N.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]

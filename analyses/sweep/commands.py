@@ -25,7 +25,7 @@ def sweep(
             "--jobs",
             metavar="N",
             parser=options.whole_number(1),
-            help="Cells at a time (default: as many as there are cores).",
+            help="Cells (a run, an analysis or a study) in parallel (default: as many as there are cores).",
         ),
     ] = None,
     retries: Annotated[
@@ -36,16 +36,20 @@ def sweep(
     ] = 1,
     cluster: Annotated[
         str | None,
-        typer.Option("--cluster", metavar="ADDRESS", help="Run on a Ray cluster: HOST:PORT, or auto for this one."),
+        typer.Option(
+            "--cluster",
+            metavar="ADDRESS",
+            help="Run on a Ray cluster: HOST:PORT, or auto for the cluster that this machine belongs to.",
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the cells and whether they are done; start none.")
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Train a grid of runs and analyse them, over all cores or a cluster, losing nothing.
+    """Train a grid of runs and analyse them, over all cores or a cluster.
 
-    A second call does the rest: interrupted runs resume from their last save, failed cells are tried again, and an
+    Calling it again continues: interrupted runs resume from their last save, failed cells are tried again, and an
     analysis is repeated if its command, its weights or the code have changed.
 
     \b

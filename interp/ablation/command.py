@@ -14,7 +14,7 @@ from training.common.errors import UserError, one_of
 
 @opens_files("interp.any_model.command:ablate", "heads", "mode", "controls", "memory", "seed")
 def ablate(
-    ckpt: options.Ckpts,
+    ckpt: options.AnyCkpts,
     heads: Annotated[
         str,
         typer.Option(
@@ -52,8 +52,8 @@ def ablate(
             "--controls",
             metavar="N",
             parser=options.whole_number(0),
-            help="Control sets per set and matching, all if there are no more "
-            f"(default {options.DEFAULT_CONTROLS}); cumulative: random orders ({options.DEFAULT_ORDERS}).",
+            help=f"Control sets per tested set (default {options.DEFAULT_CONTROLS}; all possible sets if fewer exist); "
+            f"with --design cumulative, random orders ({options.DEFAULT_ORDERS}).",
         ),
     ] = None,
     classes: options.Classes = None,
@@ -64,7 +64,7 @@ def ablate(
             "--null-prompts",
             metavar="N",
             parser=options.whole_number(2),
-            help="On how many of the prompts control sets are measured and compared.",
+            help="Prompts on which control sets are measured (the first N).",
         ),
     ] = options.DEFAULT_NULL_PROMPTS,
     memory: Annotated[float, typer.Option("--memory", metavar="GIB", help="Memory that activations may take.")] = (
@@ -78,11 +78,12 @@ def ablate(
 ) -> None:
     """Remove heads and compare the cost with that of random sets.
 
-    top:K and above:SCORE choose heads by retrospective score (mean over the trained classes) on separate prompts, in
-    every checkpoint anew; cumulative removes heads in the order of that score. With --out an interrupted run resumes.
+    top:K and above:SCORE choose heads by retrospective score (mean over the trained classes) on separate prompts,
+    separately for each checkpoint. --design remove removes the set, keep all other heads, cumulative one head after
+    another in the order of that score, pairs every two heads together. With --out an interrupted run resumes.
 
     p ranks a set among layer-matched control sets. Control sets from any layer (`size_p_value` in --json and --out)
-    cannot distinguish heads from their layers. Where one model has too few control sets, several seeds
+    cannot tell whether the heads matter or only their layer. Where one model has too few control sets, several seeds
     (--ckpt 'zoo:mixed-*') allow a smaller p.
 
     \b

@@ -56,7 +56,7 @@ def attribute(
             "--validate",
             metavar="N",
             parser=zero_or_several,
-            help="Compare estimates with exact patching on N prompts; 0: do not, where exact patching takes too long.",
+            help="Compare estimates with exact patching on N prompts; 0 skips this where exact patching is too slow.",
         ),
     ] = 256,
     no_receipt: Annotated[bool, typer.Option("--no-receipt", hidden=True)] = False,
@@ -72,11 +72,16 @@ def attribute(
 ) -> None:
     """Estimate from gradients what patching would do, and validate the estimates by exact patching.
 
-    exact patches every node or edge. gradient and eap multiply (source - base) by the gradient in the run that is
-    patched; ig and eap-ig by the mean gradient on the path of the read-in between the two runs; ig-activations by that
-    on the path of the site itself; atp is AtP*: exact softmax for queries and keys, and GradDrop. By default (denoise,
-    another function) attribute asks what is sufficient, as interp patch does; interp path and interp circuit ask what
-    is necessary (noise, another prompt).
+    By default (denoise, another function) attribute asks what is sufficient, as interp patch does; interp path and
+    interp circuit ask what is necessary (noise, another prompt).
+
+    \b
+    Methods, which all but exact multiply (source - base) by a gradient:
+      exact: patch every node or edge
+      gradient, eap: the gradient in the patched run
+      ig, eap-ig: the mean gradient on the straight line between the two runs' input embeddings
+      ig-activations: the mean gradient on the straight line between the two runs' activations at the site
+      atp: AtP*, with exact softmax for queries and keys, and GradDrop
 
     \b
     Examples:
@@ -112,7 +117,7 @@ def attribute(
 def circuit(
     ckpt: options.Ckpt,
     sizes: Annotated[
-        str, typer.Option("--sizes", metavar="N,N", help="How many of the best edges to take.")
+        str, typer.Option("--sizes", metavar="N,N", help="Numbers of highest-scored edges to take.")
     ] = "5,10,20,50,100,200,400",
     method: Annotated[
         str, typer.Option("--method", metavar="NAME", help=f"How edges are scored: {', '.join(EDGE_METHOD_NAMES)}.")
@@ -123,11 +128,18 @@ def circuit(
     steps: Steps = None,
     random: Annotated[
         int,
-        typer.Option("--random", metavar="N", parser=options.whole_number(0), help="Random graphs of every size."),
+        typer.Option(
+            "--random",
+            metavar="N",
+            parser=options.whole_number(0),
+            help="Random circuits per size.",
+        ),
     ] = 20,
     min_faithfulness: Annotated[
         float,
-        typer.Option("--min-faithfulness", metavar="SHARE", help="Least faithfulness of the smallest circuit."),
+        typer.Option(
+            "--min-faithfulness", metavar="SHARE", help="Report the smallest circuit with at least this faithfulness."
+        ),
     ] = 0.9,
     classes: options.Classes = None,
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
@@ -136,13 +148,13 @@ def circuit(
     json: options.Json = False,
     out: options.Out = None,
 ) -> None:
-    """Reduce a model to its best edges, and test by intervention how well they reproduce the prediction.
+    """Reduce a model to its strongest edges, and test by intervention how well they reproduce the prediction.
 
-    Edges are scored on separate prompts; a circuit is the best of them, without those on no path from the read-in to
-    the read-out. Faithfulness: how far clean information on the circuit alone moves the prediction from the corrupt to
-    the clean run. Completeness: the same for all other edges. Random graphs have as many edges on paths. By default
-    (noise, another prompt) edges are scored by whether they are necessary, as in interp path; interp patch and interp
-    attribute ask what is sufficient (denoise, another function).
+    Edges are scored on separate prompts; a circuit is those with the highest scores that lie on a path from input to
+    output. Faithfulness: how far the prediction moves from the corrupt to the clean run if only the circuit's edges
+    carry activations of the clean run. Completeness: the same for all other edges. Random circuits have as many edges.
+    By default (noise, another prompt) edges are scored by whether they are necessary, as in interp path; interp patch
+    and interp attribute ask what is sufficient (denoise, another function).
 
     \b
     Examples:

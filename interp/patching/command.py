@@ -48,20 +48,25 @@ Tokens = Annotated[
     typer.Option(
         "--tokens",
         metavar="TOKENS",
-        help="all together, each alone, query, x, y, or pairs A-B, x:A-B, y:A-B (default: all for heads, else each).",
+        help="all (together), each (one by one), query, x, y, or pairs A-B, x:A-B, y:A-B (default: all for heads, "
+        "else each).",
     ),
 ]
 
 
 @opens_files("interp.any_model.command:patch", "site", "direction", "heads", "tokens", "seed")
 def patch(
-    ckpt: options.Ckpt,
+    ckpt: options.AnyCkpt,
     site: SiteName = "z",
     corrupt: Corrupt = "function",
     direction: Direction = "denoise",
     heads: Annotated[
         str,
-        typer.Option("--heads", metavar="HEADS", help="each alone, or together: 0.3,1.2 | top:K | layer:L | all."),
+        typer.Option(
+            "--heads",
+            metavar="HEADS",
+            help="each (one by one), or a set patched together: 0.3,1.2 | top:K | layer:L | all.",
+        ),
     ] = "each",
     tokens: Tokens = None,
     metric: Annotated[
@@ -78,7 +83,7 @@ def patch(
     """Patch activations of one run into another: which heads, layers and tokens carry the answer?
 
     The prediction is read at the last x, the query, which both prompts share. Effect: 0 the prediction is unchanged, 1
-    as if everything had been patched. By default (denoise, another function of the same inputs) patch asks what is
+    it is that of the run patched from. By default (denoise, another function of the same inputs) patch asks what is
     sufficient to restore the answer; interp path and interp circuit ask what is necessary (noise, another prompt).
 
     \b

@@ -42,7 +42,9 @@ def lens(
     steps: Annotated[
         str, typer.Option("--steps", metavar="N,N", help="Numbers of gradient-descent steps to compare with.")
     ] = "1,2,4,8,16",
-    token: Annotated[str, typer.Option("--token", metavar="x|y", help="Read it at x_i, or at y_i.")] = "x",
+    token: Annotated[
+        str, typer.Option("--token", metavar="x|y", help="Read the prediction at the x or at the y tokens.")
+    ] = "x",
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
@@ -52,8 +54,8 @@ def lens(
     """Read the prediction that the residual stream implies at every depth, and compare it with known predictors.
 
     The plain lens applies the model's own final LayerNorm and read-out to the residual stream; the tuned lens is fitted
-    at every stage to the model's final prediction on reference prompts. Both are compared with the answer, the model,
-    least squares, ridge and gradient descent.
+    at every stage to the model's final prediction on reference prompts. Both are compared with the target y, with the
+    model's own prediction, least squares, ridge and gradient descent.
 
     \b
     Examples:
@@ -94,12 +96,18 @@ def probe(
     token: Annotated[str, typer.Option("--token", metavar="x|y|x,y", help="Token types to probe.")] = "x,y",
     examples: Annotated[
         str | None,
-        typer.Option("--examples", metavar="N,N", help="Numbers of examples seen (default: the end of each quarter)."),
+        typer.Option(
+            "--examples",
+            metavar="N,N",
+            help="Numbers of examples seen (default: at the end of each quarter of the prompt).",
+        ),
     ] = None,
     without: Annotated[
         str | None,
         typer.Option(
-            "--ablate-heads", metavar="HEADS", help="Also with these heads mean-ablated: 0.1 | top:K | above:SCORE."
+            "--ablate-heads",
+            metavar="HEADS",
+            help="Repeat the probes with these heads mean-ablated: 0.1 | top:K | above:SCORE.",
         ),
     ] = None,
     swap: Annotated[
@@ -111,7 +119,10 @@ def probe(
     controls: Annotated[
         int,
         typer.Option(
-            "--controls", metavar="N", parser=options.whole_number(1), help="Random subspaces of each kind per swap."
+            "--controls",
+            metavar="N",
+            parser=options.whole_number(1),
+            help="Random control subspaces per swap, uniform and of the stream's variance.",
         ),
     ] = 100,
     fit_prompts: Annotated[

@@ -22,7 +22,7 @@ def list_definitions(definitions: dict[str, str]) -> str:
 
 @opens_files("interp.any_model.command:score", "scores", "seed", "top")
 def score(
-    ckpt: options.Ckpts,
+    ckpt: options.AnyCkpts,
     scores: Annotated[
         str,
         typer.Option("--score", metavar="NAME,NAME|all", help="Scores, see below."),
@@ -44,7 +44,9 @@ def score(
     ] = "none",
     points: Annotated[
         str | None,
-        typer.Option("--points", metavar="A-B,A-B", help="Pairs, from 0, whose tokens are queries (default: all)."),
+        typer.Option(
+            "--points", metavar="A-B,A-B", help="Only count queries in these pairs, numbered from 0 (default: all)."
+        ),
     ] = None,
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
     seed: options.Seed = 0,
@@ -101,8 +103,8 @@ def score(
 
 score.__doc__ = f"""Score every head by what it attends to: its own x (retrospective), earlier pairs, itself, ...
 
-    Heads are ranked by their mean over the columns, with 95 % intervals over prompts and the value under uniform
-    attention (chance). Several checkpoints are compared in a further table.
+    Heads are ranked by their mean over the function classes, with 95 % intervals over prompts and the value under
+    uniform attention (chance). Several checkpoints are compared in a further table.
 
     \b
     Examples:
@@ -113,7 +115,7 @@ score.__doc__ = f"""Score every head by what it attends to: its own x (retrospec
     Scores:
 
     {list_definitions(SCORE_DEFINITIONS)}
-      all: all of these; with --points all but paper, which has a fixed range
+      all: all of these (without paper, which has a fixed range, if --points is given)
 
     Weightings (--weighting):
 

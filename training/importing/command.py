@@ -36,7 +36,7 @@ def import_(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="data.classes, data.inputs, data.n_points or data.weights, where the source does not say it.",
+            help="data.classes, data.inputs, data.n_points or data.weights, where the source does not state them.",
         ),
     ] = None,
     instructions: Annotated[
@@ -54,12 +54,13 @@ def import_(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the run that is already there.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Open a model that another program has trained, as a run directory of this one.
+    """Convert a model that another program has trained into a run directory of `interp`.
 
     Formats: garg (config.yaml with state.pt or model_STEP.pt, of dtsip/in-context-learning and the programs that kept
     its layout), looped (Leiay/looped_transformer), hooked (a HookedTransformer's state dict with its configuration).
-    The network has to be this program's GPT-2; what is not is named. The source's own forward pass is recomputed on
-    random prompts, and the largest relative difference is printed and kept in the run.
+    The network has to have this program's architecture; any setting that differs is listed and the import refused. The
+    source's own forward pass is recomputed on random prompts, and the largest relative difference between the two
+    programs' predictions is printed and kept in the run.
 
     Pickles are read with weights_only=True: nothing in them is executed.
 
