@@ -765,5 +765,5 @@ def test_an_option_that_takes_one_value_is_not_given_twice(refused, command, opt
 
 def test_help_prints_brackets_and_no_python_types(outcome):
     assert "  [[analyse]]\n" in re.sub(" +\n", "\n", outcome("sweep", "--help").out)
-    for command in ("ablate", "train", "import"):
+    for command in ("ablate", "train", "eval"):
         assert not re.search(r"<\w+>", outcome(command, "--help").out)
