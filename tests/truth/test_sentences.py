@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 from circuits import SPREAD
-from disguised import KINDS, Disguised, disguised
+from disguised import KINDS, SHIFT, Disguised, disguised, rescaled_effect
 
 from interp.ablation.ablate import Ablation, ablate
 from interp.ablation.pairs import pairs
@@ -42,10 +42,19 @@ TRUTHS = {
     "suppressor": {"copy 0": Truth((2.2 + 0.2 * SPREAD) / (0.64 - 0.16 * SPREAD)), "suppressor": Truth(SUPPRESSED)},
     "constant carrier": {"copy 0": Truth(1), "carrier": Truth(0)},
     "null space": {"copy 0": Truth(1), "decoy": Truth(0, True)},
+    "product alone": {"copy 0": Truth(1)},
+    "early only": {"copy 0": Truth(0), "copy 1": Truth(1)},
+    "tail only": {"copy 0": Truth(1), "copy 1": Truth(0)},
+    "moved": {"copy 0": Truth(1 / (1 - SHIFT**2)), "mover": Truth(0)},
+    "rescaled": {"copy 0": Truth(1), "scaler": Truth(rescaled_effect())},
 }
+"""Of the kinds that solve `linear` alone."""
+CLASSES = ("linear", "linear_classification")
+OWN_CLASS = {"copy 0": "linear", "copy 1": "linear_classification"}
+"""Of the copies of the kind `class only`."""
 QUICK = ("two alternatives", "suppressor", "null space")
-EVERY = [pytest.param(kind, 0, marks=() if kind in QUICK else pytest.mark.slow) for kind in KINDS]
-EVERY += [pytest.param(kind, seed, marks=pytest.mark.slow) for kind in KINDS for seed in (1, 2)]
+EVERY = [pytest.param(kind, 0, marks=() if kind in QUICK else pytest.mark.slow) for kind in TRUTHS]
+EVERY += [pytest.param(kind, seed, marks=pytest.mark.slow) for kind in TRUTHS for seed in (1, 2)]
 
 
 def ablation_of(model: Disguised, roles, n_prompts: int = N_PROMPTS) -> Ablation:
@@ -97,6 +106,50 @@ def test_pairs_have_the_known_interactions(kind, roles, together, interaction, t
     assert row["effect"] == pytest.approx(together, abs=0.1)
     assert row["interaction"] == pytest.approx(interaction, abs=0.3)
     assert row["p_holm"] < 0.01
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
+def test_a_copy_of_one_class_costs_there_and_nowhere_else(seed, tmp_path):
+    """Both attend alike on both classes; the difference between the classes is the whole gain."""
+    model = disguised("class only", seed, tmp_path)
+    scores = selection_scores(model.checkpoint, 64, 0)
+    sets = [(model.heads[role],) for role in OWN_CLASS]
+    assert all(scores[head] > 0.9 for (head,) in sets)
+    found = ablate(model.checkpoint, sets, CLASSES, n_prompts=N_PROMPTS, n_controls=0, scores=scores)
+    for (head,), own, text in zip(sets, OWN_CLASS.values(), found.all_sentences(), strict=True):
+        for name in CLASSES:
+            effect = where(found.table, heads=str(head), mode="mean", function_class=name)["effect"].item()
+            assert effect == pytest.approx(name == own, abs=0.05)
+            assert f"Removing {head} costs {effect:.2f} [" in text.partition(f"gain on {name} (")[0].replace(
+                "-0.00", "0.00"
+            )
+        assert "decoy" not in text
+
+
+@pytest.mark.slow
+def test_a_decoy_is_one_on_the_class_that_was_tested(tmp_path):
+    """On linear_classification alone the copy for linear does nothing; no sentence may say so of other classes."""
+    model = disguised("class only", 3, tmp_path)
+    scores = selection_scores(model.checkpoint, 64, 0)
+    heads = [(model.heads["copy 0"],)]
+    (text,) = ablate(model.checkpoint, heads, CLASSES[1], n_prompts=256, n_controls=0, scores=scores).all_sentences()
+    assert text.endswith(": a decoy on linear_classification (pairs 12-15).")
+
+
+@pytest.mark.slow
+def test_a_head_of_early_points_is_a_decoy_at_late_ones_alone(tmp_path):
+    model = disguised("early only", 3, tmp_path)
+    early, late = ((model.heads[role],) for role in ("copy 0", "copy 1"))
+    scores = selection_scores(model.checkpoint, 64, 0)
+
+    def sentences(points: str | None) -> list[str]:
+        options = {"n_prompts": 256, "n_controls": 0, "scores": scores, "points": points}
+        return ablate(model.checkpoint, [early, late], ["linear"], **options).all_sentences()
+
+    of_early, of_late = sentences(None)
+    assert of_early.endswith(": a decoy on linear (pairs 12-15).")
+    assert "decoy" not in of_late
+    assert all("decoy" not in text for text in sentences("5-7,12-15"))
 
 
 @pytest.mark.slow
