@@ -1,7 +1,9 @@
 """What probes, lenses and swaps say of disguised circuits (`disguised`): what is decoded where, and what is used."""
 
+import re
+
 import pytest
-from disguised import disguised
+from disguised import Disguised, disguised
 
 from interp.readouts.head_decoding import decode_heads
 from interp.readouts.lens import lens
@@ -9,8 +11,8 @@ from interp.readouts.probes import Probes, Protocol, probe
 from interp.readouts.subspace_patching import swap
 from training.common.table_rows import where
 
-AT_QUERY = Protocol(tokens=("x",), examples=(12,), n_prompts=128, n_fit=512)
-AT_PAIRS = Protocol(tokens=("y",), examples=(12,), n_prompts=128, n_fit=512)
+AT_QUERY = Protocol(tokens=("x",), examples=(12,), n_prompts=64, n_fit=256)
+AT_PAIRS = Protocol(tokens=("y",), examples=(12,), n_prompts=64, n_fit=256)
 
 
 def decoded(found: Probes, target: str) -> dict[str, float]:
@@ -19,17 +21,28 @@ def decoded(found: Probes, target: str) -> dict[str, float]:
     return dict(zip(rows["stage"], rows["value"], strict=True))
 
 
+def swapped(model: Disguised, target: str, protocol: Protocol) -> tuple[str, float, str]:
+    """What the sentence of a swap says of a target: its judgement, its effect, and where."""
+    result = swap(model.checkpoint, ["linear"], targets=[target], protocol=protocol, n_controls=19)
+    (text,) = result.sentences()
+    found = re.fullmatch(rf"Swapped on linear: {target} (.*?) \((-?[\d.]+) \[.*?\] of the way at (\S+), .*\)\.", text)
+    assert found, text
+    return found[1], float(found[2]), found[3]
+
+
+LAST = {"product alone": "2.post", "suppressor": "1.post"}
+LAST_SLOW = {
+    "two alternatives": "2.post",
+    "gated copy": "3.post",
+    "null space": "1.post",
+    "rescaled": "2.post",
+    "early only": "3.post",
+}
+
+
 @pytest.mark.parametrize(
     ("kind", "stage"),
-    [
-        ("product alone", "2.post"),
-        ("two alternatives", "2.post"),
-        ("gated copy", "3.post"),
-        ("suppressor", "1.post"),
-        ("null space", "1.post"),
-        ("rescaled", "2.post"),
-        ("early only", "3.post"),
-    ],
+    [*LAST.items(), *(pytest.param(*item, marks=pytest.mark.slow) for item in LAST_SLOW.items())],
 )
 def test_the_answer_appears_where_the_last_factor_is_multiplied(kind, stage, tmp_path):
     """Before it the stream holds two factors, and no affine map makes their product."""
@@ -38,6 +51,7 @@ def test_the_answer_appears_where_the_last_factor_is_multiplied(kind, stage, tmp
     assert f"and is complete at {stage};" in text
 
 
+@pytest.mark.slow
 def test_the_product_is_decoded_after_the_reader_and_used_there(tmp_path):
     """Of its pairs the query has X'y / k from layer 1 on and nothing before; layer 2 multiplies it by x_q."""
     model = disguised("product alone", 7, tmp_path)
@@ -48,30 +62,28 @@ def test_the_product_is_decoded_after_the_reader_and_used_there(tmp_path):
     (text,) = found.sentences()
     stage = text.partition("xty best at ")[2].partition(", x tokens, k = 12 (R² 1.00")[0]
     assert stage in ("1.mid", "1.post", "2.mid", "2.post"), text
-    (text,) = swap(model.checkpoint, targets=["xty"], protocol=AT_QUERY, n_controls=39).sentences()
-    assert text.startswith("Swapped on linear: xty is used (1.00 [")
-    assert "of the way at 1.post, x tokens, chosen on other prompts" in text
+    assert swapped(model, "xty", AT_QUERY) == ("is used", pytest.approx(1, abs=0.05), "1.post")
 
 
+@pytest.mark.slow
 def test_the_sign_that_copies_stand_in_for_is_decoded_and_used(tmp_path):
     model = disguised("two alternatives", 7, tmp_path)
     found = probe(model.checkpoint, targets=["w"], protocol=AT_QUERY)
     values = decoded(found, "w")
     assert values["0.post"] == pytest.approx(0, abs=0.05)
     assert values["1.post"] == pytest.approx(1, abs=0.02)
-    (text,) = swap(model.checkpoint, targets=["w"], protocol=AT_QUERY, n_controls=39).sentences()
-    assert text.startswith("Swapped on linear: w is used (")
-    assert "of the way at 1.post, x tokens, chosen on other prompts" in text
+    assert swapped(model, "w", AT_QUERY) == ("is used", pytest.approx(1, abs=0.3), "1.post")
 
 
+@pytest.mark.slow
 def test_what_a_decoy_writes_is_decoded_and_not_used(tmp_path):
     """After layer 0 the y tokens hold x_i twice, where the copy and where the decoy wrote it; nobody reads either."""
     model = disguised("null space", 7, tmp_path)
     values = decoded(probe(model.checkpoint, targets=["x"], protocol=AT_PAIRS), "x")
     assert values["embed"] == pytest.approx(0, abs=0.05)
     assert values["0.mid"] == values["0.post"] == pytest.approx(1, abs=0.01)
-    (text,) = swap(model.checkpoint, targets=["x"], protocol=AT_PAIRS, n_controls=39).sentences()
-    assert text.startswith("Swapped on linear: x is not told from random subspaces (0.00 [")
+    judgement, effect, _ = swapped(model, "x", AT_PAIRS)
+    assert (judgement, effect) == ("is not told from random subspaces", pytest.approx(0, abs=0.02))
     heads = decode_heads(model.checkpoint, protocol=Protocol(n_prompts=64, n_fit=128))
     (text,) = heads.sentences()
     writers = [f"On linear head {model.heads[role]} looks at x_i most (1.00)" for role in ("copy 0", "decoy")]
@@ -79,12 +91,13 @@ def test_what_a_decoy_writes_is_decoded_and_not_used(tmp_path):
     assert "and writes it with R² 1.00" in text
 
 
+@pytest.mark.slow
 def test_the_class_is_decoded_and_used_once_it_is_averaged(tmp_path):
     """|y| = 1 is no linear reading of y; its mean over the pairs is written by the reader and switches layer 2."""
     model = disguised("class only", 7, tmp_path)
     values = decoded(probe(model.checkpoint, targets=["class"], protocol=AT_QUERY), "class")
     assert values["0.post"] == pytest.approx(0.5, abs=0.1)
     assert values["1.post"] == pytest.approx(1, abs=0.01)
-    for text in swap(model.checkpoint, targets=["class"], protocol=AT_QUERY, n_controls=39).sentences():
+    for text in swap(model.checkpoint, targets=["class"], protocol=AT_QUERY, n_controls=19).sentences():
         assert "class is used (" in text, text
         assert "of the way at 1.post, x tokens, chosen on other prompts" in text
