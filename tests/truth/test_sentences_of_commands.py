@@ -1,7 +1,7 @@
 """What patching maps, circuits, studies and reports say of disguised circuits (`disguised`), held against the truth."""
 
 import pytest
-from disguised import disguised
+from disguised import SHIFT, disguised
 
 from analyses.report.evidence import Settings, measure
 from analyses.report.page import sentences_of
@@ -43,6 +43,26 @@ def test_a_patched_decoy_has_no_effect(tmp_path):
     assert found.sentences() == [
         "On linear (corrupt: prompt) no patch has an effect that differs from 0 (1 location patched)."
     ]
+
+
+@pytest.mark.slow
+def test_a_patched_mover_changes_predictions_although_its_removal_changes_no_error(tmp_path):
+    """With x of another prompt what it adds turns round in every second prompt or so, by 2 `SHIFT`."""
+    model = disguised("moved", 6, tmp_path)
+    found = patch(model.checkpoint, ["linear"], heads=[(model.heads["mover"],)], **OTHER_PROMPT)
+    (row,) = records(found.table)
+    assert row["distance"] == pytest.approx(0.45 * (2 * SHIFT) ** 2, abs=0.15)
+    assert f"z of {model.heads['mover']}" in " ".join(found.sentences())
+
+
+@pytest.mark.slow
+def test_the_study_counts_a_copy_of_one_class_on_that_class(tmp_path):
+    """Of two heads that attend one matters on each class, and so does the reader, which does not attend."""
+    model = disguised("class only", 5, tmp_path)
+    found = cause.study([model.checkpoint], n_prompts=64)
+    for row in records(found.tables["guide"]):
+        assert (row["n_attend"], row["n_matter"], row["n_both"], row["precision"]) == (2, 2, 1, 0.5), row
+    assert "they stand in for one another" not in " ".join(found.sentences)
 
 
 @pytest.mark.slow

@@ -1,0 +1,111 @@
+"""What probes, lenses and swaps say of disguised circuits (`disguised`): what is decoded where, and what is used."""
+
+import re
+
+import pytest
+from disguised import Disguised, disguised
+
+from interp.readouts.head_decoding import decode_heads
+from interp.readouts.lens import lens
+from interp.readouts.probes import Probes, Protocol, probe
+from interp.readouts.subspace_patching import swap
+from interp.readouts.tables import of
+from training.common.table_rows import where
+
+AT_QUERY = Protocol(tokens=("x",), examples=(12,), n_prompts=64, n_fit=256)
+AT_PAIRS = Protocol(tokens=("y",), examples=(12,), n_prompts=64, n_fit=256)
+
+
+def decoded(found: Probes, target: str) -> dict[str, float]:
+    """R², or accuracy, by stage."""
+    rows = where(found.table, target=target)
+    return dict(zip(rows["stage"], rows["value"], strict=True))
+
+
+def swapped(model: Disguised, target: str, protocol: Protocol) -> tuple[str, float, str]:
+    """What the sentence of a swap says of a target: its judgement, its effect, and where."""
+    result = swap(model.checkpoint, ["linear"], targets=[target], protocol=protocol, n_controls=19)
+    (text,) = result.sentences()
+    found = re.fullmatch(rf"Swapped on linear: {target} (.*?) \((-?[\d.]+) \[.*?\] of the way at (\S+), .*\)\.", text)
+    assert found, text
+    return found[1], float(found[2]), found[3]
+
+
+LAST = {"product alone": "2.post", "suppressor": "1.post"}
+LAST_SLOW = {
+    "two alternatives": "2.post",
+    "gated copy": "3.post",
+    "null space": "1.post",
+    "rescaled": "2.post",
+    "early only": "3.post",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "stage"),
+    [*LAST.items(), *(pytest.param(*item, marks=pytest.mark.slow) for item in LAST_SLOW.items())],
+)
+def test_the_answer_appears_where_the_last_factor_is_multiplied(kind, stage, tmp_path):
+    """Before it the stream holds two factors, and no affine map makes their product."""
+    (text,) = lens(disguised(kind, 7, tmp_path).checkpoint, n_prompts=256).sentences()
+    assert text.startswith(f"On linear the answer appears at {stage} (1.00 of the model's gain"), text
+    assert f"and is complete at {stage};" in text
+
+
+@pytest.mark.slow
+def test_the_product_is_decoded_after_the_reader_and_used_there(tmp_path):
+    """Of its pairs the query has X'y / k from layer 1 on and nothing before; layer 2 multiplies it by x_q."""
+    model = disguised("product alone", 7, tmp_path)
+    found = probe(model.checkpoint, targets=["xty"], protocol=AT_QUERY)
+    values = decoded(found, "xty")
+    assert values["0.post"] == pytest.approx(0, abs=0.05)
+    assert values["1.mid"] == pytest.approx(1, abs=0.01)
+    (text,) = found.sentences()
+    assert re.search(r"xty best at (1.mid|1.post|2.mid|2.post), x tokens", text), text
+    assert swapped(model, "xty", AT_QUERY) == ("is used", pytest.approx(1, abs=0.05), "1.post")
+
+
+@pytest.mark.slow
+def test_the_sign_that_copies_stand_in_for_is_decoded_and_used(tmp_path):
+    model = disguised("two alternatives", 7, tmp_path)
+    found = probe(model.checkpoint, targets=["w"], protocol=AT_QUERY)
+    values = decoded(found, "w")
+    assert values["0.post"] == pytest.approx(0, abs=0.05)
+    assert values["1.post"] == pytest.approx(1, abs=0.02)
+    assert swapped(model, "w", AT_QUERY) == ("is used", pytest.approx(1, abs=0.3), "1.post")
+
+
+@pytest.mark.slow
+def test_what_a_decoy_writes_is_decoded_and_not_used(tmp_path):
+    """After layer 0 the y tokens hold x_i twice, where the copy and where the decoy wrote it; nobody reads either."""
+    model = disguised("null space", 7, tmp_path)
+    values = decoded(probe(model.checkpoint, targets=["x"], protocol=AT_PAIRS), "x")
+    assert values["embed"] == pytest.approx(0, abs=0.05)
+    assert [values["0.mid"], values["0.post"]] == pytest.approx([1, 1], abs=0.01)
+    judgement, effect, _ = swapped(model, "x", AT_PAIRS)
+    assert judgement != "is used"
+    assert effect == pytest.approx(0, abs=0.02)
+
+
+@pytest.mark.slow
+def test_a_decoy_writes_x_as_the_copy_does(tmp_path):
+    model = disguised("null space", 7, tmp_path)
+    found = decode_heads(model.checkpoint, protocol=Protocol(n_prompts=64, n_fit=128))
+    heads = {f"{row['layer']}.{row['head']}": row for row in of(found.table)}
+    alike = [str(model.heads[role]) for role in ("copy 0", "decoy")]
+    for name in alike:
+        assert (heads[name]["value"], heads[name]["score"]) == pytest.approx((1, 1), abs=0.01)
+    (text,) = found.sentences()
+    assert text.startswith(tuple(f"On linear head {name} " for name in alike))
+
+
+@pytest.mark.slow
+def test_the_class_is_decoded_and_used_once_it_is_averaged(tmp_path):
+    """|y| = 1 is no linear reading of y; its mean over the pairs is written by the reader and switches layer 2."""
+    model = disguised("class only", 7, tmp_path)
+    values = decoded(probe(model.checkpoint, targets=["class"], protocol=AT_QUERY), "class")
+    assert values["0.post"] == pytest.approx(0.5, abs=0.1)
+    assert values["1.post"] == pytest.approx(1, abs=0.01)
+    for text in swap(model.checkpoint, targets=["class"], protocol=AT_QUERY, n_controls=19).sentences():
+        assert "class is used (" in text, text
+        assert "of the way at 1.post, x tokens, chosen on other prompts" in text
