@@ -109,11 +109,14 @@ def probe(
         ),
     ] = False,
     controls: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--controls", metavar="N", parser=options.whole_number(1), help="Random subspaces of each kind per swap."
+            "--controls",
+            metavar="N",
+            parser=options.whole_number(1),
+            help="Random subspaces of each kind per swap (default: 100, or what Holm over targets and classes needs).",
         ),
-    ] = 100,
+    ] = None,
     fit_prompts: Annotated[
         int,
         typer.Option(

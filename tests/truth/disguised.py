@@ -15,6 +15,7 @@ Effects, with S = `circuits.SPREAD` (the error of x_q mean(x_i y_i)) and mean or
     constant        a copy, and a head that carries the constant 1       1 (zero), 0 (mean, resample)
     null_space      a copy, and a head that writes where nobody reads    0                             0
     product_alone   a copy; X'y / k is all that the later layers get     1
+    two_halves      two heads that write half of x each                  (0.25 - 0.75 S) / (1 - S)      1
 
 Five more have heads that matter under some conditions only:
 
@@ -156,6 +157,19 @@ def constant(model: Transformer) -> dict[str, Head]:
     carry(third.attn, 2, GATED_P, S)
     multiply(third.mlp, S, V, O)
     return heads | {"carrier": Head(0, 4), "reader": Head(2, 2)}
+
+
+def two_halves(model: Transformer) -> dict[str, Head]:
+    """x_q mean(x_i y_i), where two heads write half of x_i each: neither can replace the other."""
+    first, second = model.layers
+    for number in (1, 3):
+        look_at_own_x(first.attn, number)
+        carry(first.attn, number, V, C, gain=0.5)
+    multiply(first.mlp, C, V, P)
+    look_at_all_ys(second.attn, 2)
+    carry(second.attn, 2, P, S)
+    multiply(second.mlp, S, V, O)
+    return {"half 0": Head(0, 1), "half 1": Head(0, 3), "reader": Head(1, 2)}
 
 
 def copies(model: Transformer, n: int) -> dict[str, Head]:
@@ -326,6 +340,7 @@ KINDS: Mapping[str, Kind] = {
     "suppressor": Kind(2, suppressed),
     "constant carrier": Kind(3, constant),
     "null space": Kind(2, null_space),
+    "two halves": Kind(2, two_halves),
     "product alone": Kind(3, product_alone),
     "class only": Kind(4, class_only, 7, ("linear", "linear_classification")),
     "early only": Kind(4, early_only, 7),

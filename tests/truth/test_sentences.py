@@ -18,6 +18,7 @@ from training.common.output import records
 from training.common.table_rows import where
 
 N_PROMPTS = 128
+HALVED = (0.25 - 0.75 * SPREAD) / (1 - SPREAD)
 SUPPRESSED = (0.84 * SPREAD - 0.36) / (0.64 - 0.16 * SPREAD)
 
 
@@ -46,6 +47,7 @@ TRUTHS = {
     "constant carrier": {"copy 0": Truth(1), "carrier": Truth(0)},
     "null space": {"copy 0": Truth(1), "decoy": Truth(0, True)},
     "product alone": {"copy 0": Truth(1)},
+    "two halves": {"half 0": Truth(HALVED), "half 1": Truth(HALVED)},
     "early only": {"copy 0": Truth(0), "copy 1": Truth(1)},
     "tail only": {"copy 0": Truth(1), "copy 1": Truth(0)},
     "moved": {"copy 0": Truth(1 / (1 - SHIFT**2)), "mover": Truth(0)},
@@ -99,6 +101,7 @@ def test_a_constant_is_told_with_the_reason(seed, tmp_path):
     [
         ("two alternatives", ("copy 0", "copy 1"), 1, 1),
         ("gated copy", ("copy 0", "gate"), 1, -1),
+        ("two halves", ("half 0", "half 1"), 1, 1 - 2 * HALVED),
         ("cancelling pair", ("plus", "minus"), 0, -1 - (1 + 3 * SPREAD) / (1 - SPREAD)),
     ],
 )
@@ -149,20 +152,19 @@ def sentence_on(model: Disguised, role: str, name: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="a decoy is named without the class and the pairs on which it is one")
 @pytest.mark.parametrize(("kind", "name"), [("class only", "linear_classification"), ("early only", "linear")])
 def test_a_decoy_is_named_with_the_class_and_the_pairs(kind, name, tmp_path):
     """Their first copy does nothing on this class over pairs 12-15, and everything on another or over pairs 0-7."""
     text = sentence_on(disguised(kind, 3, tmp_path), "copy 0", name)
-    _, is_decoy, conditions = text.rpartition("a decoy")
-    assert not is_decoy or (name in conditions and "12-15" in conditions), text
+    assert text.endswith(f": a decoy on {name} (pairs 12-15).")
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="a decoy is recognised by errors alone")
-def test_a_head_that_moves_predictions_is_no_decoy(tmp_path):
-    """Without the mover a third of the predictions is another one, as wrong as before."""
-    assert not sentence_on(disguised("moved", 3, tmp_path), "mover", "linear").endswith("a decoy.")
+def test_a_head_that_moves_predictions_is_not_called_a_decoy(tmp_path):
+    """Without the mover a part of the predictions is 2 `SHIFT` away, and as wrong as before."""
+    text = sentence_on(disguised("moved", 3, tmp_path), "mover", "linear")
+    assert "but it changes predictions, by a mean square of 0." in text
+    assert text.endswith("It is not called a decoy.")
 
 
 @pytest.mark.slow

@@ -7,28 +7,30 @@ from disguised import Disguised, disguised
 
 from interp.readouts.head_decoding import decode_heads
 from interp.readouts.lens import lens
-from interp.readouts.probes import Probes, Protocol, probe
+from interp.readouts.probes import Probes, probe
 from interp.readouts.subspace_patching import swap
-from interp.readouts.tables import of
-from training.common.table_rows import where
+from training.common.output import records
 
-AT_QUERY = Protocol(tokens=("x",), examples=(12,), n_prompts=64, n_fit=256)
-AT_PAIRS = Protocol(tokens=("y",), examples=(12,), n_prompts=64, n_fit=256)
+FEW = {"n_prompts": 64, "n_fit": 256}
 
 
-def decoded(found: Probes, target: str) -> dict[str, float]:
-    """R², or accuracy, by stage."""
-    rows = where(found.table, target=target)
+def value_by_stage(result: Probes) -> dict[str, float]:
+    """R², or accuracy, of the only target."""
+    rows = result.table
     return dict(zip(rows["stage"], rows["value"], strict=True))
 
 
-def swapped(model: Disguised, target: str, protocol: Protocol) -> tuple[str, float, str]:
+def decode(model: Disguised, target: str, token: str) -> Probes:
+    return probe(model.checkpoint, targets=[target], tokens=[token], examples=[12], **FEW)
+
+
+def swapped(model: Disguised, target: str, token: str) -> tuple[str, float, str]:
     """What the sentence of a swap says of a target: its judgement, its effect, and where."""
-    result = swap(model.checkpoint, ["linear"], targets=[target], protocol=protocol, n_controls=19)
+    result = swap(model.checkpoint, ["linear"], targets=[target], tokens=[token], examples=12, n_controls=19, **FEW)
     (text,) = result.sentences()
-    found = re.fullmatch(rf"Swapped on linear: {target} (.*?) \((-?[\d.]+) \[.*?\] of the way at (\S+), .*\)\.", text)
-    assert found, text
-    return found[1], float(found[2]), found[3]
+    parts = re.fullmatch(rf"Swapped on linear: {target} (.*?) \((-?[\d.]+) \[.*?\] of the way at (\S+), .*\)\.", text)
+    assert parts, text
+    return parts[1], float(parts[2]), parts[3]
 
 
 LAST = {"product alone": "2.post", "suppressor": "1.post"}
@@ -56,33 +58,32 @@ def test_the_answer_appears_where_the_last_factor_is_multiplied(kind, stage, tmp
 def test_the_product_is_decoded_after_the_reader_and_used_there(tmp_path):
     """Of its pairs the query has X'y / k from layer 1 on and nothing before; layer 2 multiplies it by x_q."""
     model = disguised("product alone", 7, tmp_path)
-    found = probe(model.checkpoint, targets=["xty"], protocol=AT_QUERY)
-    values = decoded(found, "xty")
+    result = decode(model, "xty", "x")
+    values = value_by_stage(result)
     assert values["0.post"] == pytest.approx(0, abs=0.05)
     assert values["1.mid"] == pytest.approx(1, abs=0.01)
-    (text,) = found.sentences()
+    (text,) = result.sentences()
     assert re.search(r"xty best at (1.mid|1.post|2.mid|2.post), x tokens", text), text
-    assert swapped(model, "xty", AT_QUERY) == ("is used", pytest.approx(1, abs=0.05), "1.post")
+    assert swapped(model, "xty", "x") == ("is used", pytest.approx(1, abs=0.05), "1.post")
 
 
 @pytest.mark.slow
 def test_the_sign_that_copies_stand_in_for_is_decoded_and_used(tmp_path):
     model = disguised("two alternatives", 7, tmp_path)
-    found = probe(model.checkpoint, targets=["w"], protocol=AT_QUERY)
-    values = decoded(found, "w")
+    values = value_by_stage(decode(model, "w", "x"))
     assert values["0.post"] == pytest.approx(0, abs=0.05)
     assert values["1.post"] == pytest.approx(1, abs=0.02)
-    assert swapped(model, "w", AT_QUERY) == ("is used", pytest.approx(1, abs=0.3), "1.post")
+    assert swapped(model, "w", "x") == ("is used", pytest.approx(1, abs=0.3), "1.post")
 
 
 @pytest.mark.slow
 def test_what_a_decoy_writes_is_decoded_and_not_used(tmp_path):
     """After layer 0 the y tokens hold x_i twice, where the copy and where the decoy wrote it; nobody reads either."""
     model = disguised("null space", 7, tmp_path)
-    values = decoded(probe(model.checkpoint, targets=["x"], protocol=AT_PAIRS), "x")
+    values = value_by_stage(decode(model, "x", "y"))
     assert values["embed"] == pytest.approx(0, abs=0.05)
     assert [values["0.mid"], values["0.post"]] == pytest.approx([1, 1], abs=0.01)
-    judgement, effect, _ = swapped(model, "x", AT_PAIRS)
+    judgement, effect, _ = swapped(model, "x", "y")
     assert judgement != "is used"
     assert effect == pytest.approx(0, abs=0.02)
 
@@ -90,22 +91,24 @@ def test_what_a_decoy_writes_is_decoded_and_not_used(tmp_path):
 @pytest.mark.slow
 def test_a_decoy_writes_x_as_the_copy_does(tmp_path):
     model = disguised("null space", 7, tmp_path)
-    found = decode_heads(model.checkpoint, protocol=Protocol(n_prompts=64, n_fit=128))
-    heads = {f"{row['layer']}.{row['head']}": row for row in of(found.table)}
-    alike = [str(model.heads[role]) for role in ("copy 0", "decoy")]
+    result = decode_heads(model.checkpoint, n_prompts=64, n_fit=128)
+    heads = {f"{row['layer']}.{row['head']}": row for row in records(result.table)}
+    alike = sorted(str(model.heads[role]) for role in ("copy 0", "decoy"))
     for name in alike:
         assert (heads[name]["value"], heads[name]["score"]) == pytest.approx((1, 1), abs=0.01)
-    (text,) = found.sentences()
-    assert text.startswith(tuple(f"On linear head {name} " for name in alike))
+    (text,) = result.sentences()
+    assert text.startswith(f"On linear heads {' and '.join(alike)} have the highest retrospective score (1.00)")
+    assert "the highest R² is" not in text
 
 
 @pytest.mark.slow
 def test_the_class_is_decoded_and_used_once_it_is_averaged(tmp_path):
     """|y| = 1 is no linear reading of y; its mean over the pairs is written by the reader and switches layer 2."""
     model = disguised("class only", 7, tmp_path)
-    values = decoded(probe(model.checkpoint, targets=["class"], protocol=AT_QUERY), "class")
+    values = value_by_stage(decode(model, "class", "x"))
     assert values["0.post"] == pytest.approx(0.5, abs=0.1)
     assert values["1.post"] == pytest.approx(1, abs=0.01)
-    for text in swap(model.checkpoint, targets=["class"], protocol=AT_QUERY, n_controls=19).sentences():
+    result = swap(model.checkpoint, targets=["class"], tokens=["x"], examples=12, n_controls=39, **FEW)
+    for text in result.sentences():
         assert "class is used (" in text, text
         assert "of the way at 1.post, x tokens, chosen on other prompts" in text
