@@ -198,7 +198,7 @@ def removed_together(document: Document) -> list[float]:
     cases = document["together"]
     most = max(cases, key=lambda case: case["excess"])
     assert (most["checkpoint"], most["function_class"]) == ("zoo:sequential-3", "linear")
-    more = sum(case["excess"] > 0.1 for case in cases)
+    more = sum(case["ci_low"] > 0.1 for case in cases)
     return [more, len(cases), most["effect"], most["sum_alone"]]
 
 

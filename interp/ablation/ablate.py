@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from interp.ablation.control_sets import MATCHES, ControlSets, Match, draw_control_sets
-from interp.ablation.errors import ClassErrors, ErrorSlice, error_slices, failed_sets
+from interp.ablation.errors import FULL, ClassErrors, ErrorSlice, error_slices, failed_sets
 from interp.ablation.joint import joint_removals
 from interp.ablation.modes import DEFAULT_MODES, Mode
 from interp.ablation.plan import Plan, plan
@@ -61,7 +61,8 @@ class Ablation(Result):
         table: one row per set, function class, mode and range of pairs. Errors are NMSE. `effect` (later components
             react), `frozen_effect` (they react, with every later norm's scale as in the intact run; NaN if the model
             has no norms) and `direct_effect` (only what the set itself writes into the final residual stream changes),
-            each with its 95 % interval. Against layer-matched control sets: `p_value`, `p_holm` (over classes),
+            each with its 95 % interval; `moved_effect`, the mean squared change of the predictions over the in-context
+            gain, with its interval. Against layer-matched control sets: `p_value`, `p_holm` (over classes),
             `n_controls`, `smallest_p`, `exact` (whether these are all the sets there are), from `compared_effect`, the
             effect on the prompts of the control sets; `p_two_sided`, twice the smaller of `p_value` (the set costs more
             than others) and its mirror image (it costs less: removing it helps more), and `p_two_sided_holm`;
@@ -411,7 +412,7 @@ def effect_rows(
     """Effects and p-values of the sets under test on one slice of errors, and the control effects behind them."""
     effects = {
         prefix: errors.effects([removed[heads] for heads in sets], kind)
-        for prefix, kind in (("", "total"), ("direct_", "direct"), ("frozen_", "frozen"))
+        for prefix, kind in (("", "total"), *((f"{kind}_", kind) for kind in FULL))
     }
     rows, null_rows = [], []
     for index, heads in enumerate(sets):

@@ -16,6 +16,10 @@ from interp.statistics.effects import TIE, UNDEFINED, Effect, effect_resamples, 
 from training.common.bootstrap import bootstrap_weights
 from training.config.config import stream_seed
 
+NOTE = "the output of "
+FULL = ("direct", "frozen", "moved")
+"""What is measured for sets under test only."""
+
 
 @dataclass(frozen=True)
 class SetErrors:
@@ -27,12 +31,15 @@ class SetErrors:
             sets.
         frozen: as `total`, with every later LayerNorm's scale as in the intact run; None for control sets.
         curve: by number of examples, averaged over prompts; None for control sets.
+        moved: squared differences of the predictions from the intact model's over E[y²], averaged as `total` is; None
+            for control sets.
     """
 
     total: Float[np.ndarray, "prompt range"]
     direct: Float[np.ndarray, "prompt range"] | None = None
     frozen: Float[np.ndarray, "prompt range"] | None = None
     curve: Float[np.ndarray, " point"] | None = None
+    moved: Float[np.ndarray, "prompt range"] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,19 @@ class ClassErrors:
     failed: Mapping[HeadSet, str] = field(default_factory=dict)
 
 
+def merge_notes(notes: Iterable[str]) -> list[str]:
+    """Notes (`ErrorSlice.note`) that give the same reason for different heads, in one note for each reason.
+
+    >>> merge_notes([f"the output of {head} does not vary, so nothing changes" for head in ("0.1", "0.2")])
+    ['the output of 0.1, 0.2 does not vary, so nothing changes']
+    """
+    heads_by_reason: dict[str, dict[str, None]] = {}
+    for note in filter(None, notes):
+        heads, _, reason = note.removeprefix(NOTE).partition(" ")
+        heads_by_reason.setdefault(reason, {})[heads] = None
+    return [f"{NOTE}{', '.join(heads)} {reason}" for reason, heads in heads_by_reason.items()]
+
+
 def failed_sets(errors: Mapping[str, ClassErrors]) -> dict[HeadSet, str]:
     """The sets for which a self-check failed on any class, with the first reason."""
     failed: dict[HeadSet, str] = {}
@@ -70,8 +90,9 @@ def join_chunks(parts: Sequence[SetErrors]) -> SetErrors:
     total = np.concatenate([part.total for part in parts])
     if parts[0].direct is None:
         return SetErrors(total)
-    direct, frozen = (np.concatenate([getattr(part, kind) for part in parts]) for kind in ("direct", "frozen"))
-    return SetErrors(total, direct, frozen, np.stack([part.curve for part in parts if part.curve is not None]).sum(0))
+    direct, frozen, moved = (np.concatenate([getattr(part, kind) for part in parts]) for kind in FULL)
+    curve = np.stack([part.curve for part in parts if part.curve is not None]).sum(0)
+    return SetErrors(total, direct, frozen, curve, moved)
 
 
 @dataclass(frozen=True)
@@ -115,14 +136,19 @@ class ErrorSlice:
         if not unvarying or (len(unvarying) == len(removed) and abs(effect.value) > TIE):
             return ""
         reason = {"zero": "is zero", "uniform": "is that of uniform attention"}.get(self.mode, "does not vary")
-        return f"the output of {show(unvarying)} {reason}, so {self.mode} ablation leaves it unchanged"
+        return f"{NOTE}{show(unvarying)} {reason}, so {self.mode} ablation leaves it unchanged"
 
     def effects(self, sets: Iterable[HeadSet], kind: str = "total") -> list[Effect]:
-        """The effect of removing each set, with its interval; undefined for a kind that was not measured."""
+        """The effect of removing each set, with its interval; undefined for a kind that was not measured.
+
+        Of the kind `moved` it is the mean squared change of the predictions over the in-context gain.
+        """
         sets = list(sets)
         if any(getattr(self.errors.ablated[self.mode][removed], kind) is None for removed in sets):
             return [UNDEFINED for _ in sets]
         ablated = np.stack([self.ablated(removed, kind) for removed in sets])
+        if kind == "moved":
+            ablated = self.intact + ablated
         return paired_effects(ablated, self.intact, self.no_context, self.weights)
 
     def resamples(self, sets: Iterable[HeadSet]) -> Float[np.ndarray, "resample set"] | None:

@@ -74,7 +74,9 @@ def pairs(
     memory: int = DEFAULT_MEMORY,
     store: Store | None = None,
 ) -> PairAblation:
-    """Does removing two heads cost more than the sum of removing each? If so, each compensates for loss of the other.
+    """Does removing two heads cost more than the sum of removing each?
+
+    It does if one can replace the other, and also if what they write adds up, since errors are squared.
 
     Args:
         checkpoint: a loaded run.

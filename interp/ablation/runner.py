@@ -267,19 +267,23 @@ class AblationRunner:
         removed = removal(model, group, self.protocol.site, self.protocol.tokens)
         values = self.join_fitted(group) if mode.fitted else chunk.replacements[mode.name]
         points = EVERY if full else span
-        total = self.squared_errors(predict_without(model, chunk.trace, removed, values, points=points), chunk, points)
+        predicted = predict_without(model, chunk.trace, removed, values, points=points)
+        total = self.squared_errors(predicted, chunk, points)
         totals = self.mean_over_ranges(total, points)
         if not full:
             return [SetErrors(errors) for errors in totals]
+        change = predicted - predictions_of(model, chunk.trace)
+        moved = self.mean_over_ranges(change.square().double().cpu().numpy() / self.unit, points)
         direct = direct_without(model, chunk.trace, removed, values, points=span)
         frozen = predict_without(model, chunk.trace, removed, values, points=span, freeze_ln=True)
         return [
-            SetErrors(*errors, curve=curve)
-            for *errors, curve in zip(
+            SetErrors(*errors)
+            for errors in zip(
                 totals,
                 self.mean_over_ranges(self.squared_errors(direct, chunk, span), span),
                 self.mean_over_ranges(self.squared_errors(frozen, chunk, span), span),
                 total.sum(1) / self.protocol.n_prompts,
+                moved,
                 strict=True,
             )
         ]

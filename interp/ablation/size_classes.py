@@ -24,7 +24,7 @@ def size_of(row: Row, prefix: str = "") -> str:
 
     Args:
         row: of an ablation's table.
-        prefix: of the effect's columns: none for the total effect, `direct_` or `frozen_`.
+        prefix: of the effect's columns: none for the total effect, `direct_`, `frozen_` or `moved_`.
     """
     effect, low, high = (row[prefix + name] for name in ("effect", "ci_low", "ci_high"))
     if math.isnan(effect):

@@ -8,6 +8,7 @@ import pandas as pd
 
 from interp.ablation.ablate import Ablation
 from interp.ablation.cumulative import CumulativeAblation
+from interp.ablation.errors import merge_notes
 from interp.ablation.pairs import PairAblation
 from interp.display.heat_maps import head_map
 from interp.display.result import displays
@@ -54,14 +55,17 @@ def ablation_tables(result: Ablation) -> list[Table]:
     ]
     header = ["heads, class, mode", "effect", "direct", "frozen LN", "control mean", "controls", "p", "p Holm"]
     points = ", ".join(result.table["points"].unique())
-    notes = list(dict.fromkeys(note for note in result.table["note"] if note))
+    notes = merge_notes(result.table["note"])
     action = "removing the set" if result.design == "remove" else "removing every head but the set"
-    caption = (
-        f"effect of {action}: share of the way from the intact model to the no-context optimum, pairs {points}; "
-        "direct: without reactions of later components; frozen LN: with the LayerNorm scales of the intact run; "
+    controls = (
         "control mean: mean effect of layer-matched control sets without these heads, on the first "
         f"{result.protocol.n_shared_prompts} of {result.n_prompts} prompts; p: against layer-matched control sets, "
         "p Holm: over classes; p against other control sets is in --json and --out; "
+    )
+    caption = (
+        f"effect of {action}: share of the way from the intact model to the no-context optimum, pairs {points}; "
+        "direct: without reactions of later components; frozen LN: with the LayerNorm scales of the intact run; "
+        f"{controls if result.table['n_controls'].any() else ''}"
         f"seed {result.seed}; float64 differs by less than {power_of_ten_above(result.spot_check):.0e}"
         f"{''.join(f'; {note}' for note in notes)}"
     )
@@ -126,8 +130,9 @@ def pair_tables(result: PairAblation) -> list[Table]:
         for row in ranked
     ]
     caption = (
-        "interaction: effect of both minus the sum of each alone; above 0 each can replace the other, below 0 they "
-        f"do the same damage; p after Holm over pairs; the {len(rows)} strongest of {len(result.table)}; "
+        "interaction: effect of both minus the sum of each alone; above 0 where one can replace the other or what they "
+        "write adds up (errors are squared), below 0 where each costs less once the other is removed; p after "
+        f"Holm over pairs; the {len(rows)} strongest of {len(result.table)}; "
         f"{result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
     )
     header = ["heads, class, mode", "first", "second", "both", "interaction", "p Holm"]

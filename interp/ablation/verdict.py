@@ -11,9 +11,10 @@ distribution.
 3. Agreement: modes agree when rule 1 puts their effects in the same class.
 4. Path: direct and total effect, where they differ: later components add to it, compensate for it, or carry all of it.
 5. Decoy: a single head that attends (score above `ATTENDS`), whose total and direct effects are none under every mode
-   (`is_silent`), and whose removal together with companions (`interp.ablation.joint`) changes no more either. Without
-   joint removals the sentence says what was not tested. It is a decoy on these classes and pairs: nothing is said of
-   others.
+   (`is_silent`), whose removal together with companions (`interp.ablation.joint`) changes no error by more either, and
+   whose removal alone hardly changes predictions (mean squared change within `HARMLESS` of the gain under every mode).
+   Without joint removals the sentence says what was not tested. It is a decoy on these classes and pairs: nothing is
+   said of others.
 """
 
 import math
@@ -76,9 +77,14 @@ SENTENCES: dict[str, str] = {
     "undecided": "It attends as a retrospective head does (score {score:.2f}), but removing it alone {nothing}. "
     "Whether another head compensates for its removal is undecided: {joint}; more prompts (--null-prompts) narrow the "
     "interval.",
+    "moves predictions": "It attends as a retrospective head does (score {score:.2f}), but removing it {nothing}, "
+    "alone, together with any other head{combinations}; but it changes predictions, by a mean square of "
+    "{moved_effect:.2f} [{moved_ci_low:.2f}, {moved_ci_high:.2f}] of that gain on {function_class} ({mode} ablation). "
+    "It is not called a decoy.",
     "decoy": "It attends as a retrospective head does (score {score:.2f}), but removing it {nothing}, alone, together "
-    "with any other head{combinations}: a decoy on {classes} (pairs {points}).",
-    "nothing": "changes less than {harmless} of the in-context gain on {classes}",
+    "with any other head{combinations}, and alone changes predictions by a mean square of less than {harmless} of that "
+    "gain: a decoy on {classes} (pairs {points}).",
+    "nothing": "changes the error by less than {harmless} of the in-context gain on {classes}",
     "combinations": ", and together with {which} of the other heads above {attends} ({attending})",
     "joint": "with {companions} removed as well, removing it {verb} {size:.2f} [{ci_low:.2f}, {ci_high:.2f}] of the "
     "gain on {function_class} ({mode} ablation; effect of {companions} {effect_companions:z.2f}, of both "
@@ -218,16 +224,19 @@ def silent_sentence(rows: Sequence[Row], score: float, joint_rows: Sequence[Row]
     widest = max(joint_rows, key=lambda row: max(row["ci_high"], -row["ci_low"]))
     if max(widest["ci_high"], -widest["ci_low"]) > HARMLESS:
         return fill("undecided", score=score, nothing=nothing, joint=joint_clause(widest))
+    clauses = {"score": score, "nothing": nothing, "combinations": combinations_clause(joint_rows)}
+    moving = [row for row in rows if row["moved_ci_high"] > HARMLESS]
+    if moving:
+        return fill("moves predictions", max(moving, key=lambda row: row["moved_effect"]), **clauses)
     points = ", ".join(dict.fromkeys(row["points"] for row in rows))
-    combinations = combinations_clause(joint_rows)
-    return fill(
-        "decoy", score=score, nothing=nothing, combinations=combinations, classes=listed(classes), points=points
-    )
+    return fill("decoy", harmless=HARMLESS, classes=listed(classes), points=points, **clauses)
 
 
 def joint_clause(row: Row) -> str:
     """What removing a set adds to the removal of its companions."""
-    return fill("joint", row, verb="costs" if row["change"] > 0 else "restores", size=abs(row["change"]))
+    if row["change"] > 0:
+        return fill("joint", row, verb="costs", size=row["change"])
+    return fill("joint", row, verb="restores", size=-row["change"], ci_low=-row["ci_high"], ci_high=-row["ci_low"])
 
 
 def combinations_clause(joint_rows: Sequence[Row]) -> str:

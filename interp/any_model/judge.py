@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from interp.ablation.ablate import PREFIXES, Ablation, effect_tables
 from interp.ablation.control_sets import ControlSets, Match, draw_control_sets
-from interp.ablation.errors import ClassErrors, SetErrors, error_slices
+from interp.ablation.errors import FULL, ClassErrors, SetErrors, error_slices
 from interp.ablation.runner import AblationProtocol
 from interp.display.result import Axes
 from interp.model.heads import MLP, Head, HeadSet, Scores, all_heads, show
@@ -274,7 +274,7 @@ def judge_losses(
     slices = error_slices(errors, protocol.ranges, seed)
     table, null = effect_tables(slices, sets, controls, removed, "remove", n_tests=len(errors))
     unused = [prefix for kind, prefix in PREFIXES.items() if kind not in match and prefix]
-    dropped = ("points", "direct_", "frozen_", *unused)
+    dropped = ("points", *(f"{kind}_" for kind in FULL), *unused)
     table = table.drop(columns=[column for column in table if str(column).startswith(dropped)]).rename(columns=COLUMNS)
     if unit == "loss":
         table["loss_no_context"] = np.nan

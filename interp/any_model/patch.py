@@ -24,7 +24,7 @@ from interp.display.result import Axes, Result
 from interp.model.heads import MLP, HeadSet, Scores, parse_heads, show
 from interp.patching.effects import effect_of
 from interp.patching.runner import Direction, check_direction
-from interp.statistics.effects import rank_by_evidence
+from interp.statistics.effects import rank_by_evidence, widen_interval
 from training.common.bootstrap import bootstrap_weights, percentile_interval
 from training.common.digits import whole
 from training.common.errors import CheckError, UserError, one_of
@@ -302,9 +302,13 @@ def patching(mask: Tensor, source: Tensor, by_head: bool) -> Edit:
 
 
 def strongest(result: LossPatchMap, condition: str, most: int) -> list[dict[str, Any]]:
-    """The locations of one condition with the best evidence that they matter."""
-    rows = records(rows_where(result.table, condition=condition))
-    return sorted(rows, key=lambda row: rank_by_evidence(row["effect"], row["ci_low"], row["ci_high"]))[:most]
+    """The locations of one condition with the best evidence that they matter, by intervals that hold for the map."""
+    n_patches = len(result.table)
+
+    def rank(row: Mapping[str, Any]) -> tuple[bool, float]:
+        return rank_by_evidence(row["effect"], *widen_interval(row["effect"], row["ci_low"], row["ci_high"], n_patches))
+
+    return sorted(records(rows_where(result.table, condition=condition)), key=rank)[:most]
 
 
 def name_cell(site: str, row: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from interp.ablation.errors import merge_notes
 from interp.ablation.tables import p_cells
 from interp.any_model.judge import UNITS, LossAblation
 from interp.any_model.patch import LossPatchMap, name_cell, strongest
@@ -29,7 +30,7 @@ def loss_tables(result: LossAblation) -> list[Table]:
         for row in records(result.table)
     ]
     header = ["heads, condition, mode", "loss", "loss without", "effect", "control mean", "controls", "p", "p Holm"]
-    notes = list(dict.fromkeys(note for note in result.table["note"] if note))
+    notes = merge_notes(result.table["note"])
     caption = (
         f"effect: {UNITS[result.unit]}; control mean: mean effect of layer-matched control sets without these heads; "
         f"p: against layer-matched control sets, p Holm: over conditions; {result.n_prompts} examples, seed "

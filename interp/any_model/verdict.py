@@ -14,7 +14,7 @@ from interp.any_model.judge import REMOVAL, LossAblation
 from interp.any_model.patch import LossPatchMap, name_cell, strongest
 from interp.display.result import displays
 from interp.display.text import counted, decimals
-from interp.statistics.effects import LEAST_GAIN, rank_by_evidence
+from interp.statistics.effects import LEAST_GAIN, rank_by_evidence, widen_interval
 from training.common.output import records
 from training.common.table_rows import distinct, where
 
@@ -113,12 +113,15 @@ def patch_sentences(result: LossPatchMap) -> list[str]:
 def patch_sentence(result: LossPatchMap, condition: str) -> str:
     """What the map of one condition says."""
     (best,) = strongest(result, condition, 1)
+    n_patches = len(result.table)
+    low, high = widen_interval(best["effect"], best["ci_low"], best["ci_high"], n_patches)
+    best |= {"ci_low": low, "ci_high": high}
     n_locations = counted(len(where(result.table, condition=condition)), "location")
     if pd.isna(best["effect"]):
         return f"On {condition} the clean and the corrupt run have the same losses: there is nothing to patch."
     if rank_by_evidence(best["effect"], best["ci_low"], best["ci_high"])[0]:
-        return f"On {condition} no patch has an effect that differs from 0 ({n_locations} patched)."
+        return f"On {condition} no patch is shown to have an effect ({n_locations} patched)."
     return (
         f"On {condition} patching {name_cell(result.site, best)} moves the {result.base} run {cost(best)} of the way "
-        f"to the other ({n_locations} patched)."
+        f"to the other (chosen from {n_locations}; the interval holds for all {n_patches} of the map at once)."
     )

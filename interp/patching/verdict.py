@@ -1,4 +1,8 @@
-"""Patching maps in words: the locations with the best evidence, class by class."""
+"""Patching maps in words: the locations with the best evidence, class by class.
+
+They are the best of many, so their intervals are widened to hold for all patches of the map at once
+(`interp.statistics.effects.widen_interval`).
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +12,7 @@ import numpy as np
 from interp.display.result import displays
 from interp.display.text import counted, listed
 from interp.patching.maps import UNVARYING, PatchMap, name_location
-from interp.statistics.effects import differs_from_zero, rank_by_evidence
+from interp.statistics.effects import differs_from_zero, rank_by_evidence, widen_interval
 from training.common.output import records
 from training.common.table_rows import distinct, where
 
@@ -17,12 +21,13 @@ ALIKE = 0.5
 
 SENTENCES = {
     "no gap": "On {prompts} the clean and the corrupt run give the same predictions: there is nothing to patch.",
-    "no effect": "On {prompts} no patch has an effect that differs from 0 ({n_locations} patched).",
+    "no effect": "On {prompts} no patch is shown to have an effect ({n_locations} patched).",
     "no change of error": "On {prompts} both runs give about the same answer, so errors are compared, not effects: no "
-    "patch gives an error that differs from that of the patched run ({n_locations} patched).",
-    "effects": "On {prompts} patching {outcomes}.",
+    "patch is shown to change the error of the patched run ({n_locations} patched).",
+    "effects": "On {prompts} patching {outcomes}{chosen}.",
     "errors": "On {prompts} both runs give about the same answer, so errors are compared, not effects: "
-    "without a patch the NMSE is {unpatched:.2f}; patching {outcomes}.",
+    "without a patch the NMSE is {unpatched:.2f}; patching {outcomes}{chosen}.",
+    "chosen": " (chosen from {n_locations}; intervals hold for all {n_patches} of the map at once)",
     "unvarying": "{locations}: " + UNVARYING + ".",
     "unchanged": "Some activations are the same in both runs, so patching them has no effect (column changed).",
 }
@@ -54,17 +59,20 @@ def class_sentence(result: PatchMap, function_class: str) -> str:
     """
     kind, rows = judge_map(result, function_class)
     outcomes = (describe_outcome(result, row, compare_errors=kind == "errors") for row in rows)
+    n_locations = counted(len(where(result.table, function_class=function_class)), "location")
+    n_patches = len(result.table)
     return SENTENCES[kind].format(
         prompts=f"{function_class} (corrupt: {result.question.corrupt})",
-        n_locations=counted(len(where(result.table, function_class=function_class)), "location"),
+        n_locations=n_locations,
         unpatched=unpatched_error(result, function_class),
         outcomes="; next ".join(outcomes),
+        chosen=SENTENCES["chosen"].format(n_locations=n_locations, n_patches=n_patches) if n_patches > 1 else "",
     )
 
 
 def judge_map(result: PatchMap, function_class: str) -> tuple[str, list[dict[str, Any]]]:
     """Which sentence (a key of `SENTENCES`) a class gets, and the rows that it names."""
-    best = strongest(result, function_class, 2)
+    best = [widen_row(row, len(result.table)) for row in strongest(result, function_class, 2)]
     if np.isnan(best[0]["effect"]):
         return "no gap", []
     evident = [row for row in best if is_evident(result, function_class, row)]
@@ -89,15 +97,24 @@ def strongest(result: PatchMap, function_class: str, count: int) -> list[dict[st
     """The locations of one class with the best evidence that they matter (`rank_by_evidence`).
 
     Where both runs give about the same answer, locations are ranked by how much they change the error instead, those
-    with an interval that leaves out the unpatched run's error first.
+    with an interval that leaves out the unpatched run's error first. Intervals count as wide as for the whole map.
     """
-    rows = records(where(result.table, function_class=function_class))
-    if answers_alike(result, function_class):
-        before = unpatched_error(result, function_class)
-        rows.sort(key=lambda row: (not is_evident(result, function_class, row), -abs(row["nmse"] - before)))
-    else:
-        rows.sort(key=lambda row: rank_by_evidence(row["effect"], row["ci_low"], row["ci_high"]))
-    return rows[:count]
+    alike, before = answers_alike(result, function_class), unpatched_error(result, function_class)
+
+    def rank(row: Mapping[str, Any]) -> tuple[bool, float]:
+        wide = widen_row(row, len(result.table))
+        if alike:
+            return not is_evident(result, function_class, wide), -abs(row["nmse"] - before)
+        return rank_by_evidence(row["effect"], wide["ci_low"], wide["ci_high"])
+
+    return sorted(records(where(result.table, function_class=function_class)), key=rank)[:count]
+
+
+def widen_row(row: Mapping[str, Any], n_patches: int) -> dict[str, Any]:
+    """A location with intervals that hold for so many patches at once."""
+    ci_low, ci_high = widen_interval(row["effect"], row["ci_low"], row["ci_high"], n_patches)
+    nmse_low, nmse_high = widen_interval(row["nmse"], row["nmse_low"], row["nmse_high"], n_patches)
+    return {**row, "ci_low": ci_low, "ci_high": ci_high, "nmse_low": nmse_low, "nmse_high": nmse_high}
 
 
 def is_evident(result: PatchMap, function_class: str, row: Mapping[str, Any]) -> bool:

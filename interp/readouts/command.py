@@ -117,14 +117,15 @@ def probe(
         ),
     ] = False,
     controls: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--controls",
             metavar="N",
             parser=options.whole_number(1),
-            help="Random control subspaces per swap, uniform and of the stream's variance.",
+            help="Random control subspaces per swap, uniform and of the stream's variance (default: 100, or as many as "
+            "Holm over targets and classes needs).",
         ),
-    ] = 100,
+    ] = None,
     fit_prompts: Annotated[
         int,
         typer.Option(

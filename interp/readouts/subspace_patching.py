@@ -13,14 +13,16 @@
    the stream but orthogonal to the probed subspace (`p_matched`): the latter carry much of the difference between the
    two runs, whatever it means, and nothing of the tested component.
 5. The position (token type and stage) of a target is chosen on selection prompts, where its effect exceeds both kinds
-   of controls most clearly, and tested once on the test prompts (`p_chosen`, the larger p). An effect above 1
-   overshoots, and counts as evidence no more than one that falls short of 1 by as much.
+   of controls most clearly, and tested once on the test prompts (`p_chosen`, the larger p; `p_holm` after Holm over
+   targets and classes). An effect above 1 overshoots, and counts as evidence no more than one that falls short of 1 by
+   as much.
 
 Before all this, a self-check shows that the swap acts (`check_swap`).
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +40,7 @@ from interp.readouts.ridge import fit_ridges
 from interp.readouts.stream import TOKENS, Stage, choose_tokens, model_stages, read_stream, token_positions
 from interp.readouts.subspace_exchange import Exchange, check_swap, make_exchange
 from interp.readouts.targets import CLASS, TARGETS, check_targets, one_hot, target_values
-from interp.statistics.effects import TIE, Effect, permutation_p
+from interp.statistics.effects import SIGNIFICANT, TIE, Effect, holm, permutation_p
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights
 from training.common.errors import UserError
@@ -52,6 +54,7 @@ from training.tasks.function_classes import choose_classes
 
 RANK_TOLERANCE = 1e-6
 """Directions that are this much smaller than the largest are rounding errors."""
+LEAST_CONTROLS = 100
 SELECTION_CONTROLS = 40
 """Number of controls of each kind on selection prompts, enough to estimate their spread."""
 CONTROLS = ("even", "matched")
@@ -69,7 +72,7 @@ class Swaps(Result):
             effects of the two kinds of controls, `random` (uniform) and `matched`, with `p_value` and `p_matched`, from
             `n_controls` subspaces each; `evidence`, by how many standard deviations of the controls the effect exceeds
             their mean on selection prompts; `p_chosen`, the larger p, at the position (stage and token type) with most
-            evidence, NaN elsewhere.
+            evidence, NaN elsewhere; `p_holm`, the same after Holm over the targets and classes of its kind of subspace.
         controls: the effect of every control subspace, of the kind `control` (`even`: uniform, `matched`).
         protocol: of the probes.
         n_compared: prompts on which swap and controls are compared.
@@ -97,7 +100,7 @@ def swap(
     examples: int | None = None,
     n_prompts: int = DEFAULT_PROMPTS,
     n_fit: int = DEFAULT_FIT_PROMPTS,
-    n_controls: int = 100,
+    n_controls: int | None = None,
     n_compared: int = 256,
     seed: int = 0,
 ) -> Swaps:
@@ -111,7 +114,8 @@ def swap(
         examples: pairs before the query; None takes all but the last pair.
         n_prompts: per class, to test on.
         n_fit: per class, to fit the probes on.
-        n_controls: random subspaces of each kind.
+        n_controls: random subspaces of each kind; None takes `LEAST_CONTROLS`, or as many as p <= 0.05 after Holm over
+            all targets and classes needs.
         n_compared: of the test prompts, on which controls are compared with the probed subspace.
         seed: of all random draws.
 
@@ -131,7 +135,9 @@ def swap(
     by_group = check_targets(split_targets(targets), class_names, config.evaluated_classes, protocol.tokens)
     k = max(position.examples for position in protocol.positions(config.data.n_points))
     setups = [
-        SwapSetup(checkpoint, name, group.split(","), ProbePosition(token, k), names, protocol, n_controls, n_compared)
+        SwapSetup(
+            checkpoint, name, group.split(","), ProbePosition(token, k), names, protocol, n_controls or 0, n_compared
+        )
         for name in class_names
         for group, group_targets in by_group.items()
         if name in group.split(",")
@@ -143,6 +149,9 @@ def swap(
         raise UserError(
             "--swap: nothing to swap (y tokens need a second layer to be read, a class has to be the run's)"
         )
+    if n_controls is None:
+        n_tests = len({(setup.function_class, target) for setup in setups for target in setup.targets})
+        setups = [replace(setup, n_controls=max(LEAST_CONTROLS, needed_controls(n_tests))) for setup in setups]
     rows, controls = zip(
         *(result for setup in progress_bar(setups, desc="swap", unit="setup") for result in swap_targets(setup)),
         strict=True,
@@ -155,11 +164,25 @@ def swap(
 
 
 def mark_chosen(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with `p_chosen`, at the position with most evidence for every target, class and kind of subspace."""
+    """The table with `p_chosen`, at the position with most evidence for every target, class and kind of subspace, and
+    `p_holm`."""
     families = [table[column] for column in ("function_class", "target", "subspace")]
     is_chosen = table["evidence"].groupby(families).rank(ascending=False, method="first") == 1
     larger = table[["p_value", "p_matched"]].max(axis=1, skipna=False)
-    return table.assign(p_chosen=larger.where(is_chosen))
+    table = table.assign(p_chosen=larger.where(is_chosen))
+    for kind in dict.fromkeys(table["subspace"]):
+        of_kind = table["subspace"] == kind
+        table.loc[of_kind, "p_holm"] = holm(table.loc[of_kind, "p_chosen"].tolist())
+    return table
+
+
+def needed_controls(n_tests: int) -> int:
+    """How many controls allow a p of at most 5 % after Holm over so many tests.
+
+    >>> needed_controls(1), needed_controls(15)
+    (19, 299)
+    """
+    return math.ceil(n_tests / SIGNIFICANT - TIE) - 1
 
 
 @dataclass(frozen=True)

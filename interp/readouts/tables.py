@@ -96,7 +96,19 @@ def condition_table(result: Probes, function_class: str, condition: str) -> Tabl
 @displays(Swaps, "tables")
 def swap_tables(result: Swaps) -> list[Table]:
     """One per class: a row per target, token type and stage."""
-    header = ["swapped", "rank", "pattern", "weights", "whole", "random", "p", "matched", "p matched", "p chosen"]
+    header = [
+        "swapped",
+        "rank",
+        "pattern",
+        "weights",
+        "whole",
+        "random",
+        "p",
+        "matched",
+        "p matched",
+        "p chosen",
+        "p Holm",
+    ]
     tables = []
     for name in distinct(result.table, "function_class"):
         table, rows = where(result.table, function_class=name), []
@@ -110,7 +122,7 @@ def swap_tables(result: Swaps) -> list[Table]:
                     interval(row["effect"], row["ci_low"], row["ci_high"]),
                     number(weights["effect"]),
                     *(number(row[column]) for column in ("full", "random", "p_value")),
-                    *(number(row[column]) for column in ("matched", "p_matched", "p_chosen")),
+                    *(number(row[column]) for column in ("matched", "p_matched", "p_chosen", "p_holm")),
                 ]
             )
         first = records(table)[0]
@@ -119,9 +131,9 @@ def swap_tables(result: Swaps) -> list[Table]:
             "weights) is swapped; whole: the whole stream at these tokens; random: mean over "
             f"{first['n_controls']} uniform subspaces of that rank, matched: over as many drawn from the "
             "distribution of the stream, orthogonal to the probed one; p chosen: the larger p, at the position chosen "
-            f"on selection prompts; p of the pattern, on {result.n_compared} prompts; x: at the query, y: at every y "
-            f"token before it; k = {first['examples']}, {result.protocol.n_prompts} prompts, "
-            f"seed {result.protocol.seed}"
+            "on selection prompts, p Holm: over targets and classes; p of the pattern, on "
+            f"{result.n_compared} prompts; x: at the query, y: at every y token before it; k = {first['examples']}, "
+            f"{result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
         )
         tables.append(Table(f"{result.title}: swaps on {name}", header, rows, caption))
     return tables

@@ -19,6 +19,7 @@ because the reader attends a little less to large p_i, which raise LayerNorm's s
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,7 +174,9 @@ def exact(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, name=f"exact {checkpoint.name}", model=model)
 
 
-def blank(name: str, n_layers: int, directory: Path, n_heads: int = N_HEADS) -> Checkpoint:
+def blank(
+    name: str, n_layers: int, directory: Path, n_heads: int = N_HEADS, classes: Sequence[str] = ("linear",)
+) -> Checkpoint:
     """A model that reads values and positions in and whose heads and MLPs write nothing; 16 dimensions a head."""
     sizes = [
         f"model.d_model={16 * n_heads}",
@@ -181,7 +184,8 @@ def blank(name: str, n_layers: int, directory: Path, n_heads: int = N_HEADS) -> 
         f"model.n_layers={n_layers}",
         "model.n_dims=1",
     ]
-    config = from_preset("tiny", "single:linear", 0, [*sizes, "data.classes=linear"])
+    curriculum = f"single:{classes[0]}" if len(classes) == 1 else "mixed"
+    config = from_preset("tiny", curriculum, 0, [*sizes, f"data.classes={','.join(classes)}"])
     model = Transformer(config.model).requires_grad_(False)
     for parameter_name, parameter in model.named_parameters():
         if not parameter_name.endswith(".w"):
@@ -253,18 +257,24 @@ def carry(attention: Attention, head: int, source: int, target: int, gain: float
     put(attention.W_O[head, channel], target, gain)
 
 
-def multiply(mlp: MLP, a: int, b: int, target: int, first_unit: int = 0) -> None:
-    """target += a b, from four squaring units."""
-    factor = 1 / (4 * EPSILON**2 * math.sqrt(2 / math.pi))
+def multiply(mlp: MLP, a: int, b: int, target: int, first_unit: int = 0, gain: float = 1.0) -> None:
+    """target += gain · a b, from four squaring units."""
+    factor = gain / (4 * EPSILON**2 * math.sqrt(2 / math.pi))
     for unit, (sign, of_b) in enumerate(((1, 1), (-1, 1), (1, -1), (-1, -1)), start=first_unit):
         mlp.W_in[plus(a), unit] += sign * EPSILON * SCALE
         mlp.W_in[plus(b), unit] += sign * of_b * EPSILON * SCALE
         put(mlp.W_out[unit], target, factor * of_b)
 
 
-def clip(mlp: MLP, source: int, target: int, first_unit: int = 0) -> None:
-    """target += clip(source / CLIP, -1, 1), from four bends: at ±CLIP, and mirrored so that 0 goes to exactly 0."""
-    for unit, (sign, bend) in enumerate(((1, 1), (1, -1), (-1, 1), (-1, -1)), start=first_unit):
+def clip(mlp: MLP, source: int, target: int, first_unit: int = 0, width: float = CLIP) -> None:
+    """target += clip(source / width, -1, 1), from four bends: at ±width, and mirrored so that 0 goes to exactly 0."""
+    bends = [(sign, -bend * width, sign * bend / (2 * width)) for sign in (1, -1) for bend in (1, -1)]
+    bend_at(mlp, source, target, bends, first_unit)
+
+
+def bend_at(mlp: MLP, source: int, target: int, bends: Sequence[tuple[int, float, float]], first_unit: int = 0) -> None:
+    """target += the sum of slope · max(sign · source - at, 0) over (sign, at, slope), one unit each."""
+    for unit, (sign, at, slope) in enumerate(bends, start=first_unit):
         mlp.W_in[plus(source), unit] = sign * STEEP * SCALE
-        mlp.b_in[unit] = bend * STEEP * CLIP
-        put(mlp.W_out[unit], target, sign * bend / (2 * STEEP * CLIP))
+        mlp.b_in[unit] = -at * STEEP
+        put(mlp.W_out[unit], target, slope / STEEP)

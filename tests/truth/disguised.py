@@ -14,32 +14,52 @@ Effects, with S = `circuits.SPREAD` (the error of x_q mean(x_i y_i)) and mean or
     suppressed      a copy, and a head that takes 0.6 of it away         (0.84 S - 0.36)/(0.64 - 0.16 S) < 0
     constant        a copy, and a head that carries the constant 1       1 (zero), 0 (mean, resample)
     null_space      a copy, and a head that writes where nobody reads    0                             0
+    product_alone   a copy; X'y / k is all that the later layers get     1
+    two_halves      two heads that write half of x each                  (0.25 - 0.75 S) / (1 - S)      1
+
+Five more have heads that matter under some conditions only:
+
+    class_only      a copy for linear, one for linear_classification     1 on the one, 0 on the other
+    early_only      a copy for the first half of the points, one for     0 (the first) and 1 (the second) over the last
+                    the second half                                      quarter, 1 and 0 over the second one
+    tail_only       a copy for queries up to `TAIL`, one for what        1 (the first), 0 (the second), as inputs of
+                    exceeds it                                           training do not exceed it
+    moved           a copy, and a head that adds ±`SHIFT`, whatever      0 (error), though up to 2 `SHIFT` is the
+                    the answer is                                        difference in a prediction
+    rescaled        a copy, and a head that writes where nobody reads,   `rescaled_effect`, and 0 if LayerNorm's scales
+                    so much that LayerNorm's scale rises                 stay as they are
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from circuits import (
     CONSTANT,
     LATENT,
+    N_POINTS,
     QUERY_CODE,
     SCALE,
+    SPREAD,
     C,
     O,
     P,
     S,
     V,
+    bend_at,
     blank,
     carry,
     clip,
     look_at_all_ys,
+    look_at_itself,
     look_at_own_x,
     match,
     multiply,
     plus,
+    put,
 )
 from torch import Tensor
 
@@ -50,7 +70,13 @@ from training.model.transformer import Transformer
 N_HEADS = 6
 D, D_SQUARED, GATE_SUM, GATE, PASSED, UNREAD, GATED_P = range(40, 47)
 """Quantities beside those of `circuits`."""
+C2, P2, S2, LATENT2, CHOSEN, UNIT_Y, CLASSIFIES, SIGN_X, MOVED_X = range(47, 56)
+"""Of a second copy, and of what chooses between two; models with seven heads a layer have room for them."""
 FAINT = 0.14  # attention logit per matching code element of a head that attends to its own x with less than one half
+TAIL = 4.0
+SHIFT = 0.4
+GROWTH, RESCALED_GAIN = 0.2, 1.4
+"""What the head of `rescaled` adds to LayerNorm's squared scale per x², and what the read-out makes up for it."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +159,19 @@ def constant(model: Transformer) -> dict[str, Head]:
     return heads | {"carrier": Head(0, 4), "reader": Head(2, 2)}
 
 
+def two_halves(model: Transformer) -> dict[str, Head]:
+    """x_q mean(x_i y_i), where two heads write half of x_i each: neither can replace the other."""
+    first, second = model.layers
+    for number in (1, 3):
+        look_at_own_x(first.attn, number)
+        carry(first.attn, number, V, C, gain=0.5)
+    multiply(first.mlp, C, V, P)
+    look_at_all_ys(second.attn, 2)
+    carry(second.attn, 2, P, S)
+    multiply(second.mlp, S, V, O)
+    return {"half 0": Head(0, 1), "half 1": Head(0, 3), "reader": Head(1, 2)}
+
+
 def copies(model: Transformer, n: int) -> dict[str, Head]:
     """Heads 0.1 to 0.n copy x_i beside y_i."""
     for number in range(1, n + 1):
@@ -156,31 +195,172 @@ def beside_a_copy(model: Transformer, others: Mapping[str, tuple[float, int]]) -
     return heads | {"reader": Head(1, 2)}
 
 
-KINDS: Mapping[str, tuple[int, Callable[[Transformer], dict[str, Head]]]] = {
-    "two alternatives": (3, lambda model: alternatives(model, 2)),
-    "three alternatives": (3, lambda model: alternatives(model, 3)),
-    "weak backup": (3, weak_backup),
-    "gated copy": (4, lambda model: gated(model, 1)),
-    "gated alternatives": (4, lambda model: gated(model, 3)),
-    "cancelling pair": (2, cancelling),
-    "suppressor": (2, suppressed),
-    "constant carrier": (3, constant),
-    "null space": (2, null_space),
+def product_alone(model: Transformer) -> dict[str, Head]:
+    """x_q mean(x_i y_i), one layer after the reader: until then the stream at x_q holds X'y / k and nothing else."""
+    first, second, third = model.layers
+    heads = copies(model, 1)
+    multiply(first.mlp, C, V, P)
+    look_at_all_ys(second.attn, 2)
+    carry(second.attn, 2, P, S)
+    multiply(third.mlp, S, V, O)
+    return heads | {"reader": Head(1, 2)}
+
+
+def two_signs(model: Transformer) -> dict[str, Head]:
+    """Two copies, each with products, averages and a sign of its own: LATENT, also in CHOSEN, and LATENT2."""
+    first, second = model.layers[:2]
+    for number, target in ((1, C), (2, C2)):
+        look_at_own_x(first.attn, number)
+        carry(first.attn, number, V, target)
+    multiply(first.mlp, C, V, P)
+    multiply(first.mlp, C2, V, P2, first_unit=4)
+    look_at_all_ys(second.attn, 2)
+    carry(second.attn, 2, P, S)
+    carry(second.attn, 2, P2, S2, channel=1)
+    clip(second.mlp, S, LATENT)
+    clip(second.mlp, S, CHOSEN, first_unit=4)
+    clip(second.mlp, S2, LATENT2, first_unit=8)
+    return {"copy 0": Head(0, 1), "copy 1": Head(0, 2), "reader": Head(1, 2)}
+
+
+def choose_sign(model: Transformer, switch: int) -> None:
+    """CHOSEN turns from LATENT into LATENT2 where the switch is 1."""
+    multiply(model.layers[2].mlp, switch, LATENT2, CHOSEN)
+    multiply(model.layers[2].mlp, switch, LATENT, CHOSEN, first_unit=4, gain=-1.0)
+
+
+def class_only(model: Transformer) -> dict[str, Head]:
+    """A copy for y = w x, and one for y = sign(w x), which is recognised by its |y| = 1: the mean of a bump there."""
+    first, second, third, fourth = model.layers
+    heads = two_signs(model)
+    around = [(at + centre, slope) for centre in (-1, 1) for at, slope in ((-0.2, 5.0), (0, -10.0), (0.2, 5.0))]
+    bend_at(first.mlp, V, UNIT_Y, [(1, at, slope) for at, slope in around], first_unit=8)
+    carry(second.attn, 2, UNIT_Y, GATE_SUM, channel=2)
+    bend_at(second.mlp, GATE_SUM, CLASSIFIES, [(1, 0.6, 5.0), (1, 0.8, -5.0)], first_unit=12)
+    clip(second.mlp, V, SIGN_X, first_unit=14, width=0.05)
+    choose_sign(model, CLASSIFIES)
+    multiply(third.mlp, CLASSIFIES, SIGN_X, MOVED_X, first_unit=8)
+    multiply(third.mlp, CLASSIFIES, V, MOVED_X, first_unit=12, gain=-1.0)
+    multiply(fourth.mlp, CHOSEN, V, O)
+    multiply(fourth.mlp, CHOSEN, MOVED_X, O, first_unit=4)
+    return heads
+
+
+def early_only(model: Transformer) -> dict[str, Head]:
+    """A copy for the first half of the points, and one for the second."""
+    heads = two_signs(model)
+    put(model.pos_embed.W_pos[N_POINTS:], GATE, 1.0)
+    choose_sign(model, GATE)
+    multiply(model.layers[3].mlp, CHOSEN, V, O)
+    return heads
+
+
+def tail_only(model: Transformer) -> dict[str, Head]:
+    """A copy for the query up to ±`TAIL`, and one for the rest of it, which inputs of training do not have."""
+    _, second, third = model.layers
+    heads = two_signs(model)
+    bend_at(second.mlp, V, MOVED_X, [(1, TAIL, 1.0), (-1, TAIL, -1.0)], first_unit=12)
+    multiply(third.mlp, LATENT, V, O)
+    multiply(third.mlp, LATENT, MOVED_X, O, first_unit=4, gain=-1.0)
+    multiply(third.mlp, LATENT2, MOVED_X, O, first_unit=8)
+    return heads
+
+
+def moved(model: Transformer) -> dict[str, Head]:
+    """A copy, and a head by whose copies the prediction gets ±`SHIFT`: + where their signs have a mean above -0.1."""
+    first, second, third = model.layers
+    heads = copies(model, 1)
+    look_at_own_x(first.attn, 3)
+    carry(first.attn, 3, V, D)
+    multiply(first.mlp, C, V, P)
+    clip(first.mlp, D, GATE, first_unit=4)
+    look_at_all_ys(second.attn, 2)
+    carry(second.attn, 2, P, S)
+    carry(second.attn, 2, GATE, GATE_SUM, channel=1)
+    clip(second.mlp, S, LATENT)
+    bend_at(second.mlp, GATE_SUM, O, [(1, -0.11, 100 * SHIFT), (1, -0.09, -100 * SHIFT)], first_unit=4)
+    put(second.mlp.b_out, O, -SHIFT)
+    multiply(third.mlp, LATENT, V, O)
+    return heads | {"mover": Head(0, 3), "reader": Head(1, 2)}
+
+
+def rescaled(model: Transformer) -> dict[str, Head]:
+    """A copy, and a head that writes x_q where nobody reads: LayerNorm then divides by √(1 + `GROWTH` x_q²) more.
+
+    The last MLP multiplies two quantities and LayerNorm comes once more before the read-out: the prediction is
+    `RESCALED_GAIN` x_q mean(x_i y_i) / (1 + `GROWTH` x_q²)^1.5.
+    """
+    first, second, third = model.layers
+    heads = copies(model, 1)
+    multiply(first.mlp, C, V, P)
+    look_at_all_ys(second.attn, 2)
+    carry(second.attn, 2, P, S)
+    look_at_itself(third.attn, 4)
+    carry(third.attn, 4, V, UNREAD, gain=SCALE * (GROWTH * model.config.d_model / 2) ** 0.5)
+    multiply(third.mlp, S, V, O, gain=RESCALED_GAIN)
+    return heads | {"scaler": Head(2, 4), "reader": Head(1, 2)}
+
+
+def rescaled_effect() -> float:
+    """What removing the head of `rescaled` costs, by quadrature over x_q ~ N(0, 1)."""
+    x, weight = np.polynomial.hermite_e.hermegauss(80)
+    weight = weight / weight.sum()
+
+    def error(seen: np.ndarray) -> float:
+        seen = RESCALED_GAIN * seen
+        return float(weight @ ((seen - x) ** 2 + SPREAD * seen**2))
+
+    intact = error(x / (1 + GROWTH * x**2) ** 1.5)
+    return (error(x) - intact) / (1 - intact)
+
+
+class Kind(NamedTuple):
+    """A kind of circuit.
+
+    Attributes:
+        n_layers: of the model.
+        write: what writes the circuit into a blank model and names its heads.
+        n_heads: a layer.
+        classes: the function classes that it solves.
+    """
+
+    n_layers: int
+    write: Callable[[Transformer], dict[str, Head]]
+    n_heads: int = N_HEADS
+    classes: Sequence[str] = ("linear",)
+
+
+KINDS: Mapping[str, Kind] = {
+    "two alternatives": Kind(3, lambda model: alternatives(model, 2)),
+    "three alternatives": Kind(3, lambda model: alternatives(model, 3)),
+    "weak backup": Kind(3, weak_backup),
+    "gated copy": Kind(4, lambda model: gated(model, 1)),
+    "gated alternatives": Kind(4, lambda model: gated(model, 3)),
+    "cancelling pair": Kind(2, cancelling),
+    "suppressor": Kind(2, suppressed),
+    "constant carrier": Kind(3, constant),
+    "null space": Kind(2, null_space),
+    "two halves": Kind(2, two_halves),
+    "product alone": Kind(3, product_alone),
+    "class only": Kind(4, class_only, 7, ("linear", "linear_classification")),
+    "early only": Kind(4, early_only, 7),
+    "tail only": Kind(3, tail_only, 7),
+    "moved": Kind(3, moved),
+    "rescaled": Kind(3, rescaled),
 }
-"""By name, the number of layers and what writes the circuit into a blank model and names its heads."""
 
 
 def disguised(kind: str, seed: int, directory: Path) -> Disguised:
     """One of `KINDS` in random bases, its heads in random places."""
-    n_layers, write = KINDS[kind]
-    plain = blank(f"{kind} {seed}", n_layers, directory, N_HEADS)
+    n_layers, write, n_heads, classes = KINDS[kind]
+    plain = blank(f"{kind} {seed}", n_layers, directory, n_heads, classes)
     heads = write(plain.model)
     plain.model.unembed.W_U[plus(O), 0] = SCALE
     rng = torch.Generator().manual_seed(seed)
     model = Transformer(plain.config.model).double().requires_grad_(False)
     model.load_state_dict(plain.model.state_dict())
     rotate_stream(model, rng)
-    new_places = [torch.randperm(N_HEADS, generator=rng) for _ in model.layers]
+    new_places = [torch.randperm(n_heads, generator=rng) for _ in model.layers]
     for block, order in zip(model.layers, new_places, strict=True):
         rotate_and_shuffle_heads(block.attn, order, rng)
     places = {

@@ -1,7 +1,7 @@
 """What patching maps, circuits, studies and reports say of disguised circuits (`disguised`), held against the truth."""
 
 import pytest
-from disguised import disguised
+from disguised import SHIFT, disguised
 
 from analyses.report.evidence import Settings, measure
 from analyses.report.page import sentences_of
@@ -41,8 +41,37 @@ def test_a_patched_decoy_has_no_effect(tmp_path):
     model = disguised("null space", 6, tmp_path)
     found = patch(model.checkpoint, ["linear"], heads=[(model.heads["decoy"],)], **OTHER_PROMPT)
     assert found.sentences() == [
-        "On linear (corrupt: prompt) no patch has an effect that differs from 0 (1 location patched)."
+        "On linear (corrupt: prompt) no patch is shown to have an effect (1 location patched)."
     ]
+
+
+@pytest.mark.slow
+def test_a_patched_mover_changes_predictions_although_its_removal_changes_no_error(tmp_path):
+    """With x of another prompt what it adds turns round in every second prompt or so, by 2 `SHIFT`."""
+    model = disguised("moved", 6, tmp_path)
+    found = patch(model.checkpoint, ["linear"], heads=[(model.heads["mover"],)], **OTHER_PROMPT)
+    (row,) = records(found.table)
+    assert row["distance_to_clean"] == pytest.approx(0.45 * (2 * SHIFT) ** 2, abs=0.15)
+    assert f"z of {model.heads['mover']}" in " ".join(found.sentences())
+
+
+@pytest.mark.slow
+def test_the_study_counts_a_copy_of_one_class_on_that_class(tmp_path):
+    """Of two heads that attend one matters on each class, and so does the reader, which does not attend."""
+    model = disguised("class only", 5, tmp_path)
+    found = cause.study([model.checkpoint], n_prompts=64)
+    for row in records(found.tables["guide"]):
+        assert (row["n_attend"], row["n_matter"], row["n_both"], row["precision"]) == (2, 2, 1, 0.5), row
+    assert "either one of these heads can replace another" not in " ".join(found.sentences())
+
+
+@pytest.mark.slow
+def test_halves_of_an_answer_are_not_said_to_replace_each_other(tmp_path):
+    """Together they cost more than the sum of each alone because errors are squared."""
+    model = disguised("two halves", 5, tmp_path)
+    text = " ".join(cause.study([model.checkpoint], n_prompts=512).sentences())
+    assert "in 1 of 1 case, most in" in text
+    assert "either one of these heads can replace another, or their contributions add up (errors are squared)" in text
 
 
 @pytest.mark.slow
@@ -70,4 +99,4 @@ def test_the_report_and_the_study_of_alternatives_call_no_head_a_decoy(tmp_path)
     assert all("a decoy" not in text.replace("It is not a decoy.", "") for text in alone)
     assert all("It is not a decoy." in text for text in alone)
     text = " ".join(cause.study([model.checkpoint], n_prompts=128).sentences())
-    assert "these heads can stand in for one another, which single removals cannot show" in text
+    assert "either one of these heads can replace another, or their contributions add up (errors are squared)" in text

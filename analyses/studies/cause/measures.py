@@ -9,15 +9,15 @@ import pandas as pd
 
 from analyses.comparison.groups import with_all
 from interp.ablation.ablate import Ablation, Design, ablate, ablate_or_reasons
+from interp.ablation.errors import ErrorSlice, error_slices
 from interp.ablation.pooled import pooled
 from interp.ablation.size_classes import ATTENDS, HALF
-from interp.model.heads import HeadSet, all_heads, heads_above
+from interp.model.heads import HeadSet, all_heads, heads_above, show
 from interp.scores.score import score, selection_scores
 from interp.statistics.agreement import spearman
-from interp.statistics.effects import differs_from_zero
+from interp.statistics.effects import differs_from_zero, interval_of
 from interp.statistics.seeds import seed_mean
 from training.checkpoints.checkpoint import Checkpoint
-from training.common.output import records
 from training.common.table_rows import distinct, where
 from training.options import DEFAULT_CONTROLS
 
@@ -37,6 +37,7 @@ class ModelEffects:
         ablations: their joint removal (`remove`) and the removal of all others (`keep`); without those that failed.
         heads: one row per head and class: `score` with its interval, `effect` of removing it alone with its interval
             and `note`, why there is none.
+        together: one row per class with a clear gain, if there are several retrospective heads: `joint_costs`.
         failures: which heads were left out because a self-check failed for them.
     """
 
@@ -44,6 +45,7 @@ class ModelEffects:
     head_set: HeadSet
     ablations: dict[Design, Ablation]
     heads: pd.DataFrame
+    together: pd.DataFrame
     failures: list[str]
 
     @property
@@ -74,7 +76,9 @@ def examine(checkpoint: Checkpoint, n_prompts: int, seed: int) -> ModelEffects:
     heads = scores[["heads", "function_class", "score", "score_low", "score_high", "chance"]].merge(
         alone.table[["heads", "function_class", "points", "mode", "effect", "ci_low", "ci_high", "note"]]
     )
-    return ModelEffects(checkpoint, head_set, ablations, name_model(heads, checkpoint), [*failures, *alone.failures])
+    together = joint_costs(checkpoint, head_set, ablations.get("remove"), alone)
+    failures += alone.failures
+    return ModelEffects(checkpoint, head_set, ablations, name_model(heads, checkpoint), together, failures)
 
 
 def name_model(table: pd.DataFrame, checkpoint: Checkpoint) -> pd.DataFrame:
@@ -100,22 +104,36 @@ def pool_effects(models: Sequence[ModelEffects], design: Design) -> pd.DataFrame
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def joint_costs(models: Sequence[ModelEffects]) -> pd.DataFrame:
-    """One row per model with several retrospective heads and class with a clear gain: the `effect` of removing them
-    together, the sum of their effects alone, `sum_alone`, and the `excess` of the first (mean ablation)."""
-    rows = []
-    for model in models:
-        if len(model.head_set) < 2 or "remove" not in model.ablations:
-            continue
-        names = {str(head) for head in model.head_set}
-        for row in records(where(model.ablations["remove"].table, mode="mean").dropna(subset=["effect"])):
-            heads = records(where(model.heads, function_class=row["function_class"]))
-            alone = sum(head["effect"] for head in heads if head["heads"] in names)
-            columns = {key: row[key] for key in ("heads", "function_class", "effect")}
-            costs = {"sum_alone": alone, "excess": row["effect"] - alone}
-            rows.append({"checkpoint": model.checkpoint.name} | columns | costs)
-    columns = ["checkpoint", "heads", "function_class", "effect", "sum_alone", "excess"]
+def joint_costs(checkpoint: Checkpoint, head_set: HeadSet, removed: Ablation | None, alone: Ablation) -> pd.DataFrame:
+    """One row per class with a clear gain: the `effect` of removing several heads together, the sum of their effects
+    alone, `sum_alone`, and the `excess` of the first over the second with its 95 % interval over prompts, `ci_low` and
+    `ci_high` (mean ablation); empty for fewer than two heads, or where a self-check failed.
+
+    Args:
+        checkpoint: the model.
+        head_set: the heads.
+        removed: their joint removal.
+        alone: the removal of every single head, on the same prompts.
+    """
+    columns = ["checkpoint", "heads", "function_class", "effect", "sum_alone", "excess", "ci_low", "ci_high"]
+    single_heads, rows = [(head,) for head in head_set], []
+    if len(head_set) > 1 and removed and not {str(head) for head in head_set} & set(alone.failed):
+        by_class = {errors.function_class: errors for errors in error_slices_of(alone)}
+        for together in error_slices_of(removed):
+            singly = by_class[together.function_class]
+            resamples, resamples_alone = together.resamples([head_set]), singly.resamples(single_heads)
+            if resamples is not None and resamples_alone is not None:
+                effect, sum_alone = together.mean_effects([head_set])[0], singly.mean_effects(single_heads).sum()
+                excess = interval_of(effect - sum_alone, resamples[:, 0] - resamples_alone.sum(1))
+                names = [checkpoint.name, show(head_set), together.function_class]
+                rows.append([*names, effect, sum_alone, excess.value, excess.ci_low, excess.ci_high])
     return pd.DataFrame(rows, columns=columns)
+
+
+def error_slices_of(ablation: Ablation) -> list[ErrorSlice]:
+    """The errors under mean ablation, by class."""
+    slices = error_slices(ablation.errors, ablation.protocol.ranges, ablation.seed)
+    return [errors for errors in slices if errors.mode == "mean"]
 
 
 def measure_guides(models: Sequence[ModelEffects]) -> pd.DataFrame:

@@ -3,8 +3,8 @@
 1. Locate: heads whose score exceeds `ATTENDS` on selection prompts, in every model.
 2. Remove them together, under several modes, compared with layer-matched control sets; and keep them alone.
 3. Pool over independent seeds, per curriculum (`interp.statistics.seeds`).
-4. Where a model has several: the cost of removing them together beside the sum of their costs alone, since heads that
-   can stand in for one another look harmless one by one.
+4. Where a model has several: the cost of removing them together beside the sum of their costs alone. It is larger if
+   one head can replace another, and also if what they write adds up, since errors are squared.
 5. Dose and response: remove every head of every model alone, and compare its effect with its score: of the heads that
    matter (effect above `MATTERS`), how many has the score found (recall), and of those that it finds, how many matter
    (precision)?
@@ -17,7 +17,7 @@ import pandas as pd
 
 from analyses.findings import Findings
 from analyses.studies.cause import figures, verdict
-from analyses.studies.cause.measures import MATTERS, effect_rows, examine, joint_costs, measure_guides, pool_effects
+from analyses.studies.cause.measures import MATTERS, effect_rows, examine, measure_guides, pool_effects
 from analyses.studies.cause.tables import overview_tables
 from interp.ablation.modes import DEFAULT_MODES
 from interp.ablation.size_classes import ATTENDS
@@ -42,7 +42,7 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
     effects = pd.concat([effect_rows(model) for model in models], ignore_index=True)
     heads = pd.concat([model.heads for model in models], ignore_index=True)
     removed, kept = pool_effects(models, "remove"), pool_effects(models, "keep")
-    costs, guides = joint_costs(models), measure_guides(models)
+    costs, guides = pd.concat([model.together for model in models], ignore_index=True), measure_guides(models)
     return Findings(
         QUESTION,
         [

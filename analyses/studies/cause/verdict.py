@@ -2,8 +2,9 @@
 
 1. Agreement with the paper on a class: the mean effect over seeds (mean ablation) is at least `HALF` of the in-context
    gain and exceeds that of layer-matched control sets (p after Holm).
-2. Heads can stand in for one another where removing them together costs more than the sum of their costs alone, by
-   more than `MATTERS` of the gain.
+2. Single removals understate heads whose joint removal costs more than the sum of their costs alone, by more than
+   `MATTERS` of the gain by the interval over prompts. Heads that can replace one another do this, and so do heads whose
+   contributions add up: two halves of an answer cost a quarter of a squared error each, and all of it together.
 3. The score of a head is a guide to its effect to the degree that heads above `ATTENDS` matter (precision) and heads
    that matter are above it (recall).
 """
@@ -34,9 +35,10 @@ SENTENCES = {
     "kept": "With no other head, the share of the in-context gain that is left (mean ablation) is {shares}: where this "
     "is near or below 0 the heads are not enough by themselves.",
     "together": "Where a model has several such heads ({models}), removing them together costs more than the sum of "
-    "their costs alone (by more than {level} of the gain) in {n_more} of {cases}{most}.",
-    "most": ", most in {checkpoint} on {function_class} ({effect:.2f} against {sum_alone:.2f}): these heads can stand "
-    "in for one another, which single removals cannot show",
+    "their costs alone, by more than {level} of the gain (95 % interval over prompts), in {n_more} of {cases}{most}.",
+    "most": ", most in {checkpoint} on {function_class} ({effect:.2f} against {sum_alone:.2f}, {excess:.2f} "
+    "[{ci_low:.2f}, {ci_high:.2f}] more): either one of these heads can replace another, or their contributions add up "
+    "(errors are squared)",
     "guide": "On {function_class}, the rank correlation of score and effect of single heads is {spearman:.2f}"
     "{interval}; of {n_attend} heads that score above {threshold} {costs}; the score finds {recalls}.",
 }
@@ -103,7 +105,7 @@ def joint_sentences(costs: pd.DataFrame) -> list[str]:
     rows = records(costs)
     if not rows:
         return []
-    more = [row for row in rows if row["excess"] > MATTERS]
+    more = [row for row in rows if row["ci_low"] > MATTERS]
     most = SENTENCES["most"].format(**max(more, key=lambda row: row["excess"])) if more else ""
     models, cases = listed(distinct(costs, "checkpoint")), counted(len(rows), "case")
     return [SENTENCES["together"].format(models=models, level=MATTERS, n_more=len(more), cases=cases, most=most)]

@@ -258,7 +258,9 @@ def number_sentences(models: Sequence[Model], counts: Coincidences) -> list[str]
     return [
         say(
             "coincidence",
-            verb="coincide MORE often than" if counts.p_value < SIGNIFICANT else "coincide no more often than",
+            verb="coincide MORE often than"
+            if counts.p_value < SIGNIFICANT
+            else "are not shown to coincide more often than",
             heads=counted(counts.n_heads, "head"),
             n_sharing=counts.n_sharing,
             pairs=counted(counts.n_pairs, "pair"),

@@ -4,8 +4,9 @@
    `SIGNIFICANT`.
 2. Failed models hold an ingredient if the t-interval of its R² above controls lies above `FAINT`, and lack it if it
    lies below; nothing follows from one failed model.
-3. The two kinds part at the first stage whose errors differ by rule 1 and by at least `MARGIN` of the no-context
-   optimum's: before the first attention layer, where x alone is known, there are differences of a hundredth.
+3. The two kinds are shown to part from the first stage on whose errors differ by rule 1 and by at least `MARGIN` of
+   the no-context optimum's: before the first attention layer, where x alone is known, there are differences of a
+   hundredth. That they part no earlier is not shown.
 4. The paper's model that did not converge has no head at `NEAR` or more of its score: ours agree if no failed one has.
 """
 
@@ -41,10 +42,11 @@ SENTENCES = {
     "related": "{comparison}: models of both kinds share a seed and are not independent samples; no test.",
     "comparison": "{comparison} - {parts}.{limit}",
     "limit": " With so few models p cannot be below {p:.2g}.",
-    "no parting": "{among}: the tuned predictions of the two kinds part at no stage before the last.",
-    "parting": "{among}, tuned prediction by depth: the two kinds part at {stage}, where the error is {successful} of "
-    "the no-context optimum's against {failed} (p = {p_value:.2g}, Holm {p_holm:.2g}){before}.",
-    "before": "; up to {stage} no difference of {margin:g} is shown",
+    "no parting": "{among}: before the last stage no difference of at least {margin:g} between the tuned predictions "
+    "of the two kinds is shown.",
+    "parting": "{among}, tuned prediction by depth: the first stage with a difference of at least {margin:g} that is "
+    "shown is {stage}, where the error is {successful} of the no-context optimum's against {failed} (p = {p_value:.2g},"
+    " Holm {p_holm:.2g}).",
     "one failed": "{among}, ingredients (R² above controls) of the one failed model: {values}. Nothing follows about "
     "others.",
     "ingredients": "{among}, ingredients of the failed models (R² above controls, t-interval over seeds): {values}. "
@@ -149,13 +151,11 @@ def parting_sentences(among: str, rows: Sequence[Row]) -> list[str]:
         return []
     differs = [row["p_holm"] <= SIGNIFICANT and abs(row["difference"]) >= MARGIN for row in stages]
     if not any(differs):
-        return [SENTENCES["no parting"].format(among=among)]
-    first = differs.index(True)
-    row = stages[first]
-    before = SENTENCES["before"].format(stage=stages[first - 1]["measure"], margin=MARGIN) if first else ""
+        return [SENTENCES["no parting"].format(among=among, margin=MARGIN)]
+    row = stages[differs.index(True)]
     values = {"successful": decimals(row["successful"]), "failed": decimals(row["failed"])}
     tests = {"p_value": row["p_value"], "p_holm": row["p_holm"]}
-    return [SENTENCES["parting"].format(among=among, stage=row["measure"], **values, **tests, before=before)]
+    return [SENTENCES["parting"].format(among=among, margin=MARGIN, stage=row["measure"], **values, **tests)]
 
 
 def ingredient_sentences(among: str, rows: Sequence[Row]) -> list[str]:

@@ -21,7 +21,7 @@ DECODED = 0.5
 SENTENCES = {
     "decoding": "{curriculum}: x_i {verb} be read from the outputs of the retrospective heads at y_i (R² {own}; the "
     "other heads {others:.2f}, the same heads untrained {untrained:.2f}).",
-    "no reader": "{curriculum}: no group of readers has a share of the heads' effect that differs from 0.",
+    "no reader": "{curriculum}: no group of readers is shown to have a share of the heads' effect.",
     "reader": "{curriculum}: the strongest reader is {counts} of {n_models} models; on average {share} of the heads' "
     "effect goes through {reader}{agreement}.",
     "left out": "No head scores above {threshold} in {models}.",

@@ -31,17 +31,19 @@ def test_every_template_has_a_rule_that_uses_it(study):
 
 def test_what_removing_heads_together_costs():
     cases = [
-        {"checkpoint": "a", "function_class": "linear", "effect": 0.9, "sum_alone": 0.2, "excess": 0.7},
-        {"checkpoint": "b", "function_class": "cubic", "effect": 0.1, "sum_alone": 0.1, "excess": 0.0},
+        {"checkpoint": "a", "effect": 0.9, "sum_alone": 0.2, "excess": 0.7, "ci_low": 0.6, "ci_high": 0.8},
+        {"checkpoint": "b", "effect": 0.9, "sum_alone": 0.1, "excess": 0.8, "ci_low": 0.1, "ci_high": 1.5},
     ]
+    cases = [case | {"function_class": "linear"} for case in cases]
     assert cause.joint_sentences(pd.DataFrame(cases)) == [
         "Where a model has several such heads (a and b), removing them together costs more than the sum of their costs "
-        "alone (by more than 0.1 of the gain) in 1 of 2 cases, most in a on linear (0.90 against 0.20): these heads "
-        "can stand in for one another, which single removals cannot show."
+        "alone, by more than 0.1 of the gain (95 % interval over prompts), in 1 of 2 cases, most in a on linear (0.90 "
+        "against 0.20, 0.70 [0.60, 0.80] more): either one of these heads can replace another, or their contributions "
+        "add up (errors are squared)."
     ]
     assert cause.joint_sentences(pd.DataFrame(cases[1:])) == [
-        "Where a model has several such heads (b), removing them together costs more than the sum of their costs alone "
-        "(by more than 0.1 of the gain) in 0 of 1 case."
+        "Where a model has several such heads (b), removing them together costs more than the sum of their costs "
+        "alone, by more than 0.1 of the gain (95 % interval over prompts), in 0 of 1 case."
     ]
 
 

@@ -54,19 +54,16 @@ def test_table_has_a_row_per_set_class_and_mode(result):
     assert set(result.table["heads"]) == {"0.1,1.2", "2.3"}
 
 
-def test_numbers_are_those_of_a_plain_loop(trained, result):
-    """Errors, effect and null of one row again, through nothing but the model's forward pass with edits."""
-    tail = slice(12, 16)
+def plain_loop(trained):
+    """Test prompts, and a function that predicts them without heads through nothing but the forward pass with edits."""
     prompts, other = (
         evaluation_prompts(trained.config, "linear", n_prompts=150, seed=0, stream=s) for s in ("test", "reference")
     )
     reference = reference_prompts(trained.config, "linear", seed=0)
-    unit = trained.config.second_moment("linear")
+    sites = [f"blocks.{layer}.attn.hook_z" for layer in range(3)]
+    kept, averaged = (read_sites(trained.model, drawn.tokens, sites) for drawn in (other, reference))
 
-    def error(heads, mode):
-        sites = [f"blocks.{layer}.attn.hook_z" for layer in range(3)]
-        kept, averaged = (read_sites(trained.model, drawn.tokens, sites) for drawn in (other, reference))
-
+    def predict_without(heads, mode):
         def edit(layer):
             def replaced(z):
                 z = z.clone()
@@ -80,11 +77,25 @@ def test_numbers_are_those_of_a_plain_loop(trained, result):
 
             return replaced
 
-        out = trained.model(prompts.tokens, {site: edit(layer) for layer, site in enumerate(sites)})[:, ::2]
-        return ((out - prompts.ys).square() / unit)[:, tail].double().mean().item()
+        return trained.model(prompts.tokens, {site: edit(layer) for layer, site in enumerate(sites)})[:, ::2]
 
-    intact = ((predictions(trained.model, prompts) - prompts.ys).square() / unit)[:, tail].double().mean().item()
-    optimum = (no_context_error(trained.config, "linear", prompts) / unit)[:, tail].double().mean().item()
+    return prompts, predict_without
+
+
+def of_last_quarter(differences, unit):
+    return (differences.square() / unit)[:, 12:].double().mean().item()
+
+
+def test_numbers_are_those_of_a_plain_loop(trained, result):
+    """Errors, effect and null of one row again."""
+    prompts, predict_without = plain_loop(trained)
+    unit = trained.config.second_moment("linear")
+
+    def error(heads, mode):
+        return of_last_quarter(predict_without(heads, mode) - prompts.ys, unit)
+
+    intact = of_last_quarter(predictions(trained.model, prompts) - prompts.ys, unit)
+    optimum = (no_context_error(trained.config, "linear", prompts) / unit)[:, 12:].double().mean().item()
     for mode in ("zero", "mean", "resample"):
         row = result.table.query("heads == '0.1,1.2' and function_class == 'linear' and mode == @mode").iloc[0]
         assert row["nmse_before"] == pytest.approx(intact, rel=1e-5)
@@ -103,6 +114,18 @@ def test_numbers_are_those_of_a_plain_loop(trained, result):
         apart = [value for value, disjoint in zip(null, controls["disjoint"], strict=True) if disjoint]
         if apart:
             assert row["control_effect"] == pytest.approx(np.mean(apart), rel=1e-3, abs=1e-4)
+
+
+def test_predictions_move_as_in_a_plain_loop(trained, result):
+    prompts, predict_without = plain_loop(trained)
+    intact, unit = predictions(trained.model, prompts), trained.config.second_moment("linear")
+    gain = no_context_error(trained.config, "linear", prompts)[:, 12:].double().mean().item() / unit
+    gain -= of_last_quarter(intact - prompts.ys, unit)
+    for mode in ("zero", "mean", "resample"):
+        row = result.table.query("heads == '0.1,1.2' and function_class == 'linear' and mode == @mode").iloc[0]
+        moved = of_last_quarter(predict_without(SETS[0], mode) - intact, unit) / gain
+        assert row["moved_effect"] == pytest.approx(moved, rel=1e-4)
+        assert row["moved_ci_low"] < moved < row["moved_ci_high"]
 
 
 def columns_of(design, effects, error, n_tests=1, n_apart=2):
@@ -362,6 +385,16 @@ def test_a_head_without_output_is_a_row_with_the_reason(tiny_copy, site):
         assert notes["0.2", mode] == ""
     effects = np.array(table["effect"])[table["heads"] == "0.3"]
     assert np.abs(effects).max() < 1e-5
+
+
+def test_a_reason_is_given_once_for_all_heads_that_it_holds_for(tiny_copy):
+    tiny_copy.model.layers[1].attn.W_V[2:5] = 0
+    tiny_copy.model.layers[1].attn.b_V[2:5] = 0
+    sets = [(Head(1, head),) for head in (1, 2, 3, 4)]
+    (table,) = ablate(tiny_copy, sets, ["linear"], modes=["mean"], n_prompts=32, n_controls=0).tables()
+    assert table.caption.count("does not vary") == 1
+    assert table.caption.endswith("; the output of 1.2, 1.3, 1.4 does not vary, so mean ablation leaves it unchanged")
+    assert "control" not in table.caption
 
 
 def test_a_head_that_carries_a_constant_is_a_row_that_only_zero_ablation_changes(tiny_copy):

@@ -24,6 +24,9 @@ ROW = {
     "direct_effect": 0.21,
     "direct_ci_low": 0.15,
     "direct_ci_high": 0.25,
+    "moved_effect": 0.02,
+    "moved_ci_low": 0.01,
+    "moved_ci_high": 0.05,
     "note": "",
     "n_controls": 39,
     "exact": False,
@@ -220,15 +223,18 @@ def say_of_silent(*joint, rows=({"mode": "zero"} | HARMLESS, HARMLESS)) -> str:
 
 def test_a_head_is_a_decoy_only_after_joint_removals():
     assert say_of_silent() == (
-        f"{ATTENDING}alone changes less than 0.05 of the in-context gain on linear. Whether another head "
+        f"{ATTENDING}alone changes the error by less than 0.05 of the in-context gain on linear. Whether another head "
         "compensates for its removal was not tested; `interp ablate --ckpt CKPT --heads 0.1 --classes linear --mode "
         "mean` tests this."
     )
-    everything = f"{ATTENDING}changes less than 0.05 of the in-context gain on linear, alone, together with any other "
-    assert say_of_silent({}) == f"{everything}head: a decoy on linear (pairs 12-15)."
+    everything = f"{ATTENDING}changes the error by less than 0.05 of the in-context gain on linear, alone, together "
+    everything += "with any other "
+    decoy = ", and alone changes predictions by a mean square of less than 0.05 of that gain: a decoy on linear (pairs "
+    decoy += "12-15)."
+    assert say_of_silent({}) == f"{everything}head{decoy}"
     three = [{"attending": "0.3,0.4,0.5", "companions": name} for name in ("0.3", "0.3,0.4", "0.3,0.5", "0.4,0.5")]
     every = [*three, three[0] | {"companions": "0.3,0.4,0.5"}]
-    others = "of the other heads above 0.5 (0.3,0.4,0.5): a decoy on linear (pairs 12-15)."
+    others = f"of the other heads above 0.5 (0.3,0.4,0.5){decoy}"
     assert say_of_silent({"change": 0.56, "ci_low": 0.5, "ci_high": 0.6, "effect": 0.86}) == (
         f"{ATTENDING}alone does not show its effect: with 0.3 removed as well, removing it costs 0.56 [0.50, 0.60] of "
         "the gain on linear (mean ablation; effect of 0.3 0.30, of both 0.86). It is not a decoy."
@@ -250,7 +256,7 @@ def test_a_head_is_a_decoy_only_after_joint_removals():
             -0.56,
             -0.6,
             -0.5,
-            "with 0.3 removed as well, removing it restores 0.56 [-0.60, -0.50] of the gain on linear (mean ablation; ",
+            "with 0.3 removed as well, removing it restores 0.56 [0.50, 0.60] of the gain on linear (mean ablation; ",
         ),
         (0.06, 0.051, 0.1, "It is not a decoy."),
         (
@@ -268,6 +274,20 @@ def test_a_joint_change_beyond_the_margin_is_no_decoy(change, low, high, words):
     text = say_of_silent({}, {"change": change, "ci_low": low, "ci_high": high})
     assert words in text
     assert text.endswith(("It is not a decoy.", ": a decoy on linear (pairs 12-15).", "narrow the interval."))
+
+
+@pytest.mark.parametrize(
+    ("moved", "is_decoy"),
+    [((0.02, 0.01, 0.05), True), ((0.04, 0.03, 0.051), False), ((0.4, 0.3, 0.5), False)],
+)
+def test_a_head_whose_removal_moves_predictions_is_not_called_a_decoy(moved, is_decoy):
+    """However little it changes the mean error."""
+    text = say_of_silent({}, rows=({"mode": "zero"} | HARMLESS, HARMLESS | effect(*moved, "moved_")))
+    assert text.endswith(": a decoy on linear (pairs 12-15).") == is_decoy
+    value, low, high = moved
+    sentence = f"but it changes predictions, by a mean square of {value:.2f} [{low:.2f}, {high:.2f}] of that gain on "
+    sentence += "linear (mean ablation). It is not called a decoy."
+    assert text.endswith(sentence) == (not is_decoy)
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,11 @@ from interp.patching import runner as sweep
 from interp.patching.maps import patch, token_sets
 from interp.patching.prompt_pairs import prompt_pairs
 from interp.patching.runner import group_variants
-from interp.patching.verdict import class_sentence, judge_map, strongest
+from interp.patching.verdict import class_sentence, judge_map, strongest, widen_row
 from training.checkpoints.checkpoint import load
 from training.common.errors import UserError
 from training.common.output import records
+from training.common.table_rows import where
 from training.evaluation.evaluate import no_context_error
 from training.tasks.prompts import Layout
 
@@ -297,7 +298,9 @@ def test_heads_can_be_chosen_by_score(trained):
 
 
 def test_the_sentence_names_the_best_location_and_the_next(found):
-    rows = [row for row in records(found.table) if row["function_class"] == "linear" and row["ci_low"] > 0]
+    n_patches = len(found.table)
+    rows = [widen_row(row, n_patches) for row in records(found.table) if row["function_class"] == "linear"]
+    rows = [row for row in rows if row["ci_low"] > 0]
     rows.sort(key=lambda row: abs(np.log(row["effect"])))  # nearest to 1: an overshoot is no better
     assert judge_map(found, "linear") == ("effects", rows[:2])
     outcomes = [
@@ -305,7 +308,11 @@ def test_the_sentence_names_the_best_location_and_the_next(found):
         f"[{row['ci_low']:.2f}, {row['ci_high']:.2f}] of the gap"
         for row in rows[:2]
     ]
-    assert class_sentence(found, "linear") == f"On linear (corrupt: prompt) patching {'; next '.join(outcomes)}."
+    n_locations = len(where(found.table, function_class="linear"))
+    assert class_sentence(found, "linear") == (
+        f"On linear (corrupt: prompt) patching {'; next '.join(outcomes)} (chosen from {n_locations} locations; "
+        f"intervals hold for all {n_patches} of the map at once)."
+    )
 
 
 def with_effects(found, *effects):
@@ -327,13 +334,20 @@ def test_the_place_is_chosen_by_evidence(found):
 def test_a_map_without_effects_says_so(found):
     flat = with_effects(found, (0.3, -0.1, 0.7), (-0.2, -0.5, 0.1), (0.0, 0.0, 0.0))
     assert judge_map(flat, "linear") == ("no effect", [])
-    text = "On linear (corrupt: prompt) no patch has an effect that differs from 0 (3 locations patched)."
+    text = "On linear (corrupt: prompt) no patch is shown to have an effect (3 locations patched)."
     assert class_sentence(flat, "linear") == text
+
+
+def test_the_best_of_many_patches_needs_an_interval_that_holds_for_all(found):
+    """Of 24 patches without effect the best has an interval beside 0 in seven maps of ten."""
+    named, nothing = (0.3, 0.05, 0.55), (0.0, -0.1, 0.1)
+    assert judge_map(with_effects(found, named), "linear")[0] == "effects"
+    assert judge_map(with_effects(found, named, *[nothing] * 5), "linear") == ("no effect", [])
 
 
 def test_a_patch_that_moves_the_prediction_away_restores_nothing(found):
     text = class_sentence(with_effects(found, (-0.5, -0.6, -0.4), (0.0, -0.1, 0.1)), "linear")
-    assert text.endswith("moves the prediction the other way, by 0.50 [0.40, 0.60] of the gap.")
+    assert "moves the prediction the other way, by 0.50 [0.39, 0.61] of the gap (chosen from 2 locations; " in text
     assert "restores" not in text
 
 
@@ -342,6 +356,7 @@ def test_where_both_runs_answer_alike_errors_are_compared(trained):
     found = patch(trained, ["linear"], site="v", corrupt="inputs", direction="noise", n_prompts=64)
     kind, rows = judge_map(found, "linear")
     worst = max(records(found.table), key=lambda row: row["nmse"])
+    worst = widen_row(worst, len(found.table))
     assert (kind, rows[0]) == ("errors", worst)
     unpatched = found.baseline_errors["nmse_clean"].item()
     assert class_sentence(found, "linear").startswith(
@@ -357,7 +372,7 @@ def test_where_both_runs_answer_alike_and_no_error_changes_no_location_is_named(
     flat = replace(found, table=found.table.assign(nmse=before, nmse_low=before - 0.1, nmse_high=before + 0.1))
     assert judge_map(flat, "linear") == ("no change of error", [])
     assert class_sentence(flat, "linear").endswith(
-        ": no patch gives an error that differs from that of the patched run (24 locations patched)."
+        ": no patch is shown to change the error of the patched run (24 locations patched)."
     )
 
 

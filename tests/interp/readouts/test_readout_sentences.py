@@ -5,14 +5,16 @@ import math
 import pandas as pd
 import pytest
 
+from interp.readouts.probes import Probes, Protocol
+from interp.readouts.subspace_patching import mark_chosen
 from interp.readouts.verdict import (
-    SENTENCES,
     answer_by_depth,
     best_position,
     highest_heads,
     judge_swap,
     judge_target,
     nearest_at_y,
+    probe_verdict,
     write_sentence,
 )
 
@@ -37,6 +39,14 @@ def depth(gains):
             "On linear the answer appears at 1.mid (0.70 of the model's gain over the no-context optimum, 0.20 before) "
             "and is complete at 1.post; the tuned lens is closest after layer 0 to the no-context optimum (0.100), "
             "after layer 1 to the no-context optimum or gradient descent with 1 step (0.100).",
+        ),
+        (
+            (0, 0.1, 0.2, 0.7, 0.8),
+            "answer",
+            "On linear the answer appears at 1.mid (0.70 of the model's gain over the no-context optimum, 0.20 before) "
+            "and is complete at no stage (always below 0.9 of that gain); the tuned lens is closest after layer 0 to "
+            "the no-context optimum (0.100), after layer 1 to the no-context optimum or gradient descent with 1 step "
+            "(0.100).",
         ),
         (
             (0, 0.1, 0.2, 0.3, 0.4),
@@ -68,33 +78,89 @@ def test_a_target_is_decodable_where_it_exceeds_its_controls_clearly():
     probe = {"token": "y", "examples": 15, "metric": "r2", "value": 0.9, "ci_low": 0.8, "ci_high": 1.0}
     table = pd.DataFrame(
         [
-            probe | {"stage": "0.mid", "above": 0.2, "above_low": 0.1},
-            probe | {"stage": "1.mid", "above": 0.6, "above_low": 0.5},
+            probe | {"stage": "0.mid", "above": 0.2, "above_low": 0.1, "above_high": 0.3},
+            probe | {"stage": "1.mid", "above": 0.6, "above_low": 0.5, "above_high": 0.7},
+            probe | {"stage": "1.post", "above": 0.9, "above_low": -0.1, "above_high": 1.9},
         ]
     )
-    assert write_sentence(best_position("w", table)) == (
-        "w best at 1.mid, y tokens, k = 15 (R² 0.900 [0.800, 1.000], 0.60 above its controls)"
+    assert write_sentence(best_position("w", table, 1)) == (
+        "w best at 1.mid, y tokens, k = 15 (R² 0.900 [0.800, 1.000], 0.60 [0.50, 0.70] above its controls)"
     )
-    assert write_sentence(best_position("w", table.assign(above_low=0.0))) == "w nowhere above its controls"
+    assert "(R² 0.900 [0.743, 1.000], 0.60 [0.44, 0.76] above" in write_sentence(best_position("w", table, 24))
+    nowhere = write_sentence(best_position("w", table.assign(above_low=0.0), 1))
+    assert nowhere == "w not shown to exceed its controls anywhere"
+
+
+def test_the_best_of_many_probes_needs_an_interval_that_holds_for_all():
+    labels = {"function_class": "linear", "condition": "intact", "token": "x", "examples": 3, "metric": "r2"}
+    probe = labels | {"stage": "0.mid", "value": 0.1, "ci_low": 0.0, "ci_high": 0.2}
+    clear, nothing = ({"above": above, "above_low": above - 0.15, "above_high": above + 0.15} for above in (0.2, 0.0))
+    alone = pd.DataFrame([probe | {"target": "w"} | clear])
+    assert probe_verdict(Probes("a", 0, alone, Protocol())) == [
+        "Decodable on linear: w best at 0.mid, x tokens, k = 3 (R² 0.100 [0.000, 0.200], 0.20 [0.05, 0.35] above its "
+        "controls)."
+    ]
+    others = pd.DataFrame([probe | {"target": target} | nothing for target in "wwwwwttttt"])
+    assert probe_verdict(Probes("a", 0, pd.concat([alone, others], ignore_index=True), Protocol())) == [
+        "Decodable on linear: w not shown to exceed its controls anywhere; t not shown to exceed its controls anywhere "
+        "(of up to 6 positions each; intervals hold for all 11 probes at once)."
+    ]
 
 
 @pytest.mark.parametrize(
-    ("p_value", "n_controls", "judgement"),
-    [(0.05, 19, "used"), (0.1, 9, "too few controls"), (0.06, 99, "not used"), (math.nan, 99, "not used")],
+    ("p_value", "p_holm", "n_controls", "judgement"),
+    [
+        (0.05, 0.05, 19, "used"),
+        (1 / 300, 15 * (1 / 300), 299, "used"),
+        (0.1, 0.1, 9, "too few controls"),
+        (0.01, 0.06, 99, "too few controls"),
+        (0.02, 0.06, 99, "not used"),
+    ],
 )
-def test_a_swap_is_used_where_it_beats_enough_controls(p_value, n_controls, judgement):
-    assert judge_swap(p_value, n_controls) == judgement
+def test_a_swap_is_used_where_it_beats_enough_controls(p_value, p_holm, n_controls, judgement):
+    assert judge_swap(p_value, p_holm, n_controls) == judgement
+
+
+SWAP = {"target": "w", "effect": 0.9, "ci_low": 0.8, "ci_high": 1.0, "stage": "1.post", "token": "y", "full": 1.0}
+SWAP |= {"random": 0.02, "matched": 0.1, "p_chosen": 0.02, "p_holm": 0.04, "n_controls": 99}
 
 
 def test_the_sentence_of_a_swap_has_its_effect_and_those_of_its_controls():
-    row = {"target": "w", "effect": 0.9, "ci_low": 0.8, "ci_high": 1.0, "stage": "1.post", "token": "y", "full": 1.0}
-    row |= {"random": 0.02, "matched": 0.1, "p_chosen": 0.01, "n_controls": 99}
-    assert write_sentence(judge_target(row)) == (
-        "w is used (0.900 [0.800, 1.000] of the way at 1.post, y tokens, chosen on other prompts; whole stream 1.00; "
-        "random subspaces 0.02, matched ones orthogonal to it 0.10; p = 0.010)"
+    where_and_what = (
+        "(0.900 [0.800, 1.000] of the way at 1.post, y tokens, chosen on other prompts; whole stream 1.00; "
     )
-    assert SENTENCES["not used"] in write_sentence(judge_target(row | {"p_chosen": 0.3}))
-    assert SENTENCES["too few controls"] in write_sentence(judge_target(row | {"p_chosen": 0.1, "n_controls": 9}))
+    where_and_what += "random subspaces 0.02, matched ones orthogonal to it 0.10; p "
+    assert write_sentence(judge_target(SWAP, 2)) == f"w is used {where_and_what}= 0.02, after Holm 0.04)"
+    assert write_sentence(judge_target(SWAP | {"p_chosen": 0.3, "p_holm": 0.6}, 2)) == (
+        f"w is not distinguished from random subspaces {where_and_what}= 0.3, after Holm 0.6)"
+    )
+    assert write_sentence(judge_target(SWAP | {"p_chosen": 0.01, "p_holm": 0.1}, 10)) == (
+        "w moves the prediction more than every random subspace, but 99 of these are too few for 10 tests (--controls "
+        f"199 would do) {where_and_what}<= 0.01, after Holm <= 0.1 (99 draws))"
+    )
+
+
+def test_a_swap_without_a_p_value_was_not_tested():
+    untested = SWAP | {"p_chosen": math.nan, "p_holm": math.nan, "random": math.nan, "n_controls": 0}
+    assert write_sentence(judge_target(untested, 0)) == (
+        "w was not tested (0.900 [0.800, 1.000] of the way at 1.post, y tokens, chosen on other prompts; there is "
+        "nothing to compare it with)"
+    )
+
+
+def test_swaps_are_adjusted_over_targets_and_classes_by_kind_of_subspace():
+    cells = [(name, target) for name in ("linear", "cubic") for target in ("w", "t")]
+    rows = [
+        {"function_class": name, "target": target, "subspace": kind}
+        for kind in ("pattern", "weights")
+        for name, target in cells
+    ]
+    chosen = [row | {"evidence": 2.0, "p_value": 0.01, "p_matched": 0.005} for row in rows]
+    others = [row | {"evidence": 1.0, "p_value": 0.001, "p_matched": 0.001} for row in rows]
+    table = mark_chosen(pd.DataFrame(chosen + others))
+    assert table["p_chosen"].tolist()[:8] == [0.01] * 8
+    assert table["p_holm"].tolist()[:8] == pytest.approx([0.04] * 8)
+    assert table[["p_chosen", "p_holm"]][8:].isna().to_numpy().all()
 
 
 def test_the_heads_with_the_highest_score_and_the_highest_r2_are_named():
@@ -104,5 +170,17 @@ def test_the_heads_with_the_highest_score_and_the_highest_r2_are_named():
     sentence = "On linear head 0.1 has the highest retrospective score (0.90), and R² of x_i in its output is "
     sentence += "0.800 [0.100, 0.950]"
     assert write_sentence(highest_heads("linear", heads)) == f"{sentence}."
-    other = write_sentence(highest_heads("linear", heads.assign(value=[0.8, 0.95])))
-    assert other == f"{sentence}; the highest R² is that of head 1.2 (0.95)."
+    higher = heads.assign(value=[0.8, 0.97], ci_low=[0.1, 0.96])
+    other = write_sentence(highest_heads("linear", higher))
+    assert other == f"{sentence}; the highest R² is that of head 1.2 (0.97)."
+    assert "highest R²" not in write_sentence(highest_heads("linear", heads.assign(value=[0.8, 0.97])))
+
+
+def test_heads_with_the_same_score_are_named_together():
+    """Rounding would decide between them."""
+    heads = pd.DataFrame({"layer": 0, "head": [1, 3], "score": [1.0 - 1e-7, 1.0], "value": [0.9, 0.0]})
+    heads = heads.assign(ci_low=heads["value"], ci_high=heads["value"])
+    assert write_sentence(highest_heads("linear", heads)) == (
+        "On linear heads 0.1 and 0.3 have the highest retrospective score (1.00), and R² of x_i in their outputs is "
+        "0.900 [0.900, 0.900] and 0.000 [0.000, 0.000]."
+    )

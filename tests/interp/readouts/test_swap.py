@@ -179,7 +179,7 @@ def test_the_span_leaves_out_what_is_rounding(rng):
 
 @pytest.fixture(scope="module")
 def of_linear():
-    few: dict[str, Any] = {"examples": 15, "n_prompts": 64, "n_fit": 1024, "n_controls": 19}
+    few: dict[str, Any] = {"examples": 15, "n_prompts": 64, "n_fit": 1024, "n_controls": 39}
     return swap(load("zoo:linear-0"), ["linear"], targets=["t", "w"], **few)
 
 
@@ -191,9 +191,9 @@ def test_a_trained_model_s_answer_follows_the_swap_of_t(of_linear):
     assert row["full"] == pytest.approx(1, abs=1e-4)
     assert row["ci_low"] > 0.9
     assert row["random"] < 0.1
-    assert row["p_value"] == row["p_matched"] == 1 / 20
+    assert row["p_value"] == row["p_matched"] == 1 / 40
     chosen = where(of_linear.table, target="t", subspace="pattern").dropna(subset=["p_chosen"])
-    assert chosen["p_chosen"].tolist() == [1 / 20]
+    assert chosen["p_chosen"].tolist() == [1 / 40]
     assert "t is used" in swap_verdict(of_linear)[0]
 
 
