@@ -64,9 +64,10 @@ def ablation_tables(result: Ablation) -> list[Table]:
     )
     caption = (
         f"effect of {action}: share of the way from the intact model to the no-context optimum, pairs {points}; "
-        "direct: without reactions of later components; frozen LN: with the LayerNorm scales of the intact run; "
+        "direct: later components keep their outputs of the intact run; frozen LN: LayerNorms keep their scales of it; "
         f"{controls if result.table['n_controls'].any() else ''}"
-        f"seed {result.seed}; float64 differs by less than {power_of_ten_above(result.spot_check):.0e}"
+        f"seed {result.seed}; recomputed in float64, predictions differ by less than "
+        f"{power_of_ten_above(result.spot_check):.0e}"
         f"{''.join(f'; {note}' for note in notes)}"
     )
     return [Table(result.title, header, rows, caption)]
@@ -119,6 +120,7 @@ def cumulative_tables(result: CumulativeAblation) -> list[Table]:
 @displays(PairAblation, "tables")
 def pair_tables(result: PairAblation) -> list[Table]:
     """The `STRONGEST` interactions."""
+    n_pairs = len(result.table)
     ranked = sorted(records(result.table), key=lambda row: -abs(row["interaction"]))[:STRONGEST]
     rows = [
         [
@@ -132,7 +134,7 @@ def pair_tables(result: PairAblation) -> list[Table]:
     caption = (
         "interaction: effect of both minus the sum of each alone; above 0 where one can replace the other or what they "
         "write adds up (errors are squared), below 0 where each costs less once the other is removed; p after "
-        f"Holm over pairs; the {len(rows)} strongest of {len(result.table)}; "
+        f"Holm over pairs; {f'the {len(rows)} strongest of {n_pairs}; ' if len(rows) < n_pairs else ''}"
         f"{result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
     )
     header = ["heads, class, mode", "first", "second", "both", "interaction", "p Holm"]

@@ -42,12 +42,12 @@ SENTENCES: dict[str, str] = {
     "ablation; above 1 the ablated model is worse than one that ignores the context); {findings}.",
     "helps": f"Removing {{heads}} helps on {{where}}: the error falls by {EFFECT} of the in-context gain ({{mode}} "
     "ablation); {findings}.",
-    "undefined": "{no_gain} The effect of removing {heads} is undefined.",
-    "no gain": "The intact model is not clearly better than the no-context optimum on {where}: its error is {ratio:.2f}"
-    " of it, and an effect needs a gain of more than {least_gain:g} standard errors.",
-    "no certain gain": "The intact model is not clearly better than the no-context optimum on {where}: its error is "
-    "{ratio:.2f} of it, and an effect needs a gain of more than {least_gain:g} standard errors; more prompts "
-    "(--prompts) may show such a gain.",
+    "undefined": "{no_gain} No effect of removing {heads} is given.",
+    "no gain": "The intact model is not better than the no-context optimum on {where}: its error is {ratio:.2f} times "
+    "the optimum's.",
+    "no certain gain": "On these prompts the intact model is not clearly better than the no-context optimum on "
+    "{where}: its error is {ratio:.2f} times the optimum's, but this gain is less than {least_gain:g} standard errors, "
+    "too uncertain to divide by; more prompts (--prompts) may make it certain.",
     # rule 2
     "no controls": "no other set has as many heads in the same layers, so there is no p-value",
     "all disjoint": f"{{controls}} {CONTROL_COST}",
@@ -55,14 +55,16 @@ SENTENCES: dict[str, str] = {
     "none disjoint": "compared with {controls}, all of which share a head with it ({p}{limit})",
     "least control": "{control_min:z.2f} at least",
     "largest control": "{control_max:z.2f} at most",
-    "few controls": "; with only {n_controls} p cannot be smaller than {smallest_p:.3g}; {remedy}",
-    "more controls": "more control sets exist and allow a smaller p (--controls)",
-    "more seeds": "several seeds, pooled (--ckpt 'NAME-*'), allow a smaller p",
+    "few controls": "; {n_controls} allow no p below {smallest_p:.3g}; {remedy}",
+    "more controls": "more control sets exist (--controls)",
+    "more seeds": "several seeds together allow a smaller p (--ckpt 'NAME-*')",
     "power": "; an effect of {detectable:.2f} would have been detected",
     # rule 3
     "one mode": "no other replacement was tried",
-    "agree": "the replacements agree ({effects})",
-    "disagree": "THE REPLACEMENTS DISAGREE ({effects})",
+    "agree": "all replacements give the same verdict, {size} ({effects})",
+    "disagree": "THE REPLACEMENTS GIVE DIFFERENT VERDICTS ({effects})",
+    "effect of a mode": "{mode} {effect:z.2f}",
+    "size of a mode": "{mode} {effect:z.2f}, {size}",
     # rule 4
     "indirect": "the effect is entirely indirect, through later components (direct effect {direct_effect:z.2f})",
     "opposite": f"its direct effect has the opposite sign ({DIRECT})",
@@ -72,8 +74,8 @@ SENTENCES: dict[str, str] = {
     "not removed jointly": "It attends as a retrospective head does (score {score:.2f}), but removing it alone "
     "{nothing}. Whether another head compensates for its removal was not tested; `interp ablate --ckpt CKPT --heads "
     "{heads} --classes {classes} --mode mean` tests this.",
-    "no decoy": "It attends as a retrospective head does (score {score:.2f}), but removing it alone does not show its "
-    "effect: {joint}. It is not a decoy.",
+    "no decoy": "It attends as a retrospective head does (score {score:.2f}), but removing it alone "
+    "{nothing}. It is not a decoy: {joint}.",
     "undecided": "It attends as a retrospective head does (score {score:.2f}), but removing it alone {nothing}. "
     "Whether another head compensates for its removal is undecided: {joint}; more prompts (--null-prompts) narrow the "
     "interval.",
@@ -87,8 +89,8 @@ SENTENCES: dict[str, str] = {
     "nothing": "changes the error by less than {harmless} of the in-context gain on {classes}",
     "combinations": ", and together with {which} of the other heads above {attends} ({attending})",
     "joint": "with {companions} removed as well, removing it {verb} {size:.2f} [{ci_low:.2f}, {ci_high:.2f}] of the "
-    "gain on {function_class} ({mode} ablation; effect of {companions} {effect_companions:z.2f}, of both "
-    "{effect:z.2f})",
+    "gain on {function_class} ({mode} ablation; removing {companions} alone costs {effect_companions:z.2f}, "
+    "all of them {effect:z.2f})",
     # sets that are kept
     "kept": f"With no head but {{heads}} {{left:.2f}} of the in-context gain on {{function_class}} is left ({{mode}} "
     f"ablation of all others costs {EFFECT}).",
@@ -108,6 +110,16 @@ SENTENCES: dict[str, str] = {
     "one seed": "One seed is one piece of evidence: this is no claim about a curriculum.",
 }
 """Templates of sentences and of their parts, filled from rows of the tables."""
+
+
+SIZES = {
+    "most": "at least half of the gain",
+    "part": "part of the gain",
+    "none": "no effect",
+    "negative": "the removal helps",
+    "unclear": "unclear",
+}
+"""Size classes of effects (rule 1) in words."""
 
 
 def fill(template: str, row: Row | None = None, **values: object) -> str:
@@ -195,8 +207,11 @@ def agreement_clause(rows: Sequence[Row]) -> str:
     """Rule 3."""
     if len(rows) == 1:
         return fill("one mode")
-    effects = ", ".join("{mode} {effect:z.2f}".format(**row) for row in rows)
-    return fill("agree" if len(set(map(size_of, rows))) == 1 else "disagree", effects=effects)
+    sizes = [SIZES[size_of(row)] for row in rows]
+    agree = len(set(sizes)) == 1
+    template = "effect of a mode" if agree else "size of a mode"
+    effects = [fill(template, row, size=size) for row, size in zip(rows, sizes, strict=True)]
+    return fill("agree" if agree else "disagree", size=sizes[0], effects=(", " if agree else "; ").join(effects))
 
 
 def path_template(row: Row) -> str | None:
@@ -220,7 +235,7 @@ def silent_sentence(rows: Sequence[Row], score: float, joint_rows: Sequence[Row]
     certain = [row for row in joint_rows if max(row["ci_low"], -row["ci_high"]) > HARMLESS]
     if certain:
         largest = max(certain, key=lambda row: (row["mode"] == "mean", abs(row["change"])))
-        return fill("no decoy", score=score, joint=joint_clause(largest))
+        return fill("no decoy", score=score, nothing=nothing, joint=joint_clause(largest))
     widest = max(joint_rows, key=lambda row: max(row["ci_high"], -row["ci_low"]))
     if max(widest["ci_high"], -widest["ci_low"]) > HARMLESS:
         return fill("undecided", score=score, nothing=nothing, joint=joint_clause(widest))

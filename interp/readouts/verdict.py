@@ -24,10 +24,11 @@ ROUNDING = 1e-12
 SENTENCES = {
     "no gain": "On {function_class} the model is not shown to beat the no-context optimum: no answer appears.",
     "no answer": "On {function_class} no stage has half of the model's gain over the no-context optimum.",
-    "answer": "On {function_class} the answer appears at {first} ({gain:.2f} of the model's gain over the no-context "
-    "optimum, {gain_before:.2f} before) and {ending}; the tuned lens is closest {nearest}.",
-    "complete": "is complete at {stage}",
-    "never complete": "is complete at no stage (always below {level} of that gain)",
+    "answer": "On {function_class} the tuned lens first reaches half of the model's gain over the no-context optimum "
+    "at {first} ({gain:.2f} of it; {gain_before:.2f} at the stage before) and {ending}; in squared distance / E[y²] it "
+    "is closest {nearest}.",
+    "complete": "{level} of it at {stage}",
+    "never complete": "{level} of it at no stage",
     "nearest": "after layer {layer} to {references} ({distance:.3f})",
     "y tokens": "At the y tokens of {function_class}, which hold y itself, the tuned lens is closest {nearest}.",
     "nearest at y": "after layer {layer} to {references} ({distance:.3f}) and {distance_to_y:.3f} from y",

@@ -96,8 +96,8 @@ def test_the_verdict_says_which_is_which(ablation):
     sentences = ablation.sentences()
     assert "costs 1.0" in sentences[0]
     assert "decoy" not in sentences[0]
-    assert "the replacements agree" in sentences[0]
-    assert "with only 4 control sets p cannot be smaller than 0.2" in sentences[0]
+    assert "all replacements give the same verdict, at least half of the gain" in sentences[0]
+    assert "; 4 control sets allow no p below 0.2;" in sentences[0]
     assert sentences[1].endswith(": a decoy on linear (pairs 12-15).")
     assert "the output of 0.3 does not vary, so mean ablation leaves it unchanged" in sentences[1]
     assert "decoy" not in sentences[2]

@@ -35,7 +35,10 @@ def test_no_affine_map_finds_the_answer_where_only_its_factors_are(of_lens):
     tuned = {row["stage"]: row["gain"] for row in select_rows(of_lens.depth, kind="tuned", reference="target")}
     assert tuned["1.mid"] == pytest.approx(0, abs=0.1)
     assert tuned["1.post"] == pytest.approx(1, abs=0.01)
-    assert "the answer appears at 1.post (1.00 of the model's gain" in lens_verdict(of_lens)[0]
+    assert (
+        "first reaches half of the model's gain over the no-context optimum at 1.post (1.00 of it"
+        in lens_verdict(of_lens)[0]
+    )
 
 
 def test_probes_find_what_was_put_there(planted):

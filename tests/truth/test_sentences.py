@@ -83,7 +83,7 @@ def test_every_sentence_is_true(kind, seed, tmp_path):
         if UNDER_CONDITIONS.get(kind) != role:
             assert text.endswith(": a decoy on linear (pairs 12-15).") == (truth.decoy is True), text
         if truth.decoy is not None:
-            assert ("It is not a decoy." in text) == (not truth.decoy), text
+            assert ("It is not a decoy: " in text) == (not truth.decoy), text
 
 
 @pytest.mark.slow
@@ -92,7 +92,7 @@ def test_a_constant_is_told_with_the_reason(seed, tmp_path):
     model = disguised("constant carrier", seed, tmp_path)
     (text,) = ablation_of(model, ["carrier"]).all_sentences()
     head = model.heads["carrier"]
-    assert "THE REPLACEMENTS DISAGREE (zero 1.00, mean 0.00, resample 0.00)" in text
+    assert "(zero 1.00, at least half of the gain; mean 0.00, no effect; resample 0.00, no effect)" in text
     assert f"the output of {head} does not vary, so mean ablation leaves it unchanged" in text
 
 

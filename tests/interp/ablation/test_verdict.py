@@ -7,7 +7,7 @@ import pytest
 
 from interp.ablation.ablate import ablate
 from interp.ablation.size_classes import size_of
-from interp.ablation.verdict import keep_verdict, pooled_verdict, verdict
+from interp.ablation.verdict import SIZES, keep_verdict, pooled_verdict, verdict
 from interp.model.heads import Head
 from training.checkpoints.checkpoint import load
 
@@ -44,8 +44,8 @@ ROW = {
     "size_p_value": math.nan,
 }
 NULL = "39 layer-matched sets cost 0.01 on average and 0.02 at most (p <= 0.025, after Holm <= 0.05 (39 draws))"
-FEW = "p cannot be smaller than 0.125; several seeds, pooled (--ckpt 'NAME-*'), allow a smaller p); "
-MORE = "p cannot be smaller than 0.125; more control sets exist and allow a smaller p (--controls)); "
+FEW = "allow no p below 0.125; several seeds together allow a smaller p (--ckpt 'NAME-*')); "
+MORE = "allow no p below 0.125; more control sets exist (--controls)); "
 ALONE = "no other replacement was tried"
 
 
@@ -103,8 +103,13 @@ def test_mean_ablation_leads_and_without_it_the_first_mode():
 )
 def test_replacements_agree_when_their_sizes_are_of_one_class(one, other, agree):
     (text,) = say({"mode": "zero"} | one, {"mode": "resample"} | other)
-    wanted = "the replacements agree" if agree else "THE REPLACEMENTS DISAGREE"
-    assert f"; {wanted} (zero {one['effect']:.2f}, resample {other['effect']:.2f})" in text
+    zero, resample = f"zero {one['effect']:.2f}", f"resample {other['effect']:.2f}"
+    sizes = SIZES[size_of(one)], SIZES[size_of(other)]
+    if agree:
+        assert f"; all replacements give the same verdict, {sizes[0]} ({zero}, {resample})" in text
+    else:
+        different = f"({zero}, {sizes[0]}; {resample}, {sizes[1]})"
+        assert f"; THE REPLACEMENTS GIVE DIFFERENT VERDICTS {different}" in text
 
 
 @pytest.mark.parametrize(
@@ -131,15 +136,17 @@ def test_above_one_the_model_is_worse_than_one_without_context():
     assert words not in say(effect(1.0, 1.0 + 1e-6, 1.0))[0]  # what reads as 1.00 is not above 1
 
 
-NO_GAIN = (
-    "The intact model is not clearly better than the no-context optimum on {}: its error is {} of it, and an effect "
-    "needs a gain of more than 4 standard errors"
+NO_GAIN = "The intact model is not better than the no-context optimum on {}: its error is {} times the optimum's."
+UNCERTAIN = (
+    "On these prompts the intact model is not clearly better than the no-context optimum on {}: its error is {} times "
+    "the optimum's, but this gain is less than 4 standard errors, too uncertain to divide by; more prompts (--prompts) "
+    "may make it certain."
 )
 
 
 def test_nothing_is_measured_where_there_is_no_gain():
     sentences = say({"mode": "zero"}, effect(math.nan, math.nan, math.nan))
-    assert sentences == [NO_GAIN.format("linear", "1.10") + ". The effect of removing 0.1 is undefined."]
+    assert sentences == [NO_GAIN.format("linear", "1.10") + " No effect of removing 0.1 is given."]
 
 
 def test_a_gain_that_is_only_uncertain_asks_for_more_prompts():
@@ -150,7 +157,7 @@ def test_a_gain_that_is_only_uncertain_asks_for_more_prompts():
     assert ratio < 0.9
     assert math.isnan(row["effect"])
     (text,) = found.sentences()
-    assert text.startswith(NO_GAIN.format("cubic", f"{ratio:.2f}") + "; more prompts (--prompts) may show such a gain.")
+    assert text.startswith(UNCERTAIN.format("cubic", f"{ratio:.2f}"))
 
 
 @pytest.mark.parametrize(
@@ -162,9 +169,9 @@ def test_a_gain_that_is_only_uncertain_asks_for_more_prompts():
         ({"n_disjoint": 3}, "sets, of which the 3 without any of these heads cost 0.01 on average and 0.02 at most (p"),
         ({"n_disjoint": 0}, "; compared with 39 layer-matched sets, all of which share a head with it (p <= 0.025"),
         ({"smallest_p": 0.05}, "after Holm <= 0.05 (39 draws)); "),
-        ({"smallest_p": 0.125}, f"after Holm <= 0.05 (39 draws); with only 39 control sets {MORE}"),
-        ({"smallest_p": 0.125, "p_holm": 0.3}, f"after Holm <= 0.3 (39 draws); with only 39 control sets {MORE}"),
-        ({"smallest_p": 0.125, "n_controls": 7, "exact": True}, f"with only 7 control sets {FEW}"),
+        ({"smallest_p": 0.125}, f"after Holm <= 0.05 (39 draws); 39 control sets {MORE}"),
+        ({"smallest_p": 0.125, "p_holm": 0.3}, f"after Holm <= 0.3 (39 draws); 39 control sets {MORE}"),
+        ({"smallest_p": 0.125, "n_controls": 7, "exact": True}, f"; 7 control sets {FEW}"),
         ({"p_holm": 0.051}, "after Holm <= 0.051 (39 draws); an effect of 0.15 would have been detected); "),
         ({"p_holm": 0.051, "detectable": math.inf}, "after Holm <= 0.051 (39 draws)); "),
         ({"p_value": 0.123456, "p_holm": 0.0456789}, "(p = 0.123, after Holm 0.0457); "),
@@ -236,8 +243,9 @@ def test_a_head_is_a_decoy_only_after_joint_removals():
     every = [*three, three[0] | {"companions": "0.3,0.4,0.5"}]
     others = f"of the other heads above 0.5 (0.3,0.4,0.5){decoy}"
     assert say_of_silent({"change": 0.56, "ci_low": 0.5, "ci_high": 0.6, "effect": 0.86}) == (
-        f"{ATTENDING}alone does not show its effect: with 0.3 removed as well, removing it costs 0.56 [0.50, 0.60] of "
-        "the gain on linear (mean ablation; effect of 0.3 0.30, of both 0.86). It is not a decoy."
+        f"{ATTENDING}alone changes the error by less than 0.05 of the in-context gain on linear. It is not a decoy: "
+        "with 0.3 removed as well, removing it costs 0.56 [0.50, 0.60] of the gain on linear (mean ablation; removing "
+        "0.3 alone costs 0.30, all of them 0.86)."
     )
     assert say_of_silent(*every) == f"{everything}head, and together with any combination {others}"
     assert say_of_silent(*three) == f"{everything}head, and together with any pair and all {others}"
@@ -258,7 +266,7 @@ def test_a_head_is_a_decoy_only_after_joint_removals():
             -0.5,
             "with 0.3 removed as well, removing it restores 0.56 [0.50, 0.60] of the gain on linear (mean ablation; ",
         ),
-        (0.06, 0.051, 0.1, "It is not a decoy."),
+        (0.06, 0.051, 0.1, "It is not a decoy: with"),
         (
             0.06,
             0.05,
@@ -273,7 +281,7 @@ def test_a_head_is_a_decoy_only_after_joint_removals():
 def test_a_joint_change_beyond_the_margin_is_no_decoy(change, low, high, words):
     text = say_of_silent({}, {"change": change, "ci_low": low, "ci_high": high})
     assert words in text
-    assert text.endswith(("It is not a decoy.", ": a decoy on linear (pairs 12-15).", "narrow the interval."))
+    assert text.endswith(("all of them 0.31).", ": a decoy on linear (pairs 12-15).", "narrow the interval."))
 
 
 @pytest.mark.parametrize(
@@ -321,11 +329,11 @@ def test_a_removal_that_helps_is_named_with_the_two_sided_test():
     assert say(row, {"mode": "zero"} | row) == [
         "Removing 0.1 helps on linear: the error falls by 0.73 [0.70, 0.80] of the in-context gain (mean ablation); "
         "39 layer-matched sets cost 0.01 on average and -0.01 at least (two-sided p <= 0.05, after Holm <= 0.1 "
-        "(39 draws)); the replacements agree (mean -0.73, zero -0.73); its direct effect has the opposite sign "
-        "(0.21 [0.15, 0.25])."
+        "(39 draws)); all replacements give the same verdict, the removal helps (mean -0.73, zero -0.73); its direct "
+        "effect has the opposite sign (0.21 [0.15, 0.25])."
     ]
     few = say(row | {"smallest_p": 0.03})[0]
-    assert "with only 39 control sets p cannot be smaller than 0.06;" in few
+    assert "; 39 control sets allow no p below 0.06;" in few
 
 
 def test_a_note_says_why_nothing_changes():
@@ -345,7 +353,7 @@ def test_a_set_that_is_kept_is_told_by_what_is_left():
         "With no head but 0.1 0.80 of the in-context gain on linear is left (mean ablation of all others costs "
         "0.20 [0.10, 0.30]); p = 0.123 against 39 layer-matched control sets. "
         "With no head but 0.1 0.80 of the in-context gain on cubic is left (mean ablation of all others costs "
-        "0.20 [0.10, 0.30]). " + NO_GAIN.format("quadratic", "1.10") + "."
+        "0.20 [0.10, 0.30]). " + NO_GAIN.format("quadratic", "1.10")
     )
     assert second.startswith("With no head but 2.3 0.80")
 

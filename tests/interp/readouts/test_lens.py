@@ -114,7 +114,7 @@ def test_the_verdict_follows_the_rule(of_linear):
     (sentence,) = lens_verdict(of_linear)
     tuned = where(of_linear.depth, kind="tuned", reference="target")
     first = tuned[tuned["gain"] >= 0.5].iloc[0]
-    assert f"the answer appears at {first['stage']} " in sentence
+    assert f"no-context optimum at {first['stage']} " in sentence
     assert "after layer 0 to the no-context optimum" in sentence
 
 

@@ -22,7 +22,9 @@ def test_lens_prints_one_document_and_writes_tables_and_a_figure(outcome, tmp_pa
     assert len(rows) == len(document["results"]) == 7 * 2 * 7 * 16
     assert {"gradient_descent_1", "gradient_descent_3"} < set(rows["reference"])
     assert not rows.duplicated(["function_class", "stage", "kind", "reference", "examples"]).any()
-    assert document["verdict"][0].startswith("On linear the answer appears at 1.mid")
+    assert document["verdict"][0].startswith(
+        "On linear the tuned lens first reaches half of the model's gain over the no-context optimum at 1.mid"
+    )
     assert (tmp_path / "lens.png").stat().st_size > 10_000
 
 
