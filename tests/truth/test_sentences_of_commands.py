@@ -96,7 +96,7 @@ def test_the_report_and_the_study_of_alternatives_call_no_head_a_decoy(tmp_path)
     located, together, *alone = sentences_of(evidence)
     assert all(str(head) in located for head in copies)
     assert together.startswith(f"Removing {show(copies)} costs 1.")
-    assert all("a decoy" not in text.replace("It is not a decoy.", "") for text in alone)
+    assert all("a decoy" not in text.replace("It is not a decoy:", "") for text in alone)
     assert all("It is not a decoy: " in text for text in alone)
     text = " ".join(cause.study([model.checkpoint], n_prompts=128).sentences())
     assert "either one of these heads can replace another, or their contributions add up (errors are squared)" in text
