@@ -174,6 +174,7 @@ def test_a_run_from_before_a_setting_was_renamed_is_loaded_and_resumed(tmp_path,
     assert "is finished" in resumed.err
 
 
+@pytest.mark.slow
 def test_paper_units_are_mse_over_dims(outcome):
     arguments = ("eval", "--ckpt", "zoo:mixed-0", "--prompts", 64, "--json")
     ours, paper = (json.loads(outcome(*arguments, *more).out)["curves"] for more in ((), ("--units", "paper")))
@@ -303,7 +304,7 @@ def test_a_set_of_any_size_has_a_figure(tmp_path, outcome):
     assert [path.name for path in (tmp_path / "each").glob("*.png")] == ["effects.png"]
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("design", "files"),
     [
@@ -465,6 +466,7 @@ def test_study_writes_tables_figures_and_a_summary(tmp_path, outcome):
     assert "0.1" in sentences[0]
 
 
+@pytest.mark.slow
 def test_study_of_a_model_without_such_heads_says_so(tmp_path, outcome):
     done = outcome("study", "retrospective", "--ckpt", "zoo:cubic-0", "--prompts", 64, "--out", tmp_path)
     assert done.code == 0, done.err

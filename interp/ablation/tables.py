@@ -62,10 +62,12 @@ def ablation_tables(result: Ablation) -> list[Table]:
         f"{result.protocol.n_shared_prompts} of {result.n_prompts} prompts; p: against layer-matched control sets, "
         "p Holm: over classes; p against other control sets is in --json and --out; "
     )
+    if not result.table["n_controls"].to_numpy().any():
+        controls = ""
     caption = (
         f"effect of {action}: share of the way from the intact model to the no-context optimum, pairs {points}; "
         "direct: later components keep their outputs of the intact run; frozen LN: LayerNorms keep their scales of it; "
-        f"{controls if result.table['n_controls'].any() else ''}"
+        f"{controls}"
         f"seed {result.seed}; recomputed in float64, predictions differ by less than "
         f"{power_of_ten_above(result.spot_check):.0e}"
         f"{''.join(f'; {note}' for note in notes)}"

@@ -5,7 +5,7 @@ from base64 import b64encode
 from html import escape
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import seaborn as sns  # noqa: F401 - registers the colour maps mako and vlag
@@ -29,7 +29,7 @@ MODES = {
     "uniform": "#8d6e63",
 }
 DPI = 120
-WRITTEN = {
+WRITTEN: Any = {
     "svg.hashsalt": "interp",  # equal figures become equal files
     "svg.fonttype": "none",  # text stays text
     "savefig.dpi": "figure",

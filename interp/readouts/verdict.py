@@ -145,7 +145,7 @@ def probe_verdict(result: Probes) -> list[str]:
 def best_position(target: str, table: pd.DataFrame, n_probes: int) -> Fact:
     """Of the probes that exceed their controls by an interval for so many probes at once, the one that does so most."""
     rows = [row | {"above_wide": widen(row, "above", "above", n_probes)} for row in records(table)]
-    clear = [row for row in rows if row["above_wide"][0] > 0]
+    clear: list[dict[str, Any]] = [row for row in rows if row["above_wide"][0] > 0]
     if not clear:
         return "not decodable", {"target": target}
     best = max(clear, key=lambda row: row["above"])
@@ -169,7 +169,7 @@ def swap_verdict(result: Swaps) -> list[str]:
     classes.
     """
     patterns, sentences = where(result.table, subspace="pattern"), []
-    n_tests = int(patterns["p_chosen"].notna().sum())
+    n_tests = len(patterns.dropna(subset=["p_chosen"]))
     for name in distinct_classes(patterns):
         table = where(patterns, function_class=name)
         rows = [top_row(where(table, target=target), "evidence") for target in distinct(table, "target")]

@@ -98,6 +98,7 @@ IN_TENSORS = {
 """The same, where only who reads the weights has to notice."""
 
 
+@pytest.mark.sample(12)
 @pytest.mark.parametrize("fault", [*FAULTS, *IN_TENSORS])
 def test_every_fault_is_refused(outcome, copied, whole_run, other_run, tmp_path, fault):
     run = copied(whole_run)
@@ -320,6 +321,7 @@ def survive(run: Path, name: str, n: int) -> None:
         (run / name).write_bytes(content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "n"), [(CONFIG, 60), (WEIGHTS, 20), (HISTORY, 60)])
 def test_accidents_to_files_without_hashes_give_no_traceback(copied, name, n):
     survive(copied(zoo_path("cubic-0")), name, n)

@@ -71,7 +71,7 @@ def test_the_validation_says_that_gradients_are_exact_here(found):
         assert abs(one["worst_exact"] - one["worst_approximate"]) < 0.05
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "corrupt", "direction"),
     [

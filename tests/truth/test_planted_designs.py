@@ -70,7 +70,7 @@ def test_cumulative_removal_of_the_single_circuit_falls_at_its_first_head(plante
 # The redundant pair
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["zero", "mean"])
 def test_one_of_two_copies_is_harmless_and_both_are_fatal(redundant, mode):
     sets = [(COPIES[0],), (COPIES[1],), COPIES]
@@ -124,6 +124,7 @@ def test_all_but_one_shows_that_no_single_copy_is_needed(redundant):
     assert ablate(redundant, but_one, design="keep", **ALONE).table["effect"].tolist() == close([0, 1])
 
 
+@pytest.mark.slow
 def test_cumulative_removal_falls_at_the_second_copy(redundant):
     order = [BYSTANDER, COPIES[0], Head(0, 2), COPIES[1]]
     result = cumulative(redundant, order, n_orders=40, **QUICK)

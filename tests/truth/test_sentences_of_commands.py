@@ -15,6 +15,7 @@ PROMPTS = 64
 OTHER_PROMPT = {"corrupt": "prompt", "direction": "noise", "n_prompts": PROMPTS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["suppressor", "null space"])
 def test_the_reader_carries_the_whole_answer(kind, tmp_path):
     """The reader writes the average that the answer is made of; a decoy cannot be named beside it."""

@@ -239,6 +239,7 @@ def test_the_summary_comes_first_and_says_what_the_json_says(report):
     assert given["protocol"]["command"] == "interp report --ckpt 'a b'"
 
 
+@pytest.mark.slow
 def test_snapshots_become_emergence(quick_config, quick, written, tmp_path):
     train(quick_config, tmp_path / "run")
     checkpoint = load(tmp_path / "run")

@@ -250,6 +250,7 @@ def test_models_of_other_sizes_are_compared_within_themselves_only(mixed):
     assert set(found.files["within"]["checkpoint"]) == {"zoo:mixed-0", "four heads"}
 
 
+@pytest.mark.slow
 def test_snapshots_lead_up_to_the_last_map(quick_config, tmp_path):
     train(quick_config, tmp_path, progress=False)
     last, middle = load(tmp_path), load(f"{tmp_path}@{sorted_steps(tmp_path)[-2]}")

@@ -82,7 +82,7 @@ def test_exact_intervals_are_the_known_ones():
     assert fisher((3, 5), (0, 5)) == pytest.approx(1 / 6)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ratio", "said", "at_most"), [(1.0, BELOW, 0.05), (1 + MARGIN, AT, 0.05), (1 - MARGIN, AT, 0.05)]
 )

@@ -123,6 +123,7 @@ def test_groups_of_one_outcome_are_said_to_be_and_shown(found):
         assert all(len(table) for table in tables.values())
 
 
+@pytest.mark.slow
 def test_the_last_stage_is_the_models_own_error():
     """What is compared at depth is the number that success is judged by."""
     models = [load("zoo:linear-0"), load("zoo:cubic-0")]

@@ -415,6 +415,7 @@ def test_a_pattern_that_is_already_uniform_is_a_row_with_the_reason(tiny_copy):
     )
 
 
+@pytest.mark.slow
 def test_a_set_that_fails_a_check_costs_that_set(trained, monkeypatch):
     """The engine is broken for one head: the others are reported as without it, and it is named."""
     true = checks.plain_edits

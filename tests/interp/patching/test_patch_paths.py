@@ -64,7 +64,7 @@ def later(receivers, senders):
     return [receiver for receiver in receivers if receiver.reads_any(senders)]
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(2)
 def test_every_path_equals_the_two_passes_that_do_it(subject):
     model, twin, base, source = subject
     every = few(all_receivers(model.config.n_layers, model.config.n_heads))
@@ -76,7 +76,7 @@ def test_every_path_equals_the_two_passes_that_do_it(subject):
             assert_same(found, path_patched(twin, base, source, senders, receiver))
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(2)
 def test_receivers_together_equal_the_change_added_to_what_each_reads(subject):
     model, twin, base, source = subject
     n_layers, n_heads = model.config.n_layers, model.config.n_heads
@@ -146,7 +146,7 @@ def test_a_head_of_the_last_layer_goes_to_its_mlp_and_the_read_out(subject):
     assert (apart - whole).abs().max() > 1e-4 * whole.abs().max()
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(2)
 def test_senders_that_do_not_change_change_nothing(subject):
     """The same tokens on both sides; and a head whose W_O is 0, which writes nothing however its z may change."""
     model, _, base, source = subject

@@ -151,7 +151,7 @@ def test_streams_are_separate(quick_config):
     assert seeds != from_preset("tiny", "random", 0).seeds
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "more",
     [
