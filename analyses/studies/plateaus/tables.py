@@ -25,11 +25,11 @@ def overview_tables(runs: pd.DataFrame, counts: pd.DataFrame, exits: pd.DataFram
     ]
     optimum = f"error <= {LEFT:g} of the no-context optimum"
     tables = {
-        f"seeds that have left the plateau ({optimum}) [exact 95 % of the share]": grid(
+        f"seeds that have left the plateau ({optimum}) [exact 95 % interval of the share]": grid(
             where(counts, threshold=LEFT), lambda row: f"{row['n_left']} of {row['n_seeds']} {format_share(row)}"
         ),
         f"runs that have not left [interval over prompts]; at = within 1 ± {MARGIN:g}": pd.DataFrame(stayed),
-        "first of three evaluations at or below a threshold, median [range]": exit_overview(
+        "first step of three evaluations in a row at or below a threshold, median [range] over seeds": exit_overview(
             exits.loc[exits["threshold"].isin([FRACTION, LEFT])]
         ),
     }
@@ -48,7 +48,7 @@ def exit_overview(exits: pd.DataFrame) -> pd.DataFrame:
                 "seeds": f"{cell['step'].count()} of {len(cell)}",
                 "step": format_range(pd.Series(cell["step"])),
                 "prompts of the class": format_range(pd.Series(cell["prompts_seen"])),
-                "operations": format_range(pd.Series(cell["flops"])),
+                "FLOPs": format_range(pd.Series(cell["flops"])),
             }
         )
     return pd.DataFrame(rows)

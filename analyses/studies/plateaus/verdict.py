@@ -10,24 +10,27 @@ import pandas as pd
 
 from analyses.studies.plateaus.measures import CELL, LEFT, MARGIN, THRESHOLDS
 from analyses.studies.plateaus.tables import format_range, format_share
+from interp.display.text import counted
 from interp.statistics.effects import SIGNIFICANT
 from training.common.output import records
 from training.common.table_rows import distinct, where
 from training.evaluation.convergence import FRACTION
 
 SENTENCES = {
-    "count": "{function_class}: left the plateau in {counts} (exact 95 % of the share).",
+    "count": "{function_class}: at the end of training {counts} had left the plateau (exact 95 % interval of the "
+    "share of seeds).",
     "returned": "On {function_class} {n_ever} {curriculum} seeds had left it at some time and {n_left} have at the "
     "end: forgotten, or near the threshold.",
     "test": "At or below {threshold:g} of the no-context optimum, mixed against single (Fisher): {tests}.",
-    "stayed": "{curriculum} on {function_class}, the {n} that stayed: {states} (error / no-context optimum {span}; at "
-    "= each run's interval over prompts lies within 1 ± {margin:g}).",
+    "stayed": "{curriculum} on {function_class}, {runs} that did not leave: {states} (error over that of the "
+    "no-context optimum {span}; at: the run's interval over prompts lies within 1 ± {margin:g}).",
     "no dependence": "No count depends on the threshold, from {low:g} to {high:g} of the no-context optimum.",
-    "dependence": "{n} of {n_counts} counts depend on the threshold ({converged:g} is what `interp history` calls "
-    "converged): {counts}.",
-    "exit": "{function_class} was left by {exits} (median [range] over the seeds that left{unseen}).",
-    "paper": "Compared with the paper on {function_class}: {counts}. The paper's own 3 of 5 against 0 of 5 has "
-    "p = {published_p:.2f}: five seeds on each side show no difference smaller than 4 of 5.",
+    "dependence": "In {n} of {n_counts} cases the number of seeds that ended below the threshold changes with it "
+    "({converged:g} is what `interp history` calls converged): {counts}.",
+    "exit": "On {function_class} the plateau was left by {exits} (median [range] over the seeds that left{unseen}).",
+    "paper": "Seeds that left the plateau on {function_class}, compared with the paper: {counts}. The paper's own 3 of 5 "
+    "against 0 of 5 has p = {published_p:.2f}: with five seeds on each side only a difference of at "
+    "least 4 seeds can be significant.",
     "no history": "It cannot be determined when {names} left: their histories do not hold the error over the last "
     "points.",
 }
@@ -82,7 +85,7 @@ def stayed_sentences(stayed: pd.DataFrame) -> list[str]:
     for (curriculum, function_class), cell in stayed.groupby(CELL, sort=False):  # pyright: ignore
         states = ", ".join(f"{n} {state}" for state, n in cell["state"].value_counts(sort=False).items())
         span = f"{cell['ratio'].min():.3f}" + (f" to {cell['ratio'].max():.3f}" if len(cell) > 1 else "")
-        names = {"curriculum": curriculum, "function_class": function_class, "n": len(cell)}
+        names = {"curriculum": curriculum, "function_class": function_class, "runs": counted(len(cell), "run")}
         sentences.append(SENTENCES["stayed"].format(**names, states=states, span=span, margin=MARGIN))
     return sentences
 
@@ -109,7 +112,7 @@ def exit_sentences(exits: pd.DataFrame) -> list[str]:
         texts = [
             f"{curriculum} at step {format_range(pd.Series(cell['step']))}, "
             f"{format_range(pd.Series(cell['prompts_seen']))} prompts of the class, "
-            f"{format_range(pd.Series(cell['flops']))} operations"
+            f"{format_range(pd.Series(cell['flops']))} FLOPs"
             for curriculum, cell in rows.groupby("curriculum", sort=False)
         ]
         unseen = "; 0 = before it saw the class" if pd.Series(rows["prompts_seen"]).min() == 0 else ""

@@ -165,15 +165,15 @@ def test_runs_that_stayed_and_the_papers_counts():
     runs = [{"curriculum": "random", "function_class": "cubic", "ratio": ratio, "state": "at the no-context optimum"}
             for ratio in (0.98, 1.01)]  # fmt: skip
     assert plateaus.stayed_sentences(pd.DataFrame(runs)) == [
-        "random on cubic, the 2 that stayed: 2 at the no-context optimum (error / no-context optimum 0.980 to 1.010; "
-        "at = each run's interval over prompts lies within 1 ± 0.1)."
+        "random on cubic, 2 runs that did not leave: 2 at the no-context optimum (error over that of the no-context "
+        "optimum 0.980 to 1.010; at: the run's interval over prompts lies within 1 ± 0.1)."
     ]
     row = {"curriculum": "mixed", "function_class": "quadratic", "n_left": 5, "n_seeds": 5, "published_left": 3}
     row |= {"published_seeds": 5, "p_value": 0.44, "published_p": 1 / 6}
     assert plateaus.paper_sentences(pd.DataFrame([row])) == [
-        "Compared with the paper on quadratic: mixed 3 of 5 there, 5 of 5 here, no difference shown (p = 0.440). The "
-        "paper's own 3 of 5 against 0 of 5 has p = 0.17: five seeds on each side show no difference smaller than 4 of "
-        "5."
+        "Seeds that left the plateau on quadratic, compared with the paper: mixed 3 of 5 there, 5 of 5 here, no "
+        "difference shown (p = 0.440). The paper's own 3 of 5 against 0 of 5 has p = 0.17: with five seeds on each "
+        "side only a difference of at least 4 seeds can be significant."
     ]
 
 
