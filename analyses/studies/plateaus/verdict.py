@@ -28,8 +28,8 @@ SENTENCES = {
     "dependence": "In {n} of {n_counts} cases the number of seeds that ended below the threshold changes with it "
     "({converged:g} is what `interp history` calls converged): {counts}.",
     "exit": "On {function_class} the plateau was left by {exits} (median [range] over the seeds that left{unseen}).",
-    "paper": "Seeds that left the plateau on {function_class}, compared with the paper: {counts}. The paper's own 3 of 5 "
-    "against 0 of 5 has p = {published_p:.2f}: with five seeds on each side only a difference of at "
+    "paper": "Seeds that left the plateau on {function_class}, compared with the paper: {counts}. The paper's own 3 "
+    "of 5 against 0 of 5 has p = {published_p:.2f}: with five seeds on each side only a difference of at "
     "least 4 seeds can be significant.",
     "no history": "It cannot be determined when {names} left: their histories do not hold the error over the last "
     "points.",
