@@ -9,7 +9,8 @@ import typer
 
 from interp.model.attached import opens_files
 from training import options
-from training.commands import check_classes, check_device, run_command
+from training.commands import check_classes, run_command
+from training.common.devices import check_device
 from training.common.errors import UserError, refuse_failures
 from training.common.terminal import echo
 

@@ -43,11 +43,14 @@ if TYPE_CHECKING:
     from interp.readouts.subspace_patching import swap as swap
     from interp.scores.patterns import patterns as patterns
     from interp.scores.score import score as score
+    from training.checkpoints.checkpoint import Checkpoint as Checkpoint
     from training.checkpoints.checkpoint import load as load
     from training.importing.export import export_checkpoint as export_checkpoint
     from training.importing.run import import_checkpoint as import_checkpoint
+    from training.tasks.prompts import to_prompt as to_prompt
 
 _HOMES = {
+    "Checkpoint": "training.checkpoints.checkpoint",
     "Head": "interp.model.heads",
     "ablate": "interp.ablation.ablate",
     "attach": "interp.any_model.attach",
@@ -72,6 +75,7 @@ _HOMES = {
     "prompt_pairs": "interp.patching.prompt_pairs",
     "score": "interp.scores.score",
     "swap": "interp.readouts.subspace_patching",
+    "to_prompt": "training.tasks.prompts",
 }
 """The module of every public name, imported at its first use: `import interp` and `interp --help` import no torch."""
 

@@ -75,7 +75,6 @@ def build() -> typer.Typer:
     app = typer.Typer(
         help="Which attention heads make a transformer learn in context, and do they really cause it?",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={
             "help_option_names": ["-h", "--help"],

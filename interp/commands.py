@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from training import options
-from training.commands import check_classes, check_device
+from training.commands import check_classes
+from training.common.devices import check_device
 from training.common.errors import one_of
 from training.names import BASELINE_NAMES, SHIFT_NAMES
 

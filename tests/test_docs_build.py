@@ -38,6 +38,9 @@ def public(thing) -> list[str]:
     return documented + [path for one in own if one.is_module or one.is_class for path in public(one)]
 
 
+FUNCTIONS = {*interp.__all__} - {"Checkpoint", "Head"}
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("site")
@@ -60,7 +63,7 @@ def test_every_module_is_on_one_page():
 
 def test_what_import_interp_gives_is_on_its_page_with_what_it_returns():
     shown = {name.rpartition(".")[2] for name in directives(DOCS / "reference" / "index.md")}
-    returned = {inspect.signature(getattr(interp, name)).return_annotation for name in interp.__all__ if name != "Head"}
+    returned = {inspect.signature(getattr(interp, name)).return_annotation for name in FUNCTIONS}
     ours = {one.__name__ for one in returned if inspect.isclass(one) and one.__module__.startswith(PACKAGES)}
     assert len(ours) > 10
     assert {*interp.__all__} | ours <= shown
@@ -69,8 +72,7 @@ def test_what_import_interp_gives_is_on_its_page_with_what_it_returns():
 def test_the_table_of_arguments_is_that_of_the_signatures():
     table = runpy.run_path(str(DOCS / "reference" / "arguments.py"))["argument_table"]()
     assert table in (DOCS / "reference" / "index.md").read_text(), "run `python notebooks/reference/arguments.py`"
-    functions = {name for name in interp.__all__ if name != "Head"}
-    assert {*re.findall(r"^\| \[`(\w+)`\]", table, re.MULTILINE)} == functions
+    assert {*re.findall(r"^\| \[`(\w+)`\]", table, re.MULTILINE)} == FUNCTIONS
     (row,) = [line for line in table.splitlines() if "interp.lens]" in line]
     assert "| `1024` |" in row
     assert "`token` `x`" in row

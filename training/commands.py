@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from training import options
+from training.common.devices import check_device
 from training.common.errors import UserError
 from training.common.terminal import echo, readable_name
 from training.names import CLASS_NAMES, INPUT_NAMES
@@ -338,19 +339,3 @@ def check_classes(classes: str | None, default: tuple[str, ...]) -> list[str]:
     from training.tasks.function_classes import choose_classes
 
     return choose_classes(classes, default)
-
-
-def check_device(device: str) -> str:
-    """The device, if this machine has it.
-
-    Raises:
-        UserError: this machine lacks it, or there is no such device.
-    """
-    import torch
-
-    available = ["cpu"]
-    if torch.cuda.is_available():
-        available += ["cuda"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    if device not in available:
-        raise UserError(f"--device {device}: not available here (valid: {', '.join(available)})")
-    return device

@@ -1,9 +1,9 @@
 """The command-line options that several commands share: one spelling, one help text, one default each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -20,6 +20,7 @@ DEFAULT_CONVERGED_BELOW = 0.5
 DEFAULT_NODE_STEPS = 5
 DEFAULT_EDGE_STEPS = 30  # of eap-ig: within 0.0001 of 100 steps on zoo:mixed-0, where 5 steps are 0.006 off (of 0.44)
 
+T = TypeVar("T")
 RENAMED = {
     "at": "tokens",
     "by": "weighting",
@@ -73,6 +74,16 @@ def split_names(option: str, text: str) -> list[str]:
     if len(set(names)) < len(names):
         raise UserError(f"{option} {text}: {max(names, key=names.count)} is named twice")
     return names
+
+
+def as_list(values: T | Sequence[T]) -> list[T]:
+    """A value of its own as a list of one; text is a value.
+
+    >>> as_list(5), as_list("gradient"), as_list([1, 2])
+    ([5], ['gradient'], [1, 2])
+    """
+    is_list = isinstance(values, Sequence) and not isinstance(values, str)
+    return list(values) if is_list else [values]  # type: ignore[list-item]
 
 
 Ckpt = Annotated[

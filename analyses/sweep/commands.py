@@ -126,7 +126,7 @@ def workers_for(cells: "list[Cell]", jobs: int | None, cluster: str | None) -> "
     Raises:
         UserError: the device of a cell is not there, or a GPU is named on a cluster, which gives each cell one.
     """
-    from training.commands import check_device
+    from training.common.devices import check_device
     from training.processes.run_sets import workers_here
 
     devices = {cell.device for cell in cells}

@@ -8,7 +8,7 @@ import typer
 from interp.model.attached import opens_files
 from interp.names import DEFAULT_MODES, DESIGN_NAMES, MODE_NAMES
 from training import options
-from training.commands import check_device
+from training.common.devices import check_device
 from training.common.errors import UserError, one_of
 
 

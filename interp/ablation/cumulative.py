@@ -14,8 +14,10 @@ from interp.ablation.plan import Plan, plan
 from interp.ablation.runner import AblationProtocol, measure
 from interp.ablation.store import Store
 from interp.display.result import Result
-from interp.model.heads import Head, head_set, show
+from interp.model.heads import Head, head_set, parse_head, show
 from interp.model.opened import opens_models
+from interp.scores.head_choice import HeadChoice, choose_sets
+from interp.scores.score import selection_scores
 from interp.statistics.effects import interval_of, permutation_p
 from training.checkpoints.checkpoint import Checkpoint
 from training.config.config import stream_seed
@@ -50,7 +52,7 @@ class CumulativeAblation(Result):
 @opens_models
 def cumulative(
     checkpoint: Checkpoint,
-    order: Sequence[Head],
+    order: HeadChoice,
     classes: str | Sequence[str] | None = None,
     *,
     modes: str | Sequence[str | Mode] = DEFAULT_MODES,
@@ -67,7 +69,8 @@ def cumulative(
 
     Args:
         checkpoint: a loaded run.
-        order: the heads, the first to be removed first: by score on prompts of the stream `selection`, for example.
+        order: the heads, the first to be removed first; those that are named by a rule (`all`, `top:K`, `above:SCORE`,
+            `layer:L`) in the order of their retrospective score on selection prompts.
         classes: function classes; None takes those of the run.
         modes: of the ablations.
         site: of heads.
@@ -83,10 +86,11 @@ def cumulative(
         CheckError: a removal did not act.
         UserError: fewer than two heads, or an unknown name.
     """
-    check_several("cumulative", order)
+    heads = order_heads(checkpoint, order, n_prompts, seed)
+    check_several("cumulative", heads)
     planned = plan(
         checkpoint,
-        order,
+        heads,
         classes,
         modes=modes,
         site=site,
@@ -97,7 +101,22 @@ def cumulative(
         memory=memory,
         store=store,
     )
-    return run(planned, order, n_orders=n_orders)
+    return run(planned, heads, n_orders=n_orders)
+
+
+def order_heads(checkpoint: Checkpoint, order: HeadChoice, n_prompts: int, seed: int) -> list[Head]:
+    """The heads in the order in which they are named, or by score where a rule names them.
+
+    Raises:
+        UserError: there are no such heads.
+    """
+    if not isinstance(order, str):
+        return [order] if isinstance(order, Head) else [head for head in order if isinstance(head, Head)]
+    heads = [head for members in choose_sets(checkpoint, order, n_prompts=n_prompts, seed=seed) for head in members]
+    if order[:1].isdigit() or order[:1] == "L":
+        return [parse_head(name.strip(), order) for name in order.split(",")]
+    scores = selection_scores(checkpoint, n_prompts, seed)
+    return sorted(heads, key=lambda head: (-scores[head], head))
 
 
 def run(planned: Plan, order: Sequence[Head], *, n_orders: int = DEFAULT_ORDERS) -> CumulativeAblation:

@@ -35,7 +35,7 @@ from training.common.errors import UserError, one_of
 from training.common.library_defaults import library_defaults
 from training.common.output import Table
 from training.common.progress import progress_bar
-from training.options import DEFAULT_EDGE_STEPS, DEFAULT_NODE_STEPS
+from training.options import DEFAULT_EDGE_STEPS, DEFAULT_NODE_STEPS, as_list
 from training.tasks.function_classes import choose_classes
 
 MEMORY = 2**28  # bytes of activations and gradients that a worker holds
@@ -104,7 +104,7 @@ def attribute(
     classes: str | Sequence[str] | None = None,
     *,
     site: str = "z",
-    methods: Sequence[str] = (EXACT,),
+    methods: str | Sequence[str] = (EXACT,),
     corrupt: str = "function",
     direction: str = "denoise",
     tokens: str | None = None,
@@ -143,7 +143,7 @@ def attribute(
     >>> bool(result.validation["spearman"][0] > 0.5)
     True
     """
-    classes = choose_classes(classes, checkpoint.config.evaluated_classes)
+    classes, methods = choose_classes(classes, checkpoint.config.evaluated_classes), as_list(methods)
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
     target = plan_nodes(checkpoint, classes, question, site=site, tokens=tokens, methods=methods, n_steps=n_steps)
     return measure_effects(target, classes, methods, question, n_validate)
@@ -154,7 +154,7 @@ def attribute_edges(
     checkpoint: Checkpoint,
     classes: str | Sequence[str] | None = None,
     *,
-    methods: Sequence[str] = (EXACT,),
+    methods: str | Sequence[str] = (EXACT,),
     corrupt: str = "function",
     direction: str = "denoise",
     examples: int | None = None,
@@ -186,7 +186,7 @@ def attribute_edges(
     >>> len(result.table)
     802
     """
-    classes = choose_classes(classes, checkpoint.config.evaluated_classes)
+    classes, methods = choose_classes(classes, checkpoint.config.evaluated_classes), as_list(methods)
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
     target = plan_edges(checkpoint, classes, question, methods=methods, n_steps=n_steps)
     return measure_effects(target, classes, methods, question, n_validate)

@@ -42,7 +42,7 @@ from training.common.progress import progress_bar
 from training.common.table_rows import where
 from training.config.config import stream_seed
 from training.model.transformer import Transformer
-from training.options import DEFAULT_EDGE_STEPS
+from training.options import DEFAULT_EDGE_STEPS, as_list
 from training.tasks.function_classes import choose_classes
 
 EdgeOrder = Int[np.ndarray, "edge 2"]
@@ -110,7 +110,7 @@ def circuits(
     checkpoint: Checkpoint,
     classes: str | Sequence[str] | None = None,
     *,
-    sizes: Sequence[int] = SIZES,
+    sizes: int | Sequence[int] = SIZES,
     method: str = EXACT,
     corrupt: str = "prompt",
     direction: str = "noise",
@@ -150,7 +150,7 @@ def circuits(
     >>> bool(result.curve["faithfulness"][0] > 0.3)
     True
     """
-    classes = choose_classes(classes, checkpoint.config.evaluated_classes)
+    classes, sizes = choose_classes(classes, checkpoint.config.evaluated_classes), as_list(sizes)
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
     target = plan_edges(checkpoint, classes, question, methods=[method], n_steps=n_steps)
     check_sizes(sizes, min_faithfulness, target.n_edges)

@@ -1,5 +1,6 @@
 """Heads by name: `4.1` is head 1 of layer 4, both counted from 0 (the paper counts from 1); `4.mlp` is its MLP."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -117,7 +118,12 @@ def parse_heads(text: str, n_layers: int, n_heads: int, scores: Callable[[], Sco
 
 
 def parse_head(name: str, text: str) -> Head:
-    layer_text, _, number_text = name.partition(".")
+    """A head as `0.3` or `L0H3`, or an MLP as `0.mlp`.
+
+    >>> parse_head("L0H3", "L0H3")
+    Head(layer=0, number=3)
+    """
+    layer_text, _, number_text = re.sub(r"^L(\d+)H(\d+)$", r"\1.\2", name).partition(".")
     layer, number = whole(layer_text), MLP if number_text == "mlp" else whole(number_text)
     if layer is None or number is None:
         raise UserError(f"--heads {text}: '{name}' is not a head (valid: {SYNTAX})")

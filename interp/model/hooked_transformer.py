@@ -214,6 +214,8 @@ def hooked(source: str | Path | Checkpoint | Transformer, device: str = "cpu") -
     """
     if isinstance(source, str | Path):
         source = load(source, device)
+    if not isinstance(source, Checkpoint | Transformer):
+        raise UserError(f"hooked takes a checkpoint, its name or a compact model, not {type(source).__name__}")
     model = source.model if isinstance(source, Checkpoint) else source
     return build_twin(model, device).eval().requires_grad_(False)
 

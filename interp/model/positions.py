@@ -29,6 +29,20 @@ def parse_points(text: str) -> list[slice]:
     return ranges
 
 
+def one_range(text: str) -> slice:
+    """
+    Raises:
+        UserError: it is not one range of pairs.
+
+    >>> one_range("0-3")
+    slice(0, 4, None)
+    """
+    points, *more = parse_points(text)
+    if more:
+        raise UserError(f"points={text}: one range of pairs is needed")
+    return points
+
+
 def parse_range(option: str, text: str, part: str) -> slice:
     start, dash, stop = part.partition("-")
     first, last = whole(start), whole(stop if dash else start)

@@ -12,7 +12,8 @@ import typer
 from interp.model.attached import opens_files
 from interp.names import CORRUPTION_NAMES, METRIC_NAMES, SITE_NAMES
 from training import options
-from training.commands import check_classes, check_device
+from training.commands import check_classes
+from training.common.devices import check_device
 from training.common.errors import one_of
 
 if TYPE_CHECKING:

@@ -17,13 +17,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.display.result import Axes, Result
-from interp.model.heads import MLP, HeadSet, parse_heads, show
+from interp.model.heads import MLP, HeadSet, show
 from interp.model.opened import opens_models
 from interp.model.positions import parse_tokens, token_names
 from interp.patching.effects import METRICS, Outcomes, effect_of, error_metrics
 from interp.patching.engine import read_activations
 from interp.patching.runner import MakeActivations, PatchedClass, Question, check_direction, run_patches
 from interp.patching.sites import SITES, Activations, Patch, Variant, check_site, head_patches
+from interp.scores.head_choice import HeadChoice, resolve_sets
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import percentile_interval
 from training.common.errors import UserError, one_of
@@ -113,7 +114,7 @@ def patch(
     site: str = "z",
     corrupt: str = "function",
     direction: str = "denoise",
-    heads: str | Sequence[HeadSet] = "each",
+    heads: HeadChoice = "each",
     tokens: str | None = None,
     examples: int | None = None,
     n_prompts: int = 1024,
@@ -130,7 +131,7 @@ def patch(
         site: a name in `interp.patching.sites.SITES`.
         corrupt: a name in `interp.patching.prompt_pairs.CORRUPTIONS`.
         direction: `denoise` patches the clean run's activations into the corrupt run, `noise` the other way.
-        heads: at sites with heads, the heads to patch together (`interp.model.heads.SYNTAX`, or head sets); `each`
+        heads: at sites with heads, the heads to patch together (`interp.scores.head_choice.HeadChoice`); `each`
             patches every head alone.
         tokens: the tokens to patch together; `each` patches every token alone. None is `all` at sites with heads and
             `each` elsewhere.
@@ -195,7 +196,7 @@ def plan_locations(
     question: Question,
     *,
     site: str,
-    heads: str | Sequence[HeadSet],
+    heads: HeadChoice,
     tokens: str | None,
 ) -> list[Location]:
     """Every cell of the map; refuses what does not exist before anything is run or written.
@@ -208,7 +209,7 @@ def plan_locations(
 
 
 def choose_head_sets(
-    checkpoint: Checkpoint, site: str, heads: str | Sequence[HeadSet], question: Question
+    checkpoint: Checkpoint, site: str, heads: HeadChoice, question: Question
 ) -> Sequence[HeadSet] | None:
     """The sets of heads to patch; None at sites without heads.
 
@@ -221,9 +222,7 @@ def choose_head_sets(
             with_heads = ", ".join(name for name, site in SITES.items() if site.by_head)
             raise UserError(f"--heads {heads}: the site {site} has no heads (those that have: {with_heads})")
         return None
-    if not isinstance(heads, str):
-        return heads
-    sets = parse_heads(heads, config.n_layers, config.n_heads, partial(question.scores, checkpoint))
+    sets = resolve_sets(heads, config.n_layers, config.n_heads, partial(question.scores, checkpoint))
     if any(head.number == MLP for head_set in sets for head in head_set):
         raise UserError(f"--heads {heads}: {site} is a site of heads; an MLP is patched with --site mlp_out")
     return sets

@@ -26,9 +26,10 @@ from interp.model.opened import opens_models
 from interp.patching.effects import Outcomes, effect_of, effect_resamples, gap_exists
 from interp.patching.engine import read_activations
 from interp.patching.maps import baseline_errors, mean_columns
-from interp.patching.path_receivers import INPUTS, Receiver
+from interp.patching.path_receivers import INPUTS, Receiver, parse_receivers
 from interp.patching.runner import MakeActivations, Question, check_direction, run_patches
 from interp.patching.sites import Activations, Patch, Variant, stack_patches
+from interp.scores.head_choice import HeadChoice, sets_of
 from interp.statistics.effects import TIE, UNDEFINED, differs_from_zero, interval_of
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
@@ -71,8 +72,8 @@ class PathEffects(Result):
 @opens_models
 def path_effects(
     checkpoint: Checkpoint,
-    senders: Sequence[HeadSet],
-    receivers: Sequence[tuple[Receiver, ...]],
+    senders: HeadChoice,
+    receivers: str | Sequence[tuple[Receiver, ...]],
     classes: str | Sequence[str] | None = None,
     *,
     corrupt: str = "prompt",
@@ -87,8 +88,9 @@ def path_effects(
 
     Args:
         checkpoint: a loaded run.
-        senders: sets of heads and MLPs, or `interp.model.heads.EMBED`; the components of a set are patched together.
-        receivers: sets of inputs (`interp.patching.path_receivers`); the inputs of a set are changed together.
+        senders: heads and MLPs (`interp.scores.head_choice.HeadChoice`), `embed`, or `each` component alone; the
+            components of a set are patched together.
+        receivers: text (`interp.patching.path_receivers.SYNTAX`), or sets of inputs, which are changed together.
         classes: function classes; None takes those of the run.
         corrupt: a name in `interp.patching.prompt_pairs.CORRUPTIONS`.
         direction: `noise` patches the senders' outputs of the corrupt run into the clean run, `denoise` vice versa.
@@ -102,7 +104,15 @@ def path_effects(
     """
     classes = choose_classes(classes, checkpoint.config.evaluated_classes)
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
-    return patch_paths(checkpoint, classes, question, bundle_paths(senders, receivers))
+    model = checkpoint.config.model
+    shape, has_mlps = (model.n_layers, model.n_heads), bool(model.mlp_width)
+    if isinstance(senders, str):
+        sender_sets = parse_senders(senders, *shape, lambda: question.scores(checkpoint), has_mlps=has_mlps)
+    else:
+        sender_sets = sets_of(senders)
+    if isinstance(receivers, str):
+        receivers = parse_receivers(receivers, *shape, has_mlps=has_mlps)
+    return patch_paths(checkpoint, classes, question, bundle_paths(sender_sets, receivers))
 
 
 @library_defaults()

@@ -38,6 +38,7 @@ from training.common.table_rows import label_rows
 from training.config.config import RunConfig, stream_seed
 from training.evaluation.evaluate import evaluation_prompts, predictions
 from training.model.transformer import Transformer
+from training.options import as_list
 from training.tasks.baselines.plain import best_ridge, gradient_descent, least_squares
 from training.tasks.function_classes import choose_classes, function_class
 from training.tasks.prompts import Prompts, last_quarter
@@ -86,7 +87,7 @@ def lens(
     checkpoint: Checkpoint,
     classes: str | Sequence[str] | None = None,
     *,
-    steps: Sequence[int] = STEPS,
+    steps: int | Sequence[int] = STEPS,
     token: Token = "x",
     n_prompts: int = 1024,
     seed: int = 0,
@@ -110,10 +111,10 @@ def lens(
     ['embed', '0.mid', '0.post', '1.mid', '1.post', '2.mid', '2.post']
     """
     check_enough(n_prompts)
-    config = checkpoint.config
+    config, numbers = checkpoint.config, as_list(steps)
     tables, depths = [], []
     for name in progress_bar(choose_classes(classes, config.evaluated_classes), desc="lens", unit="class"):
-        distances = measure_distances(checkpoint, name, steps, token, n_prompts, seed)
+        distances = measure_distances(checkpoint, name, numbers, token, n_prompts, seed)
         table, depth = summarise(distances, config.data.n_points, seed)
         tables.append(table)
         depths.append(depth)

@@ -7,7 +7,8 @@ import typer
 from interp.model.attached import opens_files
 from interp.names import SCORE_DEFINITIONS, WEIGHTING_DEFINITIONS, WEIGHTING_NAMES
 from training import options
-from training.commands import check_classes, check_device
+from training.commands import check_classes
+from training.common.devices import check_device
 
 if TYPE_CHECKING:
     from pathlib import Path

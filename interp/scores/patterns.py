@@ -10,9 +10,10 @@ from jaxtyping import Float
 
 from interp.display.result import Axes, Result
 from interp.model.engine import read_sites
-from interp.model.heads import MLP, HeadSet, parse_heads
+from interp.model.heads import MLP, HeadSet
 from interp.model.opened import opens_models
 from interp.model.positions import parse_points, token_names
+from interp.scores.head_choice import HeadChoice, resolve_sets
 from interp.scores.kinds import SCORES, chance
 from interp.scores.score import selection_scores, weigh
 from training.checkpoints.checkpoint import Checkpoint
@@ -74,7 +75,7 @@ class Patterns(Result):
 @opens_models
 def patterns(
     checkpoint: Checkpoint,
-    heads: str | HeadSet = "top:1",
+    heads: HeadChoice = "top:1",
     name: str | None = None,
     *,
     n_prompts: int = 1,
@@ -86,7 +87,7 @@ def patterns(
 
     Args:
         checkpoint: a loaded run (`interp.load`).
-        heads: see `interp.model.heads.SYNTAX`; `top:K`, `above:SCORE` by retrospective score on other prompts.
+        heads: see `interp.scores.head_choice.HeadChoice`; `top:K` and `above:SCORE` score on other prompts.
         name: function class; None takes the run's first.
         n_prompts: over which attention is averaged.
         seed: of the prompts; another seed gives another prompt.
@@ -113,18 +114,14 @@ def patterns(
     return Patterns(checkpoint.name, checkpoint.step, name, chosen, values, tokens, scores, n_prompts, seed)
 
 
-def choose_heads(checkpoint: Checkpoint, heads: str | HeadSet) -> HeadSet:
+def choose_heads(checkpoint: Checkpoint, heads: HeadChoice) -> HeadSet:
     """The heads, each once, in the order in which they are named.
 
     Raises:
         UserError: there are no such heads, or an MLP is among them.
     """
     model = checkpoint.config.model
-    sets = (
-        parse_heads(heads, model.n_layers, model.n_heads, partial(selection_scores, checkpoint))
-        if isinstance(heads, str)
-        else [heads]
-    )
+    sets = resolve_sets(heads, model.n_layers, model.n_heads, partial(selection_scores, checkpoint))
     chosen = tuple(dict.fromkeys(head for members in sets for head in members))
     if any(head.number == MLP for head in chosen):
         raise UserError(f"heads {heads}: an MLP attends to nothing; name heads such as 0.1")

@@ -20,7 +20,7 @@ from interp.display.result import Axes, Result
 from interp.model.heads import all_heads
 from interp.model.opened import opens_models
 from interp.model.parallel import map_parts
-from interp.model.positions import show_points
+from interp.model.positions import one_range, show_points
 from interp.scores.kinds import SCORES, ScoreKind, chance, points_in, score_kind
 from interp.scores.weightings import Weighting, open_layer, weighting
 from training.checkpoints.checkpoint import Checkpoint
@@ -152,7 +152,7 @@ def score(
     by: str = "pattern",
     inputs: str | None = None,
     shift: str = "none",
-    points: slice | None = None,
+    points: str | slice | None = None,
     n_prompts: int = DEFAULT_PROMPTS,
     seed: int = 0,
     stream: str = "test",
@@ -167,7 +167,7 @@ def score(
         by: a name in `interp.names.WEIGHTING_DEFINITIONS`.
         inputs: input distribution; None is the run's first.
         shift: a change of the whole prompt (`training.tasks.shifts`).
-        points: the pairs, counted from 0, whose tokens are queries; None takes all.
+        points: the pairs, counted from 0, whose tokens are queries (`0-3`, or a slice); None takes all.
         n_prompts: per class.
         seed: of the prompts.
         stream: `selection` gives other prompts than `test`, so that heads can be chosen on one and tested on the other.
@@ -184,7 +184,7 @@ def score(
     (result,) = score_all(
         checkpoint,
         classes,
-        measures=[Measure(score_kind(kind), points)],
+        measures=[Measure(score_kind(kind), one_range(points) if isinstance(points, str) else points)],
         by=by,
         inputs=inputs,
         shift=shift,

@@ -30,6 +30,7 @@ from torch import Tensor
 from training.checkpoints.history import HISTORY, RUN, Arm, Row, append_rows, arm_of, history_text, read_history
 from training.checkpoints.tensor_files import LARGEST_HEADER, first_line, read_metadata, read_tensors, write_tensors
 from training.common.atomic_files import parse_json, read_parsed, remove_written, write_atomically
+from training.common.devices import check_device
 from training.common.digits import whole
 from training.common.errors import CheckError, UserError, one_of
 from training.common.library_defaults import library_defaults
@@ -78,9 +79,10 @@ def load(name: str | Path, device: str = "cpu") -> Checkpoint:
     """Load `DIR`, `DIR@STEP`, `zoo:NAME` or `zoo:NAME@STEP`.
 
     Raises:
-        UserError: there is no such checkpoint, or its files are damaged or do not fit each other.
+        UserError: there is no such checkpoint or device, or its files are damaged or do not fit each other.
         CheckError: its weights are finite, but its predictions are not.
     """
+    check_device(device)
     directory, step = locate(str(name))
     config = read_config(directory)
     path = weights_path(directory, step)
@@ -137,7 +139,7 @@ def zoo_names() -> list[str]:
 
 def zoo_path(name: str) -> Path:
     if name not in zoo_names():
-        raise one_of("zoo checkpoint", name, zoo_summary())
+        raise one_of("zoo checkpoint", name, zoo_summary(), zoo_names())
     return zoo_root() / name
 
 

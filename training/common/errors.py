@@ -1,6 +1,7 @@
 """The two ways in which a command stops on purpose; the command line turns them into exit codes."""
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 from training.common.terminal import one_line
 
@@ -26,14 +27,22 @@ def refuse_failures(failures: Iterable[str]) -> None:
         raise CheckError(text)
 
 
-def one_of(what: str, given: str, valid: Iterable[object]) -> UserError:
-    """The error for a name that is not among the valid ones.
+def one_of(what: str, given: str, valid: Iterable[object], names: Iterable[str] | None = None) -> UserError:
+    """The error for a name that is not among the valid ones; it names the one that was probably meant.
 
-    >>> print(one_of("function class", "sine", ["linear", "cubic"]))
-    unknown function class 'sine' (valid: linear, cubic)
+    Args:
+        what: the name is of.
+        given: the name.
+        valid: the valid ones, as the message lists them.
+        names: the valid ones, where the message abbreviates them.
+
+    >>> print(one_of("function class", "linaer", ["linear", "cubic"]))
+    unknown function class 'linaer': did you mean 'linear'? (valid: linear, cubic)
     """
-    names = ", ".join(str(name) for name in valid)
-    return UserError(f"unknown {what} '{given}' (valid: {names})")
+    listed = [str(name) for name in valid]
+    close = get_close_matches(str(given), listed if names is None else names, 1, cutoff=0.75)
+    hint = f": did you mean '{close[0]}'?" if close else ""
+    return UserError(f"unknown {what} '{given}'{hint} (valid: {', '.join(listed)})")
 
 
 def require(

@@ -5,7 +5,7 @@ To add one: write a `FunctionClass` in one of the files here or in a new one, na
 all by simulation. In a notebook the entry in `FAMILIES` is enough (notebooks/concepts/extending.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from training.common.errors import UserError
 from training.tasks.function_classes.base import Baseline, FunctionClass, FunctionOfX, WeightKind
@@ -68,6 +68,8 @@ def choose_classes(classes: str | Sequence[str] | None, default: Sequence[str]) 
     """
     if isinstance(classes, str):
         classes = [name.strip() for name in classes.split(",")]
+    if classes is not None and not isinstance(classes, Iterable):
+        raise UserError(f"classes={classes!r}: names of function classes are needed")
     names = list(classes or default)
     if len(set(names)) < len(names):
         raise UserError(f"--classes {','.join(names)}: a class is named twice")
