@@ -32,7 +32,7 @@ def run_table(groups: Groups, errors: Mapping[str, ClassErrors]) -> pd.DataFrame
             ratio = errors[function_class].ratio(checkpoint.name)
             rows.append(
                 {
-                    "curriculum": checkpoint.config.curriculum,
+                    "curriculum": groups.curriculum_of[checkpoint.name],
                     "checkpoint": checkpoint.name,
                     "function_class": function_class,
                     "ratio": ratio.value,
