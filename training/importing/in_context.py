@@ -28,6 +28,7 @@ REQUIRED = (
     Requirement("model.type", ("gpt2",), "gpt2, the network of this program, can be opened"),
     Requirement("y_dim", (1,), "a single real output can be read"),
     Requirement("model.y_dim", (1,), "a single real output can be read"),
+    Requirement("loss_fn.type", ("squared", "mse"), "models trained on the squared error can be judged"),
     Requirement("predict_last", (False, None), "models trained on every y can be judged"),
     Requirement("x_dist.type", ("normal",), "normal inputs have an equal here"),
 )

@@ -150,6 +150,14 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 ]
 
 
+def test_logits_are_not_made_predictions_by_naming_a_class(garg_run: GargRun, tmp_path: Path):
+    """Their squared error would be printed by every command."""
+    source = garg_run(task="linear_classification")
+    for name in ("linear_classification", "linear"):
+        with pytest.raises(UserError, match="its outputs are logits, trained with cross-entropy"):
+            import_checkpoint(source, tmp_path / "run", settings=[f"data.classes={name}"])
+
+
 @pytest.mark.parametrize(("model", "training", "message"), REFUSED)
 def test_what_does_not_fit_is_refused_by_name(
     garg_run: GargRun, tmp_path: Path, model: dict[str, Any], training: dict[str, Any], message: str
@@ -215,7 +223,8 @@ def test_without_positions_only_the_bias_is_at_every_token(tmp_path: Path):
     config["model"]["pos_encode"] = False
     checkpoint = import_checkpoint(save_garg(tmp_path / "theirs", model, config), tmp_path / "run")
     assert difference(checkpoint, model) < 1e-5
-    assert torch.equal(checkpoint.model.pos_embed.W_pos[0], checkpoint.model.pos_embed.W_pos[9])
+    assert checkpoint.config.model.positions == "none"
+    assert torch.equal(checkpoint.model.pos_embed.W_pos[0], model._read_in.bias)
 
 
 def in_context_config() -> str:
