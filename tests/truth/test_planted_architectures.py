@@ -38,13 +38,14 @@ def rebuilt(checkpoint: Checkpoint, name: str, *, reach: float = 1.0, **architec
 
 
 def idle(checkpoint: Checkpoint, name: str) -> Checkpoint:
-    """Rotary positions, and nothing written: every head attends evenly, and the prediction is 0."""
+    """Rotary positions, and nothing written: every head attends evenly, and the prediction is a small constant."""
     config = replace(checkpoint.config, model=replace(checkpoint.config.model, positions="rotary"))
     config = replace(config, seeds=Seeds(*(next(numbers) for _ in range(3))))
     model = Transformer(config.model).requires_grad_(False)
     for key, parameter in model.named_parameters():
         if not key.endswith(".w"):
             parameter.zero_()
+    model.unembed.b_U.fill_(0.01)
     return Checkpoint(name, checkpoint.directory, config, 0, model)
 
 
@@ -65,6 +66,7 @@ def test_architectures_of_the_circuit_predict_the_same(planted: Checkpoint):
         assert (predictions - expected).abs().max() < 0.02 * expected.abs().max()
 
 
+@pytest.mark.slow
 def test_what_is_learned_is_counted_by_architecture(findings: Findings):
     counts = where(findings.files["counts"], threshold=0.9)
     assert {row["variant"]: (row["n_left"], row["n_seeds"]) for row in records(counts)} == {
@@ -75,6 +77,7 @@ def test_what_is_learned_is_counted_by_architecture(findings: Findings):
     }
 
 
+@pytest.mark.slow
 def test_heads_are_counted_where_a_class_was_learned(findings: Findings):
     heads = {row["variant"]: row for row in records(findings.files["heads"])}
     planted = {name: (row["n_learned"], row["n_with"], row["n_stayed_with"]) for name, row in heads.items()}
@@ -89,6 +92,7 @@ def test_heads_are_counted_where_a_class_was_learned(findings: Findings):
     assert row["highest_max"] == pytest.approx(row["chance"], rel=1e-4)  # even attention is what chance means
 
 
+@pytest.mark.slow
 def test_the_cost_is_that_of_the_planted_head(findings: Findings):
     effects = {row["variant"]: row for row in records(where(findings.files["effects"], mode="mean"))}
     for variant in ("reference", "model.norm=rms"):
@@ -97,6 +101,7 @@ def test_the_cost_is_that_of_the_planted_head(findings: Findings):
     assert effects["model.norm=none"]["n_undefined"] == 2  # no gain that could be lost
 
 
+@pytest.mark.slow
 def test_the_verdict_is_about_every_architecture(findings: Findings):
     text = "\n".join(findings.sentences())
     assert "The reference is norm=layer, positions=learned, d_mlp=320, act=gelu_new." in text
