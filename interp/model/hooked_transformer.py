@@ -18,7 +18,7 @@ from training.checkpoints.checkpoint import Checkpoint, load
 from training.common.errors import UserError
 from training.common.library_defaults import library_defaults
 from training.importing.gpt2_layout import unlike_gpt2
-from training.importing.hooked import BRIDGE_LAYOUTS, READ_IN_BIAS, configuration, to_hooked
+from training.importing.hooked_layout import BRIDGE_LAYOUTS, READ_IN_BIAS, configuration, to_hooked
 from training.model.transformer import Transformer
 
 SERIES = int(version("transformer-lens").split(".")[0])

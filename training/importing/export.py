@@ -15,7 +15,7 @@ from training.common.errors import UserError, one_of
 from training.common.library_defaults import library_defaults
 from training.common.output import prepare_directory
 from training.config.config import RunConfig
-from training.importing import bhasin, gpt2_layout, hooked
+from training.importing import bhasin, gpt2_layout, hooked_layout
 from training.importing.gpt2_layout import unlike_gpt2
 from training.importing.source_files import merged
 from training.importing.sources import CONFIGS, STATE
@@ -74,10 +74,10 @@ def hooked_files(source: Checkpoint, out: Path) -> dict[Path, bytes]:
     sizes = source.model.config
     weights = {
         name: tensor.detach().cpu().contiguous()
-        for name, tensor in hooked.to_hooked(source.model.state_dict(), sizes).items()
-        if name != hooked.READ_IN_BIAS or tensor.any()
+        for name, tensor in hooked_layout.to_hooked(source.model.state_dict(), sizes).items()
+        if name != hooked_layout.READ_IN_BIAS or tensor.any()
     }
-    config = hooked.configuration(sizes, len(source.model.embed.W_E))
+    config = hooked_layout.configuration(sizes, len(source.model.embed.W_E))
     text = (json.dumps(config, indent=2) + "\n").encode()
     return {out.with_suffix(".json"): text, out: pickled(weights)}
 

@@ -19,8 +19,6 @@ from training.config.config import ModelConfig
 
 Weights = Mapping[str, Tensor]
 
-UNUSED = re.compile(r"_backbone\.(transformer\.)?(wte\.weight|h\.\d+\.attn\.(bias|masked_bias))")
-"""The table of token embeddings, which no real-valued prompt uses, and causal masks."""
 PROJECTIONS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 EPS = 1e-5
 
@@ -40,6 +38,8 @@ class Backbone:
     transposed: bool = False
     spare_rows: int = 0
     has_positions: bool = True
+    unused = re.compile(r"_backbone\.(transformer\.)?(wte\.weight|h\.\d+\.attn\.(bias|masked_bias))")
+    """The table of token embeddings, which no real-valued prompt uses, and causal masks."""
 
     def shapes(self, sizes: ModelConfig, n_dims: int) -> dict[str, tuple[int, ...]]:
         """Every parameter that the network uses."""
@@ -61,6 +61,16 @@ class Backbone:
                 shapes[f"{h}{name}.weight"] = (outs, ins) if self.transposed else (ins, outs)
                 shapes[f"{h}{name}.bias"] = (outs,)
         return shapes
+
+    def to_hooked(self, weights: Weights, sizes: ModelConfig) -> dict[str, Tensor]:
+        """The parameters by HookedTransformer's names and in its shapes."""
+        return to_hooked(weights, sizes, self)
+
+    def predict(
+        self, weights: Weights, embeds: Float[Tensor, "batch pos d_model"], sizes: ModelConfig
+    ) -> Float[Tensor, "batch pos"]:
+        """What the network says at every token, from embedded tokens."""
+        return predict(weights, embeds, sizes.n_heads, self)
 
     def matrix(self, weights: Weights, name: str) -> Float[Tensor, "in out"]:
         """The weight of a projection, to be multiplied from the right."""

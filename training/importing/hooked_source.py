@@ -13,7 +13,7 @@ from torch import Tensor
 from training.common.digits import whole
 from training.common.errors import UserError
 from training.config.config import ModelConfig, RunConfig
-from training.importing import hooked
+from training.importing import hooked, hooked_layout
 from training.importing.proof import Converted, Snapshot, checked, proved
 from training.importing.settings import Settings, refused
 from training.importing.source_files import LARGEST_FILE, Table, file_hash, read_pickle, weights_in
@@ -99,18 +99,18 @@ def hooked_bytes(settings: Settings) -> int:
 
 def convert(given: Mapping[str, Tensor], sizes: ModelConfig, path: object) -> Converted:
     """The parameters of a HookedTransformer, or of a TransformerBridge, without buffers."""
-    kept = {name: tensor for name, tensor in given.items() if not hooked.BUFFERS.fullmatch(name)}
-    if hooked.is_bridge(kept):
-        kept = hooked.from_bridge(kept, sizes.n_heads)
+    kept = {name: tensor for name, tensor in given.items() if not hooked_layout.BUFFERS.fullmatch(name)}
+    if hooked_layout.is_bridge(kept):
+        kept = hooked_layout.from_bridge(kept, sizes.n_heads)
     if sizes.positions == "rotary":
-        kept = {hooked.READ_IN_BIAS: torch.zeros(1, sizes.d_model), **kept}
-    weights, notes = checked(kept, hooked.shapes(sizes, sizes.n_dims), path)
+        kept = {hooked_layout.READ_IN_BIAS: torch.zeros(1, sizes.d_model), **kept}
+    weights, notes = checked(kept, hooked_layout.shapes(sizes, sizes.n_dims), path)
 
     def predict(prompts: Prompts, number: int) -> Float[Tensor, "batch point"]:
         del number
-        return hooked.predict(weights, sizes, prompts.tokens)[:, ::2]
+        return hooked_layout.predict(weights, sizes, prompts.tokens)[:, ::2]
 
-    return Converted(hooked.from_hooked(weights, sizes), predict, notes)
+    return Converted(hooked_layout.from_hooked(weights, sizes), predict, notes)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from interp.model.hooked_transformer import SERIES, bridge_weights
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
 from training.config.parse import from_preset
-from training.importing.hooked import BRIDGE_LAYOUTS
+from training.importing.hooked_layout import BRIDGE_LAYOUTS
 from training.importing.hooked_source import convert
 from training.model.transformer import Transformer
 from training.tasks.prompts import to_prompt
