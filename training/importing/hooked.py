@@ -91,6 +91,8 @@ def translate(settings: Settings, weights: Weights, step: int, label: str) -> Ru
             f"(--set data.n_points=N, at most {max(1, sizes['n_ctx'] // 2)})"
         )
     classes = chosen_classes(settings, ("linear",))
+    if any(name.startswith("linear_classification") for name in classes):
+        settings.notes.append("its outputs are read as predictions of y = ±1, judged by squared error; logits are none")
     values: Values = {
         "curriculum": single_or_random(classes),
         "seed_label": label,

@@ -153,14 +153,6 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 ]
 
 
-def test_logits_are_not_made_predictions_by_naming_a_class(garg_run: GargRun, tmp_path: Path):
-    """Their squared error would be printed by every command."""
-    source = garg_run(task="linear_classification")
-    for name in ("linear_classification", "linear"):
-        with pytest.raises(UserError, match="its outputs are logits, trained with cross-entropy"):
-            import_checkpoint(source, tmp_path / "run", settings=[f"data.classes={name}"])
-
-
 @pytest.mark.parametrize(("model", "training", "message"), REFUSED)
 def test_what_does_not_fit_is_refused_by_name(
     garg_run: GargRun, tmp_path: Path, model: dict[str, Any], training: dict[str, Any], message: str
@@ -496,3 +488,18 @@ def test_seed_labels_are_kept(garg_run: GargRun, tmp_path: Path):
     checkpoint = import_checkpoint(garg_run(), tmp_path / "run", seed_label="theirs-1")
     assert checkpoint.config.seed_label == "theirs-1"
     assert replace(checkpoint.config, seed_label="") == import_checkpoint(tmp_path / "theirs", tmp_path / "b").config
+
+
+@pytest.mark.parametrize("program", ["garg", "bhasin", "looped"])
+@pytest.mark.parametrize("named", ["linear_classification", "linear"])
+def test_logits_are_not_made_predictions_by_naming_a_class(garg: Garg, tmp_path: Path, program: str, named: str):
+    """Every command would print their squared error."""
+    task = "linear_classification"
+    config = {
+        "garg": garg_config(task=task),
+        "bhasin": bhasin_config(task_kwargs={"task_0": {"task": task}}),
+        "looped": looped_config(task_name=task),
+    }[program]
+    source = save_garg(tmp_path / "theirs", garg, config)
+    with pytest.raises(UserError, match="its outputs are logits, trained with cross-entropy"):
+        import_checkpoint(source, tmp_path / "run", settings=[f"data.classes={named}"])
