@@ -91,7 +91,7 @@ zoo: install
 	$(BIN)/interp sweep analyses/sweeps/zoo.toml
 	$(BIN)/interp sweep analyses/sweeps/zoo_inherited.toml
 
-# The runs behind the studies `inputs`, `variants` and `architectures`: 90 runs, about two minutes of a core each.
+# The runs behind the studies `inputs`, `variants` and `architectures`: 93 runs, half a minute to two minutes of a core each.
 study-runs: install
 	set -e; for file in inputs instructions sizes classes architectures; do $(BIN)/interp sweep analyses/sweeps/$$file.toml; done
 

@@ -68,7 +68,7 @@ STUDIES: Mapping[str, Study] = {
     "architectures": Study(
         "architectures.study",
         "Which architectures learn in context, which grow retrospective heads, and what does removing these cost?",
-        "--ckpt 'zoo:mixed-*' --ckpt 'runs/architectures/*/*' --out results",
+        "--ckpt 'runs/architectures/*/*' --out results",
     ),
     "success": Study(
         "success.study",
