@@ -317,9 +317,9 @@ class Transformer(nn.Module):
             queries: the tokens that are wanted of the last layer.
             past: by layer, keys and values of earlier tokens than those of `resid`.
         """
-        for layer in range(first, self.config.n_layers):
+        for layer, block in enumerate(self.layers[first:], start=first):
             wanted = queries if layer == self.config.n_layers - 1 else EVERY
-            resid = self.layers[layer](resid, sites(layer), wanted, past(layer))
+            resid = block(resid, sites(layer), wanted, past(layer))
         return resid
 
     def needed(self, prompt: Float[Tensor, "batch pos dim"]) -> Float[Tensor, "batch needed dim"]:
