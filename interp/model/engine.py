@@ -97,7 +97,8 @@ def trace(model: Transformer, tokens: Float[Tensor, "batch pos dim"]) -> Trace:
     resid = model.read_in(model.needed(tokens))
     resid = model.run_layers(resid, lambda _: record, queries=model.x_tokens(resid))
     norms = [(block.ln1, block.ln2 if block.has_mlp else None) for block in model.layers]
-    return Trace(*recorded.values(), resid, norms)
+    resid_pre, z, resid_mid = recorded.values()
+    return Trace(resid_pre, z, resid_mid, resid, norms)
 
 
 def append_to(recorded: list[Tensor], activation: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def head_table(by_variant: Mapping[str, Sequence[ModelMeasures]], chance: float)
     """
     rows = []
     for variant, models in by_variant.items():
-        learned = [model for model in models if model.classes["left"].any()]
+        learned = [model for model in models if model.row()["learned"]]
         n_with = sum(bool(model.head_set) for model in learned)
         low, high = exact_interval(n_with, len(learned)) if learned else (math.nan, math.nan)
         layers = sorted({head.layer for model in models for head in model.head_set})

@@ -134,6 +134,6 @@ def mean_sentences(compared: pd.DataFrame) -> list[str]:
         if row["p_holm"] <= SIGNIFICANT:
             text = f"{MEASURES[row['measure']]} ({interval(row['difference'], row['low'], row['high'])})"
             by_variant.setdefault(row["variant"], []).append(text)
-    if not by_variant and (compared["variant"] != REFERENCE).any():
+    if not by_variant and (compared["variant"] != REFERENCE).to_numpy().any():
         return [SENTENCES["no mean"]]
     return [SENTENCES["mean"].format(variant=name, measures=listed(texts)) for name, texts in by_variant.items()]

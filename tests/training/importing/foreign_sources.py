@@ -175,8 +175,8 @@ class LlamaAttention(nn.Module):
 
     def __init__(self, n_embd: int, n_head: int, is_rotary: bool):
         super().__init__()
-        for part in "qkvo":
-            setattr(self, f"{part}_proj", nn.Linear(n_embd, n_embd, bias=False))
+        projections = (nn.Linear(n_embd, n_embd, bias=False) for _ in range(4))
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = projections
         self.n_head, self.is_rotary = n_head, is_rotary
 
     def rotate(self, x: Tensor) -> Tensor:
@@ -188,7 +188,8 @@ class LlamaAttention(nn.Module):
         return x * angles.cos() + torch.cat((-second, first), dim=-1) * angles.sin()
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (getattr(self, f"{p}_proj")(x).unflatten(2, (self.n_head, -1)).transpose(1, 2) for p in "qkv")
+        projected = (self.q_proj(x), self.k_proj(x), self.v_proj(x))
+        q, k, v = (part.unflatten(2, (self.n_head, -1)).transpose(1, 2) for part in projected)
         z = F.scaled_dot_product_attention(self.rotate(q), self.rotate(k), v, is_causal=True)
         return self.o_proj(z.transpose(1, 2).flatten(2))
 
