@@ -52,9 +52,9 @@ def idle(checkpoint: Checkpoint, name: str) -> Checkpoint:
 @pytest.fixture(scope="module")
 def findings(planted: Checkpoint) -> Findings:
     models = [rebuilt(planted, f"default-{seed}") for seed in range(2)]
-    models += [rebuilt(planted, f"rms-{seed}", norm="rms") for seed in range(2)]
+    models += [rebuilt(planted, "rms", norm="rms")]
     models += [rebuilt(planted, f"bare-{seed}", norm="none", reach=0.04) for seed in range(2)]
-    models += [idle(planted, f"rotary-{seed}") for seed in range(2)]
+    models += [idle(planted, "rotary")]
     return study(models, n_prompts=128, seed=0)
 
 
@@ -72,8 +72,8 @@ def test_what_is_learned_is_counted_by_architecture(findings: Findings):
     assert {row["variant"]: (row["n_left"], row["n_seeds"]) for row in records(counts)} == {
         "reference": (2, 2),
         "model.norm=none": (0, 2),
-        "model.norm=rms": (2, 2),
-        "model.positions=rotary": (0, 2),
+        "model.norm=rms": (1, 1),
+        "model.positions=rotary": (0, 1),
     }
 
 
@@ -84,7 +84,7 @@ def test_heads_are_counted_where_a_class_was_learned(findings: Findings):
     assert planted == {
         "reference": (2, 2, 0),
         "model.norm=none": (0, 0, 2),
-        "model.norm=rms": (2, 2, 0),
+        "model.norm=rms": (1, 1, 0),
         "model.positions=rotary": (0, 0, 0),
     }
     assert heads["reference"]["layers"] == "0"
@@ -95,9 +95,9 @@ def test_heads_are_counted_where_a_class_was_learned(findings: Findings):
 @pytest.mark.slow
 def test_the_cost_is_that_of_the_planted_head(findings: Findings):
     effects = {row["variant"]: row for row in records(where(findings.files["effects"], mode="mean"))}
-    for variant in ("reference", "model.norm=rms"):
+    for variant, n_seeds in (("reference", 2), ("model.norm=rms", 1)):
         assert effects[variant]["effect"] == pytest.approx(1, abs=0.05)
-        assert effects[variant]["n_seeds"] == 2
+        assert effects[variant]["n_seeds"] == n_seeds
     assert effects["model.norm=none"]["n_undefined"] == 2  # no gain that could be lost
 
 
@@ -105,7 +105,7 @@ def test_the_cost_is_that_of_the_planted_head(findings: Findings):
 def test_the_verdict_is_about_every_architecture(findings: Findings):
     text = "\n".join(findings.sentences())
     assert "The reference is norm=layer, positions=learned, d_mlp=320, act=gelu_new." in text
-    assert "model.norm=rms: of 2 seeds that left the plateau on a class, 2 have a head with a retrospective" in text
+    assert "model.norm=rms: of 1 seed that left the plateau on a class, 1 have a head with a retrospective" in text
     assert "model.norm=none: none of 2 seeds left the plateau on any class; 2 have a head" in text
     assert "model.positions=rotary: no head scores above 0.5, so that there is no set to remove" in text
     assert "No count differs from the reference's beyond chance" in text

@@ -60,14 +60,18 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
     models = pd.DataFrame(
         [model.row() | {"variant": variant} for variant, group in by_variant.items() for model in group]
     )
-    effects = [label_rows(pool_effects(group), variant=variant) for variant, group in by_variant.items()]
+    effects = [
+        label_rows(rows, variant=variant)
+        for variant, group in by_variant.items()
+        if len(rows := pool_effects(group))  # an empty table would turn counts into floats
+    ]
     trained = first.config.trained_classes
     chance = score(first, trained, n_prompts=n_prompts, seed=seed, stream="selection", intervals=False).chance
     runs = run_table(groups, errors)
     counts = count_table(runs, exit_table(runs, histories(groups.checkpoints)[0]))
     heads = head_table(by_variant, chance)
     tests = compare_counts(counts, heads)
-    pooled = pd.concat(effects, ignore_index=True)
+    pooled = pd.concat(effects, ignore_index=True) if effects else pd.DataFrame()
     compared = compare_measures(models, groups)
     error_rows = compare_errors(groups, dict.fromkeys(groups.by_curriculum, errors))
     return Findings(
