@@ -66,6 +66,11 @@ STUDIES: Mapping[str, Study] = {
         "What changes with size, prompt length, function class or instruction, and what stays?",
         "--ckpt 'zoo:mixed-*' --ckpt 'runs/sizes/*/*' --out results",
     ),
+    "architectures": Study(
+        "architectures.study",
+        "Which architectures learn in context, which grow retrospective heads, and what does removing these cost?",
+        "--ckpt 'runs/architectures/*/*' --out results",
+    ),
     "success": Study(
         "success.study",
         "What sets models that learned in context apart from those that stayed on the plateau?",

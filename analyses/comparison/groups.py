@@ -37,6 +37,7 @@ class Kind(NamedTuple):
         free: keys of the configuration in which groups may differ.
         order: sort key of a group's name.
         free_within: keys in which the seeds of one group may differ.
+        varied: what groups differ in, in words.
     """
 
     curriculum_of: Callable[[Checkpoint], str]
@@ -45,6 +46,7 @@ class Kind(NamedTuple):
     free: Sequence[str]
     order: Callable[[str], Any]
     free_within: Sequence[str] = ("curriculum", "seeds", "record")
+    varied: str = "curricula"
 
 
 def rank(curriculum: str) -> tuple[int, str]:
@@ -206,8 +208,8 @@ def check_alike(checkpoints: Sequence[Checkpoint], curriculum_of: Mapping[str, s
             changed = differences(to_dict(other.config), to_dict(checkpoint.config))
             if keys := [key for key in changed if matters(key, free)]:
                 raise UserError(
-                    f"{other.name} and {checkpoint.name} differ in {', '.join(keys[:3])}: only curricula and seeds may "
-                    "differ"
+                    f"{other.name} and {checkpoint.name} differ in {', '.join(keys[:3])}: only {kind.varied} and seeds "
+                    "may differ"
                 )
 
 

@@ -15,7 +15,7 @@ first layer, fewer pairs) differ by rounding, at most 1e-6 of the largest (conce
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -92,17 +92,19 @@ class Substitutes(NamedTuple):
 @torch.no_grad()
 def trace(model: Transformer, tokens: Float[Tensor, "batch pos dim"]) -> Trace:
     """Run the model once and record the activations from which removals start."""
+    recorded: dict[str, list[Tensor]] = {"hook_resid_pre": [], "attn.hook_z": [], "hook_resid_mid": []}
+    record = Sites({site: partial(append_to, activations) for site, activations in recorded.items()})
     resid = model.read_in(model.needed(tokens))
-    resid_pre, zs, resid_mid = [], [], []
-    for layer, block in enumerate(model.layers):
-        positions = needed_positions(model, layer, resid)
-        z = block.mix(resid, queries=positions)
-        resid_pre.append(resid)
-        zs.append(z)
-        resid_mid.append(resid[:, positions] + block.attn.write(z))
-        resid = block.transform(resid_mid[-1])
+    resid = model.run_layers(resid, lambda _: record, queries=model.x_tokens(resid))
     norms = [(block.ln1, block.ln2 if block.has_mlp else None) for block in model.layers]
-    return Trace(resid_pre, zs, resid_mid, resid, norms)
+    resid_pre, z, resid_mid = recorded.values()
+    return Trace(resid_pre, z, resid_mid, resid, norms)
+
+
+def append_to(recorded: list[Tensor], activation: Tensor) -> Tensor:
+    """An edit that changes nothing and keeps the activation."""
+    recorded.append(activation)
+    return activation
 
 
 def predictions_of(model: Transformer, run: Trace) -> Float[Tensor, "batch point"]:
@@ -181,17 +183,19 @@ def predict_without(
     first, n_variants = removed.first, removed.n_variants
     if first is None:
         return predictions_of(model, run)[None, :, points].expand(n_variants, -1, -1)
-    resid = run.resid_pre[first]
-    for layer in range(first, model.config.n_layers):
-        block, positions = model.layers[layer], needed_positions(model, layer, run.resid_pre[0], points)
-        at = Sites(layer_edits(model, run, removed, given, layer, points, freeze_ln))
-        if layer == first and removed.site == "z":
-            resid_mid = resid_mid_with_replaced_heads(block, run, removed, given, layer, positions, points)
-        else:
-            if layer == first:
-                resid = repeat_for_variants(resid, n_variants)
-            resid_mid = resid[:, positions] + block.attn.write(block.mix(resid, at, positions))
-        resid = block.transform(resid_mid, at)
+
+    def sites(layer: int) -> Sites:
+        return Sites(layer_edits(model, run, removed, given, layer, points, freeze_ln))
+
+    if removed.site == "z":
+        block, positions = model.layers[first], needed_positions(model, first, run.resid_pre[0], points)
+        resid_mid = resid_mid_with_replaced_heads(block, run, removed, given, first, positions, points)
+        resid = block.transform(resid_mid, sites(first))
+        first += 1
+    else:
+        resid = repeat_for_variants(run.resid_pre[first], n_variants)
+    x_tokens = needed_positions(model, model.config.n_layers - 1, run.resid_pre[0], points)
+    resid = model.run_layers(resid, sites, first=first, queries=x_tokens)
     at = UNTOUCHED
     if freeze_ln and model.ln_final.scaled:
         scale = model.ln_final.scale(run.resid_post[:, points])

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from training.checkpoints.checkpoint import Checkpoint, load
 from training.common.errors import UserError
 from training.common.library_defaults import library_defaults
-from training.config.config import ModelConfig
-from training.importing.hooked import BRIDGE_LAYOUTS
-from training.model.transformer import ROTARY_BASE, Transformer
+from training.importing.gpt2_layout import unlike_gpt2
+from training.importing.hooked_layout import BRIDGE_LAYOUTS, READ_IN_BIAS, configuration, to_hooked
+from training.model.transformer import Transformer
 
 SERIES = int(version("transformer-lens").split(".")[0])
 """The installed major version of transformer-lens."""
@@ -62,11 +62,9 @@ if TYPE_CHECKING or SERIES < 4:  # types are checked against 3.9, which `make in
         with warnings.catch_warnings():  # 3.x announces that 4.x has no such class
             warnings.filterwarnings("ignore", "HookedTransformer is deprecated", DeprecationWarning)
             twin = HookedPromptTransformer(HookedTransformerConfig(**twin_config(model), device=device))
-        weights = dict(model.state_dict())
-        if model.config.positions == "rotary":
-            twin.register_buffer("read_in_bias", weights.pop("pos_embed.W_pos").to(device))
-        elif model.config.positions == "none":
-            weights["pos_embed.W_pos"] = weights["pos_embed.W_pos"].expand(model.config.n_ctx, -1)
+        weights = to_hooked(model.state_dict(), model.config)
+        if READ_IN_BIAS in weights:
+            twin.register_buffer(READ_IN_BIAS, weights[READ_IN_BIAS].to(device))
         missing, unexpected = twin.load_state_dict(weights, strict=False)
         parameters = dict(twin.named_parameters())
         if unexpected or any(name in parameters for name in missing):
@@ -139,8 +137,10 @@ else:
             return super().forward(input_ids, inputs_embeds=inputs_embeds, **options)
 
     def build_twin(model: Transformer, device: str) -> TransformerBridge:
-        if choices := unusual_choices(model.config):
-            raise UserError(f"transformer-lens 4 has no twin of a model with {choices}; transformer-lens 3.9 has")
+        if choices := unlike_gpt2(model.config):
+            raise UserError(
+                f"transformer-lens 4 has no twin of a model with {', '.join(choices)}; transformer-lens 3.9 has"
+            )
         config = TransformerBridgeConfig(**twin_config(model))
         twin = build_bridge_from_module(
             PromptModel(config).to(device),
@@ -158,17 +158,6 @@ else:
         block = adapter.component_mapping["blocks"]
         block.submodules["mid"] = GeneralizedComponent(name="mid")
         block.hook_aliases = {**block.hook_aliases, "hook_resid_mid": "mid.hook_out"}
-
-
-def unusual_choices(config: ModelConfig) -> str:
-    """The settings in which an architecture is not GPT-2's, as text.
-
-    >>> unusual_choices(ModelConfig(1, 1, 4, 1, 4, norm="rms", d_mlp=16))
-    'model.norm=rms'
-    """
-    gpt2 = {"norm": "layer", "positions": "learned", "mlp_width": 4 * config.d_model, "act": "gelu_new", "eps": 1e-5}
-    given = {name: getattr(config, name) for name in gpt2}
-    return ", ".join(f"model.{name}={value}" for name, value in given.items() if value != gpt2[name])
 
 
 def bridge_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -222,22 +211,4 @@ def hooked(source: str | Path | Checkpoint | Transformer, device: str = "cpu") -
 
 def twin_config(model: Transformer) -> dict[str, Any]:
     """The settings shared by both configuration classes."""
-    config = model.config
-    rotary = {"positional_embedding_type": "rotary", "rotary_dim": config.d_head, "rotary_base": int(ROTARY_BASE)}
-    return {
-        "n_layers": config.n_layers,
-        "n_heads": config.n_heads,
-        "d_model": config.d_model,
-        "d_head": config.d_head,
-        "d_mlp": config.mlp_width,
-        "attn_only": config.mlp_width == 0,
-        "n_ctx": config.n_ctx,
-        "d_vocab": len(model.embed.W_E),
-        "d_vocab_out": 1,
-        "act_fn": config.act,
-        "eps": config.eps,
-        "normalization_type": {"layer": "LN", "rms": "RMS", "none": None}[config.norm],
-        "attention_dir": "causal",
-        "init_weights": False,
-        **(rotary if config.positions == "rotary" else {}),
-    }
+    return configuration(model.config, len(model.embed.W_E)) | {"init_weights": False}

@@ -46,8 +46,7 @@ def record_run(model: Transformer, tokens: Float[Tensor, "batch pos dim"]) -> Ru
     layers = range(model.config.n_layers)
     activations = read_activations(model, tokens, [(layer, site) for site in sites for layer in layers])
     resid_pre, keys, values = ([activations[layer, site] for layer in layers] for site in sites)
-    last = model.layers[-1]
-    prediction = model.read_out(last.write(resid_pre[-1][:, QUERY], last.mix(resid_pre[-1], queries=QUERY)))[:, -1]
+    prediction = model.read_out(model.run_layers(resid_pre[-1], first=layers[-1], queries=QUERY))[:, -1]
     return Run(resid_pre, [Past(k, v) for k, v in zip(keys, values, strict=True)], prediction)
 
 
@@ -77,12 +76,13 @@ def predict_patched(
         return base.prediction.expand(n_variants, -1)
     start, last = patches.first_token, model.config.n_layers - 1
     resid = repeat_for_variants(base.resid_pre[first_layer][:, start:], n_variants)
-    for layer in range(first_layer, last + 1):
-        block, queries = model.layers[layer], QUERY if layer == last else EVERY
-        at = Sites(patches.layer_edits(layer, start, queries, source))
-        resid = at("hook_resid_pre", resid)
-        z = block.mix(resid, at, queries, past_of(base, layer, start, n_variants))
-        resid = block.write(resid[:, queries], z, at)
+    resid = model.run_layers(
+        resid,
+        lambda layer: Sites(patches.layer_edits(layer, start, QUERY if layer == last else EVERY, source)),
+        first=first_layer,
+        queries=QUERY,
+        past=lambda layer: past_of(base, layer, start, n_variants),
+    )
     return model.read_out(resid)[:, -1].unflatten(0, (n_variants, -1))
 
 

@@ -125,16 +125,9 @@ def finish_from(
     model: Transformer, stage: Stage, stream: Float[Tensor, "batch pos d_model"]
 ) -> Float[Tensor, " batch"]:
     """The prediction at the last token, given the stream of all tokens at a stage."""
-    resid, last = stream, model.config.n_layers - 1
-    for layer in range(stage.layer, model.config.n_layers):
-        block = model.layers[layer]
-        if layer == last and (stage.layer < layer or stage.part == "pre"):
-            resid = block.write(resid[:, -1:], block.mix(resid, queries=slice(-1, None)))
-        elif layer > stage.layer or stage.part == "pre":
-            resid = block(resid)
-        elif stage.part == "mid":
-            resid = block.transform(resid)
-    return model.read_out(resid[:, -1:])[:, 0]
+    resid = model.layers[stage.layer].transform(stream) if stage.part == "mid" else stream
+    first = stage.layer + (stage.part != "pre")
+    return model.read_out(model.run_layers(resid, first=first, queries=slice(-1, None))[:, -1:])[:, 0]
 
 
 @torch.no_grad()
@@ -150,7 +143,4 @@ def finish_query(
         past: keys and values of the earlier tokens, for every layer after the stage's.
     """
     resid = model.layers[stage.layer].transform(query) if stage.part == "mid" else query
-    for layer in range(stage.layer + 1, model.config.n_layers):
-        block = model.layers[layer]
-        resid = block.write(resid, block.mix(resid, past=past[layer]))
-    return model.read_out(resid)[:, 0]
+    return model.read_out(model.run_layers(resid, first=stage.layer + 1, past=past.__getitem__))[:, 0]

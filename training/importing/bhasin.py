@@ -1,6 +1,6 @@
 """Run directories of harmonbhasin/curriculum_learning_icl, the program of arXiv 2404.03558 (read at 1c896e3)."""
 
-from training.importing.garg import check_network
+from training.importing.garg import WITH_POSITIONS, check_network
 from training.importing.gpt2_layout import Backbone
 from training.importing.settings import Settings, written
 from training.importing.tasks import function_class
@@ -31,6 +31,7 @@ INPUTS = {"gaussian": "gaussian", "laplace": "laplace:2", "cauchy": "cauchy", "s
 def translate(settings: Settings, step: int, label: str) -> Translation | None:
     """The run at a step; None where there are reasons against it."""
     check_network(settings)
+    settings.require(WITH_POSITIONS)
     own_classes = [class_of(settings, key, task) for key, task in numbered_tables(settings, "training.task_kwargs")]
     if not own_classes:
         settings.refuse("training.task_kwargs names no task", "data.classes")

@@ -15,7 +15,8 @@ from training.common.errors import UserError, one_of
 from training.common.library_defaults import library_defaults
 from training.common.output import prepare_directory
 from training.config.config import RunConfig
-from training.importing import bhasin, gpt2_layout, hooked
+from training.importing import bhasin, gpt2_layout, hooked_layout
+from training.importing.gpt2_layout import unlike_gpt2
 from training.importing.source_files import merged
 from training.importing.sources import CONFIGS, STATE
 from training.importing.tasks import HERMITE, TASKS
@@ -25,6 +26,8 @@ from training.tasks.function_classes import function_class
 FORMATS = ("garg", "hooked")
 TOKENS = 50_257
 """Rows of the token embeddings that Hugging Face's GPT-2 has and no prompt of real vectors uses."""
+WITHOUT_POSITIONS = "model.positions=none"
+"""The setting besides GPT-2's that config.yaml has a word for, `pos_encode`."""
 
 Values = dict[str, Any]
 
@@ -68,8 +71,13 @@ def hooked_files(source: Checkpoint, out: Path) -> dict[Path, bytes]:
     """A HookedTransformer's state dict, and its configuration as JSON."""
     if out.is_dir() or out.suffix in ("", ".json"):
         raise UserError(f"--out {out}: a file is needed, for example {out.with_suffix('.pt')}")
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in source.model.state_dict().items()}
-    config = hooked.configuration(source.model.config, len(source.model.embed.W_E))
+    sizes = source.model.config
+    weights = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in hooked_layout.to_hooked(source.model.state_dict(), sizes).items()
+        if name != hooked_layout.READ_IN_BIAS or tensor.any()
+    }
+    config = hooked_layout.configuration(sizes, len(source.model.embed.W_E))
     text = (json.dumps(config, indent=2) + "\n").encode()
     return {out.with_suffix(".json"): text, out: pickled(weights)}
 
@@ -109,17 +117,22 @@ def garg_settings(config: RunConfig, out: Path) -> Values:
             "n_embd": sizes.d_model,
             "n_layer": sizes.n_layers,
             "n_head": sizes.n_heads,
+            **({"pos_encode": False} if sizes.positions == "none" else {}),
         },
         "training": {"batch_size": config.recipe.batch_size, "learning_rate": config.recipe.lr, "train_steps": steps},
         "wandb": {"name": out.name},
     }
-    reasons = [f"model.n_ctx is {sizes.n_ctx}: the format has an even number of positions"] if sizes.n_ctx % 2 else []
+    reasons = [f"{choice}: the format has GPT-2 only" for choice in unlike_gpt2(sizes) if choice != WITHOUT_POSITIONS]
+    if sizes.n_ctx % 2:
+        reasons.append(f"model.n_ctx is {sizes.n_ctx}: the format has an even number of positions")
     plain = data.inputs == ("gaussian",) and data.weights == "standard" and config.instruction.kind == "none"
     task = garg_task(config.trained_classes[0])
     if plain and len(config.trained_classes) == 1 and task is not None:
         own = {"training": {**task, "data": "gaussian", "curriculum": garg_curriculum(config)}}
     else:
         own = bhasin_settings(config, reasons)
+        if sizes.positions == "none":
+            reasons.append(f"{WITHOUT_POSITIONS}: the format has it for a single class only, with these data")
     if reasons:
         raise UserError(f"this run has no --format garg: {'; '.join(reasons)}")
     return merged(common, own)

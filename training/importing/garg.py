@@ -26,6 +26,8 @@ REQUIRED = (
     Requirement("model.vocab_size", (-1, None), "real-valued prompts (-1) can be made here"),
     Requirement("model.pred_type", ("regression", None), "a single real output (regression) can be read"),
 )
+WITH_POSITIONS = (Requirement("model.pos_encode", (True, None), "learned positions are in this program's networks"),)
+"""Of programs that have no such switch."""
 KNOWN = (
     *("family", "n_positions", "n_dims", "n_embd", "n_layer", "n_head", "interleave", "vocab_size", "pred_type"),
     *("pos_encode", "transformer_seed", "load_model_path", "train_only_emb", "pretrained_path", "loop_func"),
@@ -46,9 +48,8 @@ def translate(settings: Settings, step: int, label: str) -> Translation | None:
     check_network(settings)
     key = "training.task"
     own_class = function_class(settings, key, settings.word(key), settings.table("training.task_kwargs"))
-    return translated(
-        settings, step, label, own_class, Backbone(has_positions=settings.get("model.pos_encode") is not False)
-    )
+    backbone = Backbone(has_positions=settings.get("model.pos_encode") is not False)
+    return translated(settings, step, label, own_class, backbone)
 
 
 def translated(settings: Settings, step: int, label: str, own_class: str, backbone: Backbone) -> Translation | None:
@@ -62,7 +63,7 @@ def translated(settings: Settings, step: int, label: str, own_class: str, backbo
     values: Values = {
         "curriculum": single_or_random(classes),
         "seed_label": label,
-        "model": sizes(settings, used),
+        "model": sizes(settings, used) | ({} if backbone.has_positions else {"positions": "none"}),
         "recipe": recipe(settings, step),
         "data": {
             "classes": list(classes),

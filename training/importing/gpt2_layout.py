@@ -19,8 +19,6 @@ from training.config.config import ModelConfig
 
 Weights = Mapping[str, Tensor]
 
-UNUSED = re.compile(r"_backbone\.(transformer\.)?(wte\.weight|h\.\d+\.attn\.(bias|masked_bias))")
-"""The table of token embeddings, which no real-valued prompt uses, and causal masks."""
 PROJECTIONS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 EPS = 1e-5
 
@@ -40,6 +38,8 @@ class Backbone:
     transposed: bool = False
     spare_rows: int = 0
     has_positions: bool = True
+    unused = re.compile(r"_backbone\.(transformer\.)?(wte\.weight|h\.\d+\.attn\.(bias|masked_bias))")
+    """The table of token embeddings, which no real-valued prompt uses, and causal masks."""
 
     def shapes(self, sizes: ModelConfig, n_dims: int) -> dict[str, tuple[int, ...]]:
         """Every parameter that the network uses."""
@@ -62,23 +62,44 @@ class Backbone:
                 shapes[f"{h}{name}.bias"] = (outs,)
         return shapes
 
+    def to_hooked(self, weights: Weights, sizes: ModelConfig) -> dict[str, Tensor]:
+        """The parameters by HookedTransformer's names and in its shapes."""
+        return to_hooked(weights, sizes, self)
+
+    def predict(
+        self, weights: Weights, embeds: Float[Tensor, "batch pos d_model"], sizes: ModelConfig
+    ) -> Float[Tensor, "batch pos"]:
+        """What the network says at every token, from embedded tokens."""
+        return predict(weights, embeds, sizes.n_heads, self)
+
     def matrix(self, weights: Weights, name: str) -> Float[Tensor, "in out"]:
         """The weight of a projection, to be multiplied from the right."""
         weight = weights[f"{name}.weight"]
         return weight.T if self.transposed else weight
 
 
+def unlike_gpt2(sizes: ModelConfig) -> list[str]:
+    """The settings in which an architecture is not GPT-2's.
+
+    >>> unlike_gpt2(ModelConfig(1, 1, 4, 1, 4, norm="rms", d_mlp=16))
+    ['model.norm=rms']
+    """
+    gpt2 = {"norm": "layer", "positions": "learned", "d_mlp": 4 * sizes.d_model, "act": "gelu_new", "eps": EPS}
+    given = {name: getattr(sizes, name) for name in gpt2} | {"d_mlp": sizes.mlp_width}
+    return [f"model.{name}={value}" for name, value in given.items() if value != gpt2[name]]
+
+
 def to_hooked(weights: Weights, sizes: ModelConfig, backbone: Backbone) -> dict[str, Tensor]:
     """The parameters by HookedTransformer's names and in its shapes.
 
-    The read-in bias, which every token gets, becomes part of W_pos. Coordinates beyond `sizes.n_dims` are left out.
+    The read-in bias, which every token gets, becomes part of W_pos; without positions it is W_pos. Coordinates beyond
+    `sizes.n_dims` are left out.
     """
     p = backbone.prefix
     bias = weights["_read_in.bias"]
-    positions = weights[f"{p}wpe.weight"][: sizes.n_ctx] if backbone.has_positions else 0 * bias.expand(sizes.n_ctx, -1)
     hooked = {
         "embed.W_E": weights["_read_in.weight"][:, : sizes.n_dims].T,
-        "pos_embed.W_pos": positions + bias,
+        "pos_embed.W_pos": weights[f"{p}wpe.weight"][: sizes.n_ctx] + bias if backbone.has_positions else bias[None],
         "ln_final.w": weights[f"{p}ln_f.weight"],
         "ln_final.b": weights[f"{p}ln_f.bias"],
         "unembed.W_U": weights["_read_out.weight"].T,
@@ -110,12 +131,15 @@ def block_to_hooked(weights: Weights, h: str, n_heads: int, backbone: Backbone) 
 
 
 def from_hooked(hooked: Weights, sizes: ModelConfig) -> dict[str, Tensor]:
-    """The inverse of `to_hooked` for Hugging Face's backbone, with a read-in bias of 0."""
-    p = Backbone().prefix
+    """The inverse of `to_hooked` for Hugging Face's backbone; where there are positions the read-in bias is 0."""
+    p, table = Backbone().prefix, hooked["pos_embed.W_pos"]
+    positions, bias = table, torch.zeros(sizes.d_model)
+    if sizes.positions == "none":
+        positions, bias = torch.zeros(sizes.n_ctx, sizes.d_model), table[0]
     weights = {
         "_read_in.weight": hooked["embed.W_E"][: sizes.n_dims].T,
-        "_read_in.bias": torch.zeros(sizes.d_model),
-        f"{p}wpe.weight": hooked["pos_embed.W_pos"],
+        "_read_in.bias": bias,
+        f"{p}wpe.weight": positions,
         f"{p}ln_f.weight": hooked["ln_final.w"],
         f"{p}ln_f.bias": hooked["ln_final.b"],
         "_read_out.weight": hooked["unembed.W_U"].T,

@@ -11,8 +11,8 @@ from torch import Tensor
 from training.common.digits import whole
 from training.common.errors import UserError
 from training.config.config import RunConfig
-from training.importing import gpt2_layout
-from training.importing.gpt2_layout import UNUSED
+from training.importing.gpt2_layout import Backbone
+from training.importing.hybrid_layout import flatten
 from training.importing.proof import Converted, Snapshot, Weights, checked, odd_names, proved
 from training.importing.settings import Settings, refused
 from training.importing.source_files import LARGEST_FILE, Table, file_hash, read_pickle, weights_in
@@ -97,7 +97,8 @@ def each(
 def most_bytes(settings: Settings) -> int:
     """What a file with such a model may hold: parameters, embeddings and masks in float64, and Adam's moments."""
     quiet = Settings(settings.values)
-    n_layers, width = quiet.whole("model.n_layer"), quiet.whole("model.n_embd")
+    n_modules = sum(1 for _ in flatten(quiet.get("model.module_names")))
+    n_layers, width = quiet.whole("model.n_layer", default=n_modules), quiet.whole("model.n_embd")
     n_ctx, n_dims = 2 * quiet.whole("model.n_positions") + 1, quiet.whole("model.n_dims", default=1024)
     parameters = n_layers * (12 * width**2 + 13 * width + n_ctx**2) + width * (VOCABULARY + n_dims + n_ctx + 4)
     return min(LARGEST_FILE, 3 * 8 * parameters + 2**24)
@@ -113,11 +114,11 @@ def convert_gpt2(
     """
     given, _ = weights_in(read_pickle(path, most), path)
     sizes, backbone = translation.config.model, translation.backbone
-    kept = {name: tensor for name, tensor in given.items() if not UNUSED.fullmatch(name)}
-    if not backbone.has_positions:
+    kept = {name: tensor for name, tensor in given.items() if not backbone.unused.fullmatch(name)}
+    if isinstance(backbone, Backbone) and not backbone.has_positions:
         kept.pop(f"{backbone.prefix}wpe.weight", None)
     weights, notes = checked(kept, backbone.shapes(sizes, translation.n_dims), path)
-    ours = gpt2_layout.to_hooked(weights, sizes, backbone)
+    ours = backbone.to_hooked(weights, sizes)
     if len(vectors):
         ours["embed.W_E"] = torch.cat((ours["embed.W_E"], vectors - weights["_read_in.bias"]))
     ours = {name: tensor.contiguous() for name, tensor in ours.items()}
@@ -170,5 +171,5 @@ def predict_gpt2(
     embeds = zs @ weights["_read_in.weight"].T + weights["_read_in.bias"]
     if config.instruction.kind == "vector":
         embeds = torch.cat((vectors[number].expand(n_prompts, 1, -1), embeds), dim=1)
-    outputs = gpt2_layout.predict(weights, embeds, config.model.n_heads, backbone)
+    outputs = backbone.predict(weights, embeds, config.model)
     return torch.cat((outputs[:, :at], outputs[:, at + n_tokens :]), dim=1)[:, ::2]

@@ -13,7 +13,7 @@ from torch import Tensor
 from training.common.digits import whole
 from training.common.errors import UserError
 from training.config.config import ModelConfig, RunConfig
-from training.importing import hooked
+from training.importing import hooked, hooked_layout
 from training.importing.proof import Converted, Snapshot, checked, proved
 from training.importing.settings import Settings, refused
 from training.importing.source_files import LARGEST_FILE, Table, file_hash, read_pickle, weights_in
@@ -42,8 +42,8 @@ def from_hooked_file(
     if not source.is_file():
         raise UserError(f"{source} is not a file: a HookedTransformer is imported from the file with its state dict")
     noted = noted_step(step, settings)
-    config = hooked.translate(settings, noted, label)
     given, _ = weights_in(read_pickle(source, hooked_bytes(settings)), source)
+    config = hooked.translate(settings, given, noted, label)
     if config is None:
         raise refused(source, settings.reasons)
     about = {"file": source.name, "sha256": file_hash(source)}
@@ -60,10 +60,10 @@ def from_object(
         raise UserError(f"a {name} cannot be imported: a path, or an object with cfg and state_dict, is needed")
     settings = Settings({key: value for key, value in vars(source.cfg).items() if not key.startswith("_")}, set_by_user)
     noted = noted_step(step, settings)
-    config = hooked.translate(settings, noted, label)
+    given = {key: tensor for key, tensor in source.state_dict().items() if isinstance(tensor, Tensor)}
+    config = hooked.translate(settings, given, noted, label)
     if config is None:
         raise refused(f"the {name}", settings.reasons)
-    given = {key: tensor for key, tensor in source.state_dict().items() if isinstance(tensor, Tensor)}
     converted = convert(given, config.model, f"the {name}")
     if not converted.notes:  # in half precision its own forward pass is rounded to that
         converted = replace(converted, predict=partial(own_predictions, source, converted.weights))
@@ -91,22 +91,26 @@ def hooked_bytes(settings: Settings) -> int:
     quiet = Settings(settings.values)
     n_layers, width = quiet.whole("n_layers"), quiet.whole("d_model")
     n_ctx, vocabulary = quiet.whole("n_ctx"), quiet.whole("d_vocab")
-    parameters = n_layers * (12 * width**2 + 13 * width + n_ctx**2) + width * (vocabulary + n_ctx + 4)
+    d_mlp = quiet.whole("d_mlp", default=4 * width, at_least=0)
+    per_layer = 4 * width**2 + 2 * width * d_mlp + d_mlp + 9 * width + n_ctx**2
+    parameters = n_layers * per_layer + width * (vocabulary + n_ctx + 4)
     return min(LARGEST_FILE, 8 * parameters + 2**24)
 
 
 def convert(given: Mapping[str, Tensor], sizes: ModelConfig, path: object) -> Converted:
-    """The parameters of a HookedTransformer, or of a TransformerBridge, without masks."""
-    kept = {name: tensor for name, tensor in given.items() if not hooked.MASKS.fullmatch(name)}
-    if hooked.is_bridge(kept):
-        kept = hooked.from_bridge(kept, sizes.n_heads)
-    weights, notes = checked(kept, hooked.shapes(sizes, sizes.n_dims), path)
+    """The parameters of a HookedTransformer, or of a TransformerBridge, without buffers."""
+    kept = {name: tensor for name, tensor in given.items() if not hooked_layout.BUFFERS.fullmatch(name)}
+    if hooked_layout.is_bridge(kept):
+        kept = hooked_layout.from_bridge(kept, sizes.n_heads)
+    if sizes.positions == "rotary":
+        kept = {hooked_layout.READ_IN_BIAS: torch.zeros(1, sizes.d_model), **kept}
+    weights, notes = checked(kept, hooked_layout.shapes(sizes, sizes.n_dims), path)
 
     def predict(prompts: Prompts, number: int) -> Float[Tensor, "batch point"]:
         del number
-        return hooked.predict(weights, prompts.tokens)[:, ::2]
+        return hooked_layout.predict(weights, sizes, prompts.tokens)[:, ::2]
 
-    return Converted(weights, predict, notes)
+    return Converted(hooked_layout.from_hooked(weights, sizes), predict, notes)
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Run directories of Leiay/looped_transformer, its baseline family gpt2 (read at 6b3bdb2)."""
 
-from training.importing.garg import check_network, translated
+from training.importing.garg import WITH_POSITIONS, check_network, translated
 from training.importing.gpt2_layout import Backbone
 from training.importing.settings import Settings
 from training.importing.tasks import TASKS, function_class
@@ -14,6 +14,7 @@ BACKBONE = Backbone(prefix="_backbone.transformer.", transposed=True, spare_rows
 def translate(settings: Settings, step: int, label: str) -> Translation | None:
     """The run at a step; None where there are reasons against it."""
     check_network(settings)
+    settings.require(WITH_POSITIONS)
     key = "training.task_name"
     name = settings.word(key)
     arguments: dict[str, object] = {}

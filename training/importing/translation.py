@@ -6,6 +6,7 @@ from typing import Any
 
 from training.config.config import RunConfig
 from training.importing.gpt2_layout import Backbone
+from training.importing.hybrid_layout import Hybrid
 from training.importing.settings import Settings, grown
 
 Values = dict[str, Any]
@@ -25,7 +26,7 @@ class Translation:
 
     config: RunConfig
     n_dims: int
-    backbone: Backbone
+    backbone: Backbone | Hybrid
 
 
 @dataclass(frozen=True)

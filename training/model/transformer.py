@@ -207,10 +207,15 @@ class Block(nn.Module):
         return at("hook_mlp_out", self.mlp(self.ln2(resid_mid, at.under("ln2.")), at.under("mlp.")))
 
     def forward(
-        self, resid_pre: Float[Tensor, "batch pos d_model"], at: Sites = UNTOUCHED
-    ) -> Float[Tensor, "batch pos d_model"]:
+        self,
+        resid_pre: Float[Tensor, "batch pos d_model"],
+        at: Sites = UNTOUCHED,
+        queries: Positions = EVERY,
+        past: Past | None = None,
+    ) -> Float[Tensor, "batch query_pos d_model"]:
+        """resid_post at the query positions."""
         resid_pre = at("hook_resid_pre", resid_pre)
-        return self.write(resid_pre, self.mix(resid_pre, at), at)
+        return self.write(resid_pre[:, queries], self.mix(resid_pre, at, queries, past), at)
 
 
 class Embed(nn.Module):
@@ -283,9 +288,7 @@ class Transformer(nn.Module):
             ValueError: an edit names a site that does not exist, or the prompt does not fit the model.
         """
         at = Sites(self.check_edits(edits)) if edits else UNTOUCHED
-        resid = self.read_in(prompt, at)
-        for layer, block in enumerate(self.layers):
-            resid = block(resid, at.under(f"blocks.{layer}."))
+        resid = self.run_layers(self.read_in(prompt, at), lambda layer: at.under(f"blocks.{layer}."))
         return self.read_out(resid, at)
 
     def predict(self, prompt: Float[Tensor, "batch pos dim"]) -> Float[Tensor, "batch point"]:
@@ -294,15 +297,30 @@ class Transformer(nn.Module):
         The last y token influences no prediction and the last layer's y tokens are read by nobody: both are skipped.
         """
         resid = self.read_in(self.needed(prompt))
-        for block in self.layers[:-1]:
-            resid = block(resid)
-        return self.finish(resid, self.layers[-1].mix(resid, queries=self.x_tokens(resid)))
+        return self.read_out(self.run_layers(resid, queries=self.x_tokens(resid)))
 
-    def finish(
-        self, resid_pre: Float[Tensor, "batch pos d_model"], z: Float[Tensor, "batch point head d_head"]
-    ) -> Float[Tensor, "batch point"]:
-        """The predictions, from the last layer's resid_pre (all tokens) and z (x tokens)."""
-        return self.read_out(self.layers[-1].write(resid_pre[:, self.x_tokens(resid_pre)], z))
+    def run_layers(
+        self,
+        resid: Float[Tensor, "batch pos d_model"],
+        sites: Callable[[int], Sites] = lambda layer: UNTOUCHED,  # noqa: ARG005
+        *,
+        first: int = 0,
+        queries: Positions = EVERY,
+        past: Callable[[int], Past | None] = lambda layer: None,  # noqa: ARG005
+    ) -> Float[Tensor, "batch query_pos d_model"]:
+        """The residual stream after the last layer, from the one before the layer `first`.
+
+        Args:
+            resid: the stream before that layer; as it is, if there is no such layer.
+            sites: by layer, its sites with their edits.
+            first: the layer to begin with.
+            queries: the tokens that are wanted of the last layer.
+            past: by layer, keys and values of earlier tokens than those of `resid`.
+        """
+        for layer, block in enumerate(self.layers[first:], start=first):
+            wanted = queries if layer == self.config.n_layers - 1 else EVERY
+            resid = block(resid, sites(layer), wanted, past(layer))
+        return resid
 
     def needed(self, prompt: Float[Tensor, "batch pos dim"]) -> Float[Tensor, "batch needed dim"]:
         """The tokens up to the last prediction."""

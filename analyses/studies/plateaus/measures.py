@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import cache
 
 import pandas as pd
 
@@ -32,7 +33,7 @@ def run_table(groups: Groups, errors: Mapping[str, ClassErrors]) -> pd.DataFrame
             ratio = errors[function_class].ratio(checkpoint.name)
             rows.append(
                 {
-                    "curriculum": checkpoint.config.curriculum,
+                    "curriculum": groups.curriculum_of[checkpoint.name],
                     "checkpoint": checkpoint.name,
                     "function_class": function_class,
                     "ratio": ratio.value,
@@ -95,6 +96,7 @@ def count_table(runs: pd.DataFrame, exits: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@cache
 def fisher(ours: tuple[int, int], theirs: tuple[int, int]) -> float:
     """Two-sided p of Fisher's exact test of two counts (k of n each).
 

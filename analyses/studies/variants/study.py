@@ -16,12 +16,16 @@ import pandas as pd
 from analyses.comparison.paired_errors import ClassErrors, errors_on
 from analyses.findings import Findings
 from analyses.studies.variants.figures import plot_variants
-from analyses.studies.variants.measures.by_model import ModelMeasures, measure_model
-from analyses.studies.variants.measures.comparison import compare_errors, compare_measures, trend_table
+from analyses.studies.variants.measures.by_model import measure_model
+from analyses.studies.variants.measures.comparison import (
+    compare_errors,
+    compare_measures,
+    pool_effects,
+    trend_table,
+)
 from analyses.studies.variants.measures.grouping import REFERENCE, group_variants
 from analyses.studies.variants.tables import overview_tables
 from analyses.studies.variants.verdict import verdict
-from interp.ablation.pooled import pooled
 from interp.ablation.size_classes import ATTENDS
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.progress import progress_bar
@@ -78,12 +82,3 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
         overview_tables(compared, error_rows),
         {"variants": partial(plot_variants, rows)},
     )
-
-
-def pool_effects(measured: Sequence[ModelMeasures]) -> pd.DataFrame:
-    """The effects of removing the head sets, over the independent seeds of one variant (`interp.ablation.pooled`)."""
-    parts = [(model.checkpoint, model.removed, model.head_set) for model in measured if model.removed is not None]
-    if not parts:
-        return pd.DataFrame()
-    checkpoints, ablations, sets = zip(*parts, strict=True)
-    return pooled(checkpoints, ablations, sets, "the set of retrospective heads")

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from analyses.studies.architectures import verdict as architectures
 from analyses.studies.cause import verdict as cause
 from analyses.studies.consistency import verdict as consistency
 from analyses.studies.efficiency import verdict as efficiency
@@ -18,7 +19,17 @@ from analyses.studies.success import verdict as success
 from analyses.studies.trace import verdict as trace
 from analyses.studies.variants import verdict as variants
 
-MODULES = ["cause", "consistency", "efficiency", "emergence", "plateaus", "success", "trace", "variants"]
+MODULES = [
+    "architectures",
+    "cause",
+    "consistency",
+    "efficiency",
+    "emergence",
+    "plateaus",
+    "success",
+    "trace",
+    "variants",
+]
 
 
 @pytest.mark.parametrize("study", MODULES)
@@ -244,3 +255,47 @@ def test_whether_models_have_the_same_heads(learned, beyond, conclusion):
         "(cosine, at pairs and prompts that were not used to match them), heads of the same number 0.20, heads matched "
         "at random 0.20; the excess of 0.20 is 0.20 in the untrained twins"
     )
+
+
+def test_which_architectures_learn_and_have_heads():
+    row = {"curriculum": "a", "n_left": 2, "n_seeds": 3, "low": 0.09, "high": 0.99}
+    counts = [row | {"function_class": "linear", "threshold": line} for line in (0.9, 0.5)]
+    counts += [row | {"function_class": "cubic", "threshold": line, "n_left": 0} for line in (0.9, 0.5)]
+    assert architectures.learned_sentence("a", pd.DataFrame(counts)) == (
+        "a: left the plateau (error at most 0.9 of the no-context optimum) on linear in 2 of 3 [0.09, 0.99] and cubic "
+        "in 0 of 3 [0.09, 0.99]; converged (at most 0.5) on linear in 2 and cubic in 0."
+    )
+    heads = {"variant": "a", "n_seeds": 3, "n_learned": 2, "n_with": 1, "low": 0.01, "high": 0.99, "n_stayed_with": 0}
+    heads |= {"highest_min": 0.2, "highest_max": 0.8, "chance": 0.12, "layers": "0,1"}
+    assert architectures.head_sentence("a", pd.DataFrame([heads])) == (
+        "a: of 2 seeds that left the plateau on a class, 1 have a head with a retrospective score above 0.5 [0.01, "
+        "0.99], in layers 0 and 1; the highest scores are 0.20 to 0.80 (uniform attention: 0.12)."
+    )
+    assert architectures.head_sentence("a", pd.DataFrame([heads | {"n_learned": 0, "n_with": 0}])) == (
+        "a: none of 3 seeds left the plateau on any class; 0 have a head with a retrospective score above 0.5."
+    )
+
+
+def test_differences_of_architectures_need_chance_to_be_excluded():
+    row = {"variant": "a", "count": "linear", "n": 0, "n_seeds": 5, "reference_n": 5, "reference_seeds": 5}
+    row |= {"p_value": 0.008, "p_holm": 0.04, "smallest_p": 0.008}
+    with_heads = row | {"count": "heads"}
+    assert architectures.count_sentences(pd.DataFrame([row, with_heads])) == [
+        "Compared with the reference, a left the plateau on linear in 0 of 5 seeds against 5 of 5 (p after Holm 0.040) "
+        "and a has retrospective heads in 0 of 5 seeds against 5 of 5 (p after Holm 0.040) (Fisher, Holm over "
+        "architectures)."
+    ]
+    assert architectures.count_sentences(pd.DataFrame([row | {"p_holm": 0.2}])) == [
+        "No count differs from the reference's beyond chance (Fisher, Holm over architectures); so few seeds allow no "
+        "p below 0.008 before Holm."
+    ]
+    mean = {"variant": "a", "measure": "ratio", "difference": 0.3, "low": 0.2, "high": 0.4, "p_holm": 0.01}
+    assert architectures.mean_sentences(pd.DataFrame([mean])) == [
+        "a differs from the reference in error / no-context optimum (0.300 [0.200, 0.400]) (difference, Welch's "
+        "interval, Holm over architectures)."
+    ]
+    assert architectures.mean_sentences(pd.DataFrame([mean | {"p_holm": 0.2}])) == [
+        "No mean over seeds differs from the reference's beyond chance (Welch, Holm over architectures)."
+    ]
+    reference = mean | {"variant": "reference", "p_holm": math.nan}
+    assert architectures.mean_sentences(pd.DataFrame([reference])) == []

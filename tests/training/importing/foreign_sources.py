@@ -9,6 +9,8 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
+from transformers.activations import ACT2FN
+from transformers.pytorch_utils import Conv1D
 
 SIZES: dict[str, Any] = {"n_dims": 5, "n_positions": 11, "n_embd": 16, "n_layer": 2, "n_head": 4}
 
@@ -124,6 +126,119 @@ class Looped(nn.Module):
         super().__init__()
         self._read_in = nn.Linear(n_dims, n_embd)
         self._backbone = NanoGPT(2 * n_positions + 1, n_embd, n_layer, n_head)
+        self._read_out = nn.Linear(n_embd, 1)
+
+    def forward(self, xs: Tensor, ys: Tensor) -> Tensor:
+        return self._read_out(self._backbone(self._read_in(combine(xs, ys))))[:, ::2, 0]
+
+
+class Residual(nn.Module):
+    """`ResidualMarker`."""
+
+
+class Positions(nn.Module):
+    """`AbsolutePositionalEmbedding`."""
+
+    def __init__(self, n_rows: int, n_embd: int):
+        super().__init__()
+        self.embed = nn.Embedding(n_rows, n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.embed.weight[: x.shape[1]]
+
+
+class RMS(nn.Module):
+    """`LlamaRMSNorm`, whose default eps is 1e-6."""
+
+    def __init__(self, n_embd: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(n_embd))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+
+
+class ConvAttention(nn.Module):
+    """`GPT2Attention`."""
+
+    def __init__(self, n_embd: int, n_head: int):
+        super().__init__()
+        self.c_attn, self.c_proj, self.n_head = Conv1D(3 * n_embd, n_embd), Conv1D(n_embd, n_embd), n_head
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (part.unflatten(2, (self.n_head, -1)).transpose(1, 2) for part in self.c_attn(x).chunk(3, dim=2))
+        return self.c_proj(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+
+
+class LlamaAttention(nn.Module):
+    """`LlamaAttention`, with its rotary positions or without them."""
+
+    def __init__(self, n_embd: int, n_head: int, is_rotary: bool):
+        super().__init__()
+        projections = (nn.Linear(n_embd, n_embd, bias=False) for _ in range(4))
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = projections
+        self.n_head, self.is_rotary = n_head, is_rotary
+
+    def rotate(self, x: Tensor) -> Tensor:
+        if not self.is_rotary:
+            return x
+        frequencies = 1 / 10_000 ** (torch.arange(0, x.shape[-1], 2) / x.shape[-1])
+        angles = torch.outer(torch.arange(x.shape[2]), frequencies).repeat(1, 2)
+        first, second = x.chunk(2, dim=-1)
+        return x * angles.cos() + torch.cat((-second, first), dim=-1) * angles.sin()
+
+    def forward(self, x: Tensor) -> Tensor:
+        projected = (self.q_proj(x), self.k_proj(x), self.v_proj(x))
+        q, k, v = (part.unflatten(2, (self.n_head, -1)).transpose(1, 2) for part in projected)
+        z = F.scaled_dot_product_attention(self.rotate(q), self.rotate(k), v, is_causal=True)
+        return self.o_proj(z.transpose(1, 2).flatten(2))
+
+
+class ConvMLP(nn.Module):
+    """`GPT2MLP`."""
+
+    def __init__(self, n_embd: int, act: str):
+        super().__init__()
+        self.c_fc, self.c_proj, self.act = Conv1D(4 * n_embd, n_embd), Conv1D(n_embd, 4 * n_embd), ACT2FN[act]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(self.act(self.c_fc(x)))
+
+
+class HybridBackbone(nn.Module):
+    """`HybridBackbone` of in-context-learning-2024/in-context at ab00265, of the modules that are not Mamba's."""
+
+    def __init__(self, names: list[str], n_rows: int, n_embd: int, n_head: int, act: str):
+        super().__init__()
+        make = {
+            "residual": Residual,
+            "absolute positional embedding": lambda: Positions(n_rows, n_embd),
+            "layer norm": lambda: nn.LayerNorm(n_embd, eps=1e-5),
+            "rms norm": lambda: RMS(n_embd),
+            "gpt2 attention": lambda: ConvAttention(n_embd, n_head),
+            "llama attention": lambda: LlamaAttention(n_embd, n_head, is_rotary=True),
+            "llama attention no rope": lambda: LlamaAttention(n_embd, n_head, is_rotary=False),
+            "gpt2 mlp": lambda: ConvMLP(n_embd, act),
+        }
+        self.layers = nn.ModuleList(make[name]() for name in names)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        residual: Tensor | int = 0
+        for layer in self.layers:
+            if isinstance(layer, Residual):
+                hidden = residual = residual + hidden
+            else:
+                hidden = layer(hidden)
+        return hidden
+
+
+class HybridModel(nn.Module):
+    """`HybridModel` of in-context-learning-2024/in-context."""
+
+    def __init__(self, names: list[str], n_dims: int, n_positions: int, n_embd: int, n_head: int, act: str):
+        super().__init__()
+        self._read_in = nn.Linear(n_dims, n_embd)
+        self._backbone = HybridBackbone(names, 2 * n_positions, n_embd, n_head, act)
         self._read_out = nn.Linear(n_embd, 1)
 
     def forward(self, xs: Tensor, ys: Tensor) -> Tensor:

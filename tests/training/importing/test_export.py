@@ -39,6 +39,10 @@ RUNS = {
     "inputs": ("random", ["data.inputs=gaussian,laplace:2,student_t:3"]),
     "one-hot": ("mixed", ["instruction.kind=one_hot", "instruction.at=2", "model.n_ctx=34"]),
     "vectors": ("mixed", ["instruction.kind=vector", "model.n_ctx=34"]),
+    "without positions": (
+        "single:linear",
+        ["data.classes=linear", "data.weights=standard", "model.positions=none"],
+    ),
 }
 
 
@@ -52,7 +56,7 @@ def test_the_import_of_an_export_is_bit_identical(kind: str, tmp_path: Path):
     was, now = source.config, checkpoint.config
     assert [function_class(name) for name in now.data.classes] == [function_class(name) for name in was.data.classes]
     assert replace(now.data, classes=was.data.classes) == was.data
-    assert (now.instruction, now.growth) == (was.instruction, was.growth)
+    assert (now.instruction, now.growth, now.model.positions) == (was.instruction, was.growth, was.model.positions)
     assert (checkpoint.step, now.model.n_ctx, now.recipe.lr) == (3000, was.model.n_ctx, was.recipe.lr)
 
 
@@ -86,6 +90,17 @@ def test_what_the_format_has_no_words_for_is_refused(tmp_path: Path):
         export_checkpoint(source, tmp_path / "theirs")
     with pytest.raises(UserError, match=r"unknown --format 'tf' \(valid: garg, hooked\)"):
         export_checkpoint(source, tmp_path / "theirs", "tf")
+    assert not list(tmp_path.iterdir())
+
+
+def test_architectures_that_the_format_does_not_have_are_refused(tmp_path: Path):
+    settings = ["model.norm=rms", "model.positions=rotary", "model.d_mlp=0", "model.act=relu", "model.eps=1e-6"]
+    with pytest.raises(UserError) as refusal:
+        export_checkpoint(untrained("mixed", settings), tmp_path / "theirs")
+    for choice in ("model.norm=rms", "model.positions=rotary", "model.d_mlp=0", "model.act=relu", "model.eps=1e-06"):
+        assert f"{choice}: the format has GPT-2 only" in str(refusal.value)
+    with pytest.raises(UserError, match=r"model\.positions=none: the format has it for a single class only"):
+        export_checkpoint(untrained("mixed", ["model.positions=none"]), tmp_path / "theirs")
     assert not list(tmp_path.iterdir())
 
 

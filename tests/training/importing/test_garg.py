@@ -11,6 +11,7 @@ import yaml
 from foreign_sources import (
     SIZES,
     Garg,
+    HybridModel,
     Looped,
     combine,
     garg_config,
@@ -25,7 +26,9 @@ from torch import Tensor, nn
 from interp import import_checkpoint, load
 from training.checkpoints.checkpoint import Checkpoint, read_document, snapshot_steps
 from training.common.errors import UserError
+from training.config.config import ModelConfig
 from training.importing import gpt2_layout
+from training.importing.hybrid_layout import flatten
 from training.tasks.function_classes import function_class
 from training.tasks.prompts import Prompts, one_hot_instruction, to_prompt
 
@@ -215,7 +218,8 @@ def test_without_positions_only_the_bias_is_at_every_token(tmp_path: Path):
     config["model"]["pos_encode"] = False
     checkpoint = import_checkpoint(save_garg(tmp_path / "theirs", model, config), tmp_path / "run")
     assert difference(checkpoint, model) < 1e-5
-    assert torch.equal(checkpoint.model.pos_embed.W_pos[0], checkpoint.model.pos_embed.W_pos[9])
+    assert checkpoint.config.model.positions == "none"
+    assert torch.equal(checkpoint.model.pos_embed.W_pos[0], model._read_in.bias)
 
 
 def in_context_config() -> str:
@@ -253,6 +257,86 @@ def test_a_run_of_in_context(tmp_path: Path, garg: Garg):
         (source / "config.yml").write_text(in_context_config().replace(old, new))
         with pytest.raises(UserError, match=message):
             import_checkpoint(source, tmp_path / "other")
+
+
+LEARNED, RESIDUAL = "absolute positional embedding", "residual"
+HYBRIDS: dict[str, tuple[list[Any], dict[str, Any]]] = {
+    "rms": (
+        [
+            LEARNED,
+            RESIDUAL,
+            2 * [["rms norm", "gpt2 attention", RESIDUAL, "rms norm", "gpt2 mlp", RESIDUAL]],
+            "rms norm",
+        ],
+        {"norm": "rms", "eps": 1e-6},
+    ),
+    "rope": (
+        [RESIDUAL, *2 * ["layer norm", "llama attention", RESIDUAL, "layer norm", "gpt2 mlp", RESIDUAL], "layer norm"],
+        {"positions": "rotary"},
+    ),
+    "rms and rope": (
+        [RESIDUAL, 2 * [["rms norm", "llama attention", RESIDUAL, "rms norm", "gpt2 mlp", RESIDUAL]], "rms norm"],
+        {"norm": "rms", "positions": "rotary", "eps": 1e-6},
+    ),
+    "attention alone, without positions": (
+        [RESIDUAL, *2 * ["layer norm", "llama attention no rope", RESIDUAL], "layer norm"],
+        {"positions": "none", "d_mlp": 0},
+    ),
+    "without norms": (
+        [LEARNED, RESIDUAL, *2 * ["gpt2 attention", RESIDUAL, "gpt2 mlp", RESIDUAL]],
+        {"norm": "none"},
+    ),
+}
+
+
+def hybrid_source(directory: Path, module_names: list[Any], model: nn.Module, act: str) -> Path:
+    """A run directory with the last state of a model of type hybrid."""
+    directory.mkdir()
+    config = yaml.safe_load(in_context_config().replace("!curriculum", ""))
+    sizes = {"n_embd": 16, "n_head": 4, "n_positions": 11, "x_dim": 5, "y_dim": 1, "layer_norm_epsilon": 1e-5}
+    config["model"] = {"type": "hybrid", "module_names": module_names, "gpt2_hidden_act": act, **sizes}
+    (directory / "config.yml").write_text(yaml.dump(config))
+    masks = {
+        f"_backbone.layers.{index}.bias": torch.ones(1, 1, 22, 22, dtype=torch.bool)
+        for index, name in enumerate(flatten(module_names))
+        if name == "gpt2 attention"
+    }
+    state = {"model_state_dict": {**model.state_dict(), **masks}, "optimizer_state_dict": {}}
+    torch.save(state, directory / "checkpoint_10000")
+    return directory
+
+
+@pytest.mark.parametrize("kind", HYBRIDS)
+def test_hybrids_of_gpt2s_modules_are_architectures(tmp_path: Path, kind: str):
+    module_names, architecture = HYBRIDS[kind]
+    act = "relu" if kind == "rope" else "gelu_new"
+    model = randomised(HybridModel([*flatten(module_names)], 5, 11, 16, 4, act))
+    checkpoint = import_checkpoint(hybrid_source(tmp_path / "theirs", module_names, model, act), tmp_path / "run")
+    assert difference(checkpoint, model) < 1e-5
+    defaults = ModelConfig(n_layers=2, n_heads=4, d_model=16, n_dims=5, n_ctx=22, read_init="linear")
+    assert checkpoint.config.model == replace(defaults, **architecture, act=act)
+
+
+OTHER_HYBRIDS: list[tuple[list[str], str]] = [
+    (["residual", "layer norm", "gpt2 attention", "residual", "layer norm", "llama mlp", "residual"], "has llama mlp"),
+    (["residual", "mamba block", "residual", "rms norm"], "has mamba block: only absolute positional embedding"),
+    (["layer norm", "gpt2 attention", "residual", "layer norm"], "does not repeat one GPT-2 block"),
+    (["residual", "layer norm", "gpt2 attention", "residual", "rms norm"], "a single kind of norm"),
+    (["residual", "layer norm", "gpt2 attention", "residual", "gpt2 mlp", "residual"], "a single kind of norm"),
+    (["residual", "gpt2 mlp", "residual", "gpt2 attention", "residual"], "does not repeat one GPT-2 block"),
+    (["residual", "gpt2 attention", "residual", "llama attention", "residual"], "does not repeat one GPT-2 block"),
+    ([LEARNED, "residual", "llama attention", "residual"], "has learned and rotary positions"),
+    ([], "does not repeat one GPT-2 block"),
+]
+
+
+@pytest.mark.parametrize(("module_names", "message"), OTHER_HYBRIDS)
+def test_hybrids_of_other_modules_are_refused_by_name(
+    tmp_path: Path, garg: Garg, module_names: list[str], message: str
+):
+    source = hybrid_source(tmp_path / "theirs", module_names, garg, "gelu_new")
+    with pytest.raises(UserError, match=message):
+        import_checkpoint(source, tmp_path / "run")
 
 
 def looped_config(**training: Any) -> dict[str, Any]:
@@ -404,3 +488,18 @@ def test_seed_labels_are_kept(garg_run: GargRun, tmp_path: Path):
     checkpoint = import_checkpoint(garg_run(), tmp_path / "run", seed_label="theirs-1")
     assert checkpoint.config.seed_label == "theirs-1"
     assert replace(checkpoint.config, seed_label="") == import_checkpoint(tmp_path / "theirs", tmp_path / "b").config
+
+
+@pytest.mark.parametrize("program", ["garg", "bhasin", "looped"])
+@pytest.mark.parametrize("named", ["linear_classification", "linear"])
+def test_logits_are_not_made_predictions_by_naming_a_class(garg: Garg, tmp_path: Path, program: str, named: str):
+    """Every command would print their squared error."""
+    task = "linear_classification"
+    config = {
+        "garg": garg_config(task=task),
+        "bhasin": bhasin_config(task_kwargs={"task_0": {"task": task}}),
+        "looped": looped_config(task_name=task),
+    }[program]
+    source = save_garg(tmp_path / "theirs", garg, config)
+    with pytest.raises(UserError, match="its outputs are logits, trained with cross-entropy"):
+        import_checkpoint(source, tmp_path / "run", settings=[f"data.classes={named}"])

@@ -1,19 +1,24 @@
 """HookedTransformers: files and objects, of both lines of transformer-lens, and what their configurations hide."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from architectures import VARIANTS
 from foreign_sources import relative_difference
 from torch import Tensor
 
 from interp import export_checkpoint, hooked, import_checkpoint, load
 from interp.model.hooked_transformer import SERIES, bridge_weights
+from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
-from training.importing.hooked import BRIDGE_LAYOUTS
+from training.config.parse import from_preset
+from training.importing.hooked_layout import BRIDGE_LAYOUTS
 from training.importing.hooked_source import convert
+from training.model.transformer import Transformer
 from training.tasks.prompts import to_prompt
 
 SETTINGS = ["data.classes=linear,quadratic,cubic", "data.n_points=16", "data.weights=unit"]
@@ -72,31 +77,39 @@ def test_the_names_of_transformer_lens_4(exported: Path):
     assert set(BRIDGE_LAYOUTS) >= {name.rpartition(".")[2] for name in state}
 
 
+ROTARY = {"positional_embedding_type": "rotary"}
 OTHER_NETWORKS: list[tuple[dict[str, Any], str]] = [
-    ({"act_fn": "relu"}, "act_fn is relu: only gelu_new"),
-    ({"act_fn": "gelu"}, "act_fn is gelu: only gelu_new"),
-    ({"act_fn": "silu"}, "act_fn is silu"),
+    ({"act_fn": "gelu_fast"}, "act_fn is gelu_fast: only gelu_new, gelu, relu, silu"),
+    ({"act_fn": "solu_ln"}, "act_fn is solu_ln: only gelu_new"),
     ({"act_fn": None}, "act_fn is missing"),
-    ({"eps": 1e-6}, "eps is 1e-06: only 1e-05"),
+    ({"eps": -1.0}, "model.eps=-1.0: must be above 0"),
     ({"parallel_attn_mlp": True}, "parallel_attn_mlp is True"),
     ({"use_attn_scale": False}, "use_attn_scale is False"),
     ({"attn_scale": 2.0}, r"attn_scale is 2: only sqrt\(d_head\)"),
     ({"attention_dir": "bidirectional"}, "attention_dir is bidirectional: only causal"),
     ({"gated_mlp": True}, "gated_mlp is True"),
     ({"positional_embedding_type": "shortformer"}, "positional_embedding_type is shortformer: only learned"),
-    ({"positional_embedding_type": "rotary"}, "positional_embedding_type is rotary"),
+    ({"positional_embedding_type": "alibi"}, "positional_embedding_type is alibi: only learned"),
+    (ROTARY | {"rotary_dim": 4}, "rotary_dim is 4: only all 8 coordinates of a head"),
+    (ROTARY | {"rotary_base": 500000}, "rotary_base is 500000: only 10000"),
+    (ROTARY | {"rotary_adjacent_pairs": True}, "rotary_adjacent_pairs is True: only pairs"),
+    (ROTARY | {"rotary_scaling_factor": 8.0}, "rotary_scaling_factor is 8.0: only angles without"),
+    (ROTARY | {"use_yarn_rope": True}, "use_yarn_rope is True"),
+    (ROTARY, "has parameters of another network: pos_embed.W_pos"),
     (
         {"use_local_attn": True, "window_size": 4, "attn_types": ["local"] * 3},
         "window_size is 4.*use_local_attn is True",
     ),
     ({"attn_scores_soft_cap": 50.0}, "attn_scores_soft_cap is 50"),
     ({"output_logits_soft_cap": 30.0}, "output_logits_soft_cap is 30"),
-    ({"normalization_type": "LNPre"}, "normalization_type is LNPre: only LayerNorm with its weights unfolded"),
-    ({"normalization_type": "RMS"}, "normalization_type is RMS"),
-    ({"normalization_type": None}, "normalization_type is missing: only LayerNorm"),
-    ({"attn_only": True}, "attn_only is True"),
+    ({"normalization_type": "LNPre"}, "normalization_type is LNPre: only norms with their weights unfolded"),
+    ({"normalization_type": "RMSPre"}, "normalization_type is RMSPre"),
+    ({"normalization_type": ["LN"]}, "normalization_type is a list"),
+    ({"normalization_type": "RMS"}, "has parameters of another network: blocks.0.ln1.b"),
+    ({"normalization_type": None}, "has parameters of another network: blocks.0.ln1.b, blocks.0.ln1.w"),
+    ({"attn_only": True}, "has parameters of another network: blocks.0.ln2.b"),
     ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
-    ({"d_mlp": 64}, "d_mlp is 64: only 4 d_model = 256"),
+    ({"d_mlp": 64}, r"blocks.0.mlp.W_in is \[64, 256\], not \[64, 64\]"),
     ({"n_key_value_heads": 2}, "n_key_value_heads is 2: only 8"),
     ({"d_vocab_out": 4}, "d_vocab_out is 4: only a single real output"),
     ({"some_new_switch": True}, "some_new_switch is set: what it changes is not known here"),
@@ -136,3 +149,58 @@ def test_imported_predictions_are_those_of_the_source(exported: Path, tmp_path: 
     xs = torch.randn(3, 16, 4, generator=torch.Generator().manual_seed(5))
     prompt = to_prompt(xs, xs.sum(2))
     assert relative_difference(hooked(checkpoint)(prompt)[..., 0], hooked("zoo:mixed-0")(prompt)[..., 0]) < 1e-6
+
+
+@pytest.fixture(params=VARIANTS.values(), ids=list(VARIANTS), scope="module")
+def variant(request: pytest.FixtureRequest) -> Checkpoint:
+    """A checkpoint of another architecture that lies nowhere; every parameter is drawn, biases and gains too."""
+    config = from_preset("tiny", "mixed", 0, [f"model.{key}={value}" for key, value in request.param.items()])
+    generator = torch.Generator().manual_seed(0)
+    model = Transformer(config.model, generator).requires_grad_(False).eval()
+    for parameter in model.parameters():
+        parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return Checkpoint("variant", Path(), config, 3000, model)
+
+
+def assert_same_model(ours: Checkpoint, theirs: Checkpoint) -> None:
+    assert ours.config.model == replace(theirs.config.model, init_std=ours.config.model.init_std)
+    ours_weights, weights = ours.model.state_dict(), theirs.model.state_dict()
+    assert ours_weights.keys() == weights.keys()
+    assert all(torch.equal(ours_weights[name], weights[name]) for name in weights)
+
+
+def test_every_architecture_comes_back_from_its_export(variant: Checkpoint, tmp_path: Path):
+    export_checkpoint(variant, tmp_path / "model.pt", "hooked")
+    assert_same_model(import_checkpoint(tmp_path / "model.pt", tmp_path / "run", settings=SETTINGS), variant)
+
+
+@pytest.mark.skipif(SERIES > 3, reason="of transformer-lens 3.x")
+def test_every_architecture_is_opened_from_a_hooked_transformer_in_memory(variant: Checkpoint, tmp_path: Path):
+    assert_same_model(import_checkpoint(hooked(variant), tmp_path / "run", settings=SETTINGS), variant)
+
+
+@pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated:DeprecationWarning")
+@pytest.mark.skipif(SERIES > 3, reason="of transformer-lens 3.x")
+def test_transformer_lens_reads_the_export_of_every_architecture(variant: Checkpoint, tmp_path: Path):
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+    export_checkpoint(variant, tmp_path / "model.pt", "hooked")
+    config = json.loads((tmp_path / "model.json").read_text())
+    weights: dict[str, Tensor] = torch.load(tmp_path / "model.pt", weights_only=True)
+    added = weights.pop("read_in_bias", None)
+    theirs = HookedTransformer(HookedTransformerConfig.from_dict(config))
+    assert not theirs.load_state_dict(weights, strict=False).unexpected_keys
+    xs = torch.randn(3, 16, 4, generator=torch.Generator().manual_seed(5))
+    tokens = to_prompt(xs, xs.sum(2))
+    added = weights["pos_embed.W_pos"] if added is None else added
+    outputs = theirs(tokens @ weights["embed.W_E"] + added, start_at_layer=0)[..., 0]
+    assert relative_difference(variant.model(tokens), outputs) < 1e-5
+
+
+def test_a_rotary_model_without_a_read_in_bias_is_a_plain_hooked_transformer(tmp_path: Path):
+    config = from_preset("tiny", "mixed", 0, ["model.positions=rotary"])
+    model = Transformer(config.model, torch.Generator().manual_seed(0)).requires_grad_(False)
+    export_checkpoint(Checkpoint("new", Path(), config, 0, model), tmp_path / "model.pt", "hooked")
+    assert "read_in_bias" not in torch.load(tmp_path / "model.pt", weights_only=True)
+    checkpoint = import_checkpoint(tmp_path / "model.pt", tmp_path / "run", settings=SETTINGS)
+    assert not checkpoint.model.pos_embed.W_pos.any()

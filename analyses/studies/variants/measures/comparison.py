@@ -1,6 +1,6 @@
 """Variants compared with the reference over independent seeds, and trends along one setting."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,9 @@ from jaxtyping import Float
 
 from analyses.comparison.groups import Groups
 from analyses.comparison.paired_errors import ClassErrors
-from analyses.studies.variants.measures.by_model import MEASURES
+from analyses.studies.variants.measures.by_model import MEASURES, ModelMeasures
 from analyses.studies.variants.measures.grouping import REFERENCE, changed_settings, get_setting
+from interp.ablation.pooled import pooled
 from interp.statistics.agreement import spearman
 from interp.statistics.effects import holm, permutation_p
 from interp.statistics.seed_intervals import welch
@@ -86,6 +87,15 @@ def compare_errors(groups: Groups, errors: Mapping[str, Mapping[str, ClassErrors
                 row |= {"difference": difference.value, "low": difference.low, "high": difference.high}
             rows.append(row)
     return pd.DataFrame(rows, columns=ERROR_COLUMNS)
+
+
+def pool_effects(measured: Sequence[ModelMeasures]) -> pd.DataFrame:
+    """The effects of removing the head sets, over the independent seeds of one variant (`interp.ablation.pooled`)."""
+    parts = [(model.checkpoint, model.removed, model.head_set) for model in measured if model.removed is not None]
+    if not parts:
+        return pd.DataFrame()
+    checkpoints, ablations, sets = zip(*parts, strict=True)
+    return pooled(checkpoints, ablations, sets, "the set of retrospective heads")
 
 
 def trend_table(models: pd.DataFrame, groups: Groups, seed: int) -> pd.DataFrame:

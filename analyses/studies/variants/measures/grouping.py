@@ -20,8 +20,12 @@ IGNORED = ("seeds", "record", "recipe.threads", "model.n_ctx")
 
 def group_variants(checkpoints: Sequence[Checkpoint]) -> Groups:
     """The checkpoints by variant; that of the first checkpoint is the reference."""
-    reference = checkpoints[0].config
-    kind = Kind(
+    return group(checkpoints, variants_of(checkpoints[0].config))
+
+
+def variants_of(reference: RunConfig) -> Kind:
+    """Variants of a configuration, which may differ from it in everything."""
+    return Kind(
         curriculum_of=lambda checkpoint: name_variant(changed_settings(reference, checkpoint.config)),
         trains_on=lambda config: config.trained_classes,
         evaluated_on=lambda config: config.trained_classes,
@@ -29,7 +33,6 @@ def group_variants(checkpoints: Sequence[Checkpoint]) -> Groups:
         order=lambda name: (name != REFERENCE, natural_key(name)),
         free_within=IGNORED,
     )
-    return group(checkpoints, kind)
 
 
 def changed_settings(reference: RunConfig, config: RunConfig) -> dict[str, Any]:
