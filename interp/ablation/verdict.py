@@ -203,11 +203,11 @@ def chance_clause(row: Row, remedy: str = SENTENCES["more seeds"]) -> str:
     )
 
 
-def agreement_clause(rows: Sequence[Row]) -> str:
+def agreement_clause(rows: Sequence[Row], sizes_in_words: Mapping[str, str] = SIZES) -> str:
     """Rule 3."""
     if len(rows) == 1:
         return fill("one mode")
-    sizes = [SIZES[size_of(row)] for row in rows]
+    sizes = [sizes_in_words[size_of(row)] for row in rows]
     agree = len(set(sizes)) == 1
     template = "effect of a mode" if agree else "size of a mode"
     effects = [fill(template, row, size=size) for row, size in zip(rows, sizes, strict=True)]

@@ -12,13 +12,22 @@ from torch import Tensor, nn
 from interp.any_model import ablate as ablation
 from interp.any_model import patch as patching
 from interp.any_model import score as scoring
-from interp.any_model.examples import Examples, call, check_device, count_examples, leaves, rows_of
+from interp.any_model.examples import (
+    Examples,
+    call,
+    check_alike,
+    check_device,
+    count_examples,
+    leaves,
+    rows_of,
+)
 from interp.any_model.judge import LEAST_EXAMPLES, LossAblation, rows_by_condition
 from interp.any_model.network import PROBED, Network, open_network
 from interp.any_model.patch import LossPatchMap
 from interp.any_model.projections import find_n_heads, find_projections
 from interp.any_model.task import Loss, Task
 from interp.any_model.token_roles import Roles, kind_called, roles_of
+from interp.display.text import counted
 from interp.model.attached import AttachedModel
 from interp.scores.kinds import ScoreKind
 from interp.scores.patterns import Patterns
@@ -50,8 +59,7 @@ class Attached(AttachedModel):
         Raises:
             UserError: it is no size.
         """
-        if not 0 < gib < math.inf:
-            raise UserError(f"--memory {gib}: a number above 0 is needed")
+        check_numbers(0, gib)
         return Attached(replace(self.task, memory=int(gib * 2**30)))
 
     def score(self, conditions: None = None, **options: Any) -> HeadScores:
@@ -136,8 +144,14 @@ def attach(
             model, or a loss is not one finite number per example.
     """
     axis = 0 if batch_first else 1
+    n_examples = count_examples(examples, axis)
     check_model(model, examples)
-    rows = split_rows(count_examples(examples, axis), reference is None, seed)
+    check_numbers(seed, memory)
+    rows = split_rows(n_examples, reference is None, seed)
+    if reference is not None:
+        check_reference(examples, reference, axis)
+    if tokens is not None:
+        rows.checked(tokens, 0, "tokens")
     modules = find_projections(model, projections)
     network = open_network(
         model, modules, find_n_heads(model, modules, n_heads), examples, forward=forward, example_axis=axis
@@ -152,7 +166,7 @@ def attach(
         loss=loss,
         no_context=no_context if callable(no_context) else rows.chosen(no_context, "no_context"),
         conditions=rows.chosen(conditions, "conditions"),
-        corrupt=None if corrupt is None else rows_of(rows.checked(corrupt, axis, "corrupt"), rows.test, axis),
+        corrupt=None if corrupt is None else rows_of(rows.alike(examples, corrupt, axis), rows.test, axis),
         roles=(test_roles, test_roles._replace(ids=token_ids(others, own_tokens, network.n_pos, rows.reference))),
         kind=kind or default_kind(test_roles),
         qkv=qkv,
@@ -181,6 +195,31 @@ def check_model(model: Any, examples: Examples) -> None:
     check_device(model, examples)
 
 
+def check_numbers(seed: Any, memory: Any) -> None:
+    """Refuse what is no seed, or no size.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not isinstance(seed, int) or seed < 0:
+        raise UserError(f"seed {seed!r}: a whole number from 0 is needed")
+    if not isinstance(memory, int | float) or not 0 < memory < math.inf:
+        raise UserError(f"--memory {memory}: a number above 0 is needed")
+
+
+def check_reference(examples: Examples, reference: Examples, axis: int) -> None:
+    """Refuse examples for reference that are too few, or not like those under test.
+
+    Raises:
+        UserError: they are.
+    """
+    n_reference = count_examples(reference, axis, "reference")
+    if n_reference < LEAST_EXAMPLES:
+        few = counted(n_reference, "example")
+        raise UserError(f"reference has {few}, too few for a mean: at least {LEAST_EXAMPLES} are needed")
+    check_alike(examples, reference, axis, "reference")
+
+
 class Rows(NamedTuple):
     """Which of the given examples are under test, and which are for reference.
 
@@ -202,7 +241,9 @@ class Rows(NamedTuple):
         """
         if values is None:
             return None
-        members = values.tolist() if hasattr(values, "tolist") else list(values)
+        members = values.tolist() if hasattr(values, "tolist") else values
+        if not hasattr(members, "__len__"):
+            raise UserError(f"{what} is {type(members).__name__}: one value per example is needed")
         if len(members) != self.n_examples:
             raise UserError(
                 f"{what} has {len(members)} values for {self.n_examples} examples: one per example is needed"
@@ -219,6 +260,16 @@ class Rows(NamedTuple):
         if n_examples != self.n_examples:
             raise UserError(f"{what} has {n_examples} examples for {self.n_examples}: they correspond one by one")
         return examples
+
+    def alike(self, examples: Examples, corrupt: Examples, axis: int) -> Examples:
+        """Corrupt examples that correspond to these one by one.
+
+        Raises:
+            UserError: they do not.
+        """
+        self.checked(corrupt, axis, "corrupt")
+        check_alike(examples, corrupt, axis, "corrupt")
+        return corrupt
 
 
 def split_rows(n_examples: int, splits: bool, seed: int) -> Rows:

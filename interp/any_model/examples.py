@@ -71,6 +71,26 @@ def count_examples(examples: Examples, example_axis: int, what: str = "examples"
     return sizes.pop()
 
 
+def check_alike(examples: Examples, others: Examples, example_axis: int, what: str) -> None:
+    """Refuse other examples that are not of the form of the examples.
+
+    Raises:
+        UserError: they have other members, or members of another shape but for the number of examples.
+    """
+
+    def form(members: Examples) -> Any:
+        def shape(tensor: Tensor) -> Any:
+            axis = axis_in(tensor, example_axis)
+            return [n for i, n in enumerate(tensor.shape) if i != axis]
+
+        sizes = [shape(tensor) for tensor in leaves(members)]
+        return [*members] if isinstance(members, Mapping) else type(members).__name__, sizes
+
+    for part, ours, theirs in zip(("members", "shapes"), form(examples), form(others), strict=True):
+        if ours != theirs:
+            raise UserError(f"{what} has {part} {theirs} and examples have {ours}: the same form is needed")
+
+
 def rows_of(examples: Examples, rows: Sequence[int], example_axis: int) -> Any:
     """Some of the examples.
 

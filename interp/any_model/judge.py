@@ -215,11 +215,15 @@ def check_losses(given: Any, what: str, n_examples: int | None = None) -> Losses
     Raises:
         UserError: they are not one finite number per example.
     """
-    given = given.detach().cpu() if hasattr(given, "detach") else given
+    kind = getattr(given, "dtype", type(given).__name__)
+    if hasattr(given, "detach") and not given.is_complex():
+        given = given.detach().double().cpu()
     try:
+        if given is None or np.iscomplexobj(given):
+            raise TypeError
         losses = np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError):
-        raise UserError(f"the losses {what} are {type(given).__name__}: one number per example is needed") from None
+        raise UserError(f"the losses {what} are {kind}: one number per example is needed") from None
     if losses.ndim != 1 or (n_examples is not None and len(losses) != n_examples):
         wanted = "one number per example" if n_examples is None else f"[{n_examples}], one number per example,"
         raise UserError(f"the losses {what} have shape {[*losses.shape]}: {wanted} is needed")

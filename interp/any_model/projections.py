@@ -10,7 +10,7 @@ that leaves none or several kinds, the user names them. Three kinds are read and
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -85,6 +85,12 @@ def find_projections(model: nn.Module, names: str | Sequence[str] | None = None)
         UserError: there are none, or several kinds, or a named module does not exist.
     """
     known = candidates(model)
+    if names is None and not known:
+        maps = show_groups(by_pattern(linear_maps(model))) or "none"
+        raise UserError(
+            f"no attention output projection is found by name or shape ({', '.join(NAMES)}): "
+            f"name one, projections=NAME (linear maps [in, out]: {maps})"
+        )
     chosen = choose(known) if names is None else named_candidates(model, known, names)
     modules = dict(model.named_modules())
     blocks = blocks_of(modules, [candidate.name for candidate in chosen])
@@ -143,24 +149,36 @@ def choose(known: Sequence[Candidate]) -> list[Candidate]:
     Raises:
         UserError: there is none, or there are several.
     """
-    groups: dict[str, list[Candidate]] = {}
-    for candidate in known:
-        groups.setdefault(candidate.pattern, []).append(candidate)
+    groups = by_pattern(known)
     below = {pattern: group for pattern, group in groups.items() if ATTENTION.search(pattern)}
     points = {pattern: group for pattern, group in below.items() if group[0].shape is None}
     fitting = points or below or {pattern: groups[pattern] for pattern in groups if pattern.endswith(OWN_NAMES)}
     if len(fitting) == 1:
         return next(iter(fitting.values()))
-    if not known:
-        raise UserError(
-            "no attention output projection is found by name or shape "
-            f"({', '.join(NAMES)}): name it, projections='layers.*.attention.NAME'"
-        )
-    listed = ", ".join(f"{p} {list(g[0].shape or ())} ({len(g)})" for p, g in (fitting or groups).items())
     kind = "several kinds of modules could be" if fitting else "none of these modules is known to be"
     raise UserError(
-        f"{kind} the attention output projection: name one, projections=NAME (candidates [in, out]: {listed})"
+        f"{kind} the attention output projection: name one, projections=NAME (candidates [in, out]: "
+        f"{show_groups(fitting or groups)})"
     )
+
+
+def by_pattern(known: Sequence[Candidate]) -> dict[str, list[Candidate]]:
+    """Candidates that differ in the numbers of their names only, together."""
+    groups: dict[str, list[Candidate]] = {}
+    for candidate in known:
+        groups.setdefault(candidate.pattern, []).append(candidate)
+    return groups
+
+
+def show_groups(groups: Mapping[str, Sequence[Candidate]]) -> str:
+    """Names with shapes and how many there are."""
+    return ", ".join(f"{name} {list(group[0].shape or ())} ({len(group)})" for name, group in groups.items())
+
+
+def linear_maps(model: nn.Module) -> list[Candidate]:
+    """Everything that could be an output projection of any name."""
+    named = [module_candidate(path, module) for path, module in model.named_modules() if path]
+    return [candidate for candidate in named if candidate.shape and not isinstance(candidate.module, nn.Embedding)]
 
 
 def named_candidates(model: nn.Module, known: Sequence[Candidate], given: str | Sequence[str]) -> list[Candidate]:

@@ -10,12 +10,13 @@ import inspect
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
-from training.common.errors import UserError
+from training.common.errors import CheckError, UserError
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 FILE = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)")
@@ -69,7 +70,8 @@ def opens_files(run: str, *options: str) -> Callable[[CommandT], CommandT]:
                 valid = ", ".join(spelt[option] for option in (*options, "json", "out"))
                 raise UserError(f"{spelt[name]} does not apply to {names[0]} (valid: {valid})")
             module, _, function = run.partition(":")
-            return getattr(importlib.import_module(module), function)(names[0], **chosen)
+            with errors_of_file(names[0]):
+                return getattr(importlib.import_module(module), function)(names[0], **chosen)
 
         return choose  # type: ignore[return-value]  # the same signature
 
@@ -114,7 +116,7 @@ def open_file(ckpt: str) -> AttachedModel:
         model = function()
     except UserError as error:
         raise UserError(f"--ckpt {ckpt}: {error}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"--ckpt {ckpt}: {name}() raises {type(error).__name__}: {error}{line_of(error, path)}"
         ) from None
@@ -122,6 +124,24 @@ def open_file(ckpt: str) -> AttachedModel:
         returned = f"{type(model).__module__}.{type(model).__qualname__}".removeprefix("builtins.")
         raise UserError(f"--ckpt {ckpt}: {name}() returns {returned}; the result of interp.attach is needed")
     return model
+
+
+@contextmanager
+def errors_of_file(ckpt: str) -> Iterator[None]:
+    """Report in one line what a user's file raises later, in its loss or its model.
+
+    Raises:
+        UserError: it raises; exceptions that do not come from the file pass.
+    """
+    try:
+        yield
+    except (UserError, CheckError):
+        raise
+    except Exception as error:
+        path, _, name = ckpt.rpartition(":")
+        if not (line := line_of(error, Path(path))):
+            raise
+        raise UserError(f"--ckpt {ckpt}: what {name}() attached raises {type(error).__name__}: {error}{line}") from None
 
 
 def import_file(path: Path, ckpt: str) -> Any:
@@ -138,7 +158,7 @@ def import_file(path: Path, ckpt: str) -> Any:
     sys.path.insert(0, str(path.resolve().parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"--ckpt {ckpt}: {path} raises {type(error).__name__}: {error}{line_of(error, path)}") from None
     finally:
         sys.path.remove(str(path.resolve().parent))

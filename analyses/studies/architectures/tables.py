@@ -11,6 +11,7 @@ from training.common.table_rows import where
 
 def overview_tables(counts: pd.DataFrame, compared: pd.DataFrame, errors: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Counts of seeds that learned, then the means of the study of variants."""
-    title = f"seeds that left the plateau (error <= {LEFT:g} of the no-context optimum) [exact 95 % interval of the share]"
+    optimum = f"error <= {LEFT:g} of the no-context optimum"
+    title = f"seeds that left the plateau ({optimum}) [exact 95 % interval of the share]"
     left = grid(where(counts, threshold=LEFT), lambda row: f"{row['n_left']} of {row['n_seeds']} {format_share(row)}")
     return {title: left.rename(columns={"curriculum": "architecture"})} | tables.overview_tables(compared, errors)

@@ -42,7 +42,8 @@ def loss(output, _examples):
 
 
 def test_no_projection_is_found():
-    with pytest.raises(UserError, match="no attention output projection is found by name or shape"):
+    maps = r"\(linear maps \[in, out\]: layers\.\*\.mixer \[32, 32\] \(2\)\)"
+    with pytest.raises(UserError, match=f"no attention output projection is found by name or shape .*{maps}"):
         interp.attach(Plain(), EXAMPLES, loss)
 
 
@@ -72,7 +73,9 @@ def test_heads_that_are_not_known_or_do_not_divide_the_width():
         (lambda output, _: output.square().mean(), r"shape \[\]"),
         (lambda output, _: output.square().mean(2), r"shape \[3, 5\]"),
         (lambda output, _: output.mean((1, 2)) * torch.nan, "NaN or infinite on 3 of 3"),
-        (lambda _output, _: None, "shape"),
+        (lambda _output, _: None, "are NoneType: one number per example"),
+        (lambda output, _: {"loss": output.mean((1, 2))}, "are dict: one number per example"),
+        (lambda output, _: output.mean((1, 2)).to(torch.complex64), "are torch.complex64: one number per example"),
     ],
 )
 def test_a_loss_is_one_finite_number_per_example(bad_loss, message):
@@ -135,7 +138,15 @@ def test_examples_that_are_none(nano, examples, message):
     [
         ({"conditions": ["a"] * 3}, "conditions has 3 values for 24 examples"),
         ({"no_context": torch.ones(5)}, "no_context has 5 values"),
+        ({"no_context": 3.0}, "no_context is float: one value per example"),
         ({"corrupt": torch.zeros(3, 12, dtype=torch.long)}, "corrupt has 3 examples for 24"),
+        ({"corrupt": torch.zeros(24, 6).long()}, r"corrupt has shapes \[\[6\]\] and examples have \[\[12\]\]"),
+        ({"reference": torch.zeros(1, 12).long()}, "reference has 1 example, too few for a mean: at least 8"),
+        ({"reference": torch.zeros(24, 6).long()}, r"reference has shapes \[\[6\]\]"),
+        ({"reference": {"ids": torch.zeros(24, 12).long()}}, r"reference has members \['ids'\]"),
+        ({"tokens": torch.zeros(3, 12).long()}, "tokens has 3 examples for 24"),
+        ({"memory": 0}, "a number above 0"),
+        ({"seed": -1}, "seed -1: a whole number from 0"),
         ({"roles": "xz"}, "roles 'xz'"),
         ({"kind": "inductive"}, "unknown score 'inductive'"),
     ],
@@ -143,6 +154,12 @@ def test_examples_that_are_none(nano, examples, message):
 def test_options_that_do_not_fit(nano, options, message):
     with pytest.raises(UserError, match=message):
         interp.attach(nano.module, nano.examples, nano.loss, **options)
+
+
+def test_losses_in_half_precision_are_losses():
+    given: Any = {"projections": "layers.*.mixer", "n_heads": 4, "reference": EXAMPLES.bfloat16()}
+    model = interp.attach(Plain().bfloat16(), EXAMPLES.bfloat16(), loss, **given)
+    assert model.task.run(model.task.examples).dtype == "float64"
 
 
 def test_what_is_no_module():

@@ -62,6 +62,7 @@ def test_an_existing_file_is_not_overwritten(refused, template):
         ("def model():\n    return unknown\n", "model() raises NameError: name 'unknown' is not defined (line 2)"),
         ("import nothing_of_this_name\n", "raises ModuleNotFoundError"),
         ("def model(:\n", "raises SyntaxError"),
+        ("def model():\n    raise SystemExit(3)\n", "model() raises SystemExit: 3 (line 2)"),
         (
             "from interp import attach\nfrom torch import nn, zeros\n"
             "def model():\n    return attach(nn.Linear(2, 2), zeros(20, 2), lambda out, x: out.mean(1))\n",
@@ -71,6 +72,29 @@ def test_an_existing_file_is_not_overwritten(refused, template):
 )
 def test_a_file_that_gives_no_model(refused, written, body, message):
     assert message in refused("score", "--ckpt", written(body))
+
+
+LATE = """
+import torch
+from interp import attach
+from interp.any_model.template import Model, sequences, token_losses
+
+calls = []
+
+
+def loss(logits, ids):
+    calls.append(len(ids))
+    return token_losses(logits, ids).mean(1) if len(calls) < 3 else {}["targets"]
+
+
+def model():
+    return attach(Model().eval(), sequences(32, seed=1), loss)
+"""
+
+
+def test_a_loss_that_fails_later_is_one_line_with_its_place(refused, written):
+    line = refused("ablate", "--ckpt", written(LATE), "--heads", "0.1", "--mode", "zero")
+    assert line.rstrip().endswith("what model() attached raises KeyError: 'targets' (line 11)")
 
 
 def test_what_does_not_apply_is_refused(refused, template):

