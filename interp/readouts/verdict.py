@@ -112,13 +112,15 @@ def nearest_at_y(function_class: str, tuned: pd.DataFrame) -> Fact:
 
 
 def describe_nearest(tuned: pd.DataFrame, sentence: str) -> str:
-    """The nearest predictor, and the second one if its distance does not differ clearly, after every layer."""
+    """The nearest predictor after every layer, and those whose distance does not differ clearly: the next, and how many
+    others."""
     parts = []
     for row in select_rows(tuned, reference="target"):
         layer, _, part = row["stage"].partition(".")
         if part == "post":
             near = sorted(select_rows(tuned, stage=row["stage"], near=True), key=lambda row: row["distance"])
-            references = " or ".join(describe_reference(row["reference"]) for row in near[:2])
+            names = [describe_reference(row["reference"]) for row in near[:2]]
+            references = " or ".join([*names, *([counted(len(near) - 2, "other")] if len(near) > 2 else [])])
             values = {"layer": layer, "references": references, "distance": near[0]["distance"]}
             parts.append(write_sentence((sentence, values | {"distance_to_y": row["distance"]})))
     return ", ".join(parts)

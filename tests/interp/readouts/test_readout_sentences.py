@@ -68,6 +68,14 @@ def test_the_answer_appears_at_half_of_the_gain_and_is_complete_at_nine_tenths(g
     assert write_sentence(fact) == sentence
 
 
+def test_predictors_that_are_as_near_as_the_second_are_counted():
+    table = depth((0, 0.1, 0.2, 0.7, 0.95))
+    same = table[table["reference"] == "gradient_descent_1"].assign(reference="ridge")
+    more = [table, same, same.assign(reference="least_squares")]
+    sentence = write_sentence(answer_by_depth("linear", pd.concat(more, ignore_index=True)))
+    assert sentence.endswith("the no-context optimum or gradient descent with 1 step or 2 others (0.100).")
+
+
 def test_at_y_tokens_the_distance_to_y_is_reported():
     assert write_sentence(nearest_at_y("linear", depth((0, 0.1, 0.2, 0.7, 0.95)))) == (
         "At the y tokens of linear, which hold y itself, the tuned lens is closest after layer 0 to the no-context "
