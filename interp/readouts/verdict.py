@@ -37,11 +37,13 @@ SENTENCES = {
     "decodable": "{target} best at {stage}, {token} tokens, k = {examples} ({metric} {value}, {above} above its "
     "controls)",
     "chosen": " (of up to {n_positions} positions each; intervals hold for all {n_probes} probes at once)",
-    "swaps": "Swapped on {function_class}: {targets}.",
-    "swap": "{target} {judgement} ({effect} of the way at {stage}, {token} tokens, chosen on other prompts; whole "
-    "stream {full:.2f}; random subspaces {random:.2f}, matched ones orthogonal to it {matched:.2f}; {p})",
-    "untested": "{target} was not tested ({effect} of the way at {stage}, {token} tokens, chosen on other prompts; "
-    "there is nothing to compare it with)",
+    "swaps": "Swapped on {function_class}: {targets}{shared}.",
+    "shared": ". Targets that vary together share subspaces: which of them the model reads is not tested",
+    "swap": "the subspace of {target} {judgement} ({effect} of the way at {stage}, {token} tokens, chosen on other "
+    "prompts; whole stream {full:.2f}; random subspaces {random:.2f}, matched ones orthogonal to it {matched:.2f}; "
+    "{p})",
+    "untested": "the subspace of {target} was not tested ({effect} of the way at {stage}, {token} tokens, chosen on "
+    "other prompts; there is nothing to compare it with)",
     "used": "is used",
     "too few controls": "moves the prediction more than every random subspace, but {n_controls} of these are too few "
     "for {n_tests} (--controls {needed} would do)",
@@ -167,8 +169,8 @@ def widen(row: dict[str, Any], column: str, prefix: str, n_values: int) -> tuple
 def swap_verdict(result: Swaps) -> list[str]:
     """One sentence per class: for every target, the position chosen on selection prompts, and its test on test prompts.
 
-    A target is used if its pattern has a larger effect there than both kinds of controls, after Holm over targets and
-    classes.
+    The subspace of a target is used if its pattern has a larger effect there than both kinds of controls, after Holm
+    over targets and classes. That the model reads this target, and not another that varies with it, does not follow.
     """
     patterns, sentences = where(result.table, subspace="pattern"), []
     n_tests = len(patterns.dropna(subset=["p_chosen"]))
@@ -176,7 +178,9 @@ def swap_verdict(result: Swaps) -> list[str]:
         table = where(patterns, function_class=name)
         rows = [top_row(where(table, target=target), "evidence") for target in distinct(table, "target")]
         targets = "; ".join(write_sentence(judge_target(row, n_tests)) for row in rows)
-        sentences.append(SENTENCES["swaps"].format(function_class=name, targets=targets))
+        n_used = sum(row["p_holm"] <= SIGNIFICANT + ROUNDING for row in rows)
+        shared = SENTENCES["shared"] if n_used > 1 else ""
+        sentences.append(SENTENCES["swaps"].format(function_class=name, targets=targets, shared=shared))
     return sentences
 
 

@@ -28,7 +28,9 @@ def swapped(model: Disguised, target: str, token: str) -> tuple[str, float, str]
     """What the sentence of a swap says of a target: its judgement, its effect, and where."""
     result = swap(model.checkpoint, ["linear"], targets=[target], tokens=[token], examples=12, n_controls=19, **FEW)
     (text,) = result.sentences()
-    parts = re.fullmatch(rf"Swapped on linear: {target} (.*?) \((-?[\d.]+) \[.*?\] of the way at (\S+), .*\)\.", text)
+    parts = re.fullmatch(
+        rf"Swapped on linear: the subspace of {target} (.*?) \((-?[\d.]+) \[.*?\] of the way at (\S+), .*\)\.", text
+    )
     assert parts, text
     return parts[1], float(parts[2]), parts[3]
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from interp.readouts.probes import Probes, Protocol
-from interp.readouts.subspace_patching import mark_chosen
+from interp.readouts.subspace_patching import Swaps, mark_chosen
 from interp.readouts.verdict import (
     answer_by_depth,
     best_position,
@@ -15,6 +15,7 @@ from interp.readouts.verdict import (
     judge_target,
     nearest_at_y,
     probe_verdict,
+    swap_verdict,
     write_sentence,
 )
 
@@ -140,21 +141,32 @@ def test_the_sentence_of_a_swap_has_its_effect_and_those_of_its_controls():
         "(0.900 [0.800, 1.000] of the way at 1.post, y tokens, chosen on other prompts; whole stream 1.00; "
     )
     where_and_what += "random subspaces 0.02, matched ones orthogonal to it 0.10; p "
-    assert write_sentence(judge_target(SWAP, 2)) == f"w is used {where_and_what}= 0.02, after Holm 0.04)"
+    assert (
+        write_sentence(judge_target(SWAP, 2)) == f"the subspace of w is used {where_and_what}= 0.02, after Holm 0.04)"
+    )
     assert write_sentence(judge_target(SWAP | {"p_chosen": 0.3, "p_holm": 0.6}, 2)) == (
-        f"w is not distinguished from random subspaces {where_and_what}= 0.3, after Holm 0.6)"
+        f"the subspace of w is not distinguished from random subspaces {where_and_what}= 0.3, after Holm 0.6)"
     )
     assert write_sentence(judge_target(SWAP | {"p_chosen": 0.01, "p_holm": 0.1}, 10)) == (
-        "w moves the prediction more than every random subspace, but 99 of these are too few for 10 tests (--controls "
-        f"199 would do) {where_and_what}<= 0.01, after Holm <= 0.1 (99 draws))"
+        "the subspace of w moves the prediction more than every random subspace, but 99 of these are too few for 10 "
+        f"tests (--controls 199 would do) {where_and_what}<= 0.01, after Holm <= 0.1 (99 draws))"
     )
+
+
+@pytest.mark.parametrize(("p_holm", "n_used"), [((0.04, 0.04), 2), ((0.04, 0.5), 1)])
+def test_targets_that_are_used_may_share_a_subspace(p_holm, n_used):
+    rows = [SWAP | {"target": target, "p_holm": p} for target, p in zip(("w", "xty"), p_holm, strict=True)]
+    labels = {"function_class": "linear", "subspace": "pattern", "evidence": 1.0}
+    (text,) = swap_verdict(Swaps("a", 0, pd.DataFrame([row | labels for row in rows]), pd.DataFrame(), Protocol(), 64))
+    assert text.count("is used") == n_used
+    assert text.endswith("which of them the model reads is not tested.") == (n_used > 1)
 
 
 def test_a_swap_without_a_p_value_was_not_tested():
     untested = SWAP | {"p_chosen": math.nan, "p_holm": math.nan, "random": math.nan, "n_controls": 0}
     assert write_sentence(judge_target(untested, 0)) == (
-        "w was not tested (0.900 [0.800, 1.000] of the way at 1.post, y tokens, chosen on other prompts; there is "
-        "nothing to compare it with)"
+        "the subspace of w was not tested (0.900 [0.800, 1.000] of the way at 1.post, y tokens, chosen on other "
+        "prompts; there is nothing to compare it with)"
     )
 
 
