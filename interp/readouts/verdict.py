@@ -34,8 +34,8 @@ SENTENCES = {
     "nearest at y": "after layer {layer} to {references} ({distance:.3f}) and {distance_to_y:.3f} from y",
     "probes": "Decodable on {function_class}: {targets}{chosen}.",
     "not decodable": "{target} not shown to exceed its controls anywhere",
-    "decodable": "{target} best at {stage}, {token} tokens, k = {examples} ({metric} {value}, {above} above its "
-    "controls)",
+    "decodable": "{target} exceeds its controls most at {stage}, {token} tokens, k = {examples} ({metric} {value}, "
+    "{above} above them)",
     "chosen": " (of up to {n_positions} positions each; intervals hold for all {n_probes} probes at once)",
     "swaps": "Swapped on {function_class}: {targets}{shared}.",
     "shared": ". Targets that vary together share subspaces: which of them the model reads is not tested",

@@ -66,7 +66,7 @@ def test_the_product_is_decoded_after_the_reader_and_used_there(tmp_path):
     assert values["0.post"] == pytest.approx(0, abs=0.05)
     assert values["1.mid"] == pytest.approx(1, abs=0.01)
     (text,) = result.sentences()
-    assert re.search(r"xty best at (1.mid|1.post|2.mid|2.post), x tokens", text), text
+    assert re.search(r"xty exceeds its controls most at (1.mid|1.post|2.mid|2.post), x tokens", text), text
     assert swapped(model, "xty", "x") == ("is used", pytest.approx(1, abs=0.05), "1.post")
 
 

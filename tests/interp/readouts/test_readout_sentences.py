@@ -95,7 +95,7 @@ def test_a_target_is_decodable_where_it_exceeds_its_controls_clearly():
         ]
     )
     assert write_sentence(best_position("w", table, 1)) == (
-        "w best at 1.mid, y tokens, k = 15 (R² 0.900 [0.800, 1.000], 0.60 [0.50, 0.70] above its controls)"
+        "w exceeds its controls most at 1.mid, y tokens, k = 15 (R² 0.900 [0.800, 1.000], 0.60 [0.50, 0.70] above them)"
     )
     assert "(R² 0.900 [0.743, 1.000], 0.60 [0.44, 0.76] above" in write_sentence(best_position("w", table, 24))
     nowhere = write_sentence(best_position("w", table.assign(above_low=0.0), 1))
@@ -108,8 +108,8 @@ def test_the_best_of_many_probes_needs_an_interval_that_holds_for_all():
     clear, nothing = ({"above": above, "above_low": above - 0.15, "above_high": above + 0.15} for above in (0.2, 0.0))
     alone = pd.DataFrame([probe | {"target": "w"} | clear])
     assert probe_verdict(Probes("a", 0, alone, Protocol())) == [
-        "Decodable on linear: w best at 0.mid, x tokens, k = 3 (R² 0.100 [0.000, 0.200], 0.20 [0.05, 0.35] above its "
-        "controls)."
+        "Decodable on linear: w exceeds its controls most at 0.mid, x tokens, k = 3 (R² 0.100 [0.000, 0.200], 0.20 "
+        "[0.05, 0.35] above them)."
     ]
     others = pd.DataFrame([probe | {"target": target} | nothing for target in "wwwwwttttt"])
     assert probe_verdict(Probes("a", 0, pd.concat([alone, others], ignore_index=True), Protocol())) == [
