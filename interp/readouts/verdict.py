@@ -25,8 +25,8 @@ SENTENCES = {
     "no gain": "On {function_class} the model is not shown to beat the no-context optimum: no answer appears.",
     "no answer": "On {function_class} no stage has half of the model's gain over the no-context optimum.",
     "answer": "On {function_class} the tuned lens first reaches half of the model's gain over the no-context optimum "
-    "at {first} ({gain:.2f} of it; {gain_before:.2f} at the stage before) and {ending}; in squared distance / E[y²] it "
-    "is closest {nearest}.",
+    "at {first} ({gain:z.2f} of it; {gain_before:z.2f} at the stage before) and {ending}; in squared distance / E[y²] "
+    "it is closest {nearest}.",
     "complete": "{level} of it at {stage}",
     "never complete": "{level} of it at no stage",
     "nearest": "after layer {layer} to {references} ({distance:.3f})",
