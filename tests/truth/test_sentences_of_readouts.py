@@ -1,6 +1,7 @@
 """What probes, lenses and swaps say of disguised circuits (`disguised`): what is decoded where, and what is used."""
 
 import re
+from typing import Any
 
 import pytest
 from disguised import Disguised, disguised
@@ -11,7 +12,7 @@ from interp.readouts.probes import Probes, probe
 from interp.readouts.subspace_patching import swap
 from training.common.output import records
 
-FEW = {"n_prompts": 64, "n_fit": 256}
+FEW: dict[str, Any] = {"n_prompts": 64, "n_fit": 256}
 
 
 def value_by_stage(result: Probes) -> dict[str, float]:

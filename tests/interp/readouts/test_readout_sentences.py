@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -182,7 +183,7 @@ def test_swaps_are_adjusted_over_targets_and_classes_by_kind_of_subspace():
     table = mark_chosen(pd.DataFrame(chosen + others))
     assert table["p_chosen"].tolist()[:8] == [0.01] * 8
     assert table["p_holm"].tolist()[:8] == pytest.approx([0.04] * 8)
-    assert table[["p_chosen", "p_holm"]][8:].isna().to_numpy().all()
+    assert np.isnan(table[["p_chosen", "p_holm"]].to_numpy()[8:]).all()
 
 
 def test_the_heads_with_the_highest_score_and_the_highest_r2_are_named():
