@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from analyses.report.evidence import ModelEvidence
 from interp.ablation.size_classes import ATTENDS
-from interp.statistics.agreement import spearman
+from interp.statistics.agreement import spearman, tie_rounding
 from training.common.table_rows import where
 
 Map = Float[np.ndarray, "layer head"]
@@ -18,8 +18,10 @@ MEASURES = ("score_spearman", "effect_spearman", "overlap")
 
 
 def rank_correlation(first: Map, second: Map) -> float:
-    """Spearman over heads; NaN where either map is constant or lacks a value."""
-    return float(spearman(first.ravel(), second.ravel())) if np.isfinite([first, second]).all() else math.nan
+    """Spearman over heads; NaN where either map is constant, up to rounding, or lacks a value."""
+    if not np.isfinite([first, second]).all():
+        return math.nan
+    return float(spearman(tie_rounding(first.ravel()), tie_rounding(second.ravel())))
 
 
 def overlap(first: Map, second: Map) -> float:

@@ -97,7 +97,7 @@ SENTENCES: dict[str, str] = {
     "kept, with p": f"With no head but {{heads}} {{left:.2f}} of the in-context gain on {{function_class}} is left "
     f"({{mode}} ablation of all others costs {EFFECT}); {{p}} against {{n_controls}} layer-matched control sets.",
     # several models
-    "pooled": "Over {seeds} ({models}) {heads} costs {cost}, at least half of it in {n_half} of {n_seeds} seeds "
+    "pooled": "Over {seeds} ({models}) {heads} costs {cost}, at least half of it in {n_half} of {seeds_counted} "
     "[{share_low:.2f}, {share_high:.2f}] (Clopper-Pearson){helps}; {p} against a layer-matched set in every "
     "model{left_out}.",
     "pooled cost": f"{EFFECT} {POOLED_GAIN})",
@@ -312,6 +312,7 @@ def pooled_sentence(row: Row) -> str:
         "pooled",
         row,
         seeds=counted(row["n_seeds"], "independent seed"),
+        seeds_counted=counted(row["n_seeds"], "seed"),
         models=counted(row["n_checkpoints"], "model"),
         cost=fill("pooled cost of two kinds" if row["all_or_nothing"] else cost, row),
         helps=fill("pooled helps") if helps else "",

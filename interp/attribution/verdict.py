@@ -15,7 +15,7 @@ SENTENCES = {
     "and the corrupt run, all other edges {completeness}.",
     "beside random graphs": "On {function_class} {n_edges} of {n_all} edges carry {faithfulness} of the difference "
     "between the clean and the corrupt run, all other edges {completeness}; {n_random} random graphs of the same size "
-    "carry {random:.2f} on average and {random_high:.2f} at most ({p}).",
+    "carry {random:z.2f} on average and {random_high:z.2f} at most ({p}).",
 }
 
 

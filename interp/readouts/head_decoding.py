@@ -25,7 +25,7 @@ from interp.readouts.probes import DEFAULT_FIT_PROMPTS, ProbeErrors, Protocol, t
 from interp.readouts.ridge import Errors, errors_of, fit_ridges
 from interp.readouts.stream import activations, token_positions
 from interp.scores.score import score
-from interp.statistics.agreement import spearman
+from interp.statistics.agreement import spearman, tie_rounding
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights
 from training.common.progress import progress_bar
@@ -176,6 +176,7 @@ def rank_agreement(
     >>> rank_agreement(np.array([1.0, 2, 3, 4]), np.array([0.1, 0.2, 0.4, 0.9]), np.random.default_rng(0))[0]
     1.0
     """
+    first, second = tie_rounding(first), tie_rounding(second)
     rho = round(spearman(first, second).item(), 12)
     if math.isnan(rho):
         return math.nan, math.nan

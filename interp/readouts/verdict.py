@@ -25,8 +25,8 @@ SENTENCES = {
     "no gain": "On {function_class} the model is not shown to beat the no-context optimum: no answer appears.",
     "no answer": "On {function_class} no stage has half of the model's gain over the no-context optimum.",
     "answer": "On {function_class} the tuned lens first reaches half of the model's gain over the no-context optimum "
-    "at {first} ({gain:.2f} of it; {gain_before:.2f} at the stage before) and {ending}; in squared distance / E[y²] it "
-    "is closest {nearest}.",
+    "at {first} ({gain:z.2f} of it; {gain_before:z.2f} at the stage before) and {ending}; in squared distance / E[y²] "
+    "it is closest {nearest}.",
     "complete": "{level} of it at {stage}",
     "never complete": "{level} of it at no stage",
     "nearest": "after layer {layer} to {references} ({distance:.3f})",
@@ -34,14 +34,16 @@ SENTENCES = {
     "nearest at y": "after layer {layer} to {references} ({distance:.3f}) and {distance_to_y:.3f} from y",
     "probes": "Decodable on {function_class}: {targets}{chosen}.",
     "not decodable": "{target} not shown to exceed its controls anywhere",
-    "decodable": "{target} best at {stage}, {token} tokens, k = {examples} ({metric} {value}, {above} above its "
-    "controls)",
+    "decodable": "{target} exceeds its controls most at {stage}, {token} tokens, k = {examples} ({metric} {value}, "
+    "{above} above them)",
     "chosen": " (of up to {n_positions} positions each; intervals hold for all {n_probes} probes at once)",
-    "swaps": "Swapped on {function_class}: {targets}.",
-    "swap": "{target} {judgement} ({effect} of the way at {stage}, {token} tokens, chosen on other prompts; whole "
-    "stream {full:.2f}; random subspaces {random:.2f}, matched ones orthogonal to it {matched:.2f}; {p})",
-    "untested": "{target} was not tested ({effect} of the way at {stage}, {token} tokens, chosen on other prompts; "
-    "there is nothing to compare it with)",
+    "swaps": "Swapped on {function_class}: {targets}{shared}.",
+    "shared": ". Targets that vary together share subspaces: which of them the model reads is not tested",
+    "swap": "the subspace of {target} {judgement} ({effect} of the way at {stage}, {token} tokens, chosen on other "
+    "prompts; whole stream {full:.2f}; random subspaces {random:.2f}, matched ones orthogonal to it {matched:.2f}; "
+    "{p})",
+    "untested": "the subspace of {target} was not tested ({effect} of the way at {stage}, {token} tokens, chosen on "
+    "other prompts; there is nothing to compare it with)",
     "used": "is used",
     "too few controls": "moves the prediction more than every random subspace, but {n_controls} of these are too few "
     "for {n_tests} (--controls {needed} would do)",
@@ -112,13 +114,15 @@ def nearest_at_y(function_class: str, tuned: pd.DataFrame) -> Fact:
 
 
 def describe_nearest(tuned: pd.DataFrame, sentence: str) -> str:
-    """The nearest predictor, and the second one if its distance does not differ clearly, after every layer."""
+    """The nearest predictor after every layer, and those whose distance does not differ clearly: the next, and how many
+    others."""
     parts = []
     for row in select_rows(tuned, reference="target"):
         layer, _, part = row["stage"].partition(".")
         if part == "post":
             near = sorted(select_rows(tuned, stage=row["stage"], near=True), key=lambda row: row["distance"])
-            references = " or ".join(describe_reference(row["reference"]) for row in near[:2])
+            names = [describe_reference(row["reference"]) for row in near[:2]]
+            references = " or ".join([*names, *([counted(len(near) - 2, "other")] if len(near) > 2 else [])])
             values = {"layer": layer, "references": references, "distance": near[0]["distance"]}
             parts.append(write_sentence((sentence, values | {"distance_to_y": row["distance"]})))
     return ", ".join(parts)
@@ -165,8 +169,8 @@ def widen(row: dict[str, Any], column: str, prefix: str, n_values: int) -> tuple
 def swap_verdict(result: Swaps) -> list[str]:
     """One sentence per class: for every target, the position chosen on selection prompts, and its test on test prompts.
 
-    A target is used if its pattern has a larger effect there than both kinds of controls, after Holm over targets and
-    classes.
+    The subspace of a target is used if its pattern has a larger effect there than both kinds of controls, after Holm
+    over targets and classes. That the model reads this target, and not another that varies with it, does not follow.
     """
     patterns, sentences = where(result.table, subspace="pattern"), []
     n_tests = len(patterns.dropna(subset=["p_chosen"]))
@@ -174,7 +178,9 @@ def swap_verdict(result: Swaps) -> list[str]:
         table = where(patterns, function_class=name)
         rows = [top_row(where(table, target=target), "evidence") for target in distinct(table, "target")]
         targets = "; ".join(write_sentence(judge_target(row, n_tests)) for row in rows)
-        sentences.append(SENTENCES["swaps"].format(function_class=name, targets=targets))
+        n_used = sum(row["p_holm"] <= SIGNIFICANT + ROUNDING for row in rows)
+        shared = SENTENCES["shared"] if n_used > 1 else ""
+        sentences.append(SENTENCES["swaps"].format(function_class=name, targets=targets, shared=shared))
     return sentences
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import hypergeom, rankdata
 
+from interp.statistics.effects import TIE
+
 N_DRAWS = 2000
 """Random numberings of heads."""
 Agreement = Callable[[Float[np.ndarray, "*batch head"], Float[np.ndarray, "*batch head"]], Float[np.ndarray, "*batch"]]
@@ -35,6 +37,15 @@ def spearman(x: Float[np.ndarray, "*batch head"], y: Float[np.ndarray, "*batch h
     0.5
     """
     return pearson(rankdata(x, axis=-1), rankdata(y, axis=-1))
+
+
+def tie_rounding(values: Float[np.ndarray, "*batch head"]) -> Float[np.ndarray, "*batch head"]:
+    """Scores or effects in units of the engine's tolerance, so that those which differ by rounding alone share a rank.
+
+    >>> spearman(tie_rounding(np.array([0.0, 1e-9, 0.5])), np.array([2.0, 1.0, 3.0])).round(3).item()
+    0.866
+    """
+    return np.round(values / TIE)
 
 
 def kendall_w(maps: Float[np.ndarray, "*batch map head"]) -> Float[np.ndarray, "*batch"]:

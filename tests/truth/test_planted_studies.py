@@ -89,4 +89,6 @@ def test_trace_finds_what_the_planted_head_carries_and_who_reads_it(planted):
     written = {row["heads"]: row["value"] for row in records(found.files["written"])}
     assert written["0.1"] > 0.9
     assert written["0.3"] < 0.05
-    assert "the strongest reader is the MLP of the head's layer in 1 of 1 models" in " ".join(found.sentences())
+    assert "the strongest reader is the MLP of the head's layer in 1 of 1 model; the share of the" in " ".join(
+        found.sentences()
+    )

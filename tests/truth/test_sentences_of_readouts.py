@@ -1,6 +1,7 @@
 """What probes, lenses and swaps say of disguised circuits (`disguised`): what is decoded where, and what is used."""
 
 import re
+from typing import Any
 
 import pytest
 from disguised import Disguised, disguised
@@ -11,7 +12,7 @@ from interp.readouts.probes import Probes, probe
 from interp.readouts.subspace_patching import swap
 from training.common.output import records
 
-FEW = {"n_prompts": 64, "n_fit": 256}
+FEW: dict[str, Any] = {"n_prompts": 64, "n_fit": 256}
 
 
 def value_by_stage(result: Probes) -> dict[str, float]:
@@ -28,7 +29,9 @@ def swapped(model: Disguised, target: str, token: str) -> tuple[str, float, str]
     """What the sentence of a swap says of a target: its judgement, its effect, and where."""
     result = swap(model.checkpoint, ["linear"], targets=[target], tokens=[token], examples=12, n_controls=19, **FEW)
     (text,) = result.sentences()
-    parts = re.fullmatch(rf"Swapped on linear: {target} (.*?) \((-?[\d.]+) \[.*?\] of the way at (\S+), .*\)\.", text)
+    parts = re.fullmatch(
+        rf"Swapped on linear: the subspace of {target} (.*?) \((-?[\d.]+) \[.*?\] of the way at (\S+), .*\)\.", text
+    )
     assert parts, text
     return parts[1], float(parts[2]), parts[3]
 
@@ -64,7 +67,7 @@ def test_the_product_is_decoded_after_the_reader_and_used_there(tmp_path):
     assert values["0.post"] == pytest.approx(0, abs=0.05)
     assert values["1.mid"] == pytest.approx(1, abs=0.01)
     (text,) = result.sentences()
-    assert re.search(r"xty best at (1.mid|1.post|2.mid|2.post), x tokens", text), text
+    assert re.search(r"xty exceeds its controls most at (1.mid|1.post|2.mid|2.post), x tokens", text), text
     assert swapped(model, "xty", "x") == ("is used", pytest.approx(1, abs=0.05), "1.post")
 
 

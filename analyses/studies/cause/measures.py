@@ -14,7 +14,7 @@ from interp.ablation.pooled import pooled
 from interp.ablation.size_classes import ATTENDS, HALF
 from interp.model.heads import HeadSet, all_heads, heads_above, show
 from interp.scores.score import score, selection_scores
-from interp.statistics.agreement import spearman
+from interp.statistics.agreement import spearman, tie_rounding
 from interp.statistics.effects import differs_from_zero, interval_of
 from interp.statistics.seeds import seed_mean
 from training.checkpoints.checkpoint import Checkpoint
@@ -174,7 +174,7 @@ def rank_correlation(heads: pd.DataFrame) -> float:
     """Spearman of score and effect; NaN where no effect differs from 0, so that their ranks are noise."""
     if not differs_from_zero(heads["ci_low"].to_numpy(), heads["ci_high"].to_numpy()).any():
         return float("nan")
-    return float(spearman(heads["score"].to_numpy(), heads["effect"].to_numpy()))
+    return float(spearman(*(tie_rounding(heads[column].to_numpy()) for column in ("score", "effect"))))
 
 
 def share(part: int, whole: int) -> float:

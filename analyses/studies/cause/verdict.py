@@ -9,7 +9,9 @@
    that matter are above it (recall).
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -32,8 +34,8 @@ SENTENCES = {
     "small": " Not shown on {classes}: less than {half} of the gain.",
     "uncertain": " Not shown on {classes}: p after Holm is above {level:g}{limit}.",
     "few controls": ", and with so few control sets it cannot be smaller than {smallest_p:.3g}",
-    "kept": "With no other head, the share of the in-context gain that is left (mean ablation) is {shares}: where this "
-    "is near or below 0 the heads are not enough by themselves.",
+    "kept": "With no other head, the share of the in-context gain that is left (mean ablation) is {shares}: where "
+    "little or nothing is left the heads are not enough by themselves.",
     "together": "Where a model has several such heads ({models}), removing them together costs more than the sum of "
     "their costs alone, by more than {level} of the gain (95 % interval over prompts), in {n_more} of {cases}{most}.",
     "most": ", most in {checkpoint} on {function_class} ({effect:.2f} against {sum_alone:.2f}, {excess:.2f} "
@@ -95,9 +97,15 @@ def keep_sentences(kept: pd.DataFrame) -> list[str]:
     parts = []
     for curriculum, rows in group_rows(kept):
         cells = [row for row in records(where(rows, mode="mean")) if row["n_seeds"]]
-        shares = ", ".join(f"{1 - row['effect']:.2f} on {row['function_class']}" for row in cells)
+        shares = ", ".join(f"{format_kept(row)} on {row['function_class']}" for row in cells)
         parts += [f"{curriculum} {shares}"] if shares else []
     return [SENTENCES["kept"].format(shares="; ".join(parts))] if parts else []
+
+
+def format_kept(row: Mapping[str, Any]) -> str:
+    """The share that is left, with its t-interval over seeds if there is one."""
+    share = f"{1 - row['effect']:z.2f}"
+    return share if math.isnan(row["t_low"]) else f"{share} [{1 - row['t_high']:z.2f}, {1 - row['t_low']:z.2f}]"
 
 
 def joint_sentences(costs: pd.DataFrame) -> list[str]:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from analyses.comparison.groups import with_all
 from analyses.studies.trace.measures import OTHERS, READERS, RETROSPECTIVE, UNTRAINED, TracedModel, strongest_reader
+from interp.display.text import counted
 from training.common.output import records
 from training.common.table_rows import distinct, where
 
@@ -22,8 +23,8 @@ SENTENCES = {
     "decoding": "{curriculum}: x_i {verb} be read from the outputs of the retrospective heads at y_i (R² {own}; the "
     "other heads {others:.2f}, the same heads untrained {untrained:.2f}).",
     "no reader": "{curriculum}: no group of readers is shown to have a share of the heads' effect.",
-    "reader": "{curriculum}: the strongest reader is {counts} of {n_models} models; on average {share} of the heads' "
-    "effect goes through {reader}{agreement}.",
+    "reader": "{curriculum}: the strongest reader is {counts} of {models}; the share of the heads' effect that goes "
+    "through {reader} is {share}{agreement}.",
     "left out": "No head scores above {threshold} in {models}.",
 }
 
@@ -58,7 +59,7 @@ def reader_sentences(traced: Sequence[TracedModel], shares: pd.DataFrame) -> lis
             SENTENCES["reader"].format(
                 curriculum=curriculum,
                 counts=", ".join(f"{READERS[reader]} in {n}" for reader, n in counts.items()),
-                n_models=len(models),
+                models=counted(len(models), "model"),
                 share=format_outcome(row, "share"),
                 reader=READERS[first],
                 agreement=", the same in every model" if agree else "",

@@ -59,10 +59,12 @@ def test_what_removing_heads_together_costs():
 
 
 def test_what_heads_do_alone_and_how_good_a_guide_the_score_is():
-    kept = [{"curriculum": "mixed", "function_class": "linear", "mode": "mean", "n_seeds": 2, "effect": 1.03}]
-    assert cause.keep_sentences(pd.DataFrame(kept)) == [
-        "With no other head, the share of the in-context gain that is left (mean ablation) is mixed -0.03 on linear: "
-        "where this is near or below 0 the heads are not enough by themselves."
+    kept = {"curriculum": "mixed", "mode": "mean", "n_seeds": 2}
+    cells = [{"function_class": "linear", "effect": 1.03, "t_low": 0.93, "t_high": 1.13}]
+    cells += [{"function_class": "cubic", "effect": 0.7, "t_low": math.nan, "t_high": math.nan}]
+    assert cause.keep_sentences(pd.DataFrame([kept | cell for cell in cells])) == [
+        "With no other head, the share of the in-context gain that is left (mean ablation) is mixed -0.03 [-0.13, "
+        "0.07] on linear, 0.30 on cubic: where little or nothing is left the heads are not enough by themselves."
     ]
     guide = {"function_class": "linear", "n_models": 3, "n_seeds": 3, "spearman": 0.1, "t_low": -0.2, "t_high": 0.4}
     levels = [guide | {"level": 0.1, "n_attend": 4, "n_both": 3, "n_matter": 9}]

@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from interp.readouts.probes import Probes, Protocol
-from interp.readouts.subspace_patching import mark_chosen
+from interp.readouts.subspace_patching import Swaps, mark_chosen
 from interp.readouts.verdict import (
     answer_by_depth,
     best_position,
@@ -15,6 +16,7 @@ from interp.readouts.verdict import (
     judge_target,
     nearest_at_y,
     probe_verdict,
+    swap_verdict,
     write_sentence,
 )
 
@@ -68,6 +70,14 @@ def test_the_answer_appears_at_half_of_the_gain_and_is_complete_at_nine_tenths(g
     assert write_sentence(fact) == sentence
 
 
+def test_predictors_that_are_as_near_as_the_second_are_counted():
+    table = depth((0, 0.1, 0.2, 0.7, 0.95))
+    same = table[table["reference"] == "gradient_descent_1"].assign(reference="ridge")
+    more = [table, same, same.assign(reference="least_squares")]
+    sentence = write_sentence(answer_by_depth("linear", pd.concat(more, ignore_index=True)))
+    assert sentence.endswith("the no-context optimum or gradient descent with 1 step or 2 others (0.100).")
+
+
 def test_at_y_tokens_the_distance_to_y_is_reported():
     assert write_sentence(nearest_at_y("linear", depth((0, 0.1, 0.2, 0.7, 0.95)))) == (
         "At the y tokens of linear, which hold y itself, the tuned lens is closest after layer 0 to the no-context "
@@ -86,7 +96,7 @@ def test_a_target_is_decodable_where_it_exceeds_its_controls_clearly():
         ]
     )
     assert write_sentence(best_position("w", table, 1)) == (
-        "w best at 1.mid, y tokens, k = 15 (R² 0.900 [0.800, 1.000], 0.60 [0.50, 0.70] above its controls)"
+        "w exceeds its controls most at 1.mid, y tokens, k = 15 (R² 0.900 [0.800, 1.000], 0.60 [0.50, 0.70] above them)"
     )
     assert "(R² 0.900 [0.743, 1.000], 0.60 [0.44, 0.76] above" in write_sentence(best_position("w", table, 24))
     nowhere = write_sentence(best_position("w", table.assign(above_low=0.0), 1))
@@ -99,8 +109,8 @@ def test_the_best_of_many_probes_needs_an_interval_that_holds_for_all():
     clear, nothing = ({"above": above, "above_low": above - 0.15, "above_high": above + 0.15} for above in (0.2, 0.0))
     alone = pd.DataFrame([probe | {"target": "w"} | clear])
     assert probe_verdict(Probes("a", 0, alone, Protocol())) == [
-        "Decodable on linear: w best at 0.mid, x tokens, k = 3 (R² 0.100 [0.000, 0.200], 0.20 [0.05, 0.35] above its "
-        "controls)."
+        "Decodable on linear: w exceeds its controls most at 0.mid, x tokens, k = 3 (R² 0.100 [0.000, 0.200], 0.20 "
+        "[0.05, 0.35] above them)."
     ]
     others = pd.DataFrame([probe | {"target": target} | nothing for target in "wwwwwttttt"])
     assert probe_verdict(Probes("a", 0, pd.concat([alone, others], ignore_index=True), Protocol())) == [
@@ -132,21 +142,32 @@ def test_the_sentence_of_a_swap_has_its_effect_and_those_of_its_controls():
         "(0.900 [0.800, 1.000] of the way at 1.post, y tokens, chosen on other prompts; whole stream 1.00; "
     )
     where_and_what += "random subspaces 0.02, matched ones orthogonal to it 0.10; p "
-    assert write_sentence(judge_target(SWAP, 2)) == f"w is used {where_and_what}= 0.02, after Holm 0.04)"
+    assert (
+        write_sentence(judge_target(SWAP, 2)) == f"the subspace of w is used {where_and_what}= 0.02, after Holm 0.04)"
+    )
     assert write_sentence(judge_target(SWAP | {"p_chosen": 0.3, "p_holm": 0.6}, 2)) == (
-        f"w is not distinguished from random subspaces {where_and_what}= 0.3, after Holm 0.6)"
+        f"the subspace of w is not distinguished from random subspaces {where_and_what}= 0.3, after Holm 0.6)"
     )
     assert write_sentence(judge_target(SWAP | {"p_chosen": 0.01, "p_holm": 0.1}, 10)) == (
-        "w moves the prediction more than every random subspace, but 99 of these are too few for 10 tests (--controls "
-        f"199 would do) {where_and_what}<= 0.01, after Holm <= 0.1 (99 draws))"
+        "the subspace of w moves the prediction more than every random subspace, but 99 of these are too few for 10 "
+        f"tests (--controls 199 would do) {where_and_what}<= 0.01, after Holm <= 0.1 (99 draws))"
     )
+
+
+@pytest.mark.parametrize(("p_holm", "n_used"), [((0.04, 0.04), 2), ((0.04, 0.5), 1)])
+def test_targets_that_are_used_may_share_a_subspace(p_holm, n_used):
+    rows = [SWAP | {"target": target, "p_holm": p} for target, p in zip(("w", "xty"), p_holm, strict=True)]
+    labels = {"function_class": "linear", "subspace": "pattern", "evidence": 1.0}
+    (text,) = swap_verdict(Swaps("a", 0, pd.DataFrame([row | labels for row in rows]), pd.DataFrame(), Protocol(), 64))
+    assert text.count("is used") == n_used
+    assert text.endswith("which of them the model reads is not tested.") == (n_used > 1)
 
 
 def test_a_swap_without_a_p_value_was_not_tested():
     untested = SWAP | {"p_chosen": math.nan, "p_holm": math.nan, "random": math.nan, "n_controls": 0}
     assert write_sentence(judge_target(untested, 0)) == (
-        "w was not tested (0.900 [0.800, 1.000] of the way at 1.post, y tokens, chosen on other prompts; there is "
-        "nothing to compare it with)"
+        "the subspace of w was not tested (0.900 [0.800, 1.000] of the way at 1.post, y tokens, chosen on other "
+        "prompts; there is nothing to compare it with)"
     )
 
 
@@ -162,7 +183,7 @@ def test_swaps_are_adjusted_over_targets_and_classes_by_kind_of_subspace():
     table = mark_chosen(pd.DataFrame(chosen + others))
     assert table["p_chosen"].tolist()[:8] == [0.01] * 8
     assert table["p_holm"].tolist()[:8] == pytest.approx([0.04] * 8)
-    assert table[["p_chosen", "p_holm"]][8:].isna().to_numpy().all()
+    assert np.isnan(table[["p_chosen", "p_holm"]].to_numpy()[8:]).all()
 
 
 def test_the_heads_with_the_highest_score_and_the_highest_r2_are_named():

@@ -12,6 +12,7 @@ from scipy.stats import binom
 from interp.model import self_checks
 from interp.model.hooked_transformer import hooked
 from interp.patching.prompt_pairs import prompt_pairs
+from interp.readouts import subspace_patching
 from interp.readouts.probes import ProbePosition, Protocol
 from interp.readouts.stream import Stage, token_positions
 from interp.readouts.subspace_exchange import check_swap, make_exchange
@@ -29,7 +30,7 @@ from interp.readouts.subspace_patching import (
     swap_at,
 )
 from interp.readouts.verdict import swap_verdict
-from interp.statistics.effects import permutation_p
+from interp.statistics.effects import holm, permutation_p
 from training.checkpoints.checkpoint import load
 from training.common.errors import CheckError, UserError
 from training.common.table_rows import where
@@ -202,8 +203,17 @@ def test_every_arm_has_a_row_and_a_null(of_linear):
     table = of_linear.table
     assert len(table) == 2 * 2 * (3 + 2)
     assert set(where(table, token="y")["stage"]) == {"0.post", "1.post"}
-    assert len(of_linear.controls) == 2 * 19 * len(table)
+    assert len(of_linear.controls) == 2 * 39 * len(table)
     assert (table["full_low"] <= table["full"]).all()
+
+
+def test_by_default_there_are_enough_controls_for_all_tests(monkeypatch):
+    """Two targets: 39 of each kind allow p = 0.05 after Holm."""
+    monkeypatch.setattr(subspace_patching, "LEAST_CONTROLS", 1)
+    few: dict[str, Any] = {"tokens": ["x"], "examples": 3, "n_prompts": 16, "n_fit": 64}
+    table = swap(load("zoo:linear-0"), ["linear"], targets=["t", "w"], **few).table
+    assert set(table["n_controls"]) == {39}
+    assert holm([1 / 40, 1 / 40]) == [0.05, 0.05]
 
 
 def test_a_target_that_needs_another_run_is_refused():
