@@ -164,7 +164,7 @@ def effects_table(model: ModelEvidence) -> Table:
         "control mean": number_of("control_effect"),
         "control maximum": number_of("control_max"),
         "p after Holm, same layers": p_of(),
-        "p any layer": p_of("size_"),
+        "p after Holm, any layers": p_of("size_"),
     }
     return make_table("Removing the found heads, and each of them", records(model.ablation.table), columns)
 

@@ -30,6 +30,7 @@ REFERENCE_MEMORY = 2**26  # bytes of activations that one pass over some of them
 REMEMBERED = 16  # reference values that a process keeps: those of a few models' classes
 
 HOOKS: Mapping[Site, str] = {"z": "attn.hook_z", "pattern": "attn.hook_z", "value": "attn.hook_v"}
+"""The activation whose statistics are taken, by site; the replacement of a pattern is not read."""
 
 
 class Moments(NamedTuple):
