@@ -10,8 +10,8 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).parents[1] / "notebooks"
 SOURCES = sorted(FOLDER.glob("*.py"))
 IN_CI = ("09_any_model",)
-"""Executed by every `make test`: the one that needs nothing of ours but the statistics. All take minutes of a core, and what the others call is
-tested elsewhere; `make test-slow` executes them."""
+"""Executed by every `make test`: the one that needs nothing of ours but the statistics. All take minutes of a core, and
+what the others call is tested elsewhere; `make test-slow` executes them."""
 EACH = [pytest.param(path, id=path.stem, marks=() if path.stem in IN_CI else pytest.mark.slow) for path in SOURCES]
 
 
