@@ -33,7 +33,7 @@ def test_lens_prints_a_table_and_its_verdict(outcome):
     assert code == 0
     assert "lens on linear" in out
     assert "1.post tuned" in out
-    assert "the tuned lens is closest after layer 0" in out
+    assert "in squared distance / E[y²] it is closest after layer 0" in out
 
 
 @pytest.mark.slow

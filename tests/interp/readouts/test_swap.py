@@ -207,6 +207,7 @@ def test_every_arm_has_a_row_and_a_null(of_linear):
     assert (table["full_low"] <= table["full"]).all()
 
 
+@pytest.mark.slow
 def test_by_default_there_are_enough_controls_for_all_tests(monkeypatch):
     """Two targets: 39 of each kind allow p = 0.05 after Holm."""
     monkeypatch.setattr(subspace_patching, "LEAST_CONTROLS", 1)
