@@ -29,6 +29,7 @@ from interp.any_model.task import Loss, Task
 from interp.any_model.token_roles import Roles, kind_called, roles_of
 from interp.display.text import counted
 from interp.model.attached import AttachedModel
+from interp.model.parallel import keep_freed_memory
 from interp.scores.kinds import ScoreKind
 from interp.scores.patterns import Patterns
 from interp.scores.score import HeadScores
@@ -173,6 +174,7 @@ def attach(
         seed=seed,
         memory=memory,
     )
+    keep_freed_memory()  # without it a pass over several sets takes a quarter longer
     kind_called(task.kind)
     rows_by_condition(task.conditions, task.n_examples)  # refuses too few
     few = task.rows(task.examples, range(PROBED[1]))

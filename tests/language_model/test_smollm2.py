@@ -1,5 +1,6 @@
 """The script on a random model, part by part; on the real one where its wheels are."""
 
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from smollm2 import TASKS, Question, highest_table, open_model, run_parts
 from smollm2_findings import LINE, collect, rank_agreement, write_findings
 
 from interp.any_model.attach import Attached
+from training.common.table_rows import where
 
-WHEELS = Path(__file__).parents[2] / "build" / "smollm2"
+ROOT = Path(__file__).parents[2]
+WHEELS = ROOT / "build" / "smollm2"
 N_CONTROLS = 4
 
 
@@ -101,6 +104,47 @@ def test_a_rank_correlation_is_compared_with_scores_permuted_within_layers():
     assert between["spearman"] == pytest.approx(between["between_layers"], abs=0.01)
     assert between["p_value"] > 0.01
     assert rank_agreement(scores, scores + effects, layers)["p_value"] < 0.001
+
+
+DATA = ROOT / "analyses" / "data"
+PAGE = " ".join((ROOT / "notebooks" / "concepts" / "results.md").read_text().split())
+README = " ".join((ROOT / "README.md").read_text().split())
+
+
+def table(name: str) -> pd.DataFrame:
+    return pd.read_csv(DATA / f"smollm2_{name}.csv", dtype={"heads": str})
+
+
+def interval(row: Mapping[Hashable, Any], column: str = "effect") -> str:
+    return f"{row[column]:z.2f} [{row['ci_low']:z.2f}, {row['ci_high']:z.2f}]"
+
+
+def test_the_page_quotes_the_table_of_the_highest_heads():
+    controls = table("controls")
+    for row in table("highest").to_dict("records"):
+        null = where(controls, task=row["task"], score=row["score"], mode=row["mode"])["effect"]
+        assert len(null) == row["n_controls"] == 200
+        assert f"| {row['mode']} | {interval(row)} | {null.mean():.2f}, {null.max():.2f} | <= 0.005 |" in PAGE
+        assert row["p_value"] == pytest.approx(((null >= row["effect"]).sum() + 1) / 201)
+        assert f"{row['loss_before']:.2f}" in PAGE
+        assert f"{row['loss_no_context']:.2f}" in PAGE
+
+
+def test_pages_quote_single_heads_and_rank_correlations():
+    heads = {row["heads"]: row for row in where(table("heads"), task="repeated").to_dict("records")}
+    assert len(heads) == 270
+    assert f"18.6 costs {interval(heads['18.6'])}" in PAGE
+    assert {head for head, row in heads.items() if row["induction"] > LINE} == {"17.3", "17.4", "17.5", "18.6"}
+    assert all(heads[head]["effect"] < 0.02 and heads[head]["ci_low"] < 0 for head in ("17.3", "17.4", "17.5"))
+    assert max(heads.values(), key=lambda row: row["effect"])["heads"] == "16.0"
+    assert f"attends to the token before ({heads['16.0']['previous_token']:.2f})" in PAGE
+    ranks = where(table("ranks"), task="repeated")
+    rows = {(row["score"], row["heads"]): row for row in ranks.to_dict("records")}
+    for row in rows["induction", "all"], rows["induction", f"below {LINE}"], rows["previous_token", "all"]:
+        assert interval(row, "spearman") in PAGE
+    for text in (interval(heads["16.0"]), interval(rows["induction", f"below {LINE}"], "spearman")):
+        assert text in PAGE
+        assert text in README
 
 
 @pytest.mark.slow
