@@ -61,7 +61,7 @@ def test_the_study_counts_a_copy_of_one_class_on_that_class(tmp_path):
     """Of two heads that attend one matters on each class, and so does the reader, which does not attend."""
     model = disguised("class only", 5, tmp_path)
     found = cause.study([model.checkpoint], n_prompts=64)
-    for row in records(found.tables["guide"]):
+    for row in records(found.files["guide"]):
         assert (row["n_attend"], row["n_matter"], row["n_both"], row["precision"]) == (2, 2, 1, 0.5), row
     assert "either one of these heads can replace another" not in " ".join(found.sentences())
 

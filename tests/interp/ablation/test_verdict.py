@@ -290,7 +290,9 @@ def test_a_joint_change_beyond_the_margin_is_no_decoy(change, low, high, words):
 )
 def test_a_head_whose_removal_moves_predictions_is_not_called_a_decoy(moved, is_decoy):
     """However little it changes the mean error."""
-    text = say_of_silent({}, rows=({"mode": "zero"} | HARMLESS, HARMLESS | effect(*moved, "moved_")))
+    text = say_of_silent(
+        {}, rows=({"mode": "zero"} | HARMLESS, HARMLESS | effect(moved[0], moved[1], moved[2], "moved_"))
+    )
     assert text.endswith(": a decoy on linear (pairs 12-15).") == is_decoy
     value, low, high = moved
     sentence = f"but it changes predictions, by a mean square of {value:.2f} [{low:.2f}, {high:.2f}] of that gain on "
