@@ -47,13 +47,13 @@ def test_cause_says_what_the_heads_do_together_and_alone(of_planted):
 
 
 @pytest.mark.slow
-def test_cause_sees_heads_that_stand_in_for_one_another(exact_redundant):
+def test_cause_sees_heads_that_stand_in_for_one_another(redundant):
     """Either of two copying heads is enough: alone they cost nothing, together everything."""
-    found = cause.study([exact_redundant], n_prompts=128)
+    found = cause.study([redundant], n_prompts=128)
     (row,) = records(found.files["together"])
     assert row["sum_alone"] == pytest.approx(0, abs=0.05)
     assert row["effect"] == pytest.approx(circuits.redundant_effect(2, "mean", 128), abs=0.15)
-    assert "in 1 of 1 case, most in exact redundant on linear (1." in " ".join(found.sentences())
+    assert "in 1 of 1 case, most in redundant on linear (1." in " ".join(found.sentences())
 
 
 @pytest.mark.slow
