@@ -110,12 +110,18 @@ def order_heads(checkpoint: Checkpoint, order: HeadChoice, n_prompts: int, seed:
     Raises:
         UserError: there are no such heads.
     """
-    if not isinstance(order, str):
-        return [order] if isinstance(order, Head) else [head for head in order if isinstance(head, Head)]
-    heads = [head for members in choose_sets(checkpoint, order, n_prompts=n_prompts, seed=seed) for head in members]
-    if order[:1].isdigit() or order[:1] == "L":
-        return [parse_head(name.strip(), order) for name in order.split(",")]
-    scores = selection_scores(checkpoint, n_prompts, seed)
+    scores = selection_scores(checkpoint, n_prompts, seed) if isinstance(order, str) else None
+    sets = choose_sets(checkpoint, order, scores=scores)  # refuses heads that do not exist
+    if isinstance(order, str) and scores is not None:
+        names_heads = order[:1] == "L" or order[:1].isdigit()
+        heads = [parse_head(name.strip(), order) for name in order.split(",")] if names_heads else []
+        return heads or sort_by_score([head for members in sets for head in members], scores)
+    given = [order] if isinstance(order, Head) else order
+    return [head for member in given for head in ([member] if isinstance(member, Head) else member)]
+
+
+def sort_by_score(heads: Sequence[Head], scores: Float[np.ndarray, "layer head"]) -> list[Head]:
+    """The heads, that with the highest score first."""
     return sorted(heads, key=lambda head: (-scores[head], head))
 
 

@@ -141,8 +141,7 @@ def check_partners(planned: Plan) -> None:
 def run_design(request: Request, planned: Plan) -> Result:
     if request.design == "cumulative":
         assert planned.scores is not None
-        scores = planned.scores
-        by_score = sorted(planned.heads, key=lambda head: (-scores[head], head))
+        by_score = cumulative.sort_by_score(planned.heads, planned.scores)
         return cumulative.run(planned, by_score, n_orders=request.n_controls)
     if request.design == "pairs":
         return pairs.run(planned)

@@ -72,8 +72,10 @@ def import_(
     """
     from training.checkpoints.checkpoint import read_source
     from training.common import output
+    from training.config.parse import check_settings
     from training.importing.run import import_checkpoint
 
+    check_settings(settings or [])
     checkpoint = import_checkpoint(
         source,
         out,

@@ -94,18 +94,18 @@ class Hybrid:
     module_names: tuple[str, ...]
 
     @cached_property
-    def places(self) -> dict[str, list[str]]:
+    def prefixes(self) -> dict[str, list[str]]:
         """By letter of a module, the prefixes of the parameters of all such modules; norms together under `L`."""
-        places: dict[str, list[str]] = {"L": [], "G": [], "F": [], "A": []}
+        prefixes: dict[str, list[str]] = {"L": [], "G": [], "F": [], "A": []}
         for index, name in enumerate(self.module_names):
             letter = {"M": "L", "O": "G", "N": "G"}.get(CODES[name], CODES[name])
-            places.setdefault(letter, []).append(f"_backbone.layers.{index}.")
-        return places
+            prefixes.setdefault(letter, []).append(f"_backbone.layers.{index}.")
+        return prefixes
 
     @property
     def unused(self) -> re.Pattern[str]:
         """Buffers of attention that older versions of transformers saved: causal masks, and frequencies."""
-        attention = "|".join(map(re.escape, self.places["G"]))
+        attention = "|".join(map(re.escape, self.prefixes["G"]))
         return re.compile(rf"({attention})(bias|masked_bias|rotary_emb\.inv_freq)")
 
     @property
@@ -123,23 +123,23 @@ class Hybrid:
             "_read_out.bias": (1,),
         }
         leaves = {"w": "weight", "b": "bias"}
-        for norm in self.places["L"]:
+        for norm in self.prefixes["L"]:
             shapes |= {f"{norm}{leaves[leaf]}": (d,) for leaf in NORM_PARAMETERS[sizes.norm]}
-        for place in self.places["A"]:
-            shapes[f"{place}embed.weight"] = (sizes.n_ctx, d)
-        for place in self.places["G"]:
+        for prefix in self.prefixes["A"]:
+            shapes[f"{prefix}embed.weight"] = (sizes.n_ctx, d)
+        for prefix in self.prefixes["G"]:
             if self.is_llama:
-                shapes |= {f"{place}{part}_proj.weight": (d, d) for part in "qkvo"}
+                shapes |= {f"{prefix}{part}_proj.weight": (d, d) for part in "qkvo"}
             else:
-                shapes |= linear_shapes(f"{place}c_attn", d, 3 * d) | linear_shapes(f"{place}c_proj", d, d)
-        for place in self.places["F"]:
-            shapes |= linear_shapes(f"{place}c_fc", d, width) | linear_shapes(f"{place}c_proj", width, d)
+                shapes |= linear_shapes(f"{prefix}c_attn", d, 3 * d) | linear_shapes(f"{prefix}c_proj", d, d)
+        for prefix in self.prefixes["F"]:
+            shapes |= linear_shapes(f"{prefix}c_fc", d, width) | linear_shapes(f"{prefix}c_proj", width, d)
         return shapes
 
     def to_hooked(self, weights: Weights, sizes: ModelConfig) -> dict[str, Tensor]:
         """The parameters by HookedTransformer's names and in its shapes; absent biases are 0."""
         bias = weights["_read_in.bias"][None]
-        tables = [weights[f"{place}embed.weight"] + bias for place in self.places["A"]]
+        tables = [weights[f"{prefix}embed.weight"] + bias for prefix in self.prefixes["A"]]
         hooked = {
             "embed.W_E": weights["_read_in.weight"][:, : sizes.n_dims].T,
             "pos_embed.W_pos": tables[0] if tables else bias,
@@ -147,30 +147,30 @@ class Hybrid:
             "unembed.b_U": weights["_read_out.bias"],
         }
         names = [f"blocks.{layer}.{norm}" for layer in range(sizes.n_layers) for norm in self.norms_of_block(sizes)]
-        for ours, theirs in zip([*names, "ln_final"], self.places["L"], strict=False):
+        for ours, theirs in zip([*names, "ln_final"], self.prefixes["L"], strict=False):
             leaves = {"w": "weight", "b": "bias"}
             hooked |= {f"{ours}.{leaf}": weights[theirs + leaves[leaf]] for leaf in NORM_PARAMETERS[sizes.norm]}
-        for layer, place in enumerate(self.places["G"]):
-            parts = self.attention(weights, place, sizes)
+        for layer, prefix in enumerate(self.prefixes["G"]):
+            parts = self.attention(weights, prefix, sizes)
             hooked |= {f"blocks.{layer}.attn.{name}": tensor for name, tensor in parts.items()}
-        for layer, place in enumerate(self.places["F"]):
+        for layer, prefix in enumerate(self.prefixes["F"]):
             for ours, theirs in (("in", "c_fc"), ("out", "c_proj")):
-                hooked[f"blocks.{layer}.mlp.W_{ours}"] = weights[f"{place}{theirs}.weight"]
-                hooked[f"blocks.{layer}.mlp.b_{ours}"] = weights[f"{place}{theirs}.bias"]
+                hooked[f"blocks.{layer}.mlp.W_{ours}"] = weights[f"{prefix}{theirs}.weight"]
+                hooked[f"blocks.{layer}.mlp.b_{ours}"] = weights[f"{prefix}{theirs}.bias"]
         return hooked
 
     def norms_of_block(self, sizes: ModelConfig) -> list[str]:
         return [] if sizes.norm == "none" else ["ln1", "ln2"] if sizes.mlp_width else ["ln1"]
 
-    def attention(self, weights: Weights, place: str, sizes: ModelConfig) -> dict[str, Tensor]:
+    def attention(self, weights: Weights, prefix: str, sizes: ModelConfig) -> dict[str, Tensor]:
         """One layer's attention by HookedTransformer's names."""
         d, heads = sizes.d_model, sizes.n_heads
         if self.is_llama:
-            matrices = [weights[f"{place}{part}_proj.weight"].T for part in "qkvo"]
+            matrices = [weights[f"{prefix}{part}_proj.weight"].T for part in "qkvo"]
             biases = [torch.zeros(d)] * 4
         else:
-            matrices = [*weights[f"{place}c_attn.weight"].chunk(3, dim=1), weights[f"{place}c_proj.weight"]]
-            biases = [*weights[f"{place}c_attn.bias"].chunk(3), weights[f"{place}c_proj.bias"]]
+            matrices = [*weights[f"{prefix}c_attn.weight"].chunk(3, dim=1), weights[f"{prefix}c_proj.weight"]]
+            biases = [*weights[f"{prefix}c_attn.bias"].chunk(3), weights[f"{prefix}c_proj.bias"]]
         named: dict[str, Tensor] = {}
         for part, matrix, bias in zip("QKV", matrices, biases, strict=False):
             named[f"W_{part}"] = rearrange(matrix, "d_model (head d_head) -> head d_model d_head", head=heads)
@@ -185,33 +185,33 @@ class Hybrid:
         """What the network says at every token: its modules in turn, as `HybridBackbone.forward` runs them."""
         hidden, residual = embeds, torch.zeros_like(embeds)
         for index, name in enumerate(self.module_names):
-            place = f"_backbone.layers.{index}."
+            prefix = f"_backbone.layers.{index}."
             match CODES[name]:
                 case "A":
-                    hidden = hidden + weights[f"{place}embed.weight"][: hidden.shape[1]]
+                    hidden = hidden + weights[f"{prefix}embed.weight"][: hidden.shape[1]]
                 case "R":
                     hidden = residual = residual + hidden
                 case "L" | "M":
-                    leaves = {f"norm.{leaf[0]}": weights[f"{place}{leaf}"] for leaf in ("weight", "bias")
-                              if f"{place}{leaf}" in weights}  # fmt: skip
+                    leaves = {f"norm.{leaf[0]}": weights[f"{prefix}{leaf}"] for leaf in ("weight", "bias")
+                              if f"{prefix}{leaf}" in weights}  # fmt: skip
                     hidden = normalise(hidden, leaves, "norm", sizes)
                 case "F":
-                    pre = hidden @ weights[f"{place}c_fc.weight"] + weights[f"{place}c_fc.bias"]
+                    pre = hidden @ weights[f"{prefix}c_fc.weight"] + weights[f"{prefix}c_fc.bias"]
                     post = ACTIVATIONS[sizes.act](pre)
-                    hidden = post @ weights[f"{place}c_proj.weight"] + weights[f"{place}c_proj.bias"]
+                    hidden = post @ weights[f"{prefix}c_proj.weight"] + weights[f"{prefix}c_proj.bias"]
                 case attention:
-                    hidden = self.attend(weights, place, hidden, sizes, is_rotary=attention == "O")
+                    hidden = self.attend(weights, prefix, hidden, sizes, is_rotary=attention == "O")
         return (hidden @ weights["_read_out.weight"].T + weights["_read_out.bias"]).squeeze(-1)
 
     def attend(
-        self, weights: Weights, place: str, hidden: Float[Tensor, "batch pos d_model"], sizes: ModelConfig, *,
+        self, weights: Weights, prefix: str, hidden: Float[Tensor, "batch pos d_model"], sizes: ModelConfig, *,
         is_rotary: bool,
     ) -> Float[Tensor, "batch pos d_model"]:  # fmt: skip
         """What an attention module writes."""
         if self.is_llama:
-            packed = [hidden @ weights[f"{place}{part}_proj.weight"].T for part in "qkv"]
+            packed = [hidden @ weights[f"{prefix}{part}_proj.weight"].T for part in "qkv"]
         else:
-            packed = (hidden @ weights[f"{place}c_attn.weight"] + weights[f"{place}c_attn.bias"]).chunk(3, dim=2)
+            packed = (hidden @ weights[f"{prefix}c_attn.weight"] + weights[f"{prefix}c_attn.bias"]).chunk(3, dim=2)
         q, k, v = (x.unflatten(2, (sizes.n_heads, -1)).transpose(1, 2) for x in packed)
         if is_rotary:
             q, k = rotated(q), rotated(k)
@@ -220,8 +220,8 @@ class Hybrid:
         scores = (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~causal, -torch.inf)
         z = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
         if self.is_llama:
-            return z @ weights[f"{place}o_proj.weight"].T
-        return z @ weights[f"{place}c_proj.weight"] + weights[f"{place}c_proj.bias"]
+            return z @ weights[f"{prefix}o_proj.weight"].T
+        return z @ weights[f"{prefix}c_proj.weight"] + weights[f"{prefix}c_proj.bias"]
 
 
 def linear_shapes(name: str, ins: int, outs: int) -> dict[str, tuple[int, ...]]:

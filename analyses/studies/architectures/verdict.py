@@ -36,8 +36,9 @@ SENTENCES = {
     "none learned": "{variant}: none of {seeds} left the plateau on any class; {n_stayed_with} have a head with a "
     "retrospective score above {threshold}.",
     "cost": "{variant}: {verdict}",
-    "no set": "{variant}: no head scores above {threshold}, so that there is no set to remove; {n_matter} heads alone "
-    "cost more than {matters} of the in-context gain (mean over seeds [t-interval]).",
+    "no set": "{variant}: no head scores above {threshold}, so there is no set to remove; the number of heads that "
+    "alone cost more than {matters} of the in-context gain is {n_matter} (mean over seeds and classes [t-interval]).",
+    "no gain": "{variant}: no head scores above {threshold}, and no model has a clear in-context gain to lose.",
     "count": "Compared with the reference, {differences} (Fisher, Holm over architectures).",
     "learned more or less": "{variant} left the plateau on {count} in {n} of {n_seeds} seeds against {reference_n} of "
     "{reference_seeds} (p after Holm {p_holm:.3f})",
@@ -112,7 +113,8 @@ def cost_sentence(variant: str, effects: pd.DataFrame, compared: pd.DataFrame) -
     if len(rows):
         return SENTENCES["cost"].format(variant=variant, verdict=pooled_verdict(rows))
     (alone,) = records(where(compared, variant=variant, measure="n_matter"))
-    return SENTENCES["no set"].format(variant=variant, threshold=ATTENDS, matters=MATTERS, n_matter=format_mean(alone))
+    template = SENTENCES["no set" if alone["n_seeds"] else "no gain"]
+    return template.format(variant=variant, threshold=ATTENDS, matters=MATTERS, n_matter=format_mean(alone))
 
 
 def count_sentences(tests: pd.DataFrame) -> list[str]:
