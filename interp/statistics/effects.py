@@ -114,7 +114,7 @@ def widen_interval(value: float, low: float, high: float, n_values: int) -> tupl
     >>> widen_interval(1.0, 0.0, 3.0, 1)
     (0.0, 3.0)
     >>> [round(end, 2) for end in widen_interval(1.0, 0.0, 3.0, 56)]
-    [-0.69, 4.39]
+    [-0.7, 4.39]
     """
     from scipy.special import ndtri
 

@@ -191,7 +191,7 @@ WRONG = [
     ("out = 3", "out is missing"),
     ('out = "grid"', "there is nothing to sweep"),
     ('out = "grid"\ntrain = 3', "train: a table is needed"),
-    ("[train]\nspeed = 9", "unknown key 'train.speed' (valid: train.preset"),
+    ("[train]\nspeed = 9", "unknown key 'train.speed': did you mean 'train.seeds'? (valid: train.preset"),
     ("[train]\npreset = ['tiny', 'huge']", "unknown preset 'huge'"),
     ("[train]\nrecipe = 'slow'", "unknown recipe 'slow'"),
     ("[train]\ncurriculum = 'spiral'", "unknown curriculum 'spiral'"),

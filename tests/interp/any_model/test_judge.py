@@ -88,7 +88,7 @@ def test_a_clear_gain_is_needed():
         loss_without, "1.3", **SIZE, no_context=loss_without(()) + 0.01 * np.random.default_rng(0).standard_normal(64)
     )
     assert np.isnan(result.table["effect"].to_numpy()).all()
-    assert "is undefined" in result.sentences()[0]
+    assert "No effect of removing 1.3 is given." in result.sentences()[0]
 
 
 def test_a_set_that_is_picked_at_random_is_called_special_at_the_nominal_rate():

@@ -313,7 +313,8 @@ def test_every_baseline_has_a_name_and_no_other_name_is_one(prompts):
     for name, predict in BASELINES.items():
         assert predict(prompts).shape == prompts.ys.shape, name
         assert predict(prompts).dtype == prompts.ys.dtype, name
-    with pytest.raises(UserError, match=r"unknown baseline 'lasoo' \(valid: least_squares, ridge, lasso"):
+    message = r"unknown baseline 'lasoo': did you mean 'lasso'\? \(valid: least_squares, ridge, lasso"
+    with pytest.raises(UserError, match=message):
         baseline("lasoo")
 
 
