@@ -62,6 +62,7 @@ def run_dir(tmp_path_factory, quick_settings, interp):
     return directory
 
 
+@pytest.mark.slow
 def test_eval_score_and_ablate_work_on_a_run_and_its_snapshots(run_dir, outcome):
     for step in ("", "@14"):
         for command in (["eval"], ["score"], ["ablate", "--heads", "top:1", "--controls", 3]):
@@ -72,7 +73,7 @@ def test_eval_score_and_ablate_work_on_a_run_and_its_snapshots(run_dir, outcome)
             assert about["step"] == (14 if step else 60)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("curriculum", ["sequential", "random", "single:linear", "single:quadratic", "single:cubic"])
 def test_every_curriculum_trains(curriculum, tmp_path, quick_settings, outcome):
     done = outcome("train", "--curriculum", curriculum, "--out", tmp_path / "run", *quick_settings)
@@ -474,6 +475,7 @@ def test_study_of_a_model_without_such_heads_says_so(tmp_path, outcome):
     assert not (tmp_path / "ablation.csv").exists()
 
 
+@pytest.mark.slow
 def test_study_published_writes_tables_and_a_figure_and_says_where_models_agree(tmp_path, outcome):
     arguments = ("study", "published", "--ckpt", "zoo:mixed-0", "--ckpt", "zoo:cubic-0", "--prompts", 16)
     done = outcome(*arguments, "--out", tmp_path)

@@ -44,6 +44,7 @@ def test_flops_are_far_fewer_than_those_of_full_forward_passes(task):
     assert 0.5 * every < sweep_flops(task) < 0.75 * every
 
 
+@pytest.mark.slow
 def test_the_document_reports_what_was_measured(tmp_path):
     done = run("--repetitions", "2", "--json", "--out", str(tmp_path))
     report = json.loads(done.stdout)

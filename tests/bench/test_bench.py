@@ -157,6 +157,7 @@ def test_the_document_reports_what_was_measured(tmp_path):
     assert done.stderr.startswith("bench: not ahead of ") == defeated
 
 
+@pytest.mark.slow
 def test_being_overtaken_is_an_error(monkeypatch):
     class Slow:
         def __init__(self, config, device):

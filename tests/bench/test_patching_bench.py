@@ -18,6 +18,7 @@ def question() -> Question:
     return Question("prompt", n_prompts=24)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("batch", [7, 24])
 def test_transformer_lens_finds_the_same_map(question, batch):
     checkpoint = random_checkpoint("tiny", SMALL, "cpu")

@@ -71,6 +71,7 @@ def runs(tmp_path_factory, quick_settings):
     return folder
 
 
+@pytest.mark.slow
 def test_the_document_says_what_the_histories_say(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(quality, "step_seconds", lambda *_: {"against": [0.2, 0.3], "run": [0.1, 0.1]})
     options = ["--against", str(runs / "slow"), "--runs", str(runs / "fast"), "--json", "--out", str(tmp_path / "new")]

@@ -13,6 +13,7 @@ def test_a_sweep_is_timed_from_nothing_to_its_end(workers):
     assert speedup.measure("local", workers, n_runs=2, steps=1) > 0
 
 
+@pytest.mark.slow
 def test_a_sweep_that_fails_is_no_measurement():
     with pytest.raises(SystemExit, match=r"recipe\.steps"):
         speedup.measure("local", 1, n_runs=2, steps=0)

@@ -70,6 +70,7 @@ def test_training_onto_a_full_or_read_only_disk_is_one_line(outcome, disk, setti
         assert READ_ONLY in found.err
 
 
+@pytest.mark.slow
 def test_a_run_whose_disk_fills_up_goes_on_when_there_is_room(disk, run_config, whole_run, outcome, settings):
     """Room for the first save, and not for the next one beside it."""
     place = disk("size=240k")
@@ -157,6 +158,7 @@ def test_an_output_that_nobody_reads_is_no_traceback():
     assert done.returncode == 141
 
 
+@pytest.mark.slow
 def test_an_error_keeps_its_exit_code_where_nobody_reads_it():
     reader, writer = os.pipe()
     os.close(reader)
@@ -165,7 +167,7 @@ def test_an_error_keeps_its_exit_code_where_nobody_reads_it():
     assert done.returncode == 2
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [1, 2])
 def test_a_closed_stream_gives_nothing_to_the_other_one(closed):
     """`2>&-`: the message does not go to stdout, nor does a table go to stderr."""
@@ -187,6 +189,7 @@ def test_a_directory_that_has_been_deleted_is_one_line(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
 
 
+@pytest.mark.slow
 def test_an_output_that_knows_only_ascii_is_no_traceback():
     done = interp("eval", *CKPT, *FEW, stdout=subprocess.PIPE, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr

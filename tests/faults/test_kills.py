@@ -209,6 +209,7 @@ def test_no_accident_to_a_store_changes_a_number(outcome, tmp_path):
             assert "sweep.sqlite" in found.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jump", [-1e9, 1e9])
 def test_a_clock_that_jumps_changes_nothing(monkeypatch, run_config, whole_run, tmp_path, jump):
     real, calls = time.time, []

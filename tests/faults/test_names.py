@@ -78,7 +78,7 @@ def test_a_run_in_a_directory_of_any_name_is_read_and_drawn(outcome, whole_run, 
     assert len(table) == 1
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("locale", ["C", "POSIX"])
 def test_a_run_in_a_directory_that_the_locale_cannot_spell_is_read_and_written(tmp_path, locale):
     root = tmp_path / "Mödelle é\udcff"

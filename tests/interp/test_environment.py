@@ -31,6 +31,7 @@ def texts() -> dict[str, str | None]:
     return texts | {f"score {name}": kind.definition for name, kind in SCORES.items()}
 
 
+@pytest.mark.slow
 def test_help_is_complete_without_docstrings():
     code = f"import sys, json; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
     code += "import test_environment; print(json.dumps(test_environment.texts()))"

@@ -203,7 +203,7 @@ def test_every_public_function_is_tried():
     assert set(interp.__all__) - of_no_model - of_the_users_module <= set(CALLS)
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("call", [pytest.param(call, marks=[pytest.mark.slow] * (call in LONG)) for call in CALLS])
 def test_no_state_of_the_process_changes_a_result(call, tmp_path_factory):
     with ExitStack() as all_states:

@@ -33,6 +33,7 @@ def close(wanted, tolerance=0.02):
 # The single circuit
 
 
+@pytest.mark.slow
 def test_of_each_head_alone_only_the_circuit_matters(planted):
     found = effects(ablate(planted, named("each", planted), **ALONE))
     wanted = {str(head): float(head in (REAL, READER)) for head in all_heads(2, N_HEADS)}
@@ -54,6 +55,7 @@ def test_keeping_the_single_circuit_is_enough_and_no_other_pair_is(planted):
     assert table["p_value"].tolist() == pytest.approx([1 / 25, 1])
 
 
+@pytest.mark.slow
 def test_copy_and_reader_are_one_circuit_and_the_decoy_is_none(planted):
     """Either takes all, and so do both: together they cost 1 less than the sum."""
     table = pairs(planted, head_set([REAL, DECOY, READER]), **QUICK).table
@@ -101,7 +103,7 @@ def test_the_layers_of_copies_and_reader_are_needed_and_the_one_without_either_i
     assert table["effect"].tolist() == close([1, 1, 0])
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["zero", "resample"])
 def test_the_interaction_of_two_copies_is_the_whole_effect(exact_redundant, mode):
     heads = head_set([*COPIES, BYSTANDER])
@@ -114,6 +116,7 @@ def test_the_interaction_of_two_copies_is_the_whole_effect(exact_redundant, mode
     assert all(abs(row["interaction"]) < 0.01 for row in rows.values())
 
 
+@pytest.mark.slow
 def test_keeping_the_circuit_is_enough_and_without_the_reader_it_is_not(redundant):
     kept = [head_set([*COPIES, READER]), head_set([COPIES[0], READER]), COPIES]
     assert ablate(redundant, kept, design="keep", **ALONE).table["effect"].tolist() == close([0, 0, 1])
@@ -169,6 +172,7 @@ def test_the_eraser_has_nothing_to_add_once_the_writer_is_gone(self_repairing):
     assert row["p_holm"] < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("order", "first"), [((WRITER, ERASER), "writer"), ((ERASER, WRITER), "eraser")])
 def test_the_order_of_cumulative_removal_shows_who_repairs(self_repairing, order, first):
     table = cumulative(self_repairing, order, n_orders=0, **QUICK).table
@@ -183,6 +187,7 @@ def test_each_layer_of_the_self_repairing_model_costs_what_its_one_head_costs(se
     assert table["effect"].tolist() == pytest.approx(wanted, rel=0.1)
 
 
+@pytest.mark.slow
 def test_keeping_the_writer_without_the_eraser_costs_what_the_eraser_costs(self_repairing):
     needed = [Head(0, 1), READER, WRITER]
     table = ablate(self_repairing, [head_set([*needed, ERASER]), head_set(needed)], design="keep", **ALONE).table

@@ -273,6 +273,7 @@ def test_senders_together_write_together(question):
     assert known.effect(known.predicted(EVERY, EVERY)) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_self_repair_is_two_paths_that_oppose_each_other(self_repairing):
     """The read-out is 2 (ŷ - ŷ/2): WRITER's ŷ less the half that ERASER takes of what it reads.
 

@@ -108,6 +108,7 @@ def test_warnings_are_those_that_apply(shipped, planted):
     assert "no head found" not in of_planted
 
 
+@pytest.mark.slow
 def test_models_that_share_a_stream_are_one_seed(shipped, quick):
     first = shipped.models[0]
     twins = tuple(
@@ -307,7 +308,7 @@ def test_out_may_be_a_page_or_a_directory(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

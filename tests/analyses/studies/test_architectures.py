@@ -70,6 +70,7 @@ def test_a_reference_alone_is_compared_with_nothing():
     assert compare_counts(*count_tables({"reference": 5}, 5)).empty
 
 
+@pytest.mark.slow
 def test_comparisons_of_counts_reject_a_true_null_at_most_at_their_level(rng: np.random.Generator):
     """Six architectures that learn as often as the reference, in five seeds each."""
     rejected = []

@@ -124,6 +124,7 @@ def test_the_study_finds_nothing_learned_in_random_models(mixed):
     assert any("No model has a head above 0.5" in sentence for sentence in found.sentences())
 
 
+@pytest.mark.slow
 def test_the_initial_model_is_snapshot_0(quick_config, tmp_path):
     train(quick_config, tmp_path, progress=False)
     twin = initial_model(load(tmp_path)).state_dict()
@@ -163,6 +164,7 @@ def test_the_study_says_what_follows_and_what_does_not(six, tmp_path):
     json.dumps(found.document(), default=str)
 
 
+@pytest.mark.slow
 def test_one_model_is_enough_for_what_one_model_shows(mixed):
     found = study([mixed], n_prompts=32)
     assert "pairs" not in found.files
@@ -202,6 +204,7 @@ def test_seeds_are_counted_and_not_models(mixed):
     assert row["value"] == pytest.approx((values[0] + values[2]) / 2)
 
 
+@pytest.mark.slow
 def test_curricula_that_share_a_seed_are_not_tested_against_each_other(six):
     models = open_models(six[:2], CLASSES, 16, 0)
     shared = [*models, *(replace(model, seed=9 + place) for place, model in enumerate(models))]
@@ -240,6 +243,7 @@ def test_pairs_of_one_curriculum_are_set_against_pairs_across(six):
     assert np.isnan(found.low)  # one random model
 
 
+@pytest.mark.slow
 def test_models_of_other_sizes_are_compared_within_themselves_only(mixed):
     config = from_preset("tiny", "mixed", 7, ["model.n_heads=4"])
     model = Transformer(config.model, torch.Generator().manual_seed(7)).requires_grad_(False)

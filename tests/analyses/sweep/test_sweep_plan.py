@@ -57,6 +57,7 @@ def runs_of(axes: dict[str, Any]) -> dict[str, Cell]:
     return {cell.name: cell for cell in cells_of({"train": train_table(axes)})}
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(grids())
 def test_a_grid_is_the_product_of_its_axes_and_every_run_what_its_name_says(axes):

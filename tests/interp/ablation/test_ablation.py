@@ -457,6 +457,7 @@ def test_every_mode_removes_a_causal_head_at_every_site(trained, mode, site):
         assert effect > 0.8
 
 
+@pytest.mark.slow
 def test_a_mode_of_ones_own_needs_no_entry_anywhere(trained):
     """One that gives what `mean` or `resample` gives costs as much."""
     own = Mode("own", "the mean again", lambda reference: reference.mean)
@@ -528,6 +529,7 @@ def test_ranges_are_means_over_their_pairs(trained):
     assert set(whole.null["points"]) == {"4-7", "12-15"}
 
 
+@pytest.mark.slow
 def test_keeping_is_removing_the_complement(trained):
     kept = (Head(0, 1), Head(1, 2))
     others = tuple(head for head in all_heads(3, 8) if head not in kept)
@@ -542,6 +544,7 @@ def test_keeping_is_removing_the_complement(trained):
         ablate(trained, [(Head(0, MLP),)], ["linear"], design="keep", n_prompts=16)
 
 
+@pytest.mark.slow
 def test_a_small_memory_limit_changes_nothing_but_the_passes(trained):
     small, large = (
         ablate(trained, SETS, ["linear"], modes=["mean"], n_prompts=40, n_controls=3, memory=memory).table
@@ -573,6 +576,7 @@ def test_verdict_says_when_replacements_disagree(result):
     )
 
 
+@pytest.mark.slow
 def test_more_prompts_narrow_the_interval(trained):
     widths = []
     for n in (64, 1024):

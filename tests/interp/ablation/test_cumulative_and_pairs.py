@@ -33,6 +33,7 @@ def test_each_step_is_the_ablation_of_the_heads_so_far(trained):
     assert area["ci_low"] < area["area"] < area["ci_high"]
 
 
+@pytest.mark.slow
 def test_the_best_order_beats_random_ones_and_the_worst_does_not(trained):
     heads = [Head(0, 1), Head(1, 3), Head(1, 4), Head(2, 6)]
     best, worst = (

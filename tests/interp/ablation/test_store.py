@@ -67,7 +67,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path, measured, monke
     assert 0 < len(measured) < n_whole
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more", [{"seed": 1}, {"n_prompts": 299}, {"points": "0-3"}, {"site": "value"}, {"tokens": "y"}]
 )

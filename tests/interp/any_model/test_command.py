@@ -38,6 +38,7 @@ def test_the_template_runs_as_it_is(outcome, template, tmp_path):
     assert "resid_post of layer 1" in patched.out
 
 
+@pytest.mark.slow
 def test_a_report_is_one_page_with_its_numbers_beside_it(outcome, template, tmp_path):
     page = tmp_path / "page.html"
     done = outcome("report", "--ckpt", f"{template}:induction", "--controls", "5", "--out", page)

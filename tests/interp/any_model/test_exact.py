@@ -177,7 +177,7 @@ def test_patching_everything_gives_the_other_run(case):
         assert found.table["effect"].to_numpy()[-1] == pytest.approx(1, abs=1e-4)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["zero", "mean"])
 def test_the_compact_model_equals_the_engine(random_checkpoint, mode):
     checkpoint, points = random_checkpoint, last_quarter(16)

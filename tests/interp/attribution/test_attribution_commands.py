@@ -72,6 +72,7 @@ def test_old_names_of_options_work_and_say_so(outcome):
     assert not {"--at", "--no-receipt", "--receipt"} & set(outcome("attribute", "--help").out.split())
 
 
+@pytest.mark.slow
 def test_circuit_prints_one_document_and_writes_tables_and_figures(outcome, tmp_path):
     arguments = ("--method", "eap", "--sizes", "100,800", "--random", 2, "--json", "--out", tmp_path)
     code, out, err = outcome("circuit", *QUICK, *arguments)

@@ -108,6 +108,7 @@ def test_eap_misses_exact_path_patching_by_the_second_order(model, ends):
     assert ((ratio > 3.7) & (ratio < 4.3)).all(), ratio
 
 
+@pytest.mark.slow
 def test_integrated_gradients_of_the_read_ins_edges_add_up_to_the_whole_difference(model, ends):
     """Completeness, in two ways: every edge from the read-in carries its share, and midpoints converge as 1 / m²."""
     whole = run(model, ends.source)[0] - run(model, ends.base)[0]
@@ -144,6 +145,7 @@ def test_a_heads_edges_add_up_to_its_node(any_model, ends, edge_method, node_met
         torch.testing.assert_close(edges[:, graph.n_before_mlp(layer)], mlps[:, layer, 0, 0])
 
 
+@pytest.mark.slow
 def test_path_patching_of_the_package_is_the_oracles(model, tmp_path, monkeypatch):
     """The exact effects that validations and circuits use, in the order of the estimates."""
     monkeypatch.setattr("interp.patching.self_checks.PLAIN", 1)  # of its self-checks, which have tests of their own

@@ -90,6 +90,7 @@ def operated(model: Transformer, components, site="z") -> Transformer:
     return model
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("site", SITES)
 @given(components=some)
@@ -269,7 +270,7 @@ CUTS: dict[str, tuple[Site, int, int, int]] = {
 }
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", CUTS)
 def test_passes_may_be_cut_in_any_way(monkeypatch, cut):
     """Prompts in one pass or many, sets in one pass or many, under every kind of replacement at once."""

@@ -123,6 +123,7 @@ def test_gains_belong_to_the_weights_and_means_to_nobody():
         assert row["score"] == pytest.approx(before[key]["score"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_heads_at_random_compose_by_chance():
     """p-values of 240 unrelated pairs, from 19 rotations each: 1/20, 2/20, ... equally often; chance is on target."""
     rows = {"q": [], "k": [], "v": []}

@@ -194,6 +194,7 @@ def found(trained):
     return path_effects(trained, [(Head(0, 1),), (Head(1, 2),)], FIVE, ["linear", "cubic"], **common)
 
 
+@pytest.mark.slow
 def test_a_row_per_class_sender_and_set_of_receivers(found):
     """The whole effect first; receivers before a sender are no path."""
     columns = ["function_class", "corrupt", "direction", "sender", "receiver", "effect", "ci_low", "ci_high"]

@@ -86,6 +86,7 @@ def test_what_needs_a_history_says_so(opened: Path, refused):
     assert "has no history of its training" in refused("history", "--ckpt", opened)
 
 
+@pytest.mark.slow
 def test_unknown_seeds_are_not_pooled_without_a_word(opened: Path, outcome, refused):
     several = ("--ckpt", opened, "--ckpt", "zoo:mixed-1", "--prompts", 64)
     ablation = ("ablate", *several, "--heads", "top:1", "--classes", "linear", "--controls", 3, "--mode", "mean")

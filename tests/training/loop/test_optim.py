@@ -59,6 +59,7 @@ def test_every_parameter_is_updated_once(quick_settings):
     assert sorted(covered) == sorted(id(p) for p in state.model.parameters())
 
 
+@pytest.mark.slow
 def test_a_muon_run_resumes_bit_for_bit(quick_settings, tmp_path, train_until):
     config = from_preset("tiny", "mixed", 0, quick_settings[1::2], recipe="fast")
     train(config, tmp_path / "whole")

@@ -101,6 +101,7 @@ def test_an_interrupted_run_saves_its_last_step_and_exits_130(interp, settings, 
     assert without_clock(tmp_path / "cut") == without_clock(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_grow_is_one_line_and_costs_nothing(interp, settings, tmp_path):
     """The kernel refuses files above a size, as a full disk would: config.json fits, the state of a save does not."""
     given = ["--out", str(tmp_path / "full"), *(f"--set={setting}" for setting in settings)]
@@ -120,6 +121,7 @@ def test_a_file_that_cannot_grow_is_one_line_and_costs_nothing(interp, settings,
     assert weights(tmp_path / "full") == weights(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_leaves_the_save_before(settings, tmp_path, monkeypatch):
     config = from_preset("tiny", "mixed", 0, settings)
     calls, fsync = [], os.fsync
@@ -140,6 +142,7 @@ def test_a_disk_that_fills_up_leaves_the_save_before(settings, tmp_path, monkeyp
     assert weights(tmp_path / "full") == weights(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_second_process_on_a_run_is_refused(interp, settings, tmp_path):
     config = from_preset("tiny", "mixed", 0, settings)
     with locked(tmp_path / "run"), pytest.raises(UserError, match="is in use: another process trains in it"):

@@ -65,6 +65,7 @@ def test_resuming_from_any_save_gives_the_same_weights(quick_config, tmp_path, t
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_run_cut_before_its_first_save_starts_again_cleanly(quick_config, tmp_path, monkeypatch):
     step = trainer.training_step
 
