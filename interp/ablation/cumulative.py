@@ -110,14 +110,15 @@ def order_heads(checkpoint: Checkpoint, order: HeadChoice, n_prompts: int, seed:
     Raises:
         UserError: there are no such heads.
     """
-    scores = selection_scores(checkpoint, n_prompts, seed) if isinstance(order, str) else None
-    sets = choose_sets(checkpoint, order, scores=scores)  # refuses heads that do not exist
-    if isinstance(order, str) and scores is not None:
-        names_heads = order[:1] == "L" or order[:1].isdigit()
-        heads = [parse_head(name.strip(), order) for name in order.split(",")] if names_heads else []
-        return heads or sort_by_score([head for members in sets for head in members], scores)
-    given = [order] if isinstance(order, Head) else order
-    return [head for member in given for head in ([member] if isinstance(member, Head) else member)]
+    if not isinstance(order, str):
+        choose_sets(checkpoint, order)  # refuses heads that do not exist
+        given = [order] if isinstance(order, Head) else order
+        return [head for member in given for head in ([member] if isinstance(member, Head) else member)]
+    scores = selection_scores(checkpoint, n_prompts, seed)
+    sets = choose_sets(checkpoint, order, scores=scores)
+    if order[:1] == "L" or order[:1].isdigit():
+        return [parse_head(name.strip(), order) for name in order.split(",")]
+    return sort_by_score([head for members in sets for head in members], scores)
 
 
 def sort_by_score(heads: Sequence[Head], scores: Float[np.ndarray, "layer head"]) -> list[Head]:
