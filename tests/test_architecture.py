@@ -29,6 +29,7 @@ def test_a_wrong_shape_is_caught():
         weigh(zeros(2, 3, 4, 4), zeros(1, 4, 5))
 
 
+@pytest.mark.slow
 def test_shapes_are_not_checked_for_users():
     code = "import torch; from interp.scores.weightings import shares; print(shares(torch.zeros(2, dtype=int)).shape)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -46,6 +47,7 @@ def test_importing_interp_imports_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_the_command_line_and_training_never_import_transformer_lens():
     code = (
         "import sys, interp.commands, interp.ablation.figures, interp.scores.figures, analyses.studies.retrospective\n"
@@ -54,6 +56,7 @@ def test_the_command_line_and_training_never_import_transformer_lens():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_training_imports_little_at_run_time():
     """So that it runs wherever there is torch: a cluster node, a borrowed GPU."""
     code = "import sys, training.loop.trainer; print(*{m.split('.')[0] for m in sys.modules})"

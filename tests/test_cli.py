@@ -497,7 +497,7 @@ def test_zoo_list_and_path(outcome):
 CKPT = ("--ckpt", "zoo:mixed-0")
 
 
-@pytest.mark.sample(30)
+@pytest.mark.sample(15)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

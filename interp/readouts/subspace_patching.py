@@ -124,7 +124,7 @@ def swap(
         CheckError: the swap does not do what it should.
 
     >>> from interp import load
-    >>> few = {"tokens": ["x"], "n_prompts": 64, "n_fit": 512, "n_controls": 9}
+    >>> few = {"tokens": ["x"], "n_prompts": 64, "n_fit": 256, "n_controls": 4}
     >>> rows = swap(load("zoo:mixed-0"), "linear", targets="t", **few).table
     >>> [*rows["stage"].unique()], bool(rows["effect"].iloc[-1] > 0.5)
     (['0.post', '1.post', '2.post'], True)

@@ -149,6 +149,7 @@ def test_an_error_without_a_file_is_not_blamed_on_stdout():
     assert describe_system_error(OSError()) == "the operating system reports: OSError"
 
 
+@pytest.mark.slow
 def test_an_output_that_nobody_reads_is_no_traceback():
     reader, writer = os.pipe()
     os.close(reader)

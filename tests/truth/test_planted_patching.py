@@ -124,7 +124,7 @@ LAYERS = {
 }
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("site", ["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"])
 def test_layers_by_tokens(question, site):
     found = maps_of(question, site)
@@ -230,6 +230,7 @@ WAYS = {
 }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("sender", list(WAYS), ids=str)
 def test_each_component_is_read_by_the_next_alone(question, sender):
     """0.1 -> 0.mlp -> 1.2.v -> 1.mlp -> out carry everything, all other paths nothing."""

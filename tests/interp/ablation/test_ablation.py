@@ -216,6 +216,7 @@ def test_what_a_design_removes(random_checkpoint):
         removed_components((Head(1, MLP),), "keep", random_checkpoint)
 
 
+@pytest.mark.slow
 def test_the_found_head_of_the_shipped_model_is_causal(trained):
     result = ablate(trained, [(Head(0, 1),)], ["linear"], n_prompts=256, n_controls=50)
     for row in records(result.table):
@@ -278,6 +279,7 @@ def test_random_sets_are_significant_as_often_as_they_should_be(trained):
             )
 
 
+@pytest.mark.slow
 def test_nothing_is_significant_in_a_model_that_does_not_learn_in_context(generator):
     """Random weights have no in-context gain to lose, so there is no test rather than a lucky one."""
     config = from_preset("tiny", "mixed", 0)

@@ -17,6 +17,7 @@ def test_the_names_in_the_help_are_the_methods():
     assert in_help == (["exact", *nodes.METHODS], ["exact", *edges.METHODS])
 
 
+@pytest.mark.slow
 def test_attribute_prints_one_document_and_writes_tables_and_figures(outcome, tmp_path):
     code, out, err = outcome("attribute", *QUICK, "--method", "exact,gradient,atp", "--json", "--out", tmp_path)
     assert code == 0, err

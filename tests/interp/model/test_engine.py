@@ -168,7 +168,7 @@ def sets_of(model):
     return [*alone, across, mixed, heads[: max(1, n_heads // 2)], (), heads]
 
 
-@pytest.mark.sample(9)
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("site", list(HOOKS))
 def test_removing_any_set_equals_the_hooks_that_do_it(subject, site):
     """All sets in one stacked pass, and each in a pass of its own, against HookedTransformer run once for each."""
@@ -238,7 +238,7 @@ def test_frozen_layer_norms_equal_the_hooks_that_freeze_them(subject):
         assert_same(ours[variant], twin.run_with_hooks(test[:, :n_needed], fwd_hooks=hooks)[:, ::2, 0])
 
 
-@pytest.mark.sample(9)
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("site", list(HOOKS))
 def test_the_direct_effect_is_the_change_of_the_final_residual_stream(subject, site):
     """HookedTransformer: freeze what every component writes, but for the removed ones."""
@@ -267,7 +267,7 @@ def z_without(twin, tokens, name, hooks, cache):
         return twin.run_with_cache(tokens, names_filter=name)[1][name]
 
 
-@pytest.mark.sample(9)
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("site", list(HOOKS))
 def test_measuring_few_points_changes_none_of_them(subject, site):
     model, _, test, other = subject

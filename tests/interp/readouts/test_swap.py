@@ -47,6 +47,7 @@ def basis_of(rng, rank):
     return random_subspaces(rng, 1, rank, np.eye(64))[0]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("token", ["x", "y"])
 @pytest.mark.parametrize("stage", [Stage(0, "mid"), Stage(0, "post"), Stage(1, "post"), Stage(2, "post")], ids=str)
 def test_a_swap_is_the_same_edit_through_transformer_lens_hooks(token, stage, random_checkpoint, rng):

@@ -37,6 +37,7 @@ def test_runs_that_share_a_stream_are_one_seed(checkpoints):
     assert independent_seeds([first, second, bridge]) == [[0, 2], [1]]
 
 
+@pytest.mark.slow
 def test_the_pooled_effect_is_the_mean_over_seeds(checkpoints, ablations):
     (row,) = pooled(checkpoints, ablations, SETS, "0.1").to_dict("records")
     effects = [one.table["effect"][0] for one in ablations]

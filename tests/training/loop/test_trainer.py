@@ -113,6 +113,7 @@ def test_a_snapshot_is_the_model_at_that_step(quick_config, tmp_path):
     assert torch.equal(load(f"{tmp_path}@60").model.embed.W_E, load(tmp_path).model.embed.W_E)
 
 
+@pytest.mark.slow
 def test_divergence_stops_the_run_and_keeps_the_last_good_state(quick_config, tmp_path, monkeypatch):
     step = trainer.training_step
 
