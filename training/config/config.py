@@ -30,7 +30,9 @@ class ModelConfig:
         positions: `learned`, `rotary` (base 10,000), or `none`: only the causal mask tells tokens apart.
         d_mlp: width of the MLPs; 0 leaves them out, the default is 4 d_model.
         act: the MLPs' activation function; `gelu_new` is the tanh approximation, `gelu` the exact one.
+        attention: causal softmax of q·k / sqrt(d_head); the only kind so far.
         eps: what norms add to the variance.
+        d_out: numbers that the model predicts for a point; 1, since the y of every function class is one number.
     """
 
     n_layers: int
@@ -44,10 +46,14 @@ class ModelConfig:
     positions: Literal["learned", "rotary", "none"] = "learned"
     d_mlp: int | None = None
     act: Literal["gelu_new", "gelu", "relu", "silu"] = "gelu_new"
+    attention: Literal["softmax"] = "softmax"
     eps: float = 1e-5
+    d_out: int = 1
 
     def __post_init__(self) -> None:
         require_positive(self, "n_layers", "n_heads", "d_model", "n_dims", "n_ctx", "init_std", "eps")
+        if self.d_out != 1:
+            raise UserError(f"model.d_out={self.d_out}: only 1 is possible: y is one number in every function class")
         if self.mlp_width < 0:
             raise UserError(f"model.d_mlp={self.d_mlp}: must not be negative")
         if self.n_parameters > MOST_PARAMETERS:

@@ -138,7 +138,7 @@ def test_the_choices_are_settings_of_a_run_and_old_files_take_the_defaults():
     assert (config.model.d_mlp, config.model.norm, config.model.positions) == (0, "rms", "rotary")
     values = to_dict(config)
     assert from_dict(type(config), values) == config
-    for name in ("norm", "positions", "d_mlp", "act", "eps"):
+    for name in ("norm", "positions", "d_mlp", "act", "attention", "eps", "d_out"):
         del values["model"][name]
     assert from_dict(type(config), values).model == from_preset("tiny", "mixed", 0).model
 
@@ -150,6 +150,8 @@ def test_the_choices_are_settings_of_a_run_and_old_files_take_the_defaults():
         ("model.norm=batch", "valid: layer, rms, none"),
         ("model.eps=0", "must be above 0"),
         ("model.act=tanh", "valid: gelu_new, gelu, relu, silu"),
+        ("model.attention=linear", "valid: softmax"),
+        ("model.d_out=2", "only 1 is possible"),
     ],
 )
 def test_an_impossible_architecture_is_refused(setting, message):
