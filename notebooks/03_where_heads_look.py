@@ -289,7 +289,7 @@ for name, before, after in (("zoo:mixed-0", 117, 275), ("zoo:random-0", 196, 545
 
 # %% [markdown]
 # **Exercise.** In `zoo:mixed-2` head 0.5 attends with 0.59 and its removal alone costs nothing. Is it a decoy like the
-# planted ones, or does it do something that another head makes up for? Find an ablation that decides. The answer is
+# planted ones, or does what it writes matter once another head is gone? Find an ablation that decides. The answer is
 # below.
 
 # %% jupyter={"source_hidden": true} tags=["answer"]
@@ -300,5 +300,6 @@ print(cost.round(2).to_dict())
 assert cost["0.2,0.5"] > cost["0.2"] + cost["0.5"] + 0.2
 
 # %% [markdown]
-# Removed together with 0.2, it costs a third of the gain more than 0.2 alone: 0.5 makes up for a part of what 0.2 did.
-# A decoy would have added nothing. A head that costs nothing alone may still be part of the answer.
+# Removed together with 0.2, it costs a third of the gain more than 0.2 alone. So it is no decoy, which would have added
+# nothing: what 0.5 writes matters once 0.2 is gone. Whether it writes what 0.2 wrote, a joint cost cannot tell. A head
+# that costs nothing alone may still be part of the answer.

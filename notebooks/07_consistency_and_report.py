@@ -302,9 +302,9 @@ assert set(heads[attends & ~matters]["checkpoint"] + " " + heads[attends & ~matt
 }
 
 # %% [markdown]
-# In part: 0.5 of `mixed-2` attends, and removing it alone costs nothing (it stands in for 0.2, notebook 3); 0.2 costs
-# 0.495 on linear, just below the threshold. Nobody had to decide how to word it, and who disagrees with a threshold can
-# count again.
+# In part: 0.5 of `mixed-2` attends, and removing it alone costs nothing (it matters once 0.2 is gone, notebook 3); 0.2
+# costs 0.495 on linear, just below the threshold. Nobody had to decide how to word it, and who disagrees with a
+# threshold can count again.
 #
 # ## What does not follow
 #

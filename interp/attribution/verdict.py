@@ -9,13 +9,13 @@ from interp.statistics.p_values import p_text
 from training.common.table_rows import where
 
 SENTENCES = {
-    "none": "On {function_class} no circuit of the requested sizes reaches a faithfulness of {min_faithfulness:g} (at "
-    "most {best:.2f}); the model has {n_all} edges.",
-    "alone": "On {function_class} {n_edges} of {n_all} edges carry {faithfulness} of the difference between the clean "
-    "and the corrupt run, all other edges {completeness}.",
-    "beside random graphs": "On {function_class} {n_edges} of {n_all} edges carry {faithfulness} of the difference "
-    "between the clean and the corrupt run, all other edges {completeness}; {n_random} random graphs of the same size "
-    "carry {random:z.2f} on average and {random_high:z.2f} at most ({p}).",
+    "none": "On {prompts} no circuit of the requested sizes reaches a faithfulness of {min_faithfulness:g} (at most "
+    "{best:.2f}); the model has {n_all} edges.",
+    "alone": "On {prompts} {n_edges} of {n_all} edges carry {faithfulness} of the difference between the clean and the "
+    "corrupt run, all other edges {completeness}.",
+    "beside random graphs": "On {prompts} {n_edges} of {n_all} edges carry {faithfulness} of the difference between "
+    "the clean and the corrupt run, all other edges {completeness}; {n_random} random graphs of the same size carry "
+    "{random:z.2f} on average and {random_high:z.2f} at most ({p}).",
 }
 
 
@@ -29,7 +29,10 @@ def circuit_verdict(result: Circuits) -> list[str]:
 def judge_circuit(result: Circuits, function_class: str) -> tuple[str, dict[str, Any]]:
     """Which sentence (a key of `SENTENCES`) a class gets, and its values."""
     row = result.smallest[function_class]
-    values: dict[str, Any] = {"function_class": function_class, "n_all": int(result.graph.allowed.sum())}
+    values: dict[str, Any] = {
+        "prompts": f"{function_class} (corrupt: {result.question.corrupt})",
+        "n_all": int(result.graph.allowed.sum()),
+    }
     if row is None:
         best = where(result.curve, function_class=function_class)["faithfulness"].max()
         return "none", values | {"min_faithfulness": result.min_faithfulness, "best": best}

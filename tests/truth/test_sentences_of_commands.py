@@ -80,7 +80,7 @@ def test_the_circuit_of_a_suppressor_is_the_one_that_was_written(tmp_path):
     """Its activations are large: float32 is off by more than the tolerance, float64 is not."""
     model = disguised("suppressor", 22, tmp_path)
     found = circuits(model.checkpoint, ["linear"], n_prompts=32, n_random=10, method="eap", sizes=(5, 10, 20))
-    assert found.sentences()[0].startswith("On linear 8 of 198 edges carry 1.00 [1.00, 1.00]")
+    assert found.sentences()[0].startswith("On linear (corrupt: prompt) 8 of 198 edges carry 1.00 [1.00, 1.00]")
     copy, suppressor, reader = (str(model.heads[role]) for role in ("copy 0", "suppressor", "reader"))
     paths = {("embed", "0.mlp"), ("0.mlp", f"{reader}.v"), (reader, "1.mlp"), ("1.mlp", "out")}
     for head in (copy, suppressor):

@@ -82,7 +82,7 @@ def test_circuit_prints_one_document_and_writes_tables_and_figures(outcome, tmp_
     smallest = document["smallest"]["linear"]
     assert smallest["faithfulness"] >= document["faithful"] == 0.9
     assert len(document["edges"]["linear"]) == smallest["n_edges"]
-    assert document["verdict"][0].startswith(f"On linear {smallest['n_edges']} of 802 edges carry")
+    assert document["verdict"][0].startswith(f"On linear (corrupt: prompt) {smallest['n_edges']} of 802 edges carry")
     assert {row["n_best"] for row in document["results"]} >= {100, 800}
     assert len(pd.read_csv(tmp_path / "circuit_edges.csv")) == 802
     for name in ("circuit.png", "circuit_curves.png"):
