@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from analyses.report.evidence import ModelEvidence
 from interp.ablation.size_classes import ATTENDS
+from interp.model.heads import all_heads, show
 from interp.statistics.agreement import spearman, tie_rounding
 from training.common.table_rows import where
 
@@ -35,9 +36,10 @@ def overlap(first: Map, second: Map) -> float:
 
 
 def effects_of(model: ModelEvidence, function_class: str) -> Map:
-    """The effect of removing every head alone on one class."""
-    effects = where(model.singles.table, function_class=function_class)["effect"].to_numpy(dtype=float)
-    return effects.reshape(model.selection.shape)
+    """The effect of removing every head alone on one class; NaN for heads whose self-check failed."""
+    effects = where(model.singles.table, function_class=function_class).set_index("heads")["effect"]
+    names = [show((head,)) for head in all_heads(*model.selection.shape)]
+    return effects.reindex(names).to_numpy(dtype=float).reshape(model.selection.shape)
 
 
 def compare_maps(scores: tuple[Map, Map], effects: tuple[Map, Map]) -> dict[str, float]:
@@ -75,7 +77,10 @@ def between_models(models: Sequence[ModelEvidence]) -> pd.DataFrame:
 
 
 def mean_effect(model: ModelEvidence) -> Map:
-    """Of every head alone, over the trained classes on which the model uses the context; NaN if there are none."""
+    """Of every head alone, over the trained classes on which the model uses the context; NaN if there are none.
+
+    A head whose self-check failed on one of them has NaN.
+    """
     maps = [effects_of(model, function_class) for function_class in model.trained]
-    defined = [effects for effects in maps if not np.isnan(effects).any()]
+    defined = [effects for effects in maps if not np.isnan(effects).all()]
     return np.mean(defined, axis=0) if defined else np.full(model.selection.shape, math.nan)

@@ -12,22 +12,25 @@ from interp.ablation.size_classes import ATTENDS, HALF
 from training.common.output import records
 from training.common.table_rows import where
 
+EFFECT = ("effect", "ci_low", "ci_high")
+
 
 def dose_response(models: Sequence[ModelEvidence]) -> pd.DataFrame:
     """One row per model, function class and head.
 
     Columns: `checkpoint`, `function_class`, `trained` (whether the model was trained on it), `head`, `found`, `score`
-    (retrospective, test prompts), `effect` of removing it alone with `ci_low`, `ci_high`.
+    (retrospective, test prompts), `effect` of removing it alone with `ci_low`, `ci_high`; NaN where a self-check failed.
     """
     rows = []
     for model in models:
         for name in model.classes:
-            removals = records(where(model.singles.table, function_class=name))
-            for head, row in zip(model.heads, removals, strict=True):
+            removals = {row["heads"]: row for row in records(where(model.singles.table, function_class=name))}
+            for head in model.heads:
+                row = removals.get(str(head), dict.fromkeys(EFFECT, math.nan))  # NaN: its self-check failed
                 about = {"checkpoint": model.name, "function_class": name, "trained": name in model.trained}
                 which = {"head": str(head), "found": head in model.chosen_heads}
                 score = {"score": float(model.retrospective.values[name][head])}
-                rows.append(about | which | score | {key: row[key] for key in ("effect", "ci_low", "ci_high")})
+                rows.append(about | which | score | {key: row[key] for key in EFFECT})
     return pd.DataFrame(rows)
 
 

@@ -323,7 +323,7 @@ def ablate_or_reasons(
         The result or None, and a sentence for each set that was left out.
 
     Raises:
-        CheckError: a self-check failed for a control set or for the empty set.
+        CheckError: a self-check failed for the empty set.
     """
     try:
         result = ablate(checkpoint, sets, classes, **options)

@@ -107,5 +107,5 @@ def test_the_verdict_is_about_every_architecture(findings: Findings):
     assert "The reference is norm=layer, positions=learned, d_mlp=320, act=gelu_new." in text
     assert "model.norm=rms: of 1 seed that left the plateau on a class, 1 have a head with a retrospective" in text
     assert "model.norm=none: none of 2 seeds left the plateau on any class; 2 have a head" in text
-    assert "model.positions=rotary: no head scores above 0.5, so that there is no set to remove" in text
+    assert "model.positions=rotary: no head scores above 0.5, and no model has a clear in-context gain to lose." in text
     assert "No count differs from the reference's beyond chance" in text
