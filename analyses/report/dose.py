@@ -19,7 +19,7 @@ def dose_response(models: Sequence[ModelEvidence]) -> pd.DataFrame:
     """One row per model, function class and head.
 
     Columns: `checkpoint`, `function_class`, `trained` (whether the model was trained on it), `head`, `found`, `score`
-    (retrospective, test prompts), `effect` of removing it alone with `ci_low`, `ci_high`; NaN where a self-check failed.
+    (retrospective, test prompts), `effect` of removing it alone with `ci_low`, `ci_high`; NaN if a self-check failed.
     """
     rows = []
     for model in models:

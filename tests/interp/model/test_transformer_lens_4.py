@@ -134,6 +134,31 @@ print(json.dumps({
 """
 
 
+IMPORTED_SCRIPT = """
+import json, sys, torch
+from pathlib import Path
+from interp import hooked, import_checkpoint, load
+from training.importing.hooked_layout import configuration
+
+out, ours = Path(sys.argv[1]), load("zoo:mixed-0")
+bridge = hooked(ours)
+settings = ["data.classes=linear,quadratic,cubic", "data.n_points=16", "data.weights=unit"]
+torch.save({"state_dict": bridge.state_dict(), "config": configuration(ours.config.model, 4)}, out / "bridge.pt")
+runs = {
+    "object": import_checkpoint(bridge, out / "object", settings=settings),
+    "file": import_checkpoint(out / "bridge.pt", out / "file", format="hooked", settings=settings),
+}
+weights = ours.model.state_dict()
+print(json.dumps({
+    "type": type(bridge).__name__,
+    "equal": {
+        name: all(torch.equal(tensor, weights[key]) for key, tensor in run.model.state_dict().items())
+        for name, run in runs.items()
+    },
+}))
+"""
+
+
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
     """The interpreter of an environment with this package and transformer-lens 4."""
@@ -183,3 +208,9 @@ def test_removals_from_an_attached_bridge_equal_its_own_hooks(python, tmp_path):
     assert document["scores"] <= 1e-6
     for mode, distance in document["distances"].items():
         assert distance <= 1e-6 < 1e-3 < document["effects"][mode], mode
+
+
+@pytest.mark.slow
+def test_a_bridge_is_imported_from_memory_and_from_its_file(python, tmp_path):
+    done = subprocess.run([python, "-c", IMPORTED_SCRIPT, tmp_path], check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout) == {"type": "TransformerBridge", "equal": {"object": True, "file": True}}
