@@ -28,6 +28,15 @@ def evaluate(
         str,
         typer.Option("--shift", metavar="NAME[:X]", help=f"Distribution shift: {', '.join(SHIFT_NAMES)}."),
     ] = "none",
+    functions: Annotated[
+        str | None,
+        typer.Option(
+            "--functions",
+            metavar="pool|fresh",
+            help="Prompts with functions of the run's pool (data.n_functions), or fresh ones (default: both, if there "
+            "is a pool).",
+        ),
+    ] = None,
     baselines: Annotated[
         str,
         typer.Option(
@@ -40,7 +49,8 @@ def evaluate(
         bool,
         typer.Option(
             "--class-baseline/--no-class-baseline",
-            help="Also the baseline of each class (quadratic and cubic: a minute).",
+            help="Also the baseline of each class (quadratic and cubic: a minute), and those of a pool: dmmse, the "
+            "posterior mean over it, and what knows the class and its noise.",
         ),
     ] = True,
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
@@ -64,6 +74,7 @@ def evaluate(
     from training.checkpoints.name_patterns import load_all
     from training.common import output
     from training.evaluation.evaluate import error_curves
+    from training.pools import draws_from
     from training.tasks.baselines import baseline
     from training.tasks.inputs import input_distribution
     from training.tasks.shifts import check_shift
@@ -80,6 +91,8 @@ def evaluate(
     class_lists = [check_classes(classes, checkpoint.config.evaluated_classes) for checkpoint in checkpoints]
     for function_class in {name for names in class_lists for name in names}:
         check_shift(shift, function_class)
+    for checkpoint in checkpoints if functions else []:
+        draws_from(checkpoint.config, functions)
     if out:
         output.prepare_directory(out)
     common = {
@@ -88,6 +101,7 @@ def evaluate(
         "units": units,
         "inputs": input_names,
         "shift": shift,
+        "functions": functions,
         "class_baseline": own,
     }
     tables = [
@@ -130,7 +144,7 @@ def curve_table(curves: "pd.DataFrame", title: str, caption: str) -> "Table":
     """Every class's and predictor's error after five numbers of examples, with its interval after the last."""
     from training.common.output import Table, number, records
 
-    varying = [name for name in ("inputs", "checkpoint") if len({*curves[name]}) > 1]
+    varying = [name for name in ("inputs", "functions", "checkpoint") if len({*curves[name]}) > 1]
     last = max(curves["examples"].tolist())
     columns = sorted({round(share * last) for share in (0, 0.25, 0.5, 0.75, 1)} & {*curves["examples"]})
     row_keys = ["function_class", *varying, "predictor"]

@@ -10,6 +10,7 @@ from training.common.digits import require_whole
 from training.common.errors import UserError
 from training.common.library_defaults import library_defaults
 from training.config.config import RunConfig
+from training.pools import draw_from_pool
 from training.tasks.function_classes import function_class
 from training.tasks.function_classes.base import Weights
 from training.tasks.inputs import input_distribution
@@ -54,6 +55,7 @@ def sample_prompts(
 ) -> Prompts:
     """Draw prompts of a function class with the inputs and layout of a run, each with its own function.
 
+    A run with a pool draws functions from it (`training.pools`), otherwise every function is fresh.
     Equal generator states give linear, quadratic, cubic and quartic the same w and x, so that they can be compared
     prompt by prompt. Tensors are drawn on the device of the generator.
 
@@ -128,7 +130,9 @@ def draw(
     drawn, n_dims = function_class(name), config.model.n_dims
     if drawn.least_dims > n_dims:
         raise UserError(f"{name} needs model.n_dims >= {drawn.least_dims} (this run: {n_dims})")
-    if n_used is None or n_used >= n_dims:
+    if config.data.n_functions:
+        weights = draw_from_pool(config, name, generator, n_prompts)
+    elif n_used is None or n_used >= n_dims:
         weights = drawn.sample_weights(generator, n_prompts, n_dims, config.data.weights)
     else:
         weights = drawn.sample_weights_within(generator, n_prompts, n_dims, config.data.weights, n_used)

@@ -5,22 +5,24 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from interp.display.axes import GREY, INTACT, legend_beside, row_of_axes
+from training.common.output import records
 from training.common.table_rows import where
 
 BASELINE_STYLES = {"no_context": ("#666666", ":"), "least_squares": ("#c8553d", "--"), "ridge": ("#e0a458", "--")}
 OTHER_BASELINES = ("#3f7d58", "#7a5195", "#8d6e63", "#00838f", "#ad1457")
-LABELS = {"no_context": "no-context optimum", "ridge": "ridge, best penalty"}
+LABELS = {"no_context": "no-context optimum", "ridge": "ridge, best penalty", "dmmse": "dMMSE"}
 
 
 def plot_error_curves(curves: pd.DataFrame) -> list[Axes]:
-    """Error by number of in-context examples, one panel per class and input distribution.
+    """Error by number of in-context examples, one panel per class, input distribution and source of functions.
 
     Every checkpoint's model has a line with its 95 % band; the reference predictors are those of the first checkpoint.
     """
-    panels = list(dict.fromkeys(zip(curves["function_class"], curves["inputs"], strict=True)))
+    varying = [key for key in ("inputs", "functions") if len({*curves[key]}) > 1]
+    panels = records(curves[["function_class", "inputs", "functions"]].drop_duplicates())
     axes = row_of_axes(len(panels), width=2.9, height=2.7)
-    for ax, (function_class, inputs) in zip(axes, panels, strict=True):
-        rows = where(curves, function_class=function_class, inputs=inputs)
+    for ax, panel in zip(axes, panels, strict=True):
+        rows = where(curves, **panel)
         models = where(rows, predictor="model").groupby("checkpoint", sort=False)
         colours = sns.color_palette("crest", len(models)) if len(models) > 1 else [INTACT]
         for colour, (checkpoint, curve) in zip(colours, models, strict=True):
@@ -30,7 +32,7 @@ def plot_error_curves(curves: pd.DataFrame) -> list[Axes]:
         first = where(rows, checkpoint=rows["checkpoint"].iloc[0])
         draw_baselines(ax, first)
         ax.set(
-            title=function_class if len({*curves["inputs"]}) == 1 else f"{function_class}, {inputs}",
+            title=", ".join([panel["function_class"], *(panel[key] for key in varying)]),
             xlabel="in-context examples",
             ylim=(0, 1.6 * where(first, predictor="zero")["error"].mean()),
         )

@@ -22,7 +22,7 @@ from training.common.bootstrap import bootstrap_weights
 from training.common.errors import one_of
 from training.config.config import ModelConfig, stream_seed
 from training.model.transformer import Transformer
-from training.tasks.function_classes import function_class as definition_of
+from training.pools import no_context
 from training.tasks.prompts import Prompts
 
 Direction = Literal["denoise", "noise"]
@@ -187,10 +187,10 @@ def collect_outcomes(
     config = checkpoint.config
     clean, corrupt = (predictions_at_query(checkpoint.model, side) for side in pairs)
     with torch.no_grad():
-        no_context = definition_of(function_class).no_context(pairs.clean.xs, config.data.weights)[:, -1]
+        without = no_context(config, function_class, pairs.clean)[:, -1]
     answer = pairs.answer.cpu().double().numpy()
     unit = config.second_moment(function_class)
-    return Outcomes(patched, clean, corrupt, answer, no_context.cpu().double().numpy(), unit)
+    return Outcomes(patched, clean, corrupt, answer, without.cpu().double().numpy(), unit)
 
 
 def predictions_at_query(model: Transformer, prompts: Prompts) -> Float[np.ndarray, " prompt"]:

@@ -39,6 +39,7 @@ from training.config.config import RunConfig, stream_seed
 from training.evaluation.evaluate import evaluation_prompts, predictions
 from training.model.transformer import Transformer
 from training.options import as_list
+from training.pools import no_context, pool_baselines
 from training.tasks.baselines.plain import best_ridge, gradient_descent, least_squares
 from training.tasks.function_classes import choose_classes, function_class
 from training.tasks.prompts import Prompts, last_quarter
@@ -188,16 +189,17 @@ def reference_predictions(
 ) -> dict[str, Float[np.ndarray, "prompt point"]]:
     """The answer, the model's prediction, and those of the reference predictors, by name.
 
-    The baseline of the class is among them (`single_index`, which knows the polynomial and fits w, or least squares).
+    The baseline of the class is among them (`single_index`, which knows the polynomial and fits w, or least squares),
+    and for a run with a pool of functions those of `training.pools.pool_baselines`.
     """
-    drawn, weights = function_class(class_name), config.data.weights
-    class_baseline = drawn.baseline(weights)
+    class_baseline = function_class(class_name).baseline(config.data.weights)
     predictors = {
-        "no_context": lambda prompts: drawn.no_context(prompts.xs, weights),
+        "no_context": partial(no_context, config, class_name),
         **{f"gradient_descent_{k}": partial(gradient_descent, steps=k) for k in steps},
         "ridge": best_ridge,
         "least_squares": least_squares,
         class_baseline.name: class_baseline.predict,
+        **{informed.name: informed.predict for informed in pool_baselines(config, class_name)},
     }
     references = {"target": prompts.ys, "model": predictions(model, prompts)}
     references |= {name: predict(prompts) for name, predict in predictors.items()}

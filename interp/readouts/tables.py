@@ -16,7 +16,9 @@ from training.common.table_rows import distinct, where
 
 MOST_ROWS = 24
 """Beyond so many rows a table of probes is limited to the largest number of examples."""
-ABBREVIATIONS = {"no_context": "no context", "least_squares": "least squares", "single_index": "knows class"}
+ABBREVIATIONS = {"no_context": "no context", "least_squares": "least squares", "single_index": "knows class"} | {
+    "dmmse": "dMMSE"
+}
 
 
 def select_rows(table: pd.DataFrame, **values: Any) -> list[dict[str, Any]]:

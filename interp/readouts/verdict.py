@@ -72,6 +72,7 @@ def describe_reference(reference: str) -> str:
     if reference.startswith("gradient_descent_"):
         return f"gradient descent with {counted(int(reference.rpartition('_')[2]), 'step')}"
     names = {"no_context": "the no-context optimum", "single_index": "the learner that knows the class"}
+    names |= {"dmmse": "the posterior mean over the pool (dMMSE)"}
     return names.get(reference, reference.replace("_", " "))
 
 

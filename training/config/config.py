@@ -19,6 +19,8 @@ FORMER_NAME = "former name"
 """In the metadata of a field that was renamed: its name in files and settings of earlier versions."""
 MOST_PARAMETERS = 10**9
 """Weights and what training keeps of each take 16 bytes."""
+MOST_FUNCTIONS = 2**20
+"""The largest pool of Raventós et al. 2023; all of its values at a prompt are in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,9 @@ class DataConfig:
         rotation: seed of the rotation of skewed inputs: the same number is the same distribution.
         n_points: (x, y) pairs per prompt.
         weights: `standard` draws w ~ N(0, I) as the paper does, `unit` divides it by its norm, so that E[y²] = 1.
+        n_functions: functions in the pool of every class, from which prompts draw theirs (`training.pools`); 0 draws a
+            fresh function for every prompt.
+        pool_seed: of the pool: the same number is the same pool.
     """
 
     classes: tuple[str, ...] = ("linear", "quadratic", "cubic")
@@ -108,10 +113,13 @@ class DataConfig:
     rotation: int = 0
     n_points: int = 100
     weights: WeightKind = "standard"
+    n_functions: int = 0
+    pool_seed: int = 0
 
     def __post_init__(self) -> None:
         require_positive(self, "n_points")
-        require_not_negative(self, "rotation")
+        require_not_negative(self, "rotation", "n_functions", "pool_seed")
+        require_at_most(self, MOST_FUNCTIONS, "n_functions")
         require_names("data.classes", self.classes)
         require_names("data.inputs", self.inputs)
 

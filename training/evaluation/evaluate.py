@@ -19,6 +19,7 @@ from training.common.progress import progress_bar
 from training.config.config import RunConfig, stream_seed
 from training.model.transformer import Transformer
 from training.options import DEFAULT_PROMPTS
+from training.pools import draws_from, no_context, pool_baselines, sources_of
 from training.sampling import Sampled, sample_functions, sample_prompts, shifted_queries
 from training.tasks.baselines import Predictor, baseline
 from training.tasks.function_classes import function_class
@@ -79,8 +80,8 @@ def predictions(model: Transformer, prompts: Prompts) -> Float[Tensor, "batch po
 
 
 def no_context_error(config: RunConfig, name: str, prompts: Prompts) -> Float[Tensor, "batch point"]:
-    """Squared error of E[y given x], the no-context optimum, on these prompts."""
-    return (function_class(name).no_context(prompts.xs, config.data.weights) - prompts.ys).square()
+    """Squared error of E[y given x], the no-context optimum, on these prompts of the run."""
+    return (no_context(config, name, prompts) - prompts.ys).square()
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,14 @@ class Setting:
     Attributes:
         inputs: input distribution; None is the run's first.
         shift: a change of the data (`training.tasks.shifts`).
+        functions: `pool` or `fresh` (`training.pools.draws_from`); None is what the run trains on.
         n_prompts: how many.
         seed: of the prompts and the resampling.
     """
 
     inputs: str | None = None
     shift: str = "none"
+    functions: str | None = None
     n_prompts: int = DEFAULT_PROMPTS
     seed: int = 0
 
@@ -110,15 +113,16 @@ def error_curves(
     units: Units = "nmse",
     inputs: Sequence[str] | None = None,
     shift: str = "none",
+    functions: str | None = None,
     baselines: Sequence[str] = DEFAULT_BASELINES,
     class_baseline: bool = True,
 ) -> pd.DataFrame:
-    """One row per function class, input distribution, predictor and number of in-context examples.
+    """One row per function class, input distribution, source of functions, predictor and number of in-context examples.
 
-    Columns: `checkpoint`, `step`, `function_class`, `inputs`, `shift`, `predictor` (see `predictors`), `examples` (k
-    pairs before the prediction), `error` with its 95 % interval `ci_low`, `ci_high` over prompts, and `units`: `nmse` =
-    MSE / E[y²] of the class without the shift, or `paper` = MSE / n_dims, in which only linear has the zero predictor
-    at 1.
+    Columns: `checkpoint`, `step`, `function_class`, `inputs`, `shift`, `functions`, `predictor` (see `predictors`),
+    `examples` (k pairs before the prediction), `error` with its 95 % interval `ci_low`, `ci_high` over prompts, and
+    `units`: `nmse` = MSE / E[y²] of the class without shift or pool, or `paper` = MSE / n_dims, in which only linear
+    has the zero predictor at 1.
 
     Args:
         checkpoint: a loaded run.
@@ -128,23 +132,29 @@ def error_curves(
         units: of the errors.
         inputs: input distributions; None takes the run's.
         shift: a change of the data (`training.tasks.shifts`).
+        functions: from the run's `pool` or `fresh` ones; None takes both where the run has a pool.
         baselines: predictors beside the model (`training.tasks.baselines.BASELINES`).
-        class_baseline: whether to add the baseline of the class; of quadratic and cubic it takes about a minute.
+        class_baseline: whether to add the baselines of the class and of the pool; those of quadratic and cubic take
+            about a minute.
 
     Raises:
-        UserError: unknown class, input distribution, shift or baseline, or a shift that the class does not have.
+        UserError: unknown class, input distribution, shift or baseline, a shift that the class does not have, or
+            functions of the pool of a run without pool.
     """
-    arms = [(name, source) for name in classes for source in inputs or checkpoint.config.data.inputs]
+    drawn_from = (functions,) if functions else sources_of(checkpoint.config)
+    sources = inputs or checkpoint.config.data.inputs
+    arms = [(name, source, origin) for name in classes for source in sources for origin in drawn_from]
     tables = []
-    for name, source in progress_bar(arms, desc="evaluate", unit="class"):
-        setting = Setting(source, shift, n_prompts, seed)
+    for name, source, origin in progress_bar(arms, desc="evaluate", unit="class"):
+        setting = Setting(source, shift, origin, n_prompts, seed)
         unit = checkpoint.config.second_moment(name, source) if units == "nmse" else checkpoint.config.model.n_dims
         rng = np.random.default_rng(stream_seed("bootstrap", seed, name))
         for predictor, errors in squared_errors(checkpoint, name, setting, baselines, class_baseline).items():
             scaled = torch.stack(list(errors.values()), dim=1).double().numpy() / unit
             low, high = mean_interval(scaled, rng)
             curve = {"examples": list(errors), "error": scaled.mean(0), "ci_low": low, "ci_high": high}
-            about = {"function_class": name, "inputs": source, "shift": shift, "predictor": predictor}
+            about = {"function_class": name, "inputs": source, "shift": shift, "functions": origin}
+            about["predictor"] = predictor
             tables.append(pd.DataFrame(about | curve))
     table = pd.concat(tables, ignore_index=True).assign(units=units)
     table.insert(0, "checkpoint", checkpoint.name)
@@ -160,7 +170,9 @@ def squared_errors(
     class_baseline: bool = True,
 ) -> dict[str, dict[int, Float[Tensor, " batch"]]]:
     """By predictor and number of examples, the squared error on every prompt; all predictors see the same prompts."""
-    config, chosen = checkpoint.config, predictors(checkpoint, name, baselines, class_baseline)
+    config = draws_from(checkpoint.config, setting.functions) if setting.functions else checkpoint.config
+    chosen = predictors(checkpoint, name, baselines, class_baseline)
+    chosen["no_context"] = partial(no_context, config, name)
     if not shift_called(setting.shift).query_only:
         prompts = evaluation_prompts(
             config, name, n_prompts=setting.n_prompts, seed=setting.seed, inputs=setting.inputs, shift=setting.shift
@@ -179,16 +191,17 @@ def squared_errors(
 def predictors(
     checkpoint: Checkpoint, name: str, baselines: Sequence[str], class_baseline: bool = True
 ) -> dict[str, Predictor]:
-    """The model, the baseline of the class if wanted, other baselines, and two predictors that use no examples.
+    """The model, the baselines of class and pool if wanted, other baselines, and two predictors that use no examples.
 
-    `no_context` is E[y given x], the optimum without examples; `zero` predicts 0.
+    Those of a pool are `dmmse`, the posterior mean over it, and the baseline that knows the class and its noise
+    (`training.pools.pool_baselines`). `no_context` is E[y given x], the optimum without examples; `zero` predicts 0.
     """
-    drawn, kind = function_class(name), checkpoint.config.data.weights
-    informed = drawn.baseline(kind)
+    config = checkpoint.config
+    informed = [function_class(name).baseline(config.data.weights), *pool_baselines(config, name)]
     return {
         "model": partial(predictions, checkpoint.model),
-        **({informed.name: informed.predict} if class_baseline else {}),
+        **({learner.name: learner.predict for learner in informed} if class_baseline else {}),
         **{key: baseline(key) for key in baselines},
-        "no_context": lambda prompts: drawn.no_context(prompts.xs, kind),
+        "no_context": partial(no_context, config, name),
         "zero": lambda prompts: torch.zeros_like(prompts.ys),
     }

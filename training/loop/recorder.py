@@ -7,17 +7,34 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from tqdm import tqdm
 
 from training.checkpoints import checkpoint
 from training.config.config import RunConfig, stream_seed
 from training.config.curriculum import Arm
 from training.loop.state import TrainingState, flush_losses, save
+from training.pools import draws_from, no_context, sources_of
 from training.sampling import sample_prompts
-from training.tasks.function_classes import function_class
 from training.tasks.prompts import Prompts, last_quarter
 
 PULSE = 10  # steps between checks of the loss: often enough to stop in time, seldom enough not to stall a GPU
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The evaluation prompts of one class and input distribution, the same ones throughout the run.
+
+    Attributes:
+        prompts: with the functions that training draws from.
+        no_context: squared error of the no-context optimum on them, by point.
+        fresh: prompts with fresh functions, if training draws from a pool.
+    """
+
+    prompts: Prompts
+    no_context: Float[Tensor, " point"]
+    fresh: Prompts | None
 
 
 @dataclass(frozen=True)
@@ -27,7 +44,7 @@ class Recorder:
     Attributes:
         config: the run.
         directory: of the run.
-        held_out: evaluation prompts by arm, the same ones throughout the run.
+        held_out: evaluation prompts by arm.
         snapshots: the steps at which to keep the weights.
         bar: shows progress.
         started: the clock's reading at step 0, as if the run had never been interrupted.
@@ -35,7 +52,7 @@ class Recorder:
 
     config: RunConfig
     directory: Path
-    held_out: dict[Arm, Prompts]
+    held_out: dict[Arm, HeldOut]
     snapshots: set[int]
     bar: "tqdm[Any]"
     started: float
@@ -65,12 +82,17 @@ class Recorder:
 
     @torch.no_grad()
     def evaluation_row(self, state: TrainingState, arm: Arm, seconds: float) -> dict[str, Any]:
-        """Errors on the held-out prompts, the no-context optimum on the same, and the data and compute so far."""
-        prompts, unit = self.held_out[arm], self.config.second_moment(*arm)
-        nmse = (state.model.predict(prompts.tokens) - prompts.ys).square().mean(0) / unit
-        without = function_class(arm.function_class).no_context(prompts.xs, self.config.data.weights)
-        no_context = (without - prompts.ys).square().mean(0) / unit
+        """Errors on the held-out prompts, the no-context optimum on the same, and the data and compute so far.
+
+        A run with a pool has `nmse_tail_fresh` too, the error on prompts with fresh functions.
+        """
+        held_out, unit = self.held_out[arm], self.config.second_moment(*arm)
+        nmse = errors_by_point(state, held_out.prompts) / unit
+        no_context = held_out.no_context / unit
         tail = last_quarter(len(nmse))
+        fresh = {}
+        if held_out.fresh is not None:
+            fresh["nmse_tail_fresh"] = (errors_by_point(state, held_out.fresh) / unit)[tail].mean().item()
         total, count = state.losses.get(key(arm), (0.0, 0))
         return {
             "step": state.step,
@@ -80,6 +102,7 @@ class Recorder:
             "nmse_last": nmse[-1].item(),
             "nmse_tail": nmse[tail].mean().item(),
             "no_context_tail": no_context[tail].mean().item(),
+            **fresh,
             "train_loss": total / count if count else None,
             "prompts_seen": state.prompts_seen.get(key(arm), 0),
             "prompts_total": sum(state.prompts_seen.values()),
@@ -88,21 +111,36 @@ class Recorder:
         }
 
 
+def errors_by_point(state: TrainingState, prompts: Prompts) -> Float[Tensor, " point"]:
+    return (state.model.predict(prompts.tokens) - prompts.ys).square().mean(0)
+
+
 def key(arm: Arm) -> str:
     """The arm in counters and messages."""
     return f"{arm.function_class}, {arm.inputs}"
 
 
-def held_out_prompts(config: RunConfig, device: str) -> dict[Arm, Prompts]:
+def held_out_prompts(config: RunConfig, device: str) -> dict[Arm, HeldOut]:
     """Evaluation prompts for every class and input distribution of interest, from a stream of their own."""
-    seed, n_prompts = stream_seed(config.seeds.data, "held out"), config.record.eval_prompts
     arms = [Arm(name, inputs) for name in config.evaluated_classes for inputs in config.data.inputs]
-    return {
-        arm: sample_prompts(
-            config, arm.function_class, torch.Generator().manual_seed(seed), n_prompts, inputs=arm.inputs
+    return {arm: held_out_of(config, arm, device) for arm in arms}
+
+
+def held_out_of(config: RunConfig, arm: Arm, device: str) -> HeldOut:
+    seed, n_prompts = stream_seed(config.seeds.data, "held out"), config.record.eval_prompts
+    drawn = {
+        source: sample_prompts(
+            draws_from(config, source),
+            arm.function_class,
+            torch.Generator().manual_seed(seed),
+            n_prompts,
+            inputs=arm.inputs,
         ).to(device)
-        for arm in arms
+        for source in sources_of(config)
     }
+    prompts = drawn.get("pool", drawn["fresh"])
+    without = (no_context(config, arm.function_class, prompts) - prompts.ys).square().mean(0)
+    return HeldOut(prompts, without, drawn["fresh"] if "pool" in drawn else None)
 
 
 def log_spaced_steps(steps: int, count: int) -> set[int]:

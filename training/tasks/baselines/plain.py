@@ -24,14 +24,16 @@ def least_squares(prompts: Prompts) -> Float[Tensor, "batch point"]:
     return predictions.to(prompts.ys.dtype)
 
 
-def ridge(prompts: Prompts, penalty: float) -> Float[Tensor, "batch point"]:
+def ridge(prompts: Prompts, penalty: float, *, intercept: bool = True) -> Float[Tensor, "batch point"]:
     """y_k+1 from ridge regression on [1, x], intercept penalised too, over the k pairs before it.
 
     Args:
         prompts: xs and ys.
         penalty: added to the diagonal of X'X.
+        intercept: whether to regress on [1, x] rather than on x.
     """
-    features = torch.cat((torch.ones_like(prompts.xs[:, :, :1]), prompts.xs), dim=2).double()
+    xs = prompts.xs.double()
+    features = torch.cat((torch.ones_like(xs[:, :, :1]), xs), dim=2) if intercept else xs
     ys = prompts.ys.double()
     outer = einsum(features, features, "batch point i, batch point j -> batch point i j")
     gram = before(outer) + penalty * torch.eye(features.shape[-1], dtype=torch.float64)

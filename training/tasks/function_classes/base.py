@@ -35,10 +35,12 @@ class FunctionClass(ABC):
         growth: |y| grows like |x|^growth, which decides whether E[y²] exists for heavy-tailed inputs.
         has_scale: its weights are one tensor, and multiplying them by a number gives another function of the class.
         least_dims: the fewest input dimensions on which it makes sense.
+        label_noise: standard deviation of y around its function.
     """
 
     growth: ClassVar[float]
     has_scale: ClassVar[bool] = False
+    label_noise: ClassVar[float] = 0.0
 
     @property
     def least_dims(self) -> int:
@@ -72,6 +74,11 @@ class FunctionClass(ABC):
     def baseline(self, kind: WeightKind) -> Baseline:
         """What an informed reader would compare a model with on this class."""
         return Baseline("least_squares", least_squares)
+
+    def informed_baseline(self, kind: WeightKind, n_dims: int) -> Baseline:
+        """The baseline that knows the spread of functions and label noise too, where it differs from `baseline`."""
+        del n_dims
+        return self.baseline(kind)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from training.common.errors import require
 from training.tasks.baselines.lasso import best_lasso
-from training.tasks.baselines.plain import best_ridge, least_squares, sign_of_ridge
+from training.tasks.baselines.plain import best_ridge, least_squares, ridge, sign_of_ridge
 from training.tasks.function_classes.base import (
     Baseline,
     SingleIndex,
@@ -77,6 +78,10 @@ class NoisyLinear(SingleIndex):
     def __post_init__(self) -> None:
         require("noisy_linear", self.noise, at_least=0)
 
+    @property
+    def label_noise(self) -> float:  # type: ignore[override]
+        return self.noise
+
     def link(self, t: Float[Tensor, "batch point"]) -> Float[Tensor, "batch point"]:
         return t
 
@@ -91,6 +96,16 @@ class NoisyLinear(SingleIndex):
 
     def baseline(self, kind: WeightKind) -> Baseline:
         return Baseline("ridge", best_ridge)
+
+    def informed_baseline(self, kind: WeightKind, n_dims: int) -> Baseline:
+        """Ridge with the penalty noise² / E[w_i²] and no intercept: the posterior mean for w ~ N(0, I).
+
+        For w of length 1 it is the best linear estimator. Without noise it is its limit, least squares.
+        """
+        if not self.noise:
+            return Baseline("least_squares", least_squares)
+        penalty = self.noise**2 * (1 if kind == "standard" else n_dims)
+        return Baseline("matched_ridge", partial(ridge, penalty=penalty, intercept=False))
 
 
 @dataclass(frozen=True)
