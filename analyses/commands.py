@@ -71,6 +71,11 @@ STUDIES: Mapping[str, Study] = {
         "Which architectures learn in context, which grow retrospective heads, and what does removing these cost?",
         "--ckpt 'runs/architectures/*/*' --out results",
     ),
+    "diversity": Study(
+        "diversity.study",
+        "From which pool size on do models learn the class rather than remember functions, and by which heads?",
+        "--ckpt 'runs/diversity/*/*' --out results",
+    ),
     "success": Study(
         "success.study",
         "What sets models that learned in context apart from those that stayed on the plateau?",

@@ -91,8 +91,9 @@ def evaluate(
     class_lists = [check_classes(classes, checkpoint.config.evaluated_classes) for checkpoint in checkpoints]
     for function_class in {name for names in class_lists for name in names}:
         check_shift(shift, function_class)
-    for checkpoint in checkpoints if functions else []:
-        draws_from(checkpoint.config, functions)
+    if functions is not None:
+        for checkpoint in checkpoints:
+            draws_from(checkpoint.config, functions)
     if out:
         output.prepare_directory(out)
     common = {

@@ -19,7 +19,8 @@ def plot_error_curves(curves: pd.DataFrame) -> list[Axes]:
     Every checkpoint's model has a line with its 95 % band; the reference predictors are those of the first checkpoint.
     """
     varying = [key for key in ("inputs", "functions") if len({*curves[key]}) > 1]
-    panels = records(curves[["function_class", "inputs", "functions"]].drop_duplicates())
+    keys = ["function_class", "inputs", "functions"]
+    panels = records(curves.loc[:, keys].drop_duplicates())
     axes = row_of_axes(len(panels), width=2.9, height=2.7)
     for ax, panel in zip(axes, panels, strict=True):
         rows = where(curves, **panel)
