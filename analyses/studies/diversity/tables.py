@@ -17,7 +17,7 @@ def overview_tables(
         rows = {row["n_functions"]: row for row in records(where(leanings, functions=source))}
         cells = pd.DataFrame({"functions in the pool": list(map(describe_size, by_size))})
         for column in ("to_memory", "to_regression", "between"):
-            cells[column] = [number(float(of_size[column].mean())) for of_size in by_size.values()]
+            cells[column] = [number(float(of_size[column].to_numpy().mean())) for of_size in by_size.values()]
         cells["leaning"] = [describe_leaning(rows.get(size)) for size in by_size]
         title = f"on {source} functions: squared distance of predictions / n_dims, mean over seeds"
         tables[f"{title}; leaning: 1 memory, -1 regression [t-interval over seeds]"] = cells
