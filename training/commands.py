@@ -56,27 +56,55 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Replace one value of the preset; may be repeated."),
     ] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(
+            "--init-from",
+            metavar="CKPT",
+            help="Begin with the weights of this checkpoint: DIR, DIR@STEP or zoo:NAME. The model has to be the same. "
+            "As --set init.source=CKPT; the next three are init.keep_heads, init.reset_heads and init.only.",
+        ),
+    ] = None,
+    keep_heads: Annotated[
+        str | None,
+        typer.Option("--keep-heads", metavar="HEADS", help="Of --init-from copy these heads alone: 0.1,1.2."),
+    ] = None,
+    reset_heads: Annotated[
+        str | None,
+        typer.Option("--reset-heads", metavar="HEADS", help="Of --init-from copy everything but these heads."),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            "--only",
+            metavar="PARTS",
+            help="Of --init-from copy these parts alone, and the heads of --keep-heads: embed, pos_embed, unembed, "
+            "ln_final, blocks.L (a layer), or its blocks.L.ln1, .attn, .ln2 and .mlp.",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the last save, if there is one.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the run that is already there.")] = False,
     device: options.Device = "cpu",
 ) -> None:
     from training.config.parse import check_settings, from_preset
 
-    check_settings(settings or [])
+    chosen = {"source": init_from, "keep_heads": keep_heads, "reset_heads": reset_heads, "only": only}
+    settings = [*(settings or []), *(f"init.{name}={text}" for name, text in chosen.items() if text is not None)]
+    check_settings(settings)
     device = check_device(device)
     curricula = [name.strip() for name in curriculum.split(",")]
     if seeds is None and len(curricula) == 1:
-        config = from_preset(preset, curriculum, seed, settings or [], recipe)
+        config = from_preset(preset, curriculum, seed, settings, recipe)
         train_one(config, out, device, resume=resume, force=force)
         return
     from training.processes.run_sets import Job, parse_seeds, run_name, workers_here
 
     flags = [word for word, given in (("--resume", resume), ("--force", force)) if given]
     flags += ["--recipe", recipe] if recipe else []
-    common = ["--preset", preset, "--device", device, *flags, *(f"--set={setting}" for setting in settings or [])]
+    common = ["--preset", preset, "--device", device, *flags, *(f"--set={setting}" for setting in settings)]
     runs = [
         Job(
-            from_preset(preset, name, number, settings or [], recipe),
+            from_preset(preset, name, number, settings, recipe),
             out / run_name(name, number),
             ("--curriculum", name, "--seed", str(number), *common),
             on_gpu=device == "cuda",
@@ -97,6 +125,8 @@ train.__doc__ = f"""Train one model, or a set of them, under a curriculum of fun
       interp train --preset tiny --curriculum mixed --seed 0 --out runs/mixed-0
       interp train --curriculum single:linear --set recipe.lr=1e-3 --out runs/linear-0
       interp train --recipe fast --curriculum mixed,random --seeds 0-4 --out runs
+      interp train --curriculum single:cubic --init-from zoo:mixed-0 --reset-heads 0.1 --out runs/cubic
+      interp train --set clamping.action=clamp --set clamping.heads=0.1 --set clamping.until=500 --out runs/clamped
       interp train --set data.classes=linear,sinusoid:2 --set data.inputs=gaussian,student_t:4 --out runs/two
 
     Function classes (`interp classes` describes them): {", ".join(CLASS_NAMES)}.
@@ -109,9 +139,11 @@ def train_one(config: "RunConfig", out: Path, device: str, *, resume: bool, forc
     """Train a run in this process."""
     from training.checkpoints import run_directory as rundir
     from training.checkpoints.checkpoint import delete_run
+    from training.checkpoints.source_weights import with_recorded_source
     from training.common.output import prepare_directory
     from training.loop.trainer import train as train_run
 
+    config = with_recorded_source(config, out, resume=resume)
     rundir.check(config, out, resume=resume, force=force)
     if resume and rundir.is_finished(config, out):
         echo(f"{out} is finished: {config.recipe.steps} steps", err=True)
@@ -132,12 +164,14 @@ def train_set(runs: "list[Job]", workers: "Processes", *, resume: bool, force: b
         CheckError: some of them failed.
     """
     from training.checkpoints import run_directory as rundir
+    from training.checkpoints.source_weights import with_recorded_source
     from training.common.errors import CheckError
     from training.common.output import prepare_directory
     from training.processes.run_sets import train_many
 
     for run in runs:
-        rundir.check(run.config, run.directory, resume=resume, force=force)
+        config = with_recorded_source(run.config, run.directory, resume=resume)
+        rundir.check(config, run.directory, resume=resume, force=force)
         prepare_directory(run.directory.parent)
     failed = train_many(runs, workers)
     if failed:

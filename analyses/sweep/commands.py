@@ -1,7 +1,7 @@
 """The command `interp sweep`. Heavy imports wait until it runs."""
 
 import sys
-from contextlib import redirect_stdout
+from contextlib import chdir, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -114,10 +114,13 @@ def planned(file: Path) -> "tuple[str, list[Cell]]":
 def check_runs(cells: "list[Cell]") -> None:
     """Refuse, before anything starts, a directory that holds another run than the sweep would train there."""
     from training.checkpoints import run_directory as rundir
+    from training.checkpoints.source_weights import with_recorded_source
 
     for cell in cells:
         if cell.config:
-            rundir.check(cell.config, cell.directory, resume=True, force=False)
+            with chdir(cell.location.root):  # where its command will look for a source
+                config = with_recorded_source(cell.config, cell.directory, resume=True)
+            rundir.check(config, cell.directory, resume=True, force=False)
 
 
 def workers_for(cells: "list[Cell]", jobs: int | None, cluster: str | None) -> "Workers":

@@ -16,6 +16,7 @@ from analyses.sweep.plan import Cell, Location, pairs
 from interp.ablation.store import source_hash
 from training.checkpoints.checkpoint import locate, read_config, weights_path, write_atomically
 from training.checkpoints.run_directory import is_finished
+from training.checkpoints.source_weights import with_recorded_source
 from training.common.atomic_files import WRITTEN, open_plain, parse_json, read_parsed
 from training.common.errors import UserError
 from training.config.parse import without_defaults
@@ -65,7 +66,9 @@ def file_hash(path: Path, *_: int) -> str:
 def is_done(cell: Cell) -> bool:
     """Whether there is nothing left to do. What the cell needs has to be done."""
     if cell.config:
-        return (cell.directory / "config.json").exists() and is_finished(cell.config, cell.directory)
+        if not (cell.directory / "config.json").exists():
+            return False
+        return is_finished(with_recorded_source(cell.config, cell.directory, resume=True), cell.directory)
     return (cell.directory / FILE).exists() and holds_results(cell.directory, record(cell.arguments, cell.location))
 
 

@@ -49,7 +49,8 @@ def independent_seeds(checkpoints: Sequence[Checkpoint]) -> list[list[int]]:
 def streams(checkpoint: Checkpoint) -> set[tuple[str, object]]:
     """The streams of random numbers behind a run, by name and seed; for unknown seeds their label, or the run."""
     seeds = checkpoint.config.seeds
-    known = {(name, seed) for name, seed in (("init", seeds.init), ("data", seeds.data), ("task", seeds.task))}
+    numbers = {"init": seeds.init, "data": seeds.data, "task": seeds.task}
+    known = {*numbers.items(), ("source", checkpoint.config.init.sha256 or None)}
     own: set[tuple[str, object]] = {(name, seed) for name, seed in known if seed is not None}
     if not seeds.are_known:
         label = checkpoint.config.seed_label

@@ -71,7 +71,17 @@ class Checkpoint:
         model, config = self.model.config, self.config
         size = f"{model.n_layers} layers of {model.n_heads} heads, width {model.d_model}"
         classes = ", ".join(config.trained_classes)
-        return f"<Checkpoint {self.name}: step {self.step}, {config.curriculum} over {classes}; {size}>"
+        begun = (f"; begun from {config.init.source}" if config.init.source else "") + clamps(config)
+        return f"<Checkpoint {self.name}: step {self.step}, {config.curriculum} over {classes}; {size}{begun}>"
+
+
+def clamps(config: RunConfig) -> str:
+    """What was fixed while the run was trained, in words; empty if nothing was."""
+    clamping = config.clamping
+    if clamping.action == "none":
+        return ""
+    heads, last = ",".join(clamping.heads) or "all heads", clamping.until or config.recipe.steps
+    return f"; trained with {clamping.action} on {heads} in steps {clamping.first} to {last}, evaluated without"
 
 
 @library_defaults()

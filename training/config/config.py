@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from training.common.errors import UserError
+from training.config.clamping import ClampingConfig
 from training.config.curriculum import Curriculum, Schedule, parse_curriculum
+from training.config.transplant import InitConfig
 from training.tasks.function_classes import WeightKind, function_class
 from training.tasks.inputs import input_distribution
 from training.tasks.prompts import Layout
@@ -303,6 +305,8 @@ class RunConfig:
     growth: GrowthConfig = field(default_factory=GrowthConfig)
     instruction: InstructionConfig = field(default_factory=InstructionConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
+    init: InitConfig = field(default_factory=InitConfig)
+    clamping: ClampingConfig = field(default_factory=ClampingConfig)
     seed_label: str = ""
 
     def __post_init__(self) -> None:
@@ -319,6 +323,8 @@ class RunConfig:
         for name in self.data.inputs:
             input_distribution(name)
         self.check_instruction()
+        self.init.check(self.model)
+        self.clamping.check(self.model, self.recipe.steps)
 
     def check_instruction(self) -> None:
         if self.instruction.kind == "one_hot" and len(self.instruction_values) > self.model.n_dims:

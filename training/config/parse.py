@@ -98,7 +98,8 @@ def replace_setting(values: dict[str, Any], setting: str) -> None:
     if current not in settable_keys():
         raise one_of("--set key", key, settable_keys())
     section, _, name = current.partition(".")
-    values.setdefault(section, {})[name] = parsed_value(text)
+    is_plain = takes_words(current) and not text.startswith("[")
+    values.setdefault(section, {})[name] = text if is_plain else parsed_value(text)
 
 
 @cache
@@ -123,6 +124,18 @@ def parsed_value(text: str) -> Any:
     except (ValueError, RecursionError):  # no TOML; or numbers too long and lists too deep for any setting
         return text
     return parsed["value"] if len(parsed) == 1 else text  # a line break may have begun a second key
+
+
+def takes_words(key: str) -> bool:
+    """Whether the value of a `section.key` is a word or a list of words, of which none is read as a number.
+
+    >>> takes_words("init.keep_heads"), takes_words("recipe.lr")
+    (True, False)
+    """
+    section, _, name = key.partition(".")
+    (kind,) = (f.type for f in dataclasses.fields(RunConfig) if f.name == section)
+    (value_kind,) = (f.type for f in dataclasses.fields(kind) if f.name == name)  # type: ignore[arg-type]
+    return value_kind in (str, tuple[str, ...])
 
 
 def settable_keys() -> list[str]:

@@ -15,6 +15,7 @@ from training.checkpoints import checkpoint
 from training.config.config import RunConfig, stream_seed
 from training.config.curriculum import Arm
 from training.loop.state import TrainingState, flush_losses, save
+from training.model.clamping import clamped_predict, clamping_edits
 from training.pools import draws_from, no_context, sources_of
 from training.sampling import sample_prompts
 from training.tasks.prompts import Prompts, last_quarter
@@ -108,7 +109,20 @@ class Recorder:
             "prompts_total": sum(state.prompts_seen.values()),
             "flops": state.flops,
             "seconds": seconds,
+            **self.clamped_errors(state, prompts, unit),
         }
+
+    def clamped_errors(self, state: TrainingState, prompts: Prompts, unit: float) -> dict[str, float | None]:
+        """`nmse_tail` as the run is trained at this step, with its clamping; None in steps without, and no such key in
+        runs that have no clamping. All other errors are without it."""
+        clamping = self.config.clamping
+        if clamping.action == "none":
+            return {}
+        if not (clamping.acts_at(state.step) or clamping.acts_at(state.step - 1)):
+            return {"nmse_tail_clamped": None}
+        predicted = clamped_predict(state.model, clamping_edits(self.config))(prompts.tokens)
+        errors = (predicted - prompts.ys).square().mean(0) / unit
+        return {"nmse_tail_clamped": errors[last_quarter(len(errors))].mean().item()}
 
 
 def errors_by_point(state: TrainingState, prompts: Prompts) -> Float[Tensor, " point"]:

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from training.checkpoints import checkpoint
+from training.checkpoints.source_weights import source_tensors
 from training.common.errors import CheckError, UserError
 from training.config.config import RunConfig
 from training.loop.optim import Optimizer
 from training.model.transformer import Transformer
+from training.model.transplant import transplant
 
 DIVERGED = 1e3  # a loss this many times that of predicting zero does not come back
 COUNTERS = ("step", "seconds", "flops", "prompts_seen", "losses")
@@ -61,6 +63,18 @@ def new_state(config: RunConfig, device: str) -> TrainingState:
     data = torch.Generator(device).manual_seed(seeds.data)
     model = Transformer(config.model, init, config.layout).to(device)
     return TrainingState(model, Optimizer(model, config.recipe), data, task)
+
+
+def first_state(config: RunConfig, device: str) -> TrainingState:
+    """Step 0 of a run: as `new_state`, with the weights that it takes from another run.
+
+    Raises:
+        UserError: a seed is unknown, or the source is missing or another model.
+    """
+    state = new_state(config, device)
+    if config.init.source:
+        transplant(state.model, source_tensors(config), config)
+    return state
 
 
 def flush_losses(state: TrainingState) -> None:

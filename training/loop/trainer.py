@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from training.checkpoints import checkpoint
 from training.checkpoints import run_directory as rundir
+from training.checkpoints.source_weights import with_recorded_source
 from training.common.errors import UserError
 from training.common.interruption import Interruption
 from training.common.library_defaults import library_defaults
@@ -30,8 +31,10 @@ from training.config.config import RecipeConfig, RunConfig
 from training.config.curriculum import Arm, Schedule
 from training.loop.optim import learning_rate
 from training.loop.recorder import Recorder, held_out_prompts, key, log_spaced_steps
-from training.loop.state import TrainingState, new_state, restore, save
+from training.loop.state import TrainingState, first_state, restore, save
+from training.model.clamping import clamped_predict, clamping_edits
 from training.model.flops import step_flops
+from training.model.sites import Edits
 from training.model.transformer import Transformer
 from training.sampling import sample_prompts
 from training.tasks.prompts import Prompts
@@ -61,8 +64,9 @@ def train(
         KeyboardInterrupt: asked to stop (SIGINT, SIGTERM), after saving.
     """
     rundir.check_history_size(config)
+    config = with_recorded_source(config, directory, resume=resume)
     with writing_to(directory), rundir.locked(directory), arithmetic(config.recipe), Interruption() as stop:
-        state = (restore(config, directory, device) if resume else None) or new_state(config, device)
+        state = (restore(config, directory, device) if resume else None) or first_state(config, device)
         first_step = state.step
         if first_step == 0:
             checkpoint.write_config(directory, config)  # first of all files: it makes the directory a run
@@ -89,10 +93,12 @@ def run_steps(
     snapshots = log_spaced_steps(config.recipe.steps, config.record.snapshots)
     recorder = Recorder(config, directory, held_out_prompts(config, device), snapshots, bar, started)
     schedule, predict = config.parsed_schedule(), training_predict(state.model, config.recipe)
+    clamped = training_predict(state.model, config.recipe, clamping_edits(config))
     if state.step == 0:
         recorder.record(state)
     while state.step < config.recipe.steps:
-        training_step(state, config, step_batch(config, schedule, state), predict)
+        batch, clamps = step_batch(config, schedule, state), config.clamping.acts_at(state.step)
+        training_step(state, config, batch, clamped if clamps else predict)
         recorder.record(state)
         if stop.requested and state.step < config.recipe.steps:
             save(state, config, directory, started)
@@ -154,20 +160,21 @@ def record_batch(state: TrainingState, config: RunConfig, arm: Arm, prompts: Pro
     state.pending.append((key(arm), torch.stack((mse / unit, over_zero))))
 
 
-def training_predict(model: Transformer, recipe: RecipeConfig) -> Predict:
+def training_predict(model: Transformer, recipe: RecipeConfig, edits: Edits | None = None) -> Predict:
     """The forward pass of training: in the recipe's precision, compiled if it says so. Weights stay float32."""
+    predict = clamped_predict(model, edits) if edits else model.predict
     on_gpu = model.device.type == "cuda"
-    forward: Predict = model.predict
+    forward: Predict = predict
     if recipe.compile:
-        forward = torch.compile(model.predict, mode="reduce-overhead" if on_gpu else "default")
+        forward = torch.compile(predict, mode="reduce-overhead" if on_gpu else "default")
     if recipe.precision != "bf16":
         return forward
 
-    def predict(tokens: Float[Tensor, "batch pos dim"]) -> Float[Tensor, "batch point"]:
+    def rounded(tokens: Float[Tensor, "batch pos dim"]) -> Float[Tensor, "batch point"]:
         with torch.autocast(model.device.type, torch.bfloat16):
             return forward(tokens).float()
 
-    return predict
+    return rounded
 
 
 @contextmanager
