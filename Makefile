@@ -91,9 +91,11 @@ zoo: install
 	$(BIN)/interp sweep analyses/sweeps/zoo.toml
 	$(BIN)/interp sweep analyses/sweeps/zoo_inherited.toml
 
-# The runs behind the studies `inputs`, `variants`, `architectures` and `diversity`: 114 runs, half a minute to two minutes of a core each.
+# The runs behind the studies `inputs`, `variants`, `architectures`, `diversity`, `transplant` and `clamping`: 164 runs, half a
+# minute to two minutes of a core each.
+SWEEPS := inputs instructions sizes classes architectures diversity transplant clamping
 study-runs: install
-	set -e; for file in inputs instructions sizes classes architectures diversity; do $(BIN)/interp sweep analyses/sweeps/$$file.toml; done
+	set -e; for file in $(SWEEPS); do $(BIN)/interp sweep analyses/sweeps/$$file.toml; done
 
 # The figure in README, and the example report (ten minutes).
 figures: demo

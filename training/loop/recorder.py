@@ -109,7 +109,7 @@ class Recorder:
             "prompts_total": sum(state.prompts_seen.values()),
             "flops": state.flops,
             "seconds": seconds,
-            **self.clamped_errors(state, prompts, unit),
+            **self.clamped_errors(state, held_out.prompts, unit),
         }
 
     def clamped_errors(self, state: TrainingState, prompts: Prompts, unit: float) -> dict[str, float | None]:
