@@ -62,7 +62,7 @@ def test_the_clamped_forward_pass_is_that_of_transformer_lens_with_hooks(action,
     site = "attn.hook_z" if action == "ablate" else "attn.hook_pattern"
     model = hooked(checkpoint)
     hooks = [(f"blocks.{layer}.{site}", hook) for layer in range(3)]
-    theirs = model.run_with_hooks(prompts.tokens, fwd_hooks=hooks)[:, ::2, 0]
+    theirs = model.run_with_hooks(prompts.tokens, fwd_hooks=hooks)[:, ::2, 0]  # pyright: ignore
     ours = clamped_predict(checkpoint.model, clamping_edits(config))(prompts.tokens)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     assert (ours - checkpoint.model.predict(prompts.tokens)).abs().max() > 1e-3
@@ -72,7 +72,7 @@ def gradients(config):
     model = new_state(config, "cpu").model
     prompts = prompts_of(config)
     F.mse_loss(clamped_predict(model, clamping_edits(config))(prompts.tokens), prompts.ys).backward()
-    return {name: parameter.grad for name, parameter in model.named_parameters()}
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_run_is_the_same_until_its_clamp_begins(quick_config, quick_settings, 
     train(quick_config, tmp_path / "plain")
     train(config, tmp_path / "clamped")
     for step, same in ((14, True), (60, False)):
-        pair = [load(f"{tmp_path / name}@{step}").model.blocks[0].attn.W_V for name in ("plain", "clamped")]
+        pair = [load(f"{tmp_path / name}@{step}").model.layers[0].attn.W_V for name in ("plain", "clamped")]
         assert torch.equal(*pair) is same
     rows = read_history(tmp_path / "clamped")
     assert {row["step"]: row["nmse_tail_clamped"] is not None for row in rows} == {

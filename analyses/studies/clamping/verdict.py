@@ -1,0 +1,68 @@
+"""The verdict of the study of clamping: sentences that follow from its tables by rule.
+
+1. Of every arm and class, how many runs left the plateau, when, and how many are censored.
+2. Two arms differ in this if the exact p of their ranks is at most `SIGNIFICANT` after Holm over arms and classes.
+3. Means over seeds differ if the t-interval of the paired difference excludes 0.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from analyses.comparison.exit_times import comparison_sentences, time_sentences
+from interp.display.text import counted, listed
+from training.common.output import interval, number, records
+
+SENTENCES = {
+    "error": "{arm}, evaluated {evaluated}: the final error on {function_class} {change} ({arm_mean} of the no-context "
+    "optimum, twins {twin_mean}; difference {interval} over {seeds}).",
+    "highest": "{arm}: after training the highest retrospective score of a head {change} ({arm_mean}, twins "
+    "{twin_mean}; difference {interval} over {seeds}).",
+    "score": "{arm}: after training the retrospective score of these heads {change} ({arm_mean}, twins {twin_mean}; "
+    "difference {interval} over {seeds}).",
+    "effect": "{arm}: the share of the in-context gain that removing these heads costs {change} ({arm_mean}, twins "
+    "{twin_mean}; difference {interval} over {seeds}).",
+    "higher": "is higher than the twins'",
+    "lower": "is lower than the twins'",
+    "same": "does not differ from the twins' beyond chance",
+    "one seed": "has no interval with one seed",
+    "release": "Errors as trained are under the clamp while it acted; all others, and all scores, are without it.",
+    "no history": "It cannot be determined when {names} left: their histories do not hold the error over the last "
+    "points.",
+}
+
+
+def verdict(
+    times: pd.DataFrame, tests: pd.DataFrame, errors: pd.DataFrame, heads: pd.DataFrame, without_history: list[str]
+) -> list[str]:
+    """Times, tests, errors and heads, and which runs have no history."""
+    sentences = [*time_sentences(times), *comparison_sentences(tests)]
+    sentences += [difference_sentence("error", row) for row in records(errors) if row["n_seeds"]]
+    sentences += [difference_sentence(row["measure"], row) for row in records(heads) if row["n_seeds"]]
+    sentences.append(SENTENCES["release"])
+    if without_history:
+        sentences.append(SENTENCES["no history"].format(names=listed(without_history)))
+    return sentences
+
+
+def difference_sentence(name: str, row: Mapping[str, Any]) -> str:
+    """Rule 3."""
+    means = {key: number(row[key]) for key in ("arm_mean", "twin_mean")}
+    return SENTENCES[name].format(
+        **{**row, **means},
+        change=SENTENCES[change(row["low"], row["high"])],
+        interval=interval(row["difference"], row["low"], row["high"]),
+        seeds=counted(row["n_seeds"], "seed"),
+    )
+
+
+def change(low: float, high: float) -> str:
+    """
+    >>> change(0.1, 0.3), change(-0.1, 0.3), change(float("nan"), float("nan"))
+    ('higher', 'same', 'one seed')
+    """
+    if math.isnan(low):
+        return "one seed"
+    return "higher" if low > 0 else "lower" if high < 0 else "same"
