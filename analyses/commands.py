@@ -75,6 +75,7 @@ STUDIES: Mapping[str, Study] = {
         "diversity.study",
         "From which pool size on do models learn the class rather than remember functions, and by which heads?",
         "--ckpt 'runs/diversity/*/*' --out results",
+    ),
     "transplant": Study(
         "transplant.study",
         "Do the retrospective heads of a trained model, put into a new one, shorten its plateau?",

@@ -133,8 +133,9 @@ def paired(values: np.ndarray) -> dict[str, Any]:
 
 def head_table(groups: Groups, twins: Twins, n_prompts: int, seed: int) -> pd.DataFrame:
     """One row per clamped run: the highest retrospective score of any of its heads and of its twin's; and, where heads
-    are named, of these heads the mean `score` and the `effect` of removing them (mean ablation; mean over the classes on
-    which the model has a clear in-context gain, NaN without any), and the same of the twin's heads of these names. All without the clamp."""
+    are named, of these heads the mean `score` and the `effect` of removing them (mean ablation; mean over the classes
+    on which the model has a clear in-context gain, NaN without any), and the same of the twin's heads of these names.
+    All without the clamp."""
     rows = []
     for arm, runs in clamped_arms(groups).items():
         for run in runs:
