@@ -228,6 +228,7 @@ def report(
     from analyses.report.report import report as make_report
     from interp.scores.score import check_scores
     from training.common import output
+    from training.common.screen import print_text
 
     target = None if out is None else files.page_path(out)
     chosen_classes = tuple(check_classes(classes, ())) or None
@@ -243,7 +244,7 @@ def report(
         output.print_json(result.document)
     else:
         for claim in result.account.claims:
-            echo(f"- {claim.statement} {claim.verdict.upper()}: {claim.evidence}")
+            print_text(f"{claim.statement} {claim.verdict.upper()}: {claim.evidence}", bullet="- ")
         n_warnings, numbers = len(result.account.caveats), files.data_directory(target)  # type: ignore[arg-type]
         echo(f"\n{n_warnings} warnings; page: {target}, its numbers: {numbers}/")
     refuse_failures(failure for model in result.evidence.models for failure in model.failures)

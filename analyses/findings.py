@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
+from analyses.meanings import MEANINGS
 from interp.display.axes import save_figure
 from interp.display.html import result_html
 from interp.display.result import Result
@@ -15,6 +16,7 @@ from interp.statistics.seeds import unknown_seeds, unknown_seeds_note
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError, one_of
 from training.common.output import Table, print_table, records, write_text
+from training.common.screen import print_text
 from training.common.terminal import echo, printable_line
 
 Figure = Callable[[], list[Axes]]
@@ -52,7 +54,10 @@ class Findings(Result):
         return self.data
 
     def tables(self) -> list[Table]:
-        return [Table(title, list(table.columns), table.to_numpy().tolist()) for title, table in self.overview.items()]
+        return [
+            Table(title, list(table.columns), table.to_numpy().tolist(), meanings=MEANINGS)
+            for title, table in self.overview.items()
+        ]
 
     def sentences(self) -> list[str]:
         return list(self.verdict)
@@ -84,13 +89,15 @@ class Findings(Result):
             save_figure(draw(), directory / f"{name}.png")
         write_text(summary(self), directory / "summary.md")
 
-    def show(self) -> None:
-        """Print the small tables, the question and the verdict."""
-        for table in self.tables():
+    def show(self, tables: Sequence[Table] | None = None) -> None:
+        """Print the small tables (those of `tables()` unless others are given), the question and the verdict."""
+        for table in self.tables() if tables is None else tables:
             print_table(*table)
-        echo(f"\n{self.question}\n")
+        echo("")
+        print_text(self.question)
+        echo("")
         for sentence in self.sentences():
-            echo(f"- {sentence}")
+            print_text(sentence, bullet="- ")
 
     def with_unknown_seeds(self, checkpoints: Sequence[Checkpoint]) -> "Findings":
         """The findings, with a sentence and a count of the runs of unknown seeds if any were pooled."""

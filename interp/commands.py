@@ -159,4 +159,7 @@ def curve_table(curves: "pd.DataFrame", title: str, caption: str) -> "Table":
         rows.append([", ".join(names), *cells, interval])
     unit = {"nmse": "MSE / E[y²]", "paper": "MSE / n_dims, the paper's unit"}[curves["units"].iloc[0]]
     header = [", ".join(["class", *varying, "predictor"]), *(f"k = {k}" for k in columns), f"95 % at k = {columns[-1]}"]
-    return Table(f"{title}: error ({unit}) after k in-context examples", header, rows, caption)
+    meanings = {header[-1]: "95 % interval over prompts"}
+    middle = [f"k = {k}" for k in columns[1:-1]]
+    caption = f"k: number of in-context examples; {caption}"
+    return Table(f"{title}: error ({unit}) after k in-context examples", header, rows, caption, meanings, middle)

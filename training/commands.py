@@ -230,10 +230,20 @@ def history(
     ]
     header = ["run, class, inputs", "NMSE", "no-context", "step", "prompts", "of all classes", "FLOPs", "seconds"]
     caption = (
-        "errors over the last quarter of the points; step, data, compute and time at convergence: an error of at most "
-        f"{converged_below:g} of the no-context optimum for {HELD} evaluations; - if never reached or not recorded"
+        f"convergence: an error of at most {converged_below:g} of the no-context optimum for {HELD} evaluations; "
+        "- if never reached or not recorded"
     )
-    output.print_table("convergence: step, data, compute and time", header, rows, caption)
+    meanings = {
+        "NMSE": "error at the end, over the last quarter of the points",
+        "no-context": "error of the no-context optimum there",
+        "step": "of convergence",
+        "prompts": "of the class until then",
+        "of all classes": "prompts until then",
+        "FLOPs": "operations until then",
+        "seconds": "until then",
+    }
+    least = ["of all classes", "seconds", "no-context"]
+    output.print_table("convergence: step, data, compute and time", header, rows, caption, meanings, least)
 
 
 def classes(json: options.Json = False) -> None:
@@ -299,18 +309,23 @@ def zoo_list(json: options.Json = False) -> None:
     if json:
         output.print_json({"zoo": entries})
         return
-    header = ["name", "curriculum", "steps", "error at the last point (NMSE)"]
+    class_names = list(dict.fromkeys(name for entry in entries for name in entry["nmse"]))
     rows = [
         [
-            f"zoo:{e['name']}",
-            e["curriculum"],
-            str(e["steps"]),
-            ", ".join(f"{k} {v:.3f}" for k, v in e["nmse"].items()),
+            f"zoo:{entry['name']}",
+            entry["curriculum"],
+            str(entry["steps"]),
+            *(output.number(entry["nmse"].get(name)) for name in class_names),
         ]
-        for e in entries
+        for entry in entries
     ]
-    caption = "on each run's own few held-out prompts, so noisy where y is heavy-tailed; `interp eval` has intervals"
-    output.print_table("shipped checkpoints", header, rows, caption)
+    caption = (
+        f"{', '.join(class_names)}: error (NMSE) at the last point on each run's own few held-out prompts, so noisy "
+        "where y is heavy-tailed; `interp eval` has intervals"
+    )
+    meanings = {"curriculum": "the function classes and their order in training", "steps": "of training"}
+    header = ["name", "curriculum", "steps", *class_names]
+    output.print_table("shipped checkpoints", header, rows, caption, meanings, ["steps"])
 
 
 @zoo.command("path")

@@ -16,6 +16,7 @@ from interp.scores.score import HeadScores
 from training.common.atomic_files import write_text
 from training.common.errors import UserError
 from training.common.output import prepare_directory, print_json, records, write_table
+from training.common.screen import print_text
 from training.common.terminal import echo
 from training.options import DEFAULT_CONTROLS
 
@@ -40,7 +41,7 @@ def report(
         print_json({"checkpoint": ckpt, "seed": seed, "controls": controls} | parts.document())
         return
     for sentence in parts.sentences():
-        echo(f"- {sentence}")
+        print_text(sentence, bullet="- ")
     echo(f"\npage: {target}, its numbers: {files.data_directory(target)}/")  # type: ignore[arg-type]
 
 

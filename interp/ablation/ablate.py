@@ -63,9 +63,10 @@ class Ablation(Result):
             has no norms) and `direct_effect` (only what the set itself writes into the final residual stream changes),
             each with its 95 % interval; `moved_effect`, the mean squared change of the predictions over the in-context
             gain, with its interval. Against layer-matched control sets: `p_value`, `p_holm` (over classes),
-            `n_controls`, `smallest_p`, `exact` (whether these are all the sets there are), from `compared_effect`, the
-            effect on the prompts of the control sets; `p_two_sided`, twice the smaller of `p_value` (the set costs more
-            than others) and its mirror image (it costs less: removing it helps more), and `p_two_sided_holm`;
+            `p_holm_heads` (over the sets, on one class), `n_controls`, `smallest_p`, `exact` (whether these are all the
+            sets there are), from `compared_effect`, the effect on the prompts of the control sets; `p_two_sided`, twice
+            the smaller of `p_value` (the set costs more than others) and its mirror image (it costs less: removing it
+            helps more), `p_two_sided_holm` and `p_two_sided_holm_heads`;
             `control_effect` (mean), `control_min` and `control_max` of the `n_disjoint` control sets that share no
             component with this one; `detectable`, the smallest effect that the test could have found (of a set that is
             kept, the largest). The same with the prefixes `size_` and `norm_` against the other matchings. `note` says
@@ -245,7 +246,7 @@ def run(
 ) -> Ablation:
     """Carry out a plan; the arguments are those of `ablate`."""
     checkpoint, classes, protocol = planned.checkpoint, planned.classes, planned.protocol
-    norms = output_norms(checkpoint, classes, protocol.seed)
+    norms = output_norms(checkpoint, checkpoint.config.evaluated_classes, protocol.seed)  # whatever classes are named
     rng = np.random.default_rng(stream_seed("null sets", protocol.seed))
     controls: Controls = {
         (heads, match): draw_control_sets(heads, norms, match=match, n_sets=n_controls, rng=rng)
@@ -395,6 +396,7 @@ def effect_tables(
         rows += new_rows
         null_rows += new_null_rows
     add_holm(rows)
+    add_holm(rows, over="heads", names=("p_holm_heads", "p_two_sided_holm_heads"))
     order = {show(heads): rank for rank, heads in enumerate(sets)}
     table = pd.DataFrame(rows).sort_values("heads", key=lambda names: names.map(order), kind="stable")
     columns = ["heads", "function_class", "mode", "points", "match", "control", "effect", "disjoint"]
@@ -488,19 +490,28 @@ def control_columns(
     }
 
 
-def add_holm(rows: Rows, prefixes: Iterable[str] = tuple(PREFIXES.values())) -> None:
-    """Adjust p-values over function classes, within each set, mode and range.
+def add_holm(
+    rows: Rows,
+    prefixes: Iterable[str] = tuple(PREFIXES.values()),
+    *,
+    over: Literal["function_class", "heads"] = "function_class",
+    names: tuple[str, str] = ("p_holm", "p_two_sided_holm"),
+) -> None:
+    """Adjust p-values over function classes or over sets, with the rest of their labels in common.
 
     Args:
-        rows: of a table; they get the columns `p_holm` and `p_two_sided_holm`.
+        rows: of a table.
         prefixes: of the columns of each matching.
+        over: the label that differs within a family of tests.
+        names: of the columns that rows get, for `p_value` and `p_two_sided`.
     """
-    families: dict[tuple[str, str, str], Rows] = {}
+    families: dict[tuple[str, ...], Rows] = {}
+    labels = [name for name in ("heads", "function_class", "mode", "points") if name != over]
     for row in rows:
-        families.setdefault((row["heads"], row["mode"], row["points"]), []).append(row)
+        families.setdefault(tuple(row[name] for name in labels), []).append(row)
     for family in families.values():
         for prefix in prefixes:
-            for test, adjusted_test in (("p_value", "p_holm"), ("p_two_sided", "p_two_sided_holm")):
+            for test, adjusted_test in zip(("p_value", "p_two_sided"), names, strict=True):
                 adjusted = holm([row[f"{prefix}{test}"] for row in family])
                 for row, p_value in zip(family, adjusted, strict=True):
                     row[f"{prefix}{adjusted_test}"] = p_value

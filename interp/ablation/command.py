@@ -56,6 +56,15 @@ def ablate(
             f"with --design cumulative, random orders ({options.DEFAULT_ORDERS}).",
         ),
     ] = None,
+    match: Annotated[
+        str,
+        typer.Option(
+            "--match",
+            metavar="NAME",
+            help="p-values to print: layer (control sets from the same layers) or all (also from any layer, of like "
+            "norm).",
+        ),
+    ] = "layer",
     classes: options.Classes = None,
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
     null_prompts: Annotated[
@@ -82,9 +91,9 @@ def ablate(
     separately for each checkpoint. --design remove removes the set, keep all other heads, cumulative one head after
     another in the order of that score, pairs every two heads together. With --out an interrupted run resumes.
 
-    p ranks a set among layer-matched control sets. Control sets from any layer (`size_p_value` in --json and --out)
-    cannot tell whether the heads matter or only their layer. Where one model has too few control sets, several seeds
-    (--ckpt 'zoo:mixed-*') allow a smaller p.
+    p ranks a set among layer-matched control sets. Control sets from any layer (--match all; in --json and --out
+    always) cannot tell whether the heads matter or only their layer. Where one model has too few control sets,
+    several seeds (--ckpt 'zoo:mixed-*') allow a smaller p.
 
     \b
     Examples:
@@ -101,6 +110,10 @@ def ablate(
         find_mode(name)  # refuses an unknown name before anything is computed
     if design not in DESIGN_NAMES:
         raise one_of("--design", design, DESIGN_NAMES)
+    if match not in ("layer", "all"):
+        raise one_of("--match", match, ("layer", "all"))
+    if match == "all" and design in ("cumulative", "pairs"):
+        raise UserError(f"--match all: --design {design} has no control sets")
     if not 0 < memory < math.inf:
         raise UserError(f"--memory {memory}: a number above 0 is needed")
     run(
@@ -120,6 +133,7 @@ def ablate(
             seed=seed,
             device=check_device(device),
             independent=independent,
+            match=match,
         ),
         json=json,
         out=out,

@@ -16,7 +16,7 @@ from interp.ablation.pooled import pooled
 from interp.ablation.reference_activations import partner_prompts
 from interp.ablation.size_classes import VERDICTS
 from interp.ablation.store import Store
-from interp.ablation.tables import pooled_table
+from interp.ablation.tables import ablation_tables, pooled_table
 from interp.ablation.verdict import pooled_verdict
 from interp.display.result import Axes
 from interp.model.heads import MLP, show
@@ -27,6 +27,7 @@ from training.checkpoints.checkpoint import Checkpoint
 from training.checkpoints.name_patterns import load_all
 from training.common import output
 from training.common.errors import UserError, refuse_failures
+from training.common.screen import print_text
 from training.common.terminal import echo
 
 Result = Ablation | CumulativeAblation | PairAblation
@@ -51,6 +52,7 @@ class Request:
     seed: int
     device: str
     independent: bool = False
+    match: str = "layer"
 
     @property
     def n_controls(self) -> int:
@@ -79,10 +81,10 @@ def run(request: Request, *, json: bool, out: Path | None) -> None:
         output.print_json(document(request, plans, results, pooled_effects))
     else:
         for result in results:
-            result.show()
+            result.show(ablation_tables(result, request.match) if isinstance(result, Ablation) else None)
         if pooled_effects is not None:
             output.print_table(*pooled_table(pooled_effects, f"{request.heads} in {len(plans)} models"))
-            echo(pooled_verdict(pooled_effects))
+            print_text(pooled_verdict(pooled_effects))
     refuse_failures(failure for result in results if isinstance(result, Ablation) for failure in result.failures)
 
 

@@ -1,17 +1,20 @@
 """The tables that `interp ablate` prints, one layout for each design."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from interp.ablation.ablate import Ablation
+from interp.ablation.ablate import PREFIXES, Ablation
+from interp.ablation.control_sets import MATCHES
 from interp.ablation.cumulative import CumulativeAblation
 from interp.ablation.errors import merge_notes
 from interp.ablation.pairs import PairAblation
 from interp.display.heat_maps import head_map
 from interp.display.result import displays
+from interp.display.text import counted
 from interp.model.heads import head_grid
 from interp.statistics.p_values import draws_behind, p_number
 from training.common.bootstrap import N_RESAMPLES
@@ -19,6 +22,8 @@ from training.common.output import Table, interval, number, records
 from training.common.table_rows import distinct, where
 
 STRONGEST = 12
+LEAST = ("frozen LN", "controls", "direct", "control mean")
+"""Columns that a narrow screen leaves out first."""
 
 
 @displays(Ablation, "maps")
@@ -38,41 +43,89 @@ def effect_maps(result: Ablation) -> list[str]:
 
 
 @displays(Ablation, "tables")
-def ablation_tables(result: Ablation) -> list[Table]:
-    """One row per set, class, mode and range."""
+def ablation_tables(result: Ablation, match: str = "layer") -> list[Table]:
+    """One row per set, class, mode and range.
+
+    Args:
+        result: the effects.
+        match: `layer` has p-values against layer-matched control sets, `all` those of every matching.
+    """
     several = len(set(result.table["points"])) > 1
+    columns = {**effect_columns(result), **control_columns(result), **(OTHER_COLUMNS if match == "all" else {})}
     rows = [
         [
             f"{row['heads']} {row['function_class']} {row['mode']}" + (f" {row['points']}" if several else ""),
-            interval(row["effect"], row["ci_low"], row["ci_high"]),
-            number(row["direct_effect"]),
-            number(row["frozen_effect"]),
-            number(row["control_effect"]),
-            f"{row['n_controls']}{' (all)' if row['exact'] else ''}",
-            *p_cells(row),
+            *(column.cell(row) for column in columns.values()),
         ]
         for row in records(result.table)
     ]
-    header = ["heads, class, mode", "effect", "direct", "frozen LN", "control mean", "controls", "p", "p Holm"]
-    points = ", ".join(result.table["points"].unique())
-    notes = merge_notes(result.table["note"])
-    action = "removing the set" if result.design == "remove" else "removing every head but the set"
-    controls = (
-        "control mean: mean effect of layer-matched control sets without these heads, on the first "
-        f"{result.protocol.n_shared_prompts} of {result.n_prompts} prompts; p: against layer-matched control sets, "
-        "p Holm: over classes; p against other control sets is in --json and --out; "
-    )
-    if not result.table["n_controls"].to_numpy().any():
-        controls = ""
+    more = "p against other control sets: --match all; " if "p" in columns and match == "layer" else ""
     caption = (
-        f"effect of {action}: share of the way from the intact model to the no-context optimum, pairs {points}; "
-        "direct: later components keep their outputs of the intact run; frozen LN: LayerNorms keep their scales of it; "
-        f"{controls}"
-        f"seed {result.seed}; recomputed in float64, predictions differ by less than "
+        f"{more}seed {result.seed}; recomputed in float64, predictions differ by less than "
         f"{power_of_ten_above(result.spot_check):.0e}"
-        f"{''.join(f'; {note}' for note in notes)}"
+        f"{''.join(f'; {note}' for note in merge_notes(result.table['note']))}"
     )
-    return [Table(result.title, header, rows, caption)]
+    meanings = {name: column.meaning for name, column in columns.items()}
+    return [Table(result.title, ["heads, class, mode", *columns], rows, caption, meanings, LEAST)]
+
+
+class Column(NamedTuple):
+    """A column of the table of ablations: what it holds, and its cell of a row of the data."""
+
+    meaning: str
+    cell: Callable[[dict[str, Any]], str]
+
+
+def effect_columns(result: Ablation) -> dict[str, Column]:
+    """Columns of effects, by name."""
+    points = ", ".join(result.table["points"].unique())
+    action = "the set is removed" if result.design == "remove" else "every head but the set is removed"
+    return {
+        "effect": Column(
+            f"share of the way from the intact model to the no-context optimum when {action}, pairs {points}",
+            lambda row: interval(row["effect"], row["ci_low"], row["ci_high"]),
+        ),
+        "direct": Column(
+            "effect if later components keep their outputs of the intact run", lambda row: number(row["direct_effect"])
+        ),
+        "frozen LN": Column("effect if LayerNorms keep their scales of it", lambda row: number(row["frozen_effect"])),
+    }
+
+
+def control_columns(result: Ablation) -> dict[str, Column]:
+    """Columns of layer-matched control sets, by name; empty if no set has any."""
+    if not result.table["n_controls"].to_numpy().any():
+        return {}
+    n_sets, n_classes = (len(distinct(result.table, column)) for column in ("heads", "function_class"))
+    columns = {
+        "control mean": Column(
+            "mean effect of layer-matched control sets without these heads, on the first "
+            f"{result.protocol.n_shared_prompts} of {result.n_prompts} prompts",
+            lambda row: number(row["control_effect"]),
+        ),
+        "controls": Column(
+            "number of layer-matched control sets", lambda row: f"{row['n_controls']}{' (all)' if row['exact'] else ''}"
+        ),
+        "p": Column("against layer-matched control sets", lambda row: p_cells(row)[0]),
+        "p Holm": Column(
+            f"p adjusted over {counted(n_classes, 'function class', 'function classes')} (Holm)",
+            lambda row: p_cells(row)[1],
+        ),
+    }
+    if n_sets > 1:
+        columns["p heads"] = Column(f"p adjusted over the {n_sets} sets of heads, on one class (Holm)", heads_cell)
+    return columns
+
+
+OTHER_COLUMNS = {
+    f"p {match}": Column(
+        f"against control sets with {MATCHES[match]}, from any layer",
+        lambda row, prefix=PREFIXES[match]: p_number(row[f"{prefix}p_value"], draws_behind(row, prefix)),
+    )
+    for match in MATCHES
+    if match != "layer"
+}
+"""Columns of p-values against the other kinds of control sets, by name."""
 
 
 def power_of_ten_above(difference: float) -> float:
@@ -88,6 +141,11 @@ def p_cells(row: dict[str, Any]) -> list[str]:
     """p against layer-matched control sets, and the same after Holm."""
     n_draws = draws_behind(row)
     return [p_number(row["p_value"], n_draws), p_number(row["p_holm"], n_draws, unadjusted=row["p_value"])]
+
+
+def heads_cell(row: dict[str, Any]) -> str:
+    """p against layer-matched control sets, after Holm over the sets under test."""
+    return p_number(row["p_holm_heads"], draws_behind(row), unadjusted=row["p_value"])
 
 
 @displays(CumulativeAblation, "tables")
@@ -110,13 +168,17 @@ def cumulative_tables(result: CumulativeAblation) -> list[Table]:
         )
     order = list(dict.fromkeys(result.table["added"]))
     header = ["class, mode", *(f"k = {k}" for k in steps), "area", "random", "p"]
+    n_orders = result.area["n_orders"].iloc[0]
     caption = (
-        f"effect of the first k heads in the order {' '.join(order[:8])}{' ...' if len(order) > 8 else ''} "
-        f"(mean of random orders); area: mean over k; p against {result.area['n_orders'].iloc[0]} random orders of the "
-        "same heads; "
-        f"{result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
+        f"k: effect of removing the first k heads in the order {' '.join(order[:8])}{' ...' if len(order) > 8 else ''} "
+        f"(in brackets the mean of random orders); {result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
     )
-    return [Table(result.title, header, rows, caption)]
+    meanings = {
+        "area": "mean of the effect over k",
+        "random": "mean area of random orders",
+        "p": f"against {n_orders} random orders of the same heads",
+    }
+    return [Table(result.title, header, rows, caption, meanings, [f"k = {k}" for k in steps[1:-1]][::-1])]
 
 
 @displays(PairAblation, "tables")
@@ -134,13 +196,19 @@ def pair_tables(result: PairAblation) -> list[Table]:
         for row in ranked
     ]
     caption = (
-        "interaction: effect of both minus the sum of each alone; above 0 where one can replace the other or what they "
-        "write adds up (errors are squared), below 0 where each costs less once the other is removed; p after "
-        f"Holm over pairs; {f'the {len(rows)} strongest of {n_pairs}; ' if len(rows) < n_pairs else ''}"
+        f"{f'the {len(rows)} strongest of {n_pairs}; ' if len(rows) < n_pairs else ''}"
         f"{result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
     )
     header = ["heads, class, mode", "first", "second", "both", "interaction", "p Holm"]
-    return [Table(result.title, header, rows, caption)]
+    meanings = {
+        "first": "effect of removing the first head",
+        "second": "of the second",
+        "both": "of both together",
+        "interaction": "effect of both minus the sum of each alone, above 0 where one can replace the other or what "
+        "they write adds up (errors are squared), below 0 where each costs less once the other is removed",
+        "p Holm": "of the interaction, two-sided, adjusted over pairs",
+    }
+    return [Table(result.title, header, rows, caption, meanings, ["both", "second", "first"])]
 
 
 def pooled_table(table: pd.DataFrame, title: str) -> Table:
@@ -161,7 +229,16 @@ def pooled_table(table: pd.DataFrame, title: str) -> Table:
     header = ["class, mode, pairs", "effect", "t over seeds", ">= half", "range", "seeds (models)", "p", "p Holm"]
     caption = (
         "the unit of evidence is the independent seed; models that share a stream of random numbers count once; "
-        ">= half: seeds that lose at least half of the gain, with the exact 95 % interval of their share "
-        "(Clopper-Pearson); where seeds are of two kinds (all or nothing) their mean has no interval"
+        "where seeds are of two kinds (all or nothing) their mean has no interval"
     )
-    return Table(title, header, rows, caption)
+    meanings = {
+        "effect": "mean over models, with the interval over prompts",
+        "t over seeds": "t-interval of the mean over seeds",
+        ">= half": "seeds that lose at least half of the gain, with the exact 95 % interval of their share "
+        "(Clopper-Pearson)",
+        "range": "of the effects of single models",
+        "seeds (models)": "number of independent seeds and of models",
+        "p": "against a layer-matched set in every model",
+        "p Holm": "adjusted over function classes",
+    }
+    return Table(title, header, rows, caption, meanings, ["range", "seeds (models)", ">= half"])

@@ -32,11 +32,19 @@ def loss_tables(result: LossAblation) -> list[Table]:
     header = ["heads, condition, mode", "loss", "loss without", "effect", "control mean", "controls", "p", "p Holm"]
     notes = merge_notes(result.table["note"])
     caption = (
-        f"effect: {UNITS[result.unit]}; control mean: mean effect of layer-matched control sets without these heads; "
-        f"p: against layer-matched control sets, p Holm: over conditions; {result.n_prompts} examples, seed "
+        f"{result.n_prompts} examples, seed "
         f"{result.seed}{''.join(f'; {note}' for note in (result.about, *notes) if note)}"
     )
-    return [Table(result.title, header, rows, caption)]
+    meanings = {
+        "loss": "of the intact model",
+        "loss without": "without the heads",
+        "effect": UNITS[result.unit],
+        "control mean": "mean effect of layer-matched control sets without these heads",
+        "controls": "number of layer-matched control sets",
+        "p": "against layer-matched control sets",
+        "p Holm": "p adjusted over conditions (Holm)",
+    }
+    return [Table(result.title, header, rows, caption, meanings, ["controls", "loss", "loss without"])]
 
 
 @displays(LossAblation, "maps")
@@ -77,11 +85,15 @@ def patch_tables(result: LossPatchMap, most: int = 8) -> list[Table]:
     )
     n_locations = len(result.table) // len(conditions)
     caption = (
-        f"{result.direction}; effect: share of the way from the {result.base} run to the other; loss of the clean and "
-        f"the corrupt run: {ends}; the {min(most, n_locations)} strongest of {n_locations}; {result.n_examples} "
-        f"examples, seed {result.seed}"
+        f"{result.direction}; loss of the clean and the corrupt run: {ends}; the {min(most, n_locations)} strongest of "
+        f"{n_locations}; {result.n_examples} examples, seed {result.seed}"
     )
-    return [Table(f"{result.title}: {result.site} patched", ["condition: patched", "effect", "loss"], rows, caption)]
+    meanings = {
+        "effect": f"share of the way from the {result.base} run to the other",
+        "loss": "of the patched run",
+    }
+    header = ["condition: patched", "effect", "loss"]
+    return [Table(f"{result.title}: {result.site} patched", header, rows, caption, meanings)]
 
 
 @displays(LossPatchMap, "maps")

@@ -30,10 +30,12 @@ def effect_table(result: Attribution, top: int) -> Table:
         ]
     question = result.question
     caption = (
-        f"{question.direction}, {question.corrupt}; effect: share of the way from the {question.base} run to the "
-        f"other; the {top} strongest by {methods[0]}; {question.n_prompts} prompts, seed {question.seed}"
+        f"effect: share of the way from the {question.base} run to the other; {question.direction}, "
+        f"{question.corrupt}; the {top} strongest by {methods[0]}; {question.n_prompts} prompts, seed {question.seed}"
     )
-    return Table(f"{result.title}: effects of patching {result.of}", [f"class: {result.of}", *methods], rows, caption)
+    meanings = {name: "effect measured" if name == "exact" else "effect estimated by this method" for name in methods}
+    header = [f"class: {result.of}", *methods]
+    return Table(f"{result.title}: effects of patching {result.of}", header, rows, caption, meanings)
 
 
 def validation_table(result: Attribution) -> Table:
@@ -52,13 +54,20 @@ def validation_table(result: Attribution) -> Table:
         for row in validation
     ]
     header = ["class: method", "Spearman", "of sizes", *(f"top {k}" for k in tops), "signs", "worst estimate"]
-    caption = (
-        f"{validation[0]['n']} compared on {validation[0]['n_prompts']} prompts; correlations: over those whose exact "
-        "effect differs from 0 by its interval; top k: share of the k largest exact effects that are among the k "
-        "largest estimates (by chance), if at least k differ from 0; signs: where the exact effect differs from 0 and "
-        "is at least 1 % of the largest"
-    )
-    return Table("validation: estimated against exact effects", header, rows, caption)
+    caption = f"{validation[0]['n']} compared on {validation[0]['n_prompts']} prompts"
+    meanings = {
+        "Spearman": "rank correlation, over those whose exact effect differs from 0 by its interval",
+        "of sizes": "the same of absolute values",
+        **{
+            f"top {k}": f"share of the {k} largest exact effects that are among the {k} largest estimates (by chance), "
+            f"if at least {k} differ from 0"
+            for k in tops
+        },
+        "signs": "share with the right sign where the exact effect differs from 0 and is at least 1 % of the largest",
+        "worst estimate": "the largest difference",
+    }
+    least = ["of sizes", "signs", *(f"top {k}" for k in tops), "worst estimate"]
+    return Table("validation: estimated against exact effects", header, rows, caption, meanings, least)
 
 
 def percent(value: float) -> str:
@@ -85,7 +94,15 @@ def circuit_tables(result: Circuits) -> list[Table]:
     header = ["class: best edges", "on paths", "faithfulness", "all other edges", "distance", "random [range]", "p"]
     caption = (
         f"{result.method} scores, {question.corrupt}, {question.direction}; 0: the corrupt run, 1: the clean run; "
-        f"distance: squared, to the clean prediction, over that of the corrupt run; {n_random} random graphs with as "
-        f"many edges on paths; {question.n_prompts} prompts, seed {question.seed}"
+        f"{question.n_prompts} prompts, seed {question.seed}"
     )
-    return [Table(f"{result.title}: circuits of the best edges", header, rows, caption)]
+    meanings = {
+        "on paths": "number of these edges on a path from input to output",
+        "faithfulness": "share of the difference between the runs that these edges carry",
+        "all other edges": "share that the others carry",
+        "distance": "squared, to the clean prediction, over that of the corrupt run",
+        "random [range]": f"share that {n_random} random graphs with as many edges on paths carry",
+        "p": "of the faithfulness against these graphs",
+    }
+    least = ["distance", "random [range]", "all other edges", "on paths"]
+    return [Table(f"{result.title}: circuits of the best edges", header, rows, caption, meanings, least)]

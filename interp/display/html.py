@@ -43,7 +43,8 @@ def table_html(table: Table) -> str:
     """
     head = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
-    caption = f'<p class="soft">{escape(table.caption)}</p>' if table.caption else ""
+    explanation = table.explain()
+    caption = f'<p class="soft">{escape(explanation)}</p>' if explanation else ""
     title = f"<p><b>{escape(table.title)}</b></p>" if table.title else ""
     if not table.header:
         return title

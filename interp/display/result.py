@@ -6,7 +6,7 @@ type with `displays`. They are imported when a result is first displayed, so tha
 """
 
 from abc import ABC
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from training.common.output import Table, print_table, write_table
-from training.common.terminal import echo
+from training.common.screen import print_text
 
 Axes = Any
 """Stands for matplotlib's axes, which are imported only when a figure is drawn."""
@@ -96,12 +96,12 @@ class Result(ABC):
         for name, table in self.files.items():
             write_table(table, directory / f"{name}.csv")
 
-    def show(self) -> None:
-        """Print the tables and the sentences."""
-        for table in self.tables():
+    def show(self, tables: Sequence[Table] | None = None) -> None:
+        """Print the tables (those of `tables()` unless others are given) and the sentences."""
+        for table in self.tables() if tables is None else tables:
             print_table(*table)
         for sentence in self.sentences():
-            echo(sentence)
+            print_text(sentence)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.title}: show() prints it, plot() draws it>"

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 
-def counted(n: int, what: str) -> str:
-    """A number with its noun.
+def counted(n: int, what: str, several: str = "") -> str:
+    """A number with its noun, whose plural ends in s unless it is given.
 
-    >>> counted(1, "seed"), counted(2, "seed")
-    ('1 seed', '2 seeds')
+    >>> counted(1, "seed"), counted(2, "seed"), counted(2, "class", "classes")
+    ('1 seed', '2 seeds', '2 classes')
     """
-    return f"{n} {what}{'' if n == 1 else 's'}"
+    return f"{n} {what if n == 1 else several or f'{what}s'}"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training import options
-from training.common.terminal import echo
 
 if TYPE_CHECKING:
     from interp.doctor.installation import Finding
@@ -29,6 +28,7 @@ def doctor(json: options.Json = False) -> None:
     from interp.doctor.installation import examine_installation
     from training.common.errors import CheckError
     from training.common.output import print_json, print_table
+    from training.common.screen import print_text
 
     with Console(stderr=True).status("importing torch and TransformerLens"):
         findings = [*examine_installation(Path.cwd()), *run_smoke_tests()]
@@ -40,7 +40,7 @@ def doctor(json: options.Json = False) -> None:
         rows = [[check, result, "problem" if problem else "ok"] for check, result, problem in findings]
         print_table("this installation", ["check", "found", ""], rows, align="left")
         for line in problems or ["no problems"]:
-            echo(line)
+            print_text(line)
     if problems:
         raise CheckError(f"problems: {len(problems)}")
 

@@ -61,12 +61,18 @@ def map_tables(result: PatchMap) -> list[Table]:
     ]
     question, n_locations = result.question, len(result.table) // len(classes)
     caption = (
-        f"{question.direction}, {question.corrupt}; effect: share of the way from the {question.base} run to the "
-        f"other; {describe_runs(result.baseline_errors)}; the {min(MOST_LOCATIONS, n_locations)} strongest of "
-        f"{n_locations}; {describe_prompts(question)}"
+        f"{question.direction}, {question.corrupt}; {describe_runs(result.baseline_errors)}; the "
+        f"{min(MOST_LOCATIONS, n_locations)} strongest of {n_locations}; {describe_prompts(question)}"
     )
     header = ["class: patched", "effect", "nmse", "distance to clean", "nmse above no context"]
-    return [Table(f"{result.title}: {result.site} patched", header, rows, caption)]
+    meanings = {
+        "effect": f"share of the way from the {question.base} run to the other",
+        "nmse": "error of the patched run",
+        "distance to clean": "mean squared distance of its predictions from the clean run's, over E[y²]",
+        "nmse above no context": "its error minus the no-context optimum's",
+    }
+    least = ["nmse above no context", "distance to clean"]
+    return [Table(f"{result.title}: {result.site} patched", header, rows, caption, meanings, least)]
 
 
 @displays(PathEffects, "tables")
@@ -97,13 +103,19 @@ def path_tables(result: PathEffects, weights: pd.DataFrame | None = None) -> lis
             )
     question = result.question
     caption = (
-        f"{question.direction}, {question.corrupt}; share: of the senders' total effect; paths need not add up; "
+        f"{question.direction}, {question.corrupt}; paths need not add up; "
         f"{describe_runs(result.baseline_errors)}; "
-        f"{'' if weights is None else 'composition: from the weights alone, beside its chance level; '}"
         f"the {MOST_PATHS} strongest; {describe_prompts(question)}"
     )
     header = ["class: path", "effect", "share", "nmse", *([] if weights is None else ["composition", "chance"])]
-    return [Table(f"{result.title}: paths", header, rows, caption)]
+    meanings = {
+        "effect": f"share of the way from the {question.base} run to the other",
+        "share": "of the senders' total effect",
+        "nmse": "error of the patched run",
+        "composition": "score from the weights alone",
+        "chance": "the same after random rotations",
+    }
+    return [Table(f"{result.title}: paths", header, rows, caption, meanings, ["nmse", "chance", "composition"])]
 
 
 def describe_prompts(question: Question) -> str:

@@ -225,10 +225,11 @@ def document(results: "list[Probes | HeadDecoding | Swaps]") -> dict[str, Any]:
 def show(results: "list[Probes | HeadDecoding | Swaps]") -> None:
     """Print all tables, then all sentences."""
     from training.common.output import print_table
+    from training.common.screen import print_text
 
     for result in results:
         for table in result.tables():
             print_table(*table)
     for result in results:
         for sentence in result.sentences():
-            echo(sentence)
+            print_text(sentence)

@@ -10,12 +10,24 @@ from interp.readouts.head_decoding import N_PERMUTATIONS, HeadDecoding
 from interp.readouts.lens import Lens
 from interp.readouts.probes import Probes
 from interp.readouts.subspace_patching import Swaps
-from interp.statistics.p_values import p_text
+from interp.statistics.p_values import p_number, p_text
 from training.common.output import Table, interval, number, records
 from training.common.table_rows import distinct, where
 
 MOST_ROWS = 24
 """Beyond so many rows a table of probes is limited to the largest number of examples."""
+LEAST_OF_SWAPS = ("p matched", "p", "weights", "matched", "rank", "random", "p chosen", "whole")
+LEAST_REFERENCES = ("GD 8", "GD 2", "GD 16", "no context", "knows class", "ridge", "GD 1", "GD 4")
+"""Columns of a lens that a narrow screen leaves out first."""
+REFERENCES = {
+    "target": "y_i",
+    "model": "the model's own prediction",
+    "no context": "the optimum without examples",
+    "ridge": "ridge regression on the examples",
+    "least squares": "least squares on them",
+    "knows class": "the baseline of the class",
+    "dMMSE": "the posterior mean over the pool",
+}
 ABBREVIATIONS = {"no_context": "no context", "least_squares": "least squares", "single_index": "knows class"} | {
     "dmmse": "dMMSE"
 }
@@ -54,12 +66,16 @@ def lens_tables(result: Lens) -> list[Table]:
                 marks = {key: "*" if row["near"] else "" for key, row in cells.items()}
                 rows.append([f"{stage} {kind}", *(number(cells[key]["distance"]) + marks[key] for key in references)])
         caption = (
-            f"squared distance of the implied prediction of y_i over E[y²], pairs {distinct(depth, 'points')[0]}; to "
-            "the target it is the NMSE; *: the nearest predictor and those whose distance does not differ clearly; "
-            f"{result.n_prompts} prompts, seed {result.seed}; the tuned lens is fitted on as many others"
+            "cells: squared distance of the implied prediction of y_i over E[y²], pairs "
+            f"{distinct(depth, 'points')[0]}; to the target it is the NMSE; *: the nearest predictor and those whose "
+            f"distance does not differ clearly; {result.n_prompts} prompts, seed {result.seed}; the tuned lens is "
+            "fitted on as many others"
         )
         title = f"{result.title}: lens on {name}, at {result.token} tokens"
-        tables.append(Table(title, ["stage", *map(abbreviate_reference, references)], rows, caption))
+        header = ["stage", *map(abbreviate_reference, references)]
+        meanings = {name: REFERENCES[name] for name in header if name in REFERENCES}
+        n_steps = "GD n: gradient descent with n steps; " if any(name.startswith("GD") for name in header) else ""
+        tables.append(Table(title, header, rows, n_steps + caption, meanings, LEAST_REFERENCES))
     return tables
 
 
@@ -92,7 +108,10 @@ def condition_table(result: Probes, function_class: str, condition: str) -> Tabl
         f"{protocol.n_prompts} others, seed {protocol.seed}"
     )
     suffix = "" if condition == "intact" else f", {condition}"
-    return Table(f"{result.title}: probes on {function_class}{suffix}", ["target, token, k", *stages], rows, caption)
+    header, middle = ["target, token, k", *stages], [stage for stage in stages[1:] if stage.endswith(".mid")]
+    caption = f"columns: stages of the residual stream; cells: {caption}"
+    title = f"{result.title}: probes on {function_class}{suffix}"
+    return Table(title, header, rows, caption, {}, [*middle, stages[0]])
 
 
 @displays(Swaps, "tables")
@@ -123,21 +142,35 @@ def swap_tables(result: Swaps) -> list[Table]:
                     str(row["rank"]),
                     interval(row["effect"], row["ci_low"], row["ci_high"]),
                     number(weights["effect"]),
-                    *(number(row[column]) for column in ("full", "random", "p_value")),
-                    *(number(row[column]) for column in ("matched", "p_matched", "p_chosen", "p_holm")),
+                    number(row["full"]),
+                    number(row["random"]),
+                    p_number(row["p_value"], row["n_controls"]),
+                    number(row["matched"]),
+                    p_number(row["p_matched"], row["n_controls"]),
+                    p_number(row["p_chosen"], row["n_controls"]),
+                    p_number(row["p_holm"], row["n_controls"], unadjusted=row["p_chosen"]),
                 ]
             )
         first = records(table)[0]
         caption = (
-            "share of the way to the other run's prediction when the component in the probe's pattern (or in its "
-            "weights) is swapped; whole: the whole stream at these tokens; random: mean over "
-            f"{first['n_controls']} uniform subspaces of that rank, matched: over as many drawn from the "
-            "distribution of the stream, orthogonal to the probed one; p chosen: the larger p, at the position chosen "
-            "on selection prompts, p Holm: over targets and classes; p of the pattern, on "
+            "effects: share of the way to the other run's prediction when a component is swapped; p of the pattern, on "
             f"{result.n_compared} prompts; x: at the query, y: at every y token before it; k = {first['examples']}, "
             f"{result.protocol.n_prompts} prompts, seed {result.protocol.seed}"
         )
-        tables.append(Table(f"{result.title}: swaps on {name}", header, rows, caption))
+        meanings = {
+            "rank": "dimensions of the component",
+            "pattern": "effect of the component in the probe's pattern",
+            "weights": "of that in its weights",
+            "whole": "of the whole stream at these tokens",
+            "random": f"mean effect over {first['n_controls']} uniform subspaces of that rank",
+            "p": "against them",
+            "matched": "mean effect over as many drawn from the distribution of the stream, orthogonal to the probed "
+            "one",
+            "p matched": "against these",
+            "p chosen": "the larger p, at the position chosen on selection prompts",
+            "p Holm": "p chosen adjusted over targets and classes",
+        }
+        tables.append(Table(f"{result.title}: swaps on {name}", header, rows, caption, meanings, LEAST_OF_SWAPS))
     return tables
 
 
@@ -158,9 +191,16 @@ def head_tables(result: HeadDecoding, n_heads: int = 8) -> list[Table]:
         ]
         (agreement,) = select_rows(result.agreement, function_class=name)
         caption = (
-            f"held-out R² of x_i from z W_O at y_i; Spearman's correlation with the retrospective score over "
+            f"Spearman's correlation with the retrospective score over "
             f"{agreement['n_heads']} heads {number(agreement['rho'])} "
             f"({p_text(agreement['p_value'], N_PERMUTATIONS)}); the {len(rows)} highest"
         )
-        tables.append(Table(f"{result.title}: heads on {name}", header, rows, caption))
+        meanings = {
+            "x_i in its output": "held-out R² of x_i from z W_O at y_i",
+            "shuffled": "the same for shuffled targets",
+            "untrained": "the same in an untrained model",
+            "above": "excess over the larger of the two",
+            "score": "retrospective score",
+        }
+        tables.append(Table(f"{result.title}: heads on {name}", header, rows, caption, meanings))
     return tables

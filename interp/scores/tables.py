@@ -11,7 +11,7 @@ from interp.display.heat_maps import head_map
 from interp.display.result import displays
 from interp.model.heads import Head, HeadSet, all_heads
 from interp.model.positions import show_points
-from interp.names import WEIGHTING_DEFINITIONS
+from interp.names import SCORE_DEFINITIONS, WEIGHTING_DEFINITIONS
 from interp.scores.patterns import Patterns
 from interp.scores.score import HeadScores
 from training.common.output import Table, interval, number
@@ -116,7 +116,8 @@ def ranking_table(results: Sequence[HeadScores], caption: str, top: int) -> Tabl
         rows.append(["chance", *(number(column.chance) for column in by_class)])
     title = f"{first.title}: {first.kind.name} score{describe_weighting(first)} ({first.kind.definition})"
     header = ["head", *(column.label for column in by_class)]
-    return Table(title, header, rows, f"{level}; the {len(heads)} highest; {caption}")
+    cells = "columns: function classes; cells: score [95 % interval over prompts]"
+    return Table(title, header, rows, f"{cells}; {level}; the {len(heads)} highest; {caption}")
 
 
 def kinds_table(results: Sequence[HeadScores], caption: str, top: int) -> Table:
@@ -131,7 +132,9 @@ def kinds_table(results: Sequence[HeadScores], caption: str, top: int) -> Table:
     rows.append(["chance", *(number(column.chance) for column in by_kind)])
     title = f"{first.title}: scores{describe_weighting(first)} on {by_kind[0].label}"
     caption = f"the {len(heads)} that come closest, from chance, to the maximum of any score; {caption}"
-    return Table(title, ["head", *(result.kind.name.replace("_", " ") for result in results)], rows, caption)
+    header = ["head", *(result.kind.name.replace("_", " ") for result in results)]
+    meanings = {name: result.kind.definition for name, result in zip(header[1:], results, strict=True)}
+    return Table(title, header, rows, caption, meanings)
 
 
 def comparison_table(by_checkpoint: Sequence[Sequence[HeadScores]], caption: str, top: int) -> Table:
@@ -150,7 +153,9 @@ def comparison_table(by_checkpoint: Sequence[Sequence[HeadScores]], caption: str
     levels = ", ".join(sorted({number(float(chance)) for chance in chances}))
     over = "classes and settings" if len(by_checkpoint[0]) > 1 else "classes"
     title = f"{first.kind.name} score{describe_weighting(first)}, mean over {over}; {order}"
-    return Table(title, [corner, *(results[0].title for results in by_checkpoint)], rows, f"chance {levels}; {caption}")
+    header = [corner, *(results[0].title for results in by_checkpoint)]
+    cells = "score" if corner == "head" else "the head at this rank and its score"
+    return Table(title, header, rows, f"columns: models; cells: {cells}; chance {levels}; {caption}")
 
 
 def describe_weighting(result: HeadScores) -> str:
@@ -188,7 +193,8 @@ def pattern_tables(result: Patterns) -> list[Table]:
     prompts = "one prompt" if result.n_prompts == 1 else f"{result.n_prompts} prompts"
     title = f"{result.title}: attention on {result.function_class}"
     header = ["head", *(name.replace("_", " ") for name in result.scores)]
-    return [Table(title, header, rows, f"scores over {prompts}, seed {result.seed}")]
+    meanings = {name.replace("_", " "): SCORE_DEFINITIONS[name] for name in result.scores if name in SCORE_DEFINITIONS}
+    return [Table(title, header, rows, f"scores over {prompts}, seed {result.seed}", meanings)]
 
 
 @displays(Patterns, "maps")

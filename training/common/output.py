@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -12,6 +12,15 @@ from rich.console import Console
 
 from training.common.atomic_files import check_writable, write_text
 from training.common.errors import UserError
+from training.common.screen import (
+    ColumnWidth,
+    fit_columns,
+    longest,
+    longest_word,
+    needed_width,
+    print_text,
+    screen_width,
+)
 from training.common.spreadsheets import without_formulae
 from training.common.terminal import naming_stream, printable_line
 
@@ -47,38 +56,102 @@ class Table(NamedTuple):
         title: above it.
         header: names of the columns; the first one names the rows.
         rows: as wide as the header.
-        caption: below it.
+        caption: below it, about the whole table.
+        meanings: what a column holds, by its name; printed below the table for the columns that are on the screen.
+        least: columns that a narrow screen leaves out before all others, the least important first; the others follow
+            from the right, but for the first two.
     """
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
+    meanings: Mapping[str, str] = {}
+    least: Sequence[str] = ()
+
+    def explain(self, columns: Sequence[str] | None = None) -> str:
+        """The text below the table: what the columns (None: all of them) hold, then the caption."""
+        names = self.header if columns is None else columns
+        parts = [f"{name}: {self.meanings[name]}" for name in names if name in self.meanings]
+        return "; ".join([*parts, *([self.caption] if self.caption else [])])
+
+    @property
+    def order_of_leaving(self) -> list[int]:
+        """Positions of the columns that a narrow screen may leave out, the least important first."""
+        named = [self.header.index(name) for name in self.least if name in self.header]
+        return named + [i for i in range(len(self.header) - 1, 1, -1) if i not in named]
 
 
 def print_table(
     title: str,
-    header: Iterable[str],
-    rows: Iterable[Iterable[str]],
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
     caption: str = "",
+    meanings: Mapping[str, str] = {},
+    least: Sequence[str] = (),
     align: Literal["left", "right"] = "right",
 ) -> None:
-    """A table on stdout between its title and its caption; the first column is text, the others align to the right."""
-    width = None if Console().is_terminal else 120
+    """A table on stdout between its title and its caption; the first column is text, the others align to the right.
+
+    A column that does not fit into the screen is left out and named: no number or word is cut or broken.
+    """
+    table = Table(title, list(map(printable_line, header)), rows, caption, meanings, least)
+    width = screen_width()
+    cells = [[printable_line(cell) for cell in column] for column in zip(*rows, strict=True)] or [[] for _ in header]
+    layout = fit_columns(column_widths(table, cells, align, width), table.order_of_leaving, width)
+    drawn_width = needed_width(layout.widths)
     # E[y²] is not a style, and neither is the `:-1:` in scale_x:-1: a thumb
-    console = Console(width=width, markup=False, emoji=False, highlight=False)
-    for part in (printable_line(title), drawn(header, rows, align), printable_line(caption)):
-        with naming_stream("stdout"):
-            console.print(part)
+    console = Console(width=max(drawn_width, width or 0), markup=False, emoji=False, highlight=False)
+    if title:
+        print_text(title)
+    chosen_rows = [[row[i] for i in layout.columns] for row in rows]
+    with naming_stream("stdout"):
+        console.print(drawn([table.header[i] for i in layout.columns], chosen_rows, align, layout.widths))
+    if explanation := table.explain([table.header[i] for i in layout.columns]):
+        print_text(explanation)
+    if left_out := [name for i, name in enumerate(table.header) if i not in layout.columns]:
+        print_text(
+            f"not shown at {width} columns: {', '.join(left_out)}; COLUMNS={layout.full_width} shows them, "
+            "--json and --out write them"
+        )
+
+
+def column_widths(
+    table: Table, cells: Sequence[Sequence[str]], align: Literal["left", "right"], width: int | None
+) -> list[ColumnWidth]:
+    """How wide the columns are: headers and texts may take several lines, numbers may not.
+
+    The names of the rows take several lines only where a line cannot hold them beside one number.
+    """
+    widths = [
+        ColumnWidth(
+            longest([name, *column]), max(longest_word([name]), (longest_word if align == "left" else longest)(column))
+        )
+        for name, column in zip(table.header, cells, strict=True)
+    ]
+    if width is not None and widths and needed_width([column.least for column in widths[:2]]) > width:
+        widths[0] = widths[0]._replace(least=longest_word([table.header[0], *cells[0]]))
+    return widths
 
 
 def drawn(
-    header: Iterable[str], rows: Iterable[Iterable[str]], align: Literal["left", "right"] = "right"
+    header: Iterable[str],
+    rows: Iterable[Iterable[str]],
+    align: Literal["left", "right"] = "right",
+    widths: Iterable[int] | None = None,
 ) -> rich.table.Table:
-    """The lines and cells of a table."""
+    """The lines and cells of a table.
+
+    Args:
+        header: of its columns.
+        rows: its cells.
+        align: of all columns but the first.
+        widths: of the columns; None leaves them to the screen.
+    """
     table = rich.table.Table()
-    for index, column in enumerate(header):
-        table.add_column(printable_line(column), justify=align if index else "left")
+    names = list(header)
+    for index, (column, width) in enumerate(zip(names, [None] * len(names) if widths is None else widths, strict=True)):
+        table.add_column(printable_line(column), justify=align if index else "left", width=width)
     for row in rows:
         table.add_row(*map(printable_line, row))
     return table
