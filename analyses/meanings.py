@@ -1,9 +1,58 @@
-"""What the columns of the small tables of studies hold, by their names."""
+"""What the columns of the small tables of studies hold, by their names.
+
+Columns that a title explains (function classes, replacements, stages, readers) have no entry.
+"""
 
 from collections.abc import Mapping
 
 MEANINGS: Mapping[str, str] = {
+    # several studies
     "seeds": "number of independent seeds",
-    "models": "number of models",
-    "p, Holm": "p adjusted over the tests of the table (Holm)",
+    "models": "number of models, or which",
+    "heads": "with a retrospective score above 1/2",
+    "p Holm": "of the mean ablation, adjusted over function classes",
+    "p": "exact, by ranks",
+    "p, Holm": "p adjusted over the measures of the table",
+    "Spearman": "rank correlation",
+    "chance": "chance level",
+    # cause
+    "matters above": "share of the gain from which on a head counts as one that matters",
+    "precision": "share of the heads above 1/2 that matter",
+    "recall": "share of the heads that matter whose score is above 1/2",
+    # emergence
+    "score": "step from which on it is at least half of its final value",
+    "gain": "step from which on the in-context gain is at least half of its final value",
+    "effect then": "of removing the heads when the gain is there",
+    "order": "which came first",
+    # efficiency
+    "reached": "seeds that reached the error, then single seeds",
+    "prompts of the class": "until then, or their share",
+    "operations": "floating-point operations until then",
+    "compute": "share of the compute of a run",
+    "single": "error of the model of the class alone",
+    # plateaus
+    "error / no-context": "error over that of the no-context optimum",
+    "threshold": "error over that of the no-context optimum",
+    "step": "median [range] over seeds",
+    "FLOPs": "median [range] over seeds",
+    # success
+    "overlap": "models within the range of the other kind",
+    "untrained": "mean of the untrained twins",
+    # consistency
+    "heads > 1/2": "heads with a retrospective score above 1/2",
+    "Pearson": "correlation of the maps",
+    "Kendall's W": "agreement of the ranks over all classes, 1 is perfect",
+    "heads > 1/2 shared": "share of these heads that two classes have in common",
+    "pairs": "number of pairs of models",
+    "same number": "similarity of heads with the same number",
+    "random matching": "of heads matched at random",
+    "matched": "of heads matched as well as possible",
+    "excess": "matched minus random matching",
+    "beyond kinds": "matched minus matched with drawn heads",
+    "difference": "with its interval",
+    "excess untrained": "the same of untrained twins",
+    "matched with drawn heads": "similarity to models put together of heads from others",
+    # published
+    "maximum": "highest score of a head",
+    "median": "of all heads",
 }

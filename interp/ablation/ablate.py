@@ -115,13 +115,13 @@ class Ablation(Result):
         return [f"{self.checkpoint}: {heads} left out, {reason}" for heads, reason in self.failed.items()]
 
     def sentences(self, scores: dict[str, float] | None = None) -> list[str]:
-        """The verdict (`interp.ablation.verdict`), for few enough sets to be read.
+        """The verdict on every set; of many sets, those that matter (`interp.ablation.ranking`).
 
         Args:
             scores: the lowest retrospective score within each set, by its name; None takes those given to `ablate`.
         """
         if len(distinct(self.table, "heads")) > VERDICTS:
-            return []
+            return self.view("ranking") if self.design == "remove" and self.find_view("ranking") else []
         return self.all_sentences(scores)
 
     def all_sentences(self, scores: Mapping[str, float] | None = None) -> list[str]:

@@ -22,7 +22,7 @@ Axes = Any
 View = Callable[..., Any]
 ViewT = TypeVar("ViewT", bound=View)
 
-MODULES: Mapping[str, str] = {"tables": "tables", "maps": "tables", "sentences": "verdict"}
+MODULES: Mapping[str, str] = {"tables": "tables", "maps": "tables", "sentences": "verdict", "ranking": "ranking"}
 """The module that registers a view; all other views are figures, in `figures`."""
 VIEWS: dict[tuple[type["Result"], str], View] = {}
 

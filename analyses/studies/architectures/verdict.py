@@ -41,11 +41,11 @@ SENTENCES = {
     "no gain": "{variant}: no head scores above {threshold}, and no model has a clear in-context gain to lose.",
     "count": "Compared with the reference, {differences} (Fisher, Holm over architectures).",
     "learned more or less": "{variant} left the plateau on {count} in {n} of {n_seeds} seeds against {reference_n} of "
-    "{reference_seeds} (p after Holm {p_holm:.3f})",
+    "{reference_seeds} (p after Holm {p_holm:.3g})",
     "heads more or less": "{variant} has retrospective heads in {n} of {n_seeds} seeds against {reference_n} of "
-    "{reference_seeds} (p after Holm {p_holm:.3f})",
+    "{reference_seeds} (p after Holm {p_holm:.3g})",
     "no count": "No count differs from the reference's beyond chance (Fisher, Holm over architectures); so few seeds "
-    "allow no p below {smallest_p:.3f} before Holm.",
+    "allow no p below {smallest_p:.3g} before Holm.",
     "mean": "{variant} differs from the reference in {measures} (difference, Welch's interval, Holm over "
     "architectures).",
     "no mean": "No mean over seeds differs from the reference's beyond chance (Welch, Holm over architectures).",

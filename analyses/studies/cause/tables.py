@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from interp.statistics.p_values import p_number
 from training.common.output import interval, number, records
 
 
@@ -35,5 +36,5 @@ def effect_table(effects: pd.DataFrame) -> pd.DataFrame:
         cells = rows.setdefault(key, {"curriculum, class": ", ".join(key), "seeds": str(row["n_seeds"])})
         cells[row["mode"]] = interval(row["effect"], row["t_low"], row["t_high"])
         if row["mode"] == "mean":
-            cells["p, Holm"] = number(row["p_holm"])
+            cells["p Holm"] = p_number(row["p_holm"], row["n_draws"], unadjusted=row["p_value"])
     return pd.DataFrame(rows.values())

@@ -72,7 +72,7 @@ def fisher_sentences(tests: pd.DataFrame) -> list[str]:
         texts = [
             f"{row['function_class']} {row['mixed_left']} of {row['mixed_seeds']} against {row['single_left']} of "
             f"{row['single_seeds']}, {'a difference' if row['p_holm'] <= SIGNIFICANT else 'no difference shown'} "
-            f"(p = {row['p_value']:.3f}, Holm {row['p_holm']:.3f}, smallest possible {row['smallest_p']:.3f})"
+            f"(p = {row['p_value']:.3g}, Holm {row['p_holm']:.3g}, smallest possible {row['smallest_p']:.3g})"
             for row in records(where(tests, threshold=threshold))
         ]
         sentences.append(SENTENCES["test"].format(threshold=threshold, tests="; ".join(texts)))
@@ -126,7 +126,7 @@ def paper_sentences(paper: pd.DataFrame) -> list[str]:
     texts = [
         f"{row['curriculum']} {row['published_left']} of {row['published_seeds']} there, {row['n_left']} of "
         f"{row['n_seeds']} here, {'DIFFERENT' if row['p_value'] <= SIGNIFICANT else 'no difference shown'} "
-        f"(p = {row['p_value']:.3f})"
+        f"(p = {row['p_value']:.3g})"
         for row in rows
     ]
     return [SENTENCES["paper"].format(**rows[0], counts="; ".join(texts))] if rows else []

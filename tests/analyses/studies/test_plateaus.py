@@ -55,7 +55,9 @@ def test_counts_tests_and_exits_are_those_planted(planted):
 def test_the_verdict_follows(planted):
     text = "\n".join(study(planted, n_prompts=128, seed=0).sentences())
     assert "quadratic: at the end of training 5 of 5 mixed seeds [0.48, 1.00]; 0 of 5 single:quadratic seeds" in text
-    assert "quadratic 5 of 5 against 0 of 5, a difference (p = 0.008, Holm 0.008, smallest possible 0.008)" in text
+    assert (
+        "quadratic 5 of 5 against 0 of 5, a difference (p = 0.00794, Holm 0.00794, smallest possible 0.00794)" in text
+    )
     assert "single:quadratic on quadratic, 5 runs that did not leave: 5 at the no-context optimum" in text
     assert "On quadratic the plateau was left by mixed at step 200, 3200 prompts of the class" in text
     assert "mixed on quadratic (0 at 0.25, 4 at 0.5, 5 at 0.75, 5 at 0.9)" in text

@@ -185,7 +185,7 @@ def test_runs_that_stayed_and_the_papers_counts():
     row |= {"published_seeds": 5, "p_value": 0.44, "published_p": 1 / 6}
     assert plateaus.paper_sentences(pd.DataFrame([row])) == [
         "Seeds that left the plateau on quadratic, compared with the paper: mixed 3 of 5 there, 5 of 5 here, no "
-        "difference shown (p = 0.440). The paper's own 3 of 5 against 0 of 5 has p = 0.17: with five seeds on each "
+        "difference shown (p = 0.44). The paper's own 3 of 5 against 0 of 5 has p = 0.17: with five seeds on each "
         "side only a difference of at least 4 seeds can be significant."
     ]
 
@@ -283,8 +283,8 @@ def test_differences_of_architectures_need_chance_to_be_excluded():
     row |= {"p_value": 0.008, "p_holm": 0.04, "smallest_p": 0.008}
     with_heads = row | {"count": "heads"}
     assert architectures.count_sentences(pd.DataFrame([row, with_heads])) == [
-        "Compared with the reference, a left the plateau on linear in 0 of 5 seeds against 5 of 5 (p after Holm 0.040) "
-        "and a has retrospective heads in 0 of 5 seeds against 5 of 5 (p after Holm 0.040) (Fisher, Holm over "
+        "Compared with the reference, a left the plateau on linear in 0 of 5 seeds against 5 of 5 (p after Holm 0.04) "
+        "and a has retrospective heads in 0 of 5 seeds against 5 of 5 (p after Holm 0.04) (Fisher, Holm over "
         "architectures)."
     ]
     assert architectures.count_sentences(pd.DataFrame([row | {"p_holm": 0.2}])) == [

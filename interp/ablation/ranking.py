@@ -1,0 +1,118 @@
+"""Which of many head sets matter, in words: at most three sentences per function class and range of pairs.
+
+1. Finding: the sets whose removal costs more than `HARMLESS` of the in-context gain, the largest effect first. The
+   intervals are widened so that they hold for all sets at once (`interp.statistics.effects.widen_interval`).
+2. Evidence: whether the other replacements name the same sets; p against layer-matched control sets, after Holm over
+   sets.
+3. Limits: how many of the others are harmless and how many undecided, and what removing sets one by one cannot show.
+"""
+
+from collections.abc import Sequence
+
+from interp.ablation.ablate import Ablation
+from interp.ablation.size_classes import HARMLESS, Row
+from interp.ablation.verdict import no_gain_sentence
+from interp.display.result import displays
+from interp.display.text import listed
+from interp.statistics.effects import SIGNIFICANT, widen_interval
+from interp.statistics.p_values import draws_behind, p_number
+from training.common.output import records
+from training.common.table_rows import distinct, where
+
+MOST_NAMED = 8
+"""Sets that a sentence names; more are counted."""
+SENTENCES = {
+    "matter": "On {where} {n} of {n_sets} head sets cost more than {harmless} of the in-context gain when they are "
+    "removed ({mode} ablation; intervals hold for all sets at once): {named}{more}.",
+    "none matter": "On {where} none of {n_sets} head sets certainly costs more than {harmless} of the in-context gain "
+    "when it is removed ({mode} ablation; intervals hold for all sets at once).",
+    "helps": " Removing {helping} helps.",
+    "named": "{heads} {effect:z.2f} [{low:z.2f}, {high:z.2f}]",
+    "more": " and {n} more",
+    "evidence": "{modes}; {chance}.",
+    "one mode": "No other replacement was tried",
+    "same": "All replacements ({modes}) name the same sets",
+    "differ": "THE REPLACEMENTS NAME DIFFERENT SETS ({modes})",
+    "of a mode": "{mode}: {heads}",
+    "no controls": "there are no layer-matched control sets, hence no p-value",
+    "significant": "against layer-matched control sets p after Holm over sets is at most {level} for {heads}",
+    "not significant": "against layer-matched control sets p after Holm over sets is above {level} for each "
+    "(smallest {p}; before Holm the control sets allow none below {least:.3g})",
+    "limits": "Of the others {n_harmless} cost less than {harmless} and {n_open} are undecided; sets that matter only "
+    "together are not found one by one (--design pairs).",
+}
+
+
+@displays(Ablation, "ranking")
+def ranking_sentences(result: Ablation) -> list[str]:
+    """The three sentences for each function class and range of pairs."""
+    several = len(distinct(result.table, "points")) > 1
+    lead = "mean" if "mean" in set(result.table["mode"]) else result.table["mode"].iloc[0]
+    sentences = []
+    for name in distinct(result.table, "function_class"):
+        for points in distinct(result.table, "points"):
+            rows = records(where(result.table, function_class=name, points=points))
+            label = f"{name} (pairs {points})" if several else name
+            sentences.append(describe_condition(rows, str(lead), label))
+    return sentences
+
+
+def describe_condition(rows: Sequence[Row], lead: str, label: str) -> str:
+    """The sentences on one class and range.
+
+    Args:
+        rows: of all sets and modes.
+        lead: the mode whose effects are named.
+        label: the class, with the range if there are several.
+    """
+    rows = [widen(row, len({row["heads"] for row in rows})) for row in rows]
+    leading = sorted((row for row in rows if row["mode"] == lead), key=lambda row: -row["effect"])
+    defined = [row for row in leading if row["effect"] == row["effect"]]
+    if not defined:
+        return no_gain_sentence(leading[0], label)
+    matter = [row for row in defined if row["low"] > HARMLESS]
+    harmless = [row for row in defined if row["low"] >= -HARMLESS and row["high"] <= HARMLESS]
+    helping = [row["heads"] for row in defined if row["high"] < -HARMLESS]
+    about = {"where": label, "mode": lead, "harmless": HARMLESS, "n_sets": len(leading), "n": len(matter)}
+    finding = SENTENCES["matter" if matter else "none matter"].format(
+        **about,
+        named=", ".join(SENTENCES["named"].format(**row) for row in matter[:MOST_NAMED]),
+        more=SENTENCES["more"].format(n=len(matter) - MOST_NAMED) if len(matter) > MOST_NAMED else "",
+    )
+    if helping:
+        finding += SENTENCES["helps"].format(helping=listed(helping))
+    evidence = SENTENCES["evidence"].format(modes=describe_modes(rows), chance=describe_chance(matter or defined))
+    n_open = len(leading) - len(matter) - len(harmless) - len(helping)
+    limits = SENTENCES["limits"].format(n_harmless=len(harmless), n_open=n_open, harmless=HARMLESS)
+    return " ".join([finding, evidence, limits])
+
+
+def widen(row: Row, n_sets: int) -> Row:
+    """The row with the interval that holds for all sets at once, as `low` and `high`."""
+    low, high = widen_interval(row["effect"], row["ci_low"], row["ci_high"], n_sets)
+    return row | {"low": low, "high": high}
+
+
+def describe_modes(rows: Sequence[Row]) -> str:
+    """Whether every mode names the same sets."""
+    modes = list(dict.fromkeys(row["mode"] for row in rows))
+    if len(modes) == 1:
+        return SENTENCES["one mode"]
+    named = {mode: [row["heads"] for row in rows if row["mode"] == mode and row["low"] > HARMLESS] for mode in modes}
+    if len({frozenset(heads) for heads in named.values()}) == 1:
+        return SENTENCES["same"].format(modes=listed(modes))
+    parts = (SENTENCES["of a mode"].format(mode=mode, heads=listed(heads)) for mode, heads in named.items())
+    return SENTENCES["differ"].format(modes="; ".join(parts))
+
+
+def describe_chance(rows: Sequence[Row]) -> str:
+    """p of these sets against layer-matched control sets, after Holm over all sets."""
+    tested = [row for row in rows if row["n_controls"] and row["p_holm_heads"] == row["p_holm_heads"]]
+    if not tested:
+        return SENTENCES["no controls"]
+    significant = [row["heads"] for row in tested if row["p_holm_heads"] <= SIGNIFICANT]
+    if significant:
+        return SENTENCES["significant"].format(level=SIGNIFICANT, heads=listed(significant[:MOST_NAMED]))
+    best = min(tested, key=lambda row: row["p_holm_heads"])
+    p = p_number(best["p_holm_heads"], draws_behind(best), unadjusted=best["p_value"])
+    return SENTENCES["not significant"].format(level=SIGNIFICANT, p=p, least=min(row["smallest_p"] for row in tested))
