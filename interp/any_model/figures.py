@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 
 from interp.any_model.judge import UNITS, LossAblation
 from interp.any_model.patch import LossPatchMap
-from interp.display.axes import GREY, MODES, NULL, figure_of, grid_of_axes, row_of_axes
+from interp.display.axes import GREY, MODES, NULL, figure_of, grid_of_axes, row_of_axes, title_figure
 from interp.display.result import displays
 from interp.model.heads import head_grid
 from interp.patching.tables import grid_of
@@ -33,7 +33,7 @@ def plot_losses(result: LossAblation, heads: str) -> list[Axes]:
         ax.set_xticklabels(modes, rotation=30 if len(modes) > 3 else 0)
     axes[0].set_ylabel(UNITS[result.unit].replace(", ", ",\n"))
     named = heads if len(heads) <= 40 else f"{heads.count(',') + 1} heads"
-    figure_of(axes).suptitle(f"removing {named} (dot) against layer-matched control sets (grey)", fontsize=10)
+    title_figure(axes, f"removing {named} (dot) against layer-matched control sets (grey)", fontsize=10)
     return axes
 
 
@@ -57,7 +57,7 @@ def plot_effect_maps(result: LossAblation) -> list[Axes]:
                 ax.set(xticks=[], yticks=range(len(heads)), yticklabels=heads, ylabel="")
             figure_of([ax]).colorbar(cells, ax=ax, shrink=0.9)
     axes = [ax for row in grid for ax in row]
-    figure_of(axes).suptitle(f"effect of removing each alone: {UNITS[result.unit]}", fontsize=10)
+    title_figure(axes, f"effect of removing each alone: {UNITS[result.unit]}", fontsize=10)
     return axes
 
 
@@ -78,5 +78,5 @@ def plot_patch_map(result: LossPatchMap) -> list[Axes]:
         ax.set_ylabel(str(grid.index.name))
         figure_of([ax]).colorbar(cells, ax=ax, shrink=0.9, label="effect")
     source = "clean" if result.direction == "denoise" else "corrupt"
-    figure_of(axes).suptitle(f"{result.site} patched from the {source} run", fontsize=9)
+    title_figure(axes, f"{result.site} patched from the {source} run", fontsize=9)
     return axes

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter
 from interp.attribution.attribute import Attribution
 from interp.attribution.circuits import Circuits
 from interp.attribution.graph import CHANNELS, OUT
-from interp.display.axes import DPI, GREY, INTACT, NULL, figure_of, grid_of_axes, legend_beside, row_of_axes
+from interp.display.axes import DPI, GREY, INTACT, NULL, grid_of_axes, legend_beside, row_of_axes, title_figure
 from interp.display.result import displays
 from interp.patching.figures import draw_cells
 from training.common.output import records
@@ -53,7 +53,7 @@ def plot_attribution(result: Attribution) -> list[Axes]:
     what = "edges (rows: senders, columns: receivers)" if result.of == "edges" else result.of
     title = f"effect of patching {what}, {result.question.corrupt} {result.question.direction}"
     flat = [ax for row in axes for ax in row]
-    figure_of(flat).suptitle(title, fontsize=10)
+    title_figure(flat, title, fontsize=10)
     return flat
 
 
@@ -90,7 +90,8 @@ def plot_validation(result: Attribution) -> list[Axes]:
     for row in axes:
         row[0].set_ylabel("estimated effect")
     flat = [ax for row in axes for ax in row]
-    figure_of(flat).suptitle(
+    title_figure(
+        flat,
         f"{result.of}, {result.question.corrupt} {result.question.direction}: estimates against exact patching, "
         f"{validation[0]['n_prompts']} prompts",
         fontsize=10,

@@ -5,6 +5,7 @@ from base64 import b64encode
 from html import escape
 from io import BytesIO
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Literal
 
 import matplotlib.pyplot as plt
@@ -37,6 +38,9 @@ WRITTEN: Any = {
     "text.usetex": False,
 }
 """The settings under which figures are written, whatever the user's are."""
+POINTS = 72  # per inch
+WIDE_LETTER = 0.58
+"""Width of a letter over the size of its font: more than that of nearly all lines of titles."""
 INTACT, NULL, GREY = "#1b6ca8", "#b9c0c7", "#666666"
 
 
@@ -71,6 +75,15 @@ def legend_beside(axes: list[Axes]) -> None:
     labels = list(dict.fromkeys(label for _, label in entries))
     handles = [by_label[label] for label in labels]
     figure_of(axes).legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
+
+
+def title_figure(axes: list[Axes], title: str, fontsize: float = 10) -> None:
+    """A title above all panels, in as many lines as the figure's width needs; the figure grows with them."""
+    figure = figure_of(axes)
+    per_line = int(figure.get_figwidth() * POINTS / (WIDE_LETTER * fontsize))
+    lines = wrap(title, per_line, break_long_words=False, break_on_hyphens=False)
+    figure.suptitle("\n".join(lines), fontsize=fontsize)
+    figure.set_figheight(figure.get_figheight() + 1.2 * fontsize / POINTS * (len(lines) - 1))
 
 
 def figure_of(axes: list[Axes]) -> Figure:

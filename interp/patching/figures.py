@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from interp.display.axes import GREY, INTACT, figure_of, grid_of_axes, row_of_axes
+from interp.display.axes import GREY, INTACT, figure_of, grid_of_axes, row_of_axes, title_figure
 from interp.display.result import displays
 from interp.patching.maps import PatchMap
 from interp.patching.paths import PathEffects
@@ -44,7 +44,7 @@ def plot_map(result: PatchMap, metric: str = "effect") -> list[Axes]:
         mark_changes(ax, tables[name], metric, centres[name], limit)
     question = result.question
     title = f"{result.site} patched from the {'clean' if question.direction == 'denoise' else 'corrupt'} run "
-    figure_of(axes).suptitle(f"{title}({question.corrupt}); dot: 95 % interval excludes no change", fontsize=9)
+    title_figure(axes, f"{title}({question.corrupt}); dot: 95 % interval excludes no change", fontsize=9)
     return axes
 
 
@@ -125,5 +125,5 @@ def plot_paths(result: PathEffects) -> list[Axes]:
         ax.set_yticklabels(["total", *(row["receiver"] for row in bars[1:])], fontsize=7)
         ax.invert_yaxis()
     question = result.question
-    figure_of(axes).suptitle(f"paths from {sender} to ... ({question.corrupt}, {question.direction})", fontsize=9)
+    title_figure(axes, f"paths from {sender} to ... ({question.corrupt}, {question.direction})", fontsize=9)
     return axes

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 
-from interp.display.axes import GREY, INTACT, figure_of, grid_of_axes, panels
+from interp.display.axes import GREY, INTACT, figure_of, grid_of_axes, panels, title_figure
 from interp.display.result import displays
 from interp.model.positions import show_points
 from interp.scores.patterns import Patterns
@@ -74,7 +74,7 @@ def plot_patterns(result: Patterns, span: slice) -> list[Axes]:
     bar = figure_of(axes).colorbar(cells, ax=axes, shrink=0.6, ticks=[0, 0.05, 0.25, 0.5, 1])  # pyright: ignore
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     prompts = "one prompt" if result.n_prompts == 1 else f"mean of {result.n_prompts} prompts"
-    figure_of(axes).suptitle(f"{result.checkpoint} on {result.function_class}, {prompts}", fontsize=10)
+    title_figure(axes, f"{result.checkpoint} on {result.function_class}, {prompts}", fontsize=10)
     return axes
 
 

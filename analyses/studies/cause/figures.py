@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from interp.ablation.modes import DEFAULT_MODES
 from interp.ablation.size_classes import ATTENDS
-from interp.display.axes import GREY, MODES, NULL, figure_of, grid_of_axes, legend_beside, row_of_axes
+from interp.display.axes import GREY, MODES, NULL, grid_of_axes, legend_beside, row_of_axes, title_figure
 from training.common.output import records
 from training.common.table_rows import distinct, where
 
@@ -52,5 +52,5 @@ def plot_dose_response(heads: pd.DataFrame) -> list[Axes]:
     for ax in grid[-1]:
         ax.set_xlabel("retrospective score")
     axes = [ax for row in grid for ax in row]
-    figure_of(axes).suptitle("every head removed alone (mean ablation): effect against score", fontsize=10)
+    title_figure(axes, "every head removed alone (mean ablation): effect against score", fontsize=10)
     return axes

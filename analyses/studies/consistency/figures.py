@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from analyses.studies.consistency.measures.attention import Model
 from analyses.studies.consistency.measures.within import TOP, seed_interval, seed_means
 from analyses.studies.consistency.tables import NAMES
-from interp.display.axes import GREY, INTACT, NULL, figure_of, legend_beside, row_of_axes
+from interp.display.axes import GREY, INTACT, NULL, figure_of, legend_beside, row_of_axes, title_figure
 from training.common.output import records
 from training.common.table_rows import distinct, where
 
@@ -70,8 +70,10 @@ def plot_between(models: Sequence[Model], pairs: pd.DataFrame) -> list[Axes]:
     for ax, (title, values) in zip(axes, panels.items(), strict=True):
         draw_matrix(ax, models, trained, values, first=ax is axes[0], last=ax is axes[-1])
         ax.set_title(title, fontsize=9)
-    figure_of(axes).suptitle(
-        "black frames: models that share a stream of random numbers; blank: no such head, or not comparable", fontsize=9
+    title_figure(
+        axes,
+        "black frames: models that share a stream of random numbers; blank: no such head, or not comparable",
+        fontsize=9,
     )
     return axes
 

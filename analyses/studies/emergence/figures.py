@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from analyses.studies.emergence.measures import Course
-from interp.display.axes import GREY, INTACT, MODES, NULL, figure_of, grid_of_axes, legend_beside
+from interp.display.axes import GREY, INTACT, MODES, NULL, grid_of_axes, legend_beside, title_figure
 from training.common.table_rows import where
 
 LINES = {
@@ -31,5 +31,5 @@ def plot_courses(courses: Sequence[Course]) -> list[Axes]:
         ax.set_xlabel("step + 1")
     axes = [ax for row in grid for ax in row]
     legend_beside(axes)
-    figure_of(axes).suptitle("heads that end as retrospective ones: score, effect, and the model's gain", fontsize=10)
+    title_figure(axes, "heads that end as retrospective ones: score, effect, and the model's gain", fontsize=10)
     return axes

@@ -72,7 +72,7 @@ def test_without_a_gain_nothing_matters():
 def test_holm_over_heads_is_within_one_class_and_mode():
     p_values = {"linear": [0.01, 0.04, 0.03], "cubic": [0.5, 0.02, 0.9]}
     rows = [
-        row(f"0.{number}", 0.1, function_class=name, p_value=p, p_two_sided=min(1, 2 * p))
+        row(f"0.{number}", 0.1, function_class=name, p_value=p, p_two_sided=min(1.0, 2 * p))
         for name, values in p_values.items()
         for number, p in enumerate(values)
     ]
