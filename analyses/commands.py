@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from analyses.findings import Findings
     from training.checkpoints.checkpoint import Checkpoint
+    from training.checkpoints.provenance import Provenance
 
 
 class Study(NamedTuple):
@@ -144,13 +145,15 @@ def add_study(name: str, entry: Study) -> None:
         json: options.Json = False,
         out: options.Out = None,
     ) -> None:
+        from training.checkpoints.provenance import Provenance
+
         checkpoints = load_pooled(ckpt, check_device(device), independent)  # before plotting libraries are imported
         run_study = import_module(f"analyses.studies.{entry.module}").study
 
         def compute() -> "Findings":
             return run_study(checkpoints, n_prompts=prompts, seed=seed).with_unknown_seeds(checkpoints)
 
-        present(compute, json, out)
+        present(compute, Provenance.of(checkpoints, seed, prompts), json, out)
 
     command.__doc__ = f"{entry.question}\n\n\b\nExample:\n  interp study {name} {entry.example}\n"
     study.command(name)(command)
@@ -178,17 +181,31 @@ def retrospective(
     """
     from analyses.studies import retrospective as question
     from training.checkpoints.checkpoint import load
+    from training.checkpoints.provenance import Provenance
 
     checkpoint = load(ckpt, check_device(device))
-    present(lambda: question.study(checkpoint, n_prompts=prompts, n_controls=controls, seed=seed), json, out)
+
+    def compute() -> "Findings":
+        return question.study(checkpoint, n_prompts=prompts, n_controls=controls, seed=seed)
+
+    present(compute, Provenance.of([checkpoint], seed, prompts), json, out)
 
 
-def present(compute: "Callable[[], Findings]", json: bool, out: Path | None) -> None:
+def present(compute: "Callable[[], Findings]", provenance: "Provenance", json: bool, out: Path | None) -> None:
     """Run a study, write its files, print it, and end with exit code 1 if a self-check failed."""
     from analyses.findings import Findings
 
-    views = {"write": Findings.write, "document": Findings.document, "show": Findings.show}
-    refuse_failures(run_command(compute, **views, json=json, out=out).failures)
+    findings = run_command(
+        compute,
+        write=Findings.write,
+        document=Findings.document,
+        show=Findings.show,
+        provenance=provenance,
+        verdict=Findings.sentences,
+        json=json,
+        out=out,
+    )
+    refuse_failures(findings.failures)
 
 
 @opens_files("analyses.report.attached:report", "controls", "seed")
@@ -227,6 +244,7 @@ def report(
     from analyses.report.evidence import Settings
     from analyses.report.report import report as make_report
     from interp.scores.score import check_scores
+    from training.checkpoints.provenance import Provenance
     from training.common import output
     from training.common.screen import print_text
 
@@ -237,14 +255,17 @@ def report(
         check_scores(checkpoint.config, chosen_classes or checkpoint.config.evaluated_classes, [])
     if target:
         files.check_writable(target)
+    provenance = Provenance.of(checkpoints, seed, prompts)
     result = make_report(checkpoints, Settings(prompts, controls, seed, chosen_classes, paths), sys.argv[1:])
+    lines = [f"{claim.statement} {claim.verdict.upper()}: {claim.evidence}" for claim in result.account.claims]
+    run = provenance.document(lines)
     if target:
         result.write(target)
+        files.write_origin(run, target)
     if json:
-        output.print_json(result.document)
+        output.print_json(result.document | {"run": run})
     else:
-        for claim in result.account.claims:
-            print_text(f"{claim.statement} {claim.verdict.upper()}: {claim.evidence}", bullet="- ")
-        n_warnings, numbers = len(result.account.caveats), files.data_directory(target)  # type: ignore[arg-type]
-        echo(f"\n{n_warnings} warnings; page: {target}, its numbers: {numbers}/")
+        for line in lines:
+            print_text(line, bullet="- ")
+        echo(f"\n{len(result.account.caveats)} warnings")
     refuse_failures(failure for model in result.evidence.models for failure in model.failures)

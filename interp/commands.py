@@ -1,11 +1,12 @@
 """The command eval. Heavy imports wait until it runs."""
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from training import options
-from training.commands import check_classes
+from training.commands import check_classes, run_command
 from training.common.devices import check_device
 from training.common.errors import one_of
 from training.names import BASELINE_NAMES, SHIFT_NAMES
@@ -72,6 +73,7 @@ def evaluate(
     import pandas as pd
 
     from training.checkpoints.name_patterns import load_all
+    from training.checkpoints.provenance import Provenance
     from training.common import output
     from training.evaluation.evaluate import error_curves
     from training.pools import draws_from
@@ -94,8 +96,6 @@ def evaluate(
     if functions is not None:
         for checkpoint in checkpoints:
             draws_from(checkpoint.config, functions)
-    if out:
-        output.prepare_directory(out)
     common = {
         "n_prompts": prompts,
         "seed": seed,
@@ -105,26 +105,44 @@ def evaluate(
         "functions": functions,
         "class_baseline": own,
     }
-    tables = [
-        error_curves(checkpoint, names, **common, baselines=baseline_names)
-        for checkpoint, names in zip(checkpoints, class_lists, strict=True)
-    ]
-    curves = pd.concat(tables, ignore_index=True)
-    if out:
-        from interp.display.axes import save_figure
-        from interp.display.error_curves import plot_error_curves
 
-        output.write_table(curves, out / "error_curves.csv")
-        save_figure(plot_error_curves(curves), out / "error_curves.png")
-    if json:
+    def compute() -> "pd.DataFrame":
+        tables = [
+            error_curves(checkpoint, names, **common, baselines=baseline_names)
+            for checkpoint, names in zip(checkpoints, class_lists, strict=True)
+        ]
+        return pd.concat(tables, ignore_index=True)
+
+    def document(curves: "pd.DataFrame") -> dict[str, Any]:
         about = [{"checkpoint": checkpoint.name, "step": checkpoint.step} for checkpoint in checkpoints]
-        document = {"checkpoints": about, "seed": seed, "prompts": prompts, "shift": shift}
-        output.print_json(document | {"curves": output.records(curves)})
-        return
-    titles = ", ".join(f"{checkpoint.name}, step {checkpoint.step}" for checkpoint in checkpoints)
-    title = titles if shift == "none" else f"{titles}, shift {shift}"
-    caption = f"{prompts} prompts, seed {seed}{heavy_tail_warning(checkpoints, curves)}"
-    output.print_table(*curve_table(curves, title, caption))
+        setting = {"checkpoints": about, "seed": seed, "prompts": prompts, "shift": shift}
+        return setting | {"curves": output.records(curves)}
+
+    def show(curves: "pd.DataFrame") -> None:
+        titles = ", ".join(f"{checkpoint.name}, step {checkpoint.step}" for checkpoint in checkpoints)
+        title = titles if shift == "none" else f"{titles}, shift {shift}"
+        caption = f"{prompts} prompts, seed {seed}{heavy_tail_warning(checkpoints, curves)}"
+        output.print_table(*curve_table(curves, title, caption))
+
+    run_command(
+        compute,
+        write=write_curves,
+        document=document,
+        show=show,
+        provenance=Provenance.of(checkpoints, seed, prompts),
+        json=json,
+        out=out,
+    )
+
+
+def write_curves(curves: "pd.DataFrame", directory: Path) -> None:
+    """The table and its figure."""
+    from interp.display.axes import save_figure
+    from interp.display.error_curves import plot_error_curves
+    from training.common.output import write_table
+
+    write_table(curves, directory / "error_curves.csv")
+    save_figure(plot_error_curves(curves), directory / "error_curves.png")
 
 
 def heavy_tail_warning(checkpoints: "list[Checkpoint]", curves: "pd.DataFrame") -> str:

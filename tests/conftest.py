@@ -51,6 +51,14 @@ def _few_reference_prompts():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _frozen_date():
+    """The date is all in which the results of equal commands differ: frozen, they are compared byte by byte."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCE_DATE_EPOCH", "1767225600")
+        yield
+
+
 @pytest.fixture
 def all_reference_prompts(monkeypatch):
     """As many as users have, for tests of published numbers."""

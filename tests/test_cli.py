@@ -152,7 +152,9 @@ def test_a_former_name_of_an_option_or_setting_is_accepted_and_reported(tmp_path
     former = outcome("history", "--ckpt", "zoo:mixed-0", "--fraction", "0.9", "--json")
     current = outcome("history", "--ckpt", "zoo:mixed-0", "--converged-below", "0.9", "--json")
     assert former.err == "--fraction is now called --converged-below\n"
-    assert former.out == current.out
+    old, new = (json.loads(done.out) for done in (former, current))
+    assert old.pop("run") == new.pop("run") | {"command": "interp history --ckpt zoo:mixed-0 --fraction 0.9"}
+    assert old == new
     assert "--fraction" not in outcome("history", "--help").out
     run = tmp_path / "run"
     done = outcome(
@@ -319,7 +321,7 @@ def test_every_design_prints_writes_and_draws(tmp_path, design, files, outcome):
     arguments = (*arguments, "--heads", "0.1,1.1,2.5", "--design", design, "--points", "4-7,12-15")
     done = outcome(*arguments, "--out", tmp_path)
     assert done.code == 0, done.err
-    assert {path.name for path in tmp_path.iterdir()} == files | {"sweep.sqlite"}
+    assert {path.name for path in tmp_path.iterdir()} == files | {"run.json"}
     document = json.loads(outcome(*arguments, "--json").out)
     assert {row["points"] for row in document["results"]} == {"4-7", "12-15"}
     assert {row["mode"] for row in document["results"]} == {"mean", "noise"}
@@ -356,7 +358,7 @@ def test_patch_json_is_documented_and_so_are_its_files(tmp_path, outcome):
     about = {"checkpoint": "zoo:mixed-0", "step": 3000, "seed": 4, "prompts": 16, "site": "resid_mid"}
     about |= {"corrupt": "prompt", "direction": "noise"}
     assert {key: document[key] for key in about} == about
-    assert set(document) - set(about) == {"verdict", "ends", "results"}
+    assert set(document) - set(about) == {"verdict", "ends", "results", "run"}
     rows = document["results"]
     assert [*rows[0]] == PATCH_ROW
     assert [(row["function_class"], row["layer"], row["tokens"]) for row in rows] == [
@@ -367,7 +369,7 @@ def test_patch_json_is_documented_and_so_are_its_files(tmp_path, outcome):
     ]
     assert [*document["ends"][0]] == ["function_class", "nmse_clean", "nmse_corrupt", "nmse_no_context", "gap"]
     assert [text.split(" (")[0] for text in document["verdict"]] == ["On linear", "On cubic"]
-    files = {"patching.csv", "patching_baseline_errors.csv", "patching.png"}
+    files = {"patching.csv", "patching_baseline_errors.csv", "patching.png", "run.json"}
     assert {path.name for path in tmp_path.iterdir()} == files
     table = pd.read_csv(tmp_path / "patching.csv", keep_default_na=False)
     assert [*table.columns] == PATCH_ROW
@@ -404,7 +406,7 @@ def test_path_json_is_documented_and_so_are_its_files(tmp_path, outcome):
     about = {"checkpoint": "zoo:mixed-0", "step": 3000, "seed": 0, "prompts": 16}
     about |= {"corrupt": "prompt", "direction": "noise"}
     assert {key: document[key] for key in about} == about
-    assert set(document) - set(about) == {"ends", "composition", "results"}
+    assert set(document) - set(about) == {"ends", "composition", "results", "run"}
     rows = document["results"]
     assert [*rows[0]] == PATH_ROW
     assert {row["sender"] for row in rows} == {"0.mlp,0.1"}
@@ -415,7 +417,7 @@ def test_path_json_is_documented_and_so_are_its_files(tmp_path, outcome):
     assert {row["receiver"] for row in document["composition"]} == {*receivers}
     assert [*document["composition"][0]] == ["sender", "receiver", "score", "chance", "p_value"]
     assert {path.name for path in tmp_path.iterdir()} == {
-        "paths.csv", "paths_baseline_errors.csv", "composition.csv", "paths.png",
+        "paths.csv", "paths_baseline_errors.csv", "composition.csv", "paths.png", "run.json",
     }  # fmt: skip
     table = pd.read_csv(tmp_path / "paths.csv")
     assert [*table.columns] == PATH_ROW
@@ -438,7 +440,8 @@ def test_path_prints_the_whole_effect_first(tmp_path, outcome):
         "linear: embed to 0.1.q,0.1.k,0.1.v,out",
     ]
     assert "1.000 [1.000, 1.000]" in lines[0]
-    assert {path.name for path in tmp_path.iterdir()} == {"paths.csv", "paths_baseline_errors.csv", "paths.png"}
+    files = {"paths.csv", "paths_baseline_errors.csv", "paths.png", "run.json"}
+    assert {path.name for path in tmp_path.iterdir()} == files
 
 
 def test_runs_that_hold_the_same_are_a_failed_self_check(outcome):
@@ -481,7 +484,7 @@ def test_study_published_writes_tables_and_a_figure_and_says_where_models_agree(
     done = outcome(*arguments, "--out", tmp_path)
     assert done.code == 0, done.err
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"published.csv", "published_likeness.csv", "published.png", "summary.md"}
+    assert names == {"published.csv", "published_likeness.csv", "published.png", "summary.md", "run.json"}
     document = json.loads(outcome(*arguments, "--json").out)
     text = " ".join(done.out.split())
     assert all(f"- {sentence}" in text for sentence in document["verdict"])

@@ -1,6 +1,6 @@
 """The commands of the training package. Heavy imports wait until a command runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -13,6 +13,10 @@ from training.common.terminal import echo, readable_name
 from training.names import CLASS_NAMES, INPUT_NAMES
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from training.checkpoints.provenance import Provenance
+    from training.common.output import Table
     from training.config.config import RunConfig
     from training.processes.processes import Processes
     from training.processes.run_sets import Job
@@ -199,34 +203,54 @@ def history(
     """
     import pandas as pd
 
-    from training.checkpoints.checkpoint import locate
+    from training.checkpoints.checkpoint import locate, weights_hash
     from training.checkpoints.name_patterns import expand
+    from training.checkpoints.provenance import Provenance
     from training.common import output
     from training.evaluation.convergence import HELD, convergence
 
     if not 0 < converged_below < 1:
         raise UserError(f"--converged-below {converged_below}: must be between 0 and 1")
-    tables = []
-    for name in expand(ckpt):
-        directory, step = locate(name)
-        rows = convergence(directory, converged_below, step=step)
-        rows.insert(0, "checkpoint", readable_name(name))
-        tables.append(rows)
-    table = pd.concat(tables, ignore_index=True)
-    if out:
-        output.write_table(table, output.prepare_directory(out) / "history.csv")
-    if json:
-        output.print_json({"fraction": converged_below, "held": HELD, "runs": output.records(table)})
-        return
+    located = {name: locate(name) for name in expand(ckpt)}
+
+    def compute() -> "pd.DataFrame":
+        tables = []
+        for name, (directory, step) in located.items():
+            rows = convergence(directory, converged_below, step=step)
+            rows.insert(0, "checkpoint", readable_name(name))
+            tables.append(rows)
+        return pd.concat(tables, ignore_index=True)
+
+    run_command(
+        compute,
+        write=lambda table, directory: output.write_table(table, directory / "history.csv"),
+        document=lambda table: {"fraction": converged_below, "held": HELD, "runs": output.records(table)},
+        show=lambda table: output.print_table(*history_table(table, converged_below)),
+        provenance=Provenance(
+            [
+                {"name": readable_name(name), "step": step, "sha256": weights_hash(directory, step)}
+                for name, (directory, step) in located.items()
+            ]
+        ),
+        json=json,
+        out=out,
+    )
+
+
+def history_table(table: "pd.DataFrame", converged_below: float) -> "Table":
+    """Error and convergence of every class."""
+    from training.common.output import Table, count, number, records
+    from training.evaluation.convergence import HELD
+
     columns = ("step", "prompts_seen", "prompts_total", "flops", "seconds")
     rows = [
         [
             f"{row['checkpoint']} {row['function_class']}, {row['inputs']}",
-            output.number(row["nmse_tail"]),
-            output.number(row["no_context_tail"]),
-            *(output.count(row[column]) for column in columns),
+            number(row["nmse_tail"]),
+            number(row["no_context_tail"]),
+            *(count(row[column]) for column in columns),
         ]
-        for row in output.records(table)
+        for row in records(table)
     ]
     header = ["run, class, inputs", "NMSE", "no-context", "step", "prompts", "of all classes", "FLOPs", "seconds"]
     caption = (
@@ -243,7 +267,7 @@ def history(
         "seconds": "until then",
     }
     least = ["of all classes", "seconds", "no-context"]
-    output.print_table("convergence: step, data, compute and time", header, rows, caption, meanings, least)
+    return Table("convergence: step, data, compute and time", header, rows, caption, meanings, least)
 
 
 def classes(json: options.Json = False) -> None:
@@ -347,35 +371,42 @@ def run_command(
     write: Callable[[Result, Path], None],
     document: Callable[[Result], dict[str, Any]],
     show: Callable[[Result], None],
+    provenance: "Provenance",
+    verdict: Callable[[Result], Sequence[str]] = lambda _: (),
     json: bool,
     out: Path | None,
 ) -> Result:
-    """Compute the result of a command, write its files, and print it as text or as one JSON document.
+    """Compute the result of a command, write its files with `run.json`, and print it as text or as one JSON document.
 
     Args:
         compute: called when `out` is known to be writable.
         write: writes the files into a directory.
-        document: what `--json` prints.
+        document: what `--json` prints, beside `run`.
         show: prints the result as text.
+        provenance: checkpoints, seed and prompts, for `run`.
+        verdict: its sentences, for `run`.
         json: whether to print JSON instead of text.
         out: the directory of the files; None writes none.
 
     Raises:
         UserError: the directory cannot be written.
     """
+    from training.checkpoints.provenance import write as write_run
     from training.common import output
 
     if out:
         output.prepare_directory(out)
     result = compute()
+    run = provenance.document(verdict(result)) if json or out else {}
     if out:
         write(result, out)
+        write_run(run, out)
     if json:
-        output.print_json(document(result))
+        output.print_json(document(result) | {"run": run})
     else:
         show(result)
-        if out:
-            echo(f"\nfiles: {out}/")
+    if out:
+        echo(f"wrote {out}/", err=True)
     return result
 
 

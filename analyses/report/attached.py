@@ -8,7 +8,7 @@ from typing import Any
 
 from analyses.report import files
 from interp.any_model.attach import Attached
-from interp.any_model.command import opened
+from interp.any_model.command import opened, provenance
 from interp.display.axes import image
 from interp.display.html import result_html
 from interp.display.result import Result
@@ -34,15 +34,17 @@ def report(
     model = opened(ckpt)
     if target:
         files.check_writable(target)
+    origin = provenance(model, seed)
     parts = gather(model, n_controls=controls, seed=seed)
+    run = origin.document(parts.sentences())
     if target:
         parts.write(ckpt, target)
+        files.write_origin(run, target)
     if json:
-        print_json({"checkpoint": ckpt, "seed": seed, "controls": controls} | parts.document())
+        print_json({"checkpoint": ckpt, "seed": seed, "controls": controls} | parts.document() | {"run": run})
         return
     for sentence in parts.sentences():
         print_text(sentence, bullet="- ")
-    echo(f"\npage: {target}, its numbers: {files.data_directory(target)}/")  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ from typing import Any
 import pandas as pd
 
 from analyses.report.tables import NAMES
+from training.checkpoints.provenance import write as write_run
 from training.common.errors import UserError
 from training.common.output import plain, prepare_directory, write_table, write_text
+from training.common.terminal import echo
 
 PAGE, DOCUMENT = "report.html", "report.json"
 
@@ -69,3 +71,9 @@ def write(page: Path, html: str, document: Mapping[str, Any], tables: Mapping[st
         (directory / f"{name}.csv").unlink(missing_ok=True)
     write_text(json.dumps(plain(dict(document)), indent=1) + "\n", directory / DOCUMENT)
     write_text(html, page)
+
+
+def write_origin(run: Mapping[str, Any], page: Path) -> None:
+    """Write `run.json` beside the numbers of a page, and print where everything is on stderr."""
+    write_run(run, data_directory(page))
+    echo(f"wrote {page}, and its numbers to {data_directory(page)}/", err=True)

@@ -1,10 +1,8 @@
 """What is needed to repeat a report: prompts, seeds, splits, versions, and the exact command line."""
 
-import hashlib
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from analyses.report.emergence import AT_MOST_PROMPTS, AT_MOST_STEPS
@@ -14,7 +12,8 @@ from interp.ablation.control_sets import MATCHES as MEANINGS
 from interp.ablation.modes import DEFAULT_MODES
 from interp.ablation.size_classes import ATTENDS, HALF, HARMLESS
 from interp.statistics.seeds import independent_seeds
-from training.checkpoints.checkpoint import environment, weights_path
+from training.checkpoints.checkpoint import environment, weights_hash
+from training.common.dates import now
 from training.evaluation.convergence import FRACTION
 from training.options import DEFAULT_NULL_PROMPTS
 
@@ -47,7 +46,7 @@ def protocol_of(evidence: Evidence, arguments: Sequence[str]) -> Protocol:
     entries: dict[str, str | int] = {
         "prompts per class": settings.n_prompts,
         "seed": settings.seed,
-        "computed": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "computed": now().strftime("%Y-%m-%d %H:%M UTC"),
         "heads are chosen": f"score above {ATTENDS}, mean over the trained classes, prompts of stream 'selection'",
         "heads are tested": "prompts of stream 'test', shared by every condition; references are of a third stream",
         "replacements": f"{', '.join(DEFAULT_MODES)}; single heads and comparisons by {LEAD}",
@@ -87,11 +86,8 @@ def checkpoints_table(models: Sequence[ModelEvidence]) -> Table:
 
 def weights_fingerprint(model: ModelEvidence) -> str:
     """The first digits of the hash of its weights file; a dash for a model without files."""
-    try:
-        path = weights_path(model.checkpoint.directory, model.checkpoint.step)
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    except (OSError, ValueError):
-        return "–"
+    digest = weights_hash(model.checkpoint.directory, model.checkpoint.step)
+    return "–" if digest is None else digest[:16]
 
 
 def as_json(protocol: Protocol) -> dict[str, Any]:

@@ -116,7 +116,8 @@ def remove_results(directory: Path) -> None:
 
 def finish(directory: Path, now: Record) -> None:
     """Write into the record that the cell is done and which files it wrote, after all of them are on disk."""
-    below = [path for path in WRITTEN if path.is_relative_to(directory.absolute()) and path.name != FILE]
+    written = [path for path in WRITTEN if path.exists()]  # what an ablation kept to resume has been deleted
+    below = [path for path in written if path.is_relative_to(directory.absolute()) and path.name != FILE]
     files = names_of([*results(directory), *below], directory)
     write(directory, now | {"done": True, FILES: files})
 

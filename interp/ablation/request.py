@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pandas as pd
 
@@ -25,6 +25,8 @@ from interp.statistics.seeds import as_independent, independent_seeds, unknown_s
 from training import options
 from training.checkpoints.checkpoint import Checkpoint
 from training.checkpoints.name_patterns import load_all
+from training.checkpoints.provenance import Provenance
+from training.commands import run_command
 from training.common import output
 from training.common.errors import UserError, refuse_failures
 from training.common.screen import print_text
@@ -60,6 +62,26 @@ class Request:
         return default if self.controls is None else self.controls
 
 
+class Results(NamedTuple):
+    """The results of every checkpoint.
+
+    Attributes:
+        plans: one per checkpoint.
+        each: their results.
+        pooled: effects over models, where they can be pooled.
+        store: the finished pieces, while files are written; None without `--out`.
+    """
+
+    plans: Sequence[Plan]
+    each: Sequence[Result]
+    pooled: pd.DataFrame | None
+    store: Store | None
+
+    @property
+    def ablations(self) -> list[Ablation]:
+        return [result for result in self.each if isinstance(result, Ablation)]
+
+
 def run(request: Request, *, json: bool, out: Path | None) -> None:
     """Carry out the request, then write, print or show the results."""
     checkpoints = load_all(request.ckpts, request.device)
@@ -67,25 +89,29 @@ def run(request: Request, *, json: bool, out: Path | None) -> None:
         checkpoints = as_independent(checkpoints)
     independent_seeds(checkpoints)  # refuses unknown seeds before anything is computed
     plans = [plan_for(request, checkpoint) for checkpoint in checkpoints]
-    if out:
-        store = Store(output.prepare_directory(out))
-        plans = [replace(planned, protocol=replace(planned.protocol, store=store)) for planned in plans]
-    directories = [output.prepare_directory(path) for path in output_paths(checkpoints, out)] if out else []
-    results = [run_design(request, planned) for planned in plans]
-    pooled_effects = pool(request, plans, results)
-    if out:
-        write(plans, results, directories)
-        if pooled_effects is not None:
-            output.write_table(pooled_effects, out / "pooled.csv")
-    if json:
-        output.print_json(document(request, plans, results, pooled_effects))
-    else:
-        for result in results:
-            result.show(ablation_tables(result, request.match) if isinstance(result, Ablation) else None)
-        if pooled_effects is not None:
-            output.print_table(*pooled_table(pooled_effects, f"{request.heads} in {len(plans)} models"))
-            print_text(pooled_verdict(pooled_effects))
-    refuse_failures(failure for result in results if isinstance(result, Ablation) for failure in result.failures)
+    directories = output_paths(checkpoints, out) if out else []
+
+    def compute() -> Results:
+        for directory in directories:
+            output.prepare_directory(directory)
+        store = Store(out) if out else None
+        stored = [replace(planned, protocol=replace(planned.protocol, store=store)) for planned in plans]
+        results = [run_design(request, planned) for planned in stored]
+        return Results(plans, results, pool(request, plans, results), store)
+
+    results = run_command(
+        compute,
+        write=lambda results, out: write(results, directories, out),
+        document=lambda results: document(request, results),
+        show=lambda results: show_all(request, results),
+        provenance=Provenance.of(checkpoints, request.seed, request.prompts),
+        verdict=sentences,
+        json=json,
+        out=out,
+    )
+    if results.store:
+        results.store.delete()  # everything is written: nothing is left to resume
+    refuse_failures(failure for result in results.ablations for failure in result.failures)
 
 
 def plan_for(request: Request, checkpoint: Checkpoint) -> Plan:
@@ -169,14 +195,31 @@ def output_paths(checkpoints: Sequence[Checkpoint], out: Path) -> list[Path]:
     return [out / name for name in output.file_names([checkpoint.name for checkpoint in checkpoints])]
 
 
-def write(plans: Sequence[Plan], results: Sequence[Result], directories: Sequence[Path]) -> None:
-    """Tables and figures of each checkpoint, in its directory."""
+def write(results: Results, directories: Sequence[Path], out: Path) -> None:
+    """Tables and figures of each checkpoint, in its directory, and the pooled effects."""
     from interp.display.axes import save_figure
 
-    for planned, result, directory in zip(plans, results, directories, strict=True):
+    for planned, result, directory in zip(results.plans, results.each, directories, strict=True):
         result.write(directory)
         for figure, axes in figures(planned, result):
             save_figure(axes, directory / figure)
+    if results.pooled is not None:
+        output.write_table(results.pooled, out / "pooled.csv")
+
+
+def show_all(request: Request, results: Results) -> None:
+    """Print every result, then the pooled effects."""
+    for result in results.each:
+        result.show(ablation_tables(result, request.match) if isinstance(result, Ablation) else None)
+    if results.pooled is not None:
+        output.print_table(*pooled_table(results.pooled, f"{request.heads} in {len(results.plans)} models"))
+        print_text(pooled_verdict(results.pooled))
+
+
+def sentences(results: Results) -> list[str]:
+    """The verdict on every checkpoint, and on all together."""
+    pooled_sentences = [] if results.pooled is None else [pooled_verdict(results.pooled)]
+    return [sentence for result in results.each for sentence in result.sentences()] + pooled_sentences
 
 
 def figures(planned: Plan, result: Result) -> list[tuple[str, list[Axes]]]:
@@ -191,10 +234,9 @@ def figures(planned: Plan, result: Result) -> list[tuple[str, list[Axes]]]:
     return [(f"ablation_{name}.png", result.plot(show(heads))) for name, heads in zip(names, planned.sets, strict=True)]
 
 
-def document(
-    request: Request, plans: Sequence[Plan], results: Sequence[Result], pooled_effects: pd.DataFrame | None
-) -> dict[str, Any]:
-    """What `--json` prints."""
+def document(request: Request, results: Results) -> dict[str, Any]:
+    """What `--json` prints, beside `run`."""
+    plans, ablations = results.plans, results.ablations
     checkpoints = [planned.checkpoint for planned in plans]
     sets = [[show(heads) for heads in planned.sets] for planned in plans]
     parts = {
@@ -217,10 +259,9 @@ def document(
         "test_stream": "test",
         "heads": sets[0],
         "results": [
-            {"checkpoint": result.checkpoint} | row for result in results for row in output.records(result.table)
+            {"checkpoint": result.checkpoint} | row for result in results.each for row in output.records(result.table)
         ],
     }
-    ablations = [result for result in results if isinstance(result, Ablation)]
     if ablations:
         parts["spot_check"] = max(result.spot_check for result in ablations)
         parts["joint"] = [
@@ -232,8 +273,8 @@ def document(
             for heads, reason in result.failed.items()
         ]
     if request.design == "cumulative":
-        areas = [result.area for result in results if isinstance(result, CumulativeAblation)]
+        areas = [result.area for result in results.each if isinstance(result, CumulativeAblation)]
         parts["area"] = [row for area in areas for row in output.records(area)]
-    if pooled_effects is not None:
-        parts["pooled"] = output.records(pooled_effects)
+    if results.pooled is not None:
+        parts["pooled"] = output.records(results.pooled)
     return parts

@@ -72,6 +72,12 @@ class Store:
         except UNUSABLE as error:
             raise UserError(f"cannot write to '{self.path}': {error}") from None
 
+    def delete(self) -> None:
+        """Delete the file: the results are written, and no piece is needed any more."""
+        with self.lock:
+            self.connection.close()
+            self.path.unlink(missing_ok=True)
+
 
 def piece_key(shared: str, heads: HeadSet) -> str:
     return hashlib.sha256(f"{shared}|{show(heads)}".encode()).hexdigest()

@@ -1,18 +1,26 @@
 """What `interp score|ablate|patch` do with `--ckpt FILE.py:NAME`, and `interp init`. Heavy imports wait."""
 
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from training.commands import run_command
 from training.common.errors import UserError
 from training.options import DEFAULT_CONTROLS
 
 if TYPE_CHECKING:
-    from interp.any_model.attach import Attached
-    from interp.display.result import Result
+    from collections.abc import Callable
 
+    from interp.any_model.attach import Attached
+    from interp.any_model.judge import LossAblation
+    from interp.any_model.patch import LossPatchMap
+    from interp.display.result import Result
+    from training.checkpoints.provenance import Provenance
+
+ResultT = TypeVar("ResultT", bound="Result")
 TEMPLATE = "template.py"
 
 
@@ -31,23 +39,21 @@ def score(
 ) -> None:
     """Score every head of an attached model."""
     from interp.any_model.token_roles import kind_called
-    from interp.scores.command import print_score_json, write_scores
-    from interp.scores.tables import score_tables
-    from training.common import output
+    from interp.scores.command import document, show, write_scores
     from training.options import split_names
 
     model = opened(ckpt)
+    n_examples = model.task.n_examples
     kinds = [model.task.kind] if scores is None else [kind_called(name) for name in split_names("--score", scores)]
-    if out:
-        output.prepare_directory(out)
-    results = [model.score(kind=kind, seed=seed) for kind in kinds]
-    if out:
-        write_scores(results, out)
-    if json:
-        print_score_json(results, {"seed": seed, "examples": model.task.n_examples})
-        return
-    for table in score_tables(results, f"{model.task.n_examples} examples, seed {seed}", top):
-        output.print_table(*table)
+    run_command(
+        lambda: [model.score(kind=kind, seed=seed) for kind in kinds],
+        write=write_scores,
+        document=lambda results: document(results, {"seed": seed, "examples": n_examples}),
+        show=lambda results: show(results, f"{n_examples} examples, seed {seed}", top),
+        provenance=provenance(model, seed),
+        json=json,
+        out=out,
+    )
 
 
 def ablate(
@@ -67,10 +73,14 @@ def ablate(
     model = opened(ckpt)
     if memory is not None:
         model = model.with_memory(memory)
-    prepare(out)
-    result = model.ablate(heads, modes=split_names("--mode", mode), n_controls=controls, seed=seed)
-    about = {"controls": controls, "unit": result.unit, "heads": list(dict.fromkeys(result.table["heads"]))}
-    deliver(model, result, about | {"seed": seed}, json=json, out=out)
+    modes = split_names("--mode", mode)
+
+    def about(result: "LossAblation") -> dict[str, Any]:
+        heads = list(dict.fromkeys(result.table["heads"]))
+        return {"controls": controls, "unit": result.unit, "heads": heads, "seed": seed}
+
+    compute = partial(model.ablate, heads, modes=modes, n_controls=controls, seed=seed)
+    deliver(model, seed, compute, about, json=json, out=out)
 
 
 def patch(
@@ -88,34 +98,57 @@ def patch(
     from training.common.output import records
 
     model = opened(ckpt)
-    prepare(out)
-    result = model.patch(site=site, direction=direction, heads=heads, tokens=tokens, seed=seed)
-    about = {"site": site, "direction": direction, "seed": seed, "ends": records(result.ends)}
-    deliver(model, result, about, json=json, out=out)
+    compute = partial(model.patch, site=site, direction=direction, heads=heads, tokens=tokens, seed=seed)
+
+    def about(result: "LossPatchMap") -> dict[str, Any]:
+        return {"site": site, "direction": direction, "seed": seed, "ends": records(result.ends)}
+
+    deliver(model, seed, compute, about, json=json, out=out)
 
 
-def prepare(out: Path | None) -> None:
-    """Make the directory before anything is computed."""
-    from training.common.output import prepare_directory
+def deliver(
+    model: "Attached",
+    seed: int,
+    compute: "Callable[[], ResultT]",
+    about: "Callable[[ResultT], dict[str, Any]]",
+    *,
+    json: bool,
+    out: Path | None,
+) -> None:
+    """Compute a result, write its tables and figure, and print it as one document or as tables and sentences."""
+    from training.common.output import records
 
-    if out:
-        prepare_directory(out)
+    def write(result: Any, directory: Path) -> None:
+        from interp.display.axes import save_figure
+
+        result.write(directory)
+        save_figure(result.plot(), directory / f"{next(iter(result.files))}.png")
+
+    def document(result: Any) -> dict[str, Any]:
+        examples = {"checkpoint": model.name, "examples": model.task.n_examples, "reference": model.task.n_reference}
+        rows = records(next(iter(result.files.values())))
+        return examples | about(result) | {"verdict": result.sentences(), "results": rows}
+
+    run_command(
+        compute,
+        write=write,
+        document=document,
+        show=lambda result: result.show(),
+        provenance=provenance(model, seed),
+        verdict=lambda result: result.sentences(),
+        json=json,
+        out=out,
+    )
 
 
-def deliver(model: "Attached", result: "Result", about: dict[str, Any], *, json: bool, out: Path | None) -> None:
-    """Write tables and the figure, and print the result as one document or as tables and sentences."""
-    from interp.display.axes import save_figure
-    from training.common.output import print_json, records
+def provenance(model: "Attached", seed: int) -> "Provenance":
+    """That of a command on an attached model, whose parameters and buffers are hashed: it has no file of weights."""
+    from training.checkpoints.provenance import Provenance
+    from training.checkpoints.tensor_files import digest
 
-    (name, table), *_ = result.files.items()
-    if out:
-        result.write(out)
-        save_figure(result.plot(), out / f"{name}.png")
-    if json:
-        document = {"checkpoint": model.name, "examples": model.task.n_examples, "reference": model.task.n_reference}
-        print_json(document | about | {"verdict": result.sentences(), "results": records(table)})
-        return
-    result.show()
+    weights = {name: tensor.cpu().contiguous() for name, tensor in model.network.module.state_dict().items()}
+    about = {"name": model.name, "step": None, "sha256": digest(weights, {}), "seeds": None}
+    return Provenance([about], seed, model.task.n_examples)
 
 
 def init(

@@ -1,6 +1,6 @@
 """The commands `interp attribute` and `interp circuit`. Heavy imports wait until a command runs."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -88,7 +88,7 @@ def attribute(
       interp attribute --ckpt zoo:mixed-0 --corrupt prompt --method gradient,ig,atp --out estimates
       interp attribute --ckpt zoo:mixed-0 --edges --method eap-ig --classes linear
     """
-    from interp.attribution.attribute import measure_effects, plan_edges, plan_nodes
+    from interp.attribution.attribute import Attribution, measure_effects, plan_edges, plan_nodes
     from training.common import output
 
     checkpoint, class_names, question = prepare(ckpt, classes, device, corrupt, direction, examples, prompts, seed)
@@ -104,14 +104,24 @@ def attribute(
         target = plan_nodes(
             checkpoint, class_names, question, site=site, tokens=tokens, methods=methods, n_steps=n_steps
         )
-    if out:
-        output.prepare_directory(out)
-    result = measure_effects(target, class_names, methods, question, 0 if no_receipt else validate)
-    figures = {"attribution": result.plot} | ({"validation": result.plot_validation} if len(result.validation) else {})
-    document = {"of": result.of, "receipts": result.validation, "results": result.table}
-    if not deliver(result, question, document, figures, json=json, out=out):
+
+    def figures(result: Attribution) -> dict[str, Any]:
+        return {"attribution": result.plot} | ({"validation": result.plot_validation} if len(result.validation) else {})
+
+    def show(result: Attribution) -> None:
         for table in result.tables(top):
             output.print_table(*table)
+
+    deliver(
+        checkpoint,
+        question,
+        lambda: measure_effects(target, class_names, methods, question, 0 if no_receipt else validate),
+        document=lambda result: {"of": result.of, "receipts": result.validation, "results": result.table},
+        figures=figures,
+        show=show,
+        json=json,
+        out=out,
+    )
 
 
 def circuit(
@@ -162,8 +172,7 @@ def circuit(
       interp circuit --ckpt zoo:linear-0 --corrupt function --sizes 10,30,100 --min-faithfulness 0.8
     """
     from interp.attribution.attribute import plan_edges
-    from interp.attribution.circuits import check_sizes, run_circuits
-    from training.common import output
+    from interp.attribution.circuits import Circuits, check_sizes, run_circuits
 
     checkpoint, class_names, question = prepare(ckpt, classes, device, corrupt, direction, examples, prompts, seed)
     numbers = [parse_size(text, sizes) for text in options.split_names("--sizes", sizes)]
@@ -171,15 +180,21 @@ def circuit(
         checkpoint, class_names, question, methods=[method], n_steps=steps or options.DEFAULT_EDGE_STEPS
     )
     check_sizes(numbers, min_faithfulness, target.n_edges)
-    if out:
-        output.prepare_directory(out)
-    result = run_circuits(target, class_names, method, question, numbers, random, min_faithfulness)
-    figures = {"circuit": result.plot, "circuit_curves": result.plot_curves}
-    document = {"method": method, "faithful": min_faithfulness, "verdict": result.sentences()}
-    document |= {"smallest": result.smallest, "results": result.curve}
-    document["edges"] = {name: result.chosen(name) for name in class_names}
-    if not deliver(result, question, document, figures, json=json, out=out):
-        result.show()
+
+    def document(result: Circuits) -> dict[str, Any]:
+        parts = {"method": method, "faithful": min_faithfulness, "verdict": result.sentences()}
+        edges = {name: result.chosen(name) for name in class_names}
+        return parts | {"smallest": result.smallest, "results": result.curve, "edges": edges}
+
+    deliver(
+        checkpoint,
+        question,
+        lambda: run_circuits(target, class_names, method, question, numbers, random, min_faithfulness),
+        document=document,
+        figures=lambda result: {"circuit": result.plot, "circuit_curves": result.plot_curves},
+        json=json,
+        out=out,
+    )
 
 
 def parse_size(text: str, sizes: str) -> int:

@@ -5,22 +5,25 @@ Heavy imports wait until a command runs.
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from interp.model.attached import opens_files
 from interp.names import CORRUPTION_NAMES, METRIC_NAMES, SITE_NAMES
 from training import options
-from training.commands import check_classes
+from training.commands import check_classes, run_command
 from training.common.devices import check_device
 from training.common.errors import one_of
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from interp.display.result import Axes, Result
     from interp.patching.runner import Question
     from training.checkpoints.checkpoint import Checkpoint
 
+ResultT = TypeVar("ResultT", bound="Result")
 SiteName = Annotated[str, typer.Option("--site", metavar="NAME", help=f"What is patched: {', '.join(SITE_NAMES)}.")]
 Corrupt = Annotated[
     str,
@@ -93,19 +96,26 @@ def patch(
       interp patch --ckpt zoo:mixed-0 --corrupt prompt --direction noise --classes linear
       interp patch --ckpt zoo:mixed-0 --site v --heads 0.1 --tokens each --corrupt inputs --direction noise
     """
-    from interp.patching.maps import patch_locations, plan_locations
-    from training.common import output
+    from interp.patching.maps import PatchMap, patch_locations, plan_locations
 
     if metric not in METRIC_NAMES:
         raise one_of("--metric", metric, METRIC_NAMES)
     checkpoint, class_names, question = prepare(ckpt, classes, device, corrupt, direction, examples, prompts, seed)
     locations = plan_locations(checkpoint, class_names, question, site=site, heads=heads, tokens=tokens)
-    if out:
-        output.prepare_directory(out)
-    result = patch_locations(checkpoint, class_names, question, site, locations)
-    document = {"site": site, "verdict": result.sentences(), "ends": result.baseline_errors, "results": result.table}
-    if not deliver(result, question, document, {"patching": lambda: result.plot(metric)}, json=json, out=out):
-        result.show()
+
+    def document(result: PatchMap) -> dict[str, Any]:
+        ends = result.baseline_errors
+        return {"site": site, "verdict": result.sentences(), "ends": ends, "results": result.table}
+
+    deliver(
+        checkpoint,
+        question,
+        lambda: patch_locations(checkpoint, class_names, question, site, locations),
+        document=document,
+        figures=lambda result: {"patching": lambda: result.plot(metric)},
+        json=json,
+        out=out,
+    )
 
 
 def path(
@@ -154,7 +164,8 @@ def path(
     from interp.model.heads import refuse_absent_mlps
     from interp.patching.composition import composition
     from interp.patching.path_receivers import parse_receivers
-    from interp.patching.paths import bundle_paths, parse_senders, patch_paths
+    from interp.patching.paths import PathEffects, bundle_paths, parse_senders, patch_paths
+    from interp.patching.tables import path_tables
     from training.common import output
 
     checkpoint, class_names, question = prepare(ckpt, classes, device, corrupt, direction, examples, prompts, seed)
@@ -165,20 +176,28 @@ def path(
     sender_sets = parse_senders(senders, *shape, lambda: question.scores(checkpoint), has_mlps=has_mlps)
     refuse_absent_mlps(sender_sets, model)
     bundles = bundle_paths(sender_sets, receiver_sets)
-    if out:
-        output.prepare_directory(out)
-    result = patch_paths(checkpoint, class_names, question, bundles)
     heads = tuple(head for head_set in sender_sets for head in head_set if head.number >= 0)
     weights = composition(checkpoint, heads, seed=seed) if heads else None
-    if out and weights is not None:
-        output.write_table(weights, out / "composition.csv")
-    document = {"ends": result.baseline_errors, "composition": [] if weights is None else weights}
-    document["results"] = result.table
-    if not deliver(result, question, document, {"paths": result.plot}, json=json, out=out):
-        from interp.patching.tables import path_tables
 
+    def document(result: PathEffects) -> dict[str, Any]:
+        compositions = [] if weights is None else weights
+        return {"ends": result.baseline_errors, "composition": compositions, "results": result.table}
+
+    def show(result: PathEffects) -> None:
         for table in path_tables(result, weights):
             output.print_table(*table)
+
+    deliver(
+        checkpoint,
+        question,
+        lambda: patch_paths(checkpoint, class_names, question, bundles),
+        document=document,
+        figures=lambda result: {"paths": result.plot},
+        tables={} if weights is None else {"composition": weights},
+        show=show,
+        json=json,
+        out=out,
+    )
 
 
 def prepare(
@@ -205,37 +224,57 @@ def prepare(
 
 
 def deliver(
-    result: "Result",
+    checkpoint: "Checkpoint",
     question: "Question",
-    document: Mapping[str, Any],
-    figures: "Mapping[str, Callable[[], list[Axes]]]",
+    compute: "Callable[[], ResultT]",
     *,
+    document: "Callable[[ResultT], Mapping[str, Any]]",
+    figures: "Callable[[ResultT], Mapping[str, Callable[[], list[Axes]]]]",
+    tables: "Mapping[str, pd.DataFrame] | None" = None,
+    show: "Callable[[ResultT], None] | None" = None,
     json: bool,
     out: Path | None,
-) -> bool:
-    """Write files and figures to `out`, and print the JSON document; whether anything was printed.
+) -> None:
+    """Compute a result, write its files and figures to `out`, and print it.
 
     Args:
-        result: of the command.
+        checkpoint: the model.
         question: prompts and direction.
+        compute: the result.
         document: more keys of the JSON document; a table becomes its rows.
-        figures: by the name of their files.
+        figures: of the result, by the name of their files.
+        tables: more tables to write, by the name of their files.
+        show: prints the result; None: as the result does.
         json: whether to print the document.
-        out: the directory, which exists; None writes nothing.
+        out: the directory; None writes nothing.
     """
     import pandas as pd
 
+    from training.checkpoints.provenance import Provenance
     from training.common import output
 
-    if out:
+    def write(result: Any, directory: Path) -> None:
         from interp.display.axes import save_figure
 
-        result.write(out)
-        for name, draw in figures.items():
-            save_figure(draw(), out / f"{name}.png")
-    if json:
+        result.write(directory)
+        for name, table in (tables or {}).items():
+            output.write_table(table, directory / f"{name}.csv")
+        for name, draw in figures(result).items():
+            save_figure(draw(), directory / f"{name}.png")
+
+    def whole_document(result: Any) -> dict[str, Any]:
         about = {"checkpoint": result.checkpoint, "step": result.step, "seed": question.seed}
         about |= {"prompts": question.n_prompts, "corrupt": question.corrupt, "direction": question.direction}
-        rows = {key: output.records(part) if isinstance(part, pd.DataFrame) else part for key, part in document.items()}
-        output.print_json(about | rows)
-    return json
+        parts = document(result).items()
+        return about | {key: output.records(part) if isinstance(part, pd.DataFrame) else part for key, part in parts}
+
+    run_command(
+        compute,
+        write=write,
+        document=whole_document,
+        show=show or (lambda result: result.show()),
+        provenance=Provenance.of([checkpoint], question.seed, question.n_prompts),
+        verdict=lambda result: result.sentences(),
+        json=json,
+        out=out,
+    )

@@ -1,19 +1,18 @@
 """The commands lens and probe. Heavy imports wait until a command runs."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from training import options
-from training.commands import check_classes
+from training.commands import check_classes, run_command
 from training.common.devices import check_device
 from training.common.digits import whole
 from training.common.errors import UserError
 from training.common.terminal import echo
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from interp.readouts.head_decoding import HeadDecoding
     from interp.readouts.probes import Probes
     from interp.readouts.subspace_patching import Swaps
@@ -64,29 +63,38 @@ def lens(
       interp lens --ckpt runs/mixed-0@200 --steps 1,2,3,4 --out results
       interp lens --ckpt zoo:mixed-0 --token y
     """
+    from interp.readouts.lens import Lens
     from interp.readouts.lens import lens as read_lens
     from interp.readouts.stream import choose_tokens
     from training.checkpoints.checkpoint import load
+    from training.checkpoints.provenance import Provenance
     from training.common import output
 
     numbers, (token_type,) = whole_numbers("--steps", steps), choose_tokens([token])
     checkpoint = load(ckpt, check_device(device))
     names = check_classes(classes, checkpoint.config.evaluated_classes)
-    if out:
-        output.prepare_directory(out)
-    result = read_lens(checkpoint, names, steps=numbers, token=token_type, n_prompts=prompts, seed=seed)
-    if out:
+
+    def write(result: Lens, directory: Path) -> None:
         from interp.display.axes import save_figure
 
-        result.write(out)
-        save_figure(result.plot(), out / "lens.png")
-    if json:
+        result.write(directory)
+        save_figure(result.plot(), directory / "lens.png")
+
+    def document(result: Lens) -> dict[str, Any]:
         about = {"checkpoint": result.checkpoint, "step": result.step, "seed": seed, "prompts": prompts}
         about |= {"token": token_type, "fit_stream": "reference", "test_stream": "test", "verdict": result.sentences()}
-        tables = {"depth": output.records(result.depth), "results": output.records(result.table)}
-        output.print_json(about | tables)
-        return
-    result.show()
+        return about | {"depth": output.records(result.depth), "results": output.records(result.table)}
+
+    run_command(
+        lambda: read_lens(checkpoint, names, steps=numbers, token=token_type, n_prompts=prompts, seed=seed),
+        write=write,
+        document=document,
+        show=Lens.show,
+        provenance=Provenance.of([checkpoint], seed, prompts),
+        verdict=Lens.sentences,
+        json=json,
+        out=out,
+    )
 
 
 def probe(
@@ -159,7 +167,7 @@ def probe(
     from interp.readouts.stream import choose_tokens
     from interp.readouts.subspace_patching import swap as swap_subspaces
     from training.checkpoints.checkpoint import load
-    from training.common import output
+    from training.checkpoints.provenance import Provenance
 
     targets = None if target is None else options.split_names("--target", target)
     tokens = choose_tokens(options.split_names("--token", token))
@@ -167,27 +175,31 @@ def probe(
     checkpoint = load(ckpt, check_device(device))
     names = check_classes(classes, checkpoint.config.evaluated_classes)
     heads = choose_one_set(checkpoint, without or (), prompts, seed)
-    if out:
-        output.prepare_directory(out)
     common: dict[str, Any] = {"n_prompts": prompts, "n_fit": fit_prompts, "seed": seed}
     probed: dict[str, Any] = {"targets": targets, "tokens": tokens} | common
-    results: list[Any] = [fit_probes(checkpoint, names, examples=numbers, without=heads, **probed)]
-    if "x" in (targets or ()):
-        results.append(decode_heads(checkpoint, names, **common))
-    if swap:
-        last = max(numbers, default=None)
-        results.append(swap_subspaces(checkpoint, names, examples=last, n_controls=controls, **probed))
-    if out:
-        write(results, out)
-    if json:
-        output.print_json(document(results))
-        return
-    show(results)
-    if not swap:
-        echo("That a target is decodable does not mean that the model uses it: --swap tests that.")
+
+    def compute() -> "list[Probes | HeadDecoding | Swaps]":
+        results: list[Any] = [fit_probes(checkpoint, names, examples=numbers, without=heads, **probed)]
+        if "x" in (targets or ()):
+            results.append(decode_heads(checkpoint, names, **common))
+        if swap:
+            last = max(numbers, default=None)
+            results.append(swap_subspaces(checkpoint, names, examples=last, n_controls=controls, **probed))
+        return results
+
+    run_command(
+        compute,
+        write=write,
+        document=document,
+        show=lambda results: show(results, swap=swap),
+        provenance=Provenance.of([checkpoint], seed, prompts),
+        verdict=lambda results: [sentence for result in results for sentence in result.sentences()],
+        json=json,
+        out=out,
+    )
 
 
-def write(results: "list[Probes | HeadDecoding | Swaps]", out: "Path") -> None:
+def write(results: "list[Probes | HeadDecoding | Swaps]", out: Path) -> None:
     """Write tables and figures."""
     from interp.display.axes import save_figure
     from interp.readouts.probes import Probes
@@ -222,8 +234,8 @@ def document(results: "list[Probes | HeadDecoding | Swaps]") -> dict[str, Any]:
     }
 
 
-def show(results: "list[Probes | HeadDecoding | Swaps]") -> None:
-    """Print all tables, then all sentences."""
+def show(results: "list[Probes | HeadDecoding | Swaps]", *, swap: bool) -> None:
+    """Print all tables, then all sentences; without `swap` also what they do not show."""
     from training.common.output import print_table
     from training.common.screen import print_text
 
@@ -233,3 +245,5 @@ def show(results: "list[Probes | HeadDecoding | Swaps]") -> None:
     for result in results:
         for sentence in result.sentences():
             print_text(sentence)
+    if not swap:
+        print_text("That a target is decodable does not mean that the model uses it: --swap tests that.")

@@ -1,13 +1,13 @@
 """`interp score`. Heavy imports wait until the command runs."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from interp.model.attached import opens_files
 from interp.names import SCORE_DEFINITIONS, WEIGHTING_DEFINITIONS, WEIGHTING_NAMES
 from training import options
-from training.commands import check_classes
+from training.commands import check_classes, run_command
 from training.common.devices import check_device
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def score(
     from interp.scores.score import check_scores, measures_of, score_all
     from interp.scores.weightings import weighting
     from training.checkpoints.name_patterns import load_all
-    from training.common import output
+    from training.checkpoints.provenance import Provenance
 
     weighting(by)
     ranges = None if points is None else parse_points(points)
@@ -72,34 +72,35 @@ def score(
     for checkpoint, names in zip(checkpoints, class_lists, strict=True):
         for source, change in settings:
             check_scores(checkpoint.config, names, measures, by=by, inputs=source, shift=change)
-    if out:
-        output.prepare_directory(out)
-    results = [
-        result
-        for checkpoint, names in zip(checkpoints, class_lists, strict=True)
-        for source, change in settings
-        for result in score_all(
-            checkpoint,
-            names,
-            measures=measures,
-            by=by,
-            inputs=source,
-            shift=change,
-            n_prompts=prompts,
-            seed=seed,
-        )
-    ]
-    if out:
-        write_scores(results, out)
-    if json:
-        print_score_json(results, {"seed": seed, "prompts": prompts})
-        return
-    from interp.scores.tables import score_tables
+
+    def compute() -> "list[HeadScores]":
+        return [
+            result
+            for checkpoint, names in zip(checkpoints, class_lists, strict=True)
+            for source, change in settings
+            for result in score_all(
+                checkpoint,
+                names,
+                measures=measures,
+                by=by,
+                inputs=source,
+                shift=change,
+                n_prompts=prompts,
+                seed=seed,
+            )
+        ]
 
     options_given = {"inputs": inputs, "shift": None if shift == "none" else shift, "pairs": points}
     common = [f"{name} {value}" for name, value in options_given.items() if value and "," not in value]
-    for table in score_tables(results, "; ".join([*common, f"{prompts} prompts, seed {seed}"]), top):
-        output.print_table(*table)
+    run_command(
+        compute,
+        write=write_scores,
+        document=lambda results: document(results, {"seed": seed, "prompts": prompts}),
+        show=lambda results: show(results, "; ".join([*common, f"{prompts} prompts, seed {seed}"]), top),
+        provenance=Provenance.of(checkpoints, seed, prompts),
+        json=json,
+        out=out,
+    )
 
 
 score.__doc__ = f"""Score every head by what it attends to: its own x (retrospective), earlier pairs, itself, ...
@@ -136,11 +137,20 @@ def write_scores(results: "list[HeadScores]", out: "Path") -> None:
     save_figure(plot_scores(*results), out / "scores.png")
 
 
-def print_score_json(results: "list[HeadScores]", prompts: dict[str, int]) -> None:
+def document(results: "list[HeadScores]", prompts: dict[str, int]) -> dict[str, Any]:
     """All rows as `results`; at the top level the first checkpoint, score and setting as `[layer][head]` by class."""
     from training.common import output
 
     first = results[0]
     rows = [row for result in results for row in output.records(result.table)]
     setting = {key: rows[0][key] for key in ("checkpoint", "step", "score", "by", "inputs", "shift", "points")}
-    output.print_json(setting | prompts | {"chance": first.chance, "scores": first.values, "results": rows})
+    return setting | prompts | {"chance": first.chance, "scores": first.values, "results": rows}
+
+
+def show(results: "list[HeadScores]", caption: str, top: int) -> None:
+    """Print the tables."""
+    from interp.scores.tables import score_tables
+    from training.common import output
+
+    for table in score_tables(results, caption, top):
+        output.print_table(*table)

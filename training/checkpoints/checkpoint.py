@@ -15,6 +15,7 @@ by `DIR@STEP` for a snapshot, or by `zoo:NAME` for one that ships with the packa
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import re
 import subprocess
@@ -29,7 +30,7 @@ from torch import Tensor
 
 from training.checkpoints.history import HISTORY, RUN, Arm, Row, append_rows, arm_of, history_text, read_history
 from training.checkpoints.tensor_files import LARGEST_HEADER, first_line, read_metadata, read_tensors, write_tensors
-from training.common.atomic_files import parse_json, read_parsed, remove_written, write_atomically
+from training.common.atomic_files import open_plain, parse_json, read_parsed, remove_written, write_atomically
 from training.common.devices import check_device
 from training.common.digits import whole
 from training.common.errors import CheckError, UserError, one_of
@@ -264,6 +265,15 @@ def check_size(config: ModelConfig, path: Path) -> None:
         raise UserError(f"{path} does not fit {CONFIG}: it is too {small} for {config.n_parameters} weights")
 
 
+def weights_hash(directory: Path, step: int | None) -> str | None:
+    """The SHA-256 of the file with the weights at a step, as `sha256sum` gives it; None if there is no such file."""
+    try:
+        with open_plain(weights_path(directory, step)) as handle, os.fdopen(handle, "rb", closefd=False) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return None
+
+
 def fingerprint(config: RunConfig) -> str:
     """A hash of the configuration of a run. Keys that a later version adds or renames do not change it."""
     return hashlib.sha256(json.dumps(without_defaults(config), sort_keys=True).encode()).hexdigest()
@@ -427,11 +437,17 @@ def environment() -> dict[str, str | None]:
 
 
 def git_commit() -> str | None:
-    """The commit of this code, with `-dirty` when the tree differs from it; None outside a git checkout."""
+    """The commit of this code, with `-dirty` when the tree differs from it; None if it is no git checkout.
+
+    Code that is installed inside the checkout of something else, such as a virtual environment in a project, is none.
+    """
+    home = Path(__file__).parents[2]
+    if not (home / ".git").exists():
+        return None
     command = [
         "git",
         "-C",
-        str(Path(__file__).parent),
+        str(home),
         "describe",
         "--always",
         "--dirty",

@@ -1,0 +1,89 @@
+"""Where a result comes from: `run.json` beside its files, and `run` in the document that `--json` prints."""
+
+import importlib.metadata
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.checkpoints.checkpoint import Checkpoint, environment, weights_hash
+from training.common.atomic_files import write_text
+from training.common.dates import now
+from training.common.output import plain
+
+FILE = "run.json"
+DISTRIBUTION = "incontext-interp"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a result was computed from.
+
+    Attributes:
+        checkpoints: of each model its `name`, `step`, `sha256` (of the file of its weights, as `sha256sum` gives it;
+            of an attached model: of its parameters; None if there is no file) and `seeds` of its training.
+        seed: of the random draws; None if there are none.
+        n_prompts: per function class, or examples of an attached model; None if none were drawn.
+    """
+
+    checkpoints: Sequence[Mapping[str, Any]]
+    seed: int | None = None
+    n_prompts: int | None = None
+
+    @classmethod
+    def of(cls, checkpoints: Iterable[Checkpoint], seed: int, n_prompts: int) -> "Provenance":
+        """That of a command on these checkpoints; reads the files of their weights."""
+        return cls([describe(checkpoint) for checkpoint in checkpoints], seed, n_prompts)
+
+    def document(self, verdict: Iterable[str]) -> dict[str, Any]:
+        """What `run.json` says: this, the command line, versions, the commit, the date, and the verdict.
+
+        Args:
+            verdict: sentences.
+        """
+        versions = environment()
+        commit = versions.pop("commit")
+        return {
+            "command": command_line(sys.argv[1:]),
+            "versions": versions | {DISTRIBUTION: importlib.metadata.version(DISTRIBUTION)},
+            "commit": commit,
+            "checkpoints": [dict(checkpoint) for checkpoint in self.checkpoints],
+            "seed": self.seed,
+            "prompts": self.n_prompts,
+            "date": now().isoformat(timespec="seconds"),
+            "verdict": list(verdict),
+        }
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Name, step, hash and seeds of a checkpoint."""
+    return {
+        "name": checkpoint.name,
+        "step": checkpoint.step,
+        "sha256": weights_hash(checkpoint.directory, checkpoint.step),
+        "seeds": vars(checkpoint.config.seeds),
+    }
+
+
+def command_line(words: Sequence[str]) -> str:
+    """The command without `--out` and `--json`, which say where results go and not what they are.
+
+    >>> command_line(["score", "--ckpt", "zoo:mixed-0", "--out", "my results", "--json"])
+    'interp score --ckpt zoo:mixed-0'
+    """
+    kept: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if word == "--out":
+            next(rest, None)
+        elif word != "--json" and not word.startswith("--out="):
+            kept.append(word)
+    return shlex.join(["interp", *kept])
+
+
+def write(document: Mapping[str, Any], directory: Path) -> None:
+    """Write `run.json` into a directory."""
+    write_text(json.dumps(plain(dict(document)), indent=1) + "\n", directory / FILE)
