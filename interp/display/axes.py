@@ -1,5 +1,6 @@
 """Axes, figures and colours that every figure shares; nothing here knows a result."""
 
+import textwrap
 import warnings
 from base64 import b64encode
 from html import escape
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from training.common.atomic_files import write_atomically
+from training.common.terminal import printable_line
 
 MODES = {
     "zero": "#c8553d",
@@ -30,6 +32,8 @@ MODES = {
     "uniform": "#8d6e63",
 }
 DPI = 120
+TITLE_SIZE = 10  # points
+WIDTH_OF_LETTER = 0.6  # of the size, a mean over letters that errs on the wide side
 WRITTEN: Any = {
     "svg.hashsalt": "interp",  # equal figures become equal files
     "svg.fonttype": "none",  # text stays text
@@ -77,13 +81,26 @@ def legend_beside(axes: list[Axes]) -> None:
     figure_of(axes).legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
 
 
-def title_figure(axes: list[Axes], title: str, fontsize: float = 10) -> None:
+def title_figure(axes: list[Axes], title: str, fontsize: float = TITLE_SIZE) -> None:
     """A title above all panels, in as many lines as the figure's width needs; the figure grows with them."""
     figure = figure_of(axes)
+    n_lines_before = max(1, len(figure.get_suptitle().splitlines()))
     per_line = int(figure.get_figwidth() * POINTS / (WIDE_LETTER * fontsize))
-    lines = wrap(title, per_line, break_long_words=False, break_on_hyphens=False)
-    figure.suptitle("\n".join(lines), fontsize=fontsize)
-    figure.set_figheight(figure.get_figheight() + 1.2 * fontsize / POINTS * (len(lines) - 1))
+    lines = wrap(printable_line(title), per_line, break_long_words=False, break_on_hyphens=False)
+    figure.suptitle("\n".join(lines), fontsize=fontsize, parse_math=False)
+    figure.set_figheight(figure.get_figheight() + 1.2 * fontsize / POINTS * (len(lines) - n_lines_before))
+
+
+def name_model(axes: list[Axes], name: str, details: str = "") -> None:
+    """Begin the title of the figure with the model's name, if it is not in it.
+
+    Args:
+        axes: of one figure.
+        name: of the checkpoint.
+        details: what follows the name, such as its step.
+    """
+    given = " ".join(figure_of(axes).get_suptitle().split())
+    title_figure(axes, given if name in given else ": ".join(filter(None, (name + details, given))))
 
 
 def figure_of(axes: list[Axes]) -> Figure:

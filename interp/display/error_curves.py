@@ -4,7 +4,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from interp.display.axes import GREY, INTACT, legend_beside, row_of_axes
+from interp.display.axes import GREY, INTACT, legend_beside, name_model, row_of_axes
 from training.common.output import records
 from training.common.table_rows import where
 
@@ -41,6 +41,8 @@ def plot_error_curves(curves: pd.DataFrame) -> list[Axes]:
     units = {"nmse": "MSE / E[y²]", "paper": "MSE / n_dims"}[curves["units"].iloc[0]]
     axes[0].set_ylabel(units if shift == "none" else f"{units}, {shift}")
     legend_beside(axes)
+    if len(models := curves[["checkpoint", "step"]].drop_duplicates()) == 1:
+        name_model(axes, *(f"{name}, step {step}" for name, step in models.itertuples(index=False)))
     return axes
 
 

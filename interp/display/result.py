@@ -58,7 +58,7 @@ class Result(ABC):
         return {}
 
     def view(self, name: str, *arguments: Any) -> Any:
-        """The view of this result by the function registered for its type.
+        """The view of this result by the function registered for its type; a figure is titled with the model.
 
         Raises:
             LookupError: no function is registered.
@@ -66,7 +66,12 @@ class Result(ABC):
         function = self.find_view(name)
         if function is None:
             raise LookupError(f"a {type(self).__name__} has no view '{name}'")
-        return function(self, *arguments)
+        view = function(self, *arguments)
+        if name.startswith("plot") and not any(isinstance(other, Result) for other in arguments):
+            from interp.display.axes import name_model
+
+            name_model(view, self.checkpoint, self.title.removeprefix(self.checkpoint))
+        return view
 
     def find_view(self, name: str) -> View | None:
         package = type(self).__module__.rpartition(".")[0]

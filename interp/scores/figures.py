@@ -8,7 +8,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 
-from interp.display.axes import GREY, INTACT, figure_of, grid_of_axes, panels, title_figure
+from interp.display.axes import GREY, INTACT, figure_of, grid_of_axes, name_model, panels, title_figure
 from interp.display.result import displays
 from interp.model.positions import show_points
 from interp.scores.patterns import Patterns
@@ -38,6 +38,8 @@ def plot_scores(*results: HeadScores) -> list[Axes]:
         name = "\n".join(label) or name_with_weighting(result)
         levels = f"chance {result.chance:.3f}\nmaximum {result.kind.best:g}"
         panels[0].set_ylabel(f"{name}\n{levels}\n\nlayer", fontsize=8)
+    if len(titles := {result.title for result in results}) == 1:
+        name_model(grid[0], *titles)
     return [ax for row in grid for ax in row if ax.axison]
 
 

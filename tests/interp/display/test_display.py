@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.text import Text
 
 import interp
 from analyses.findings import Findings
@@ -124,6 +125,28 @@ def test_every_result_draws_itself_on_a_figure_of_its_own(results, kind):
     assert all(isinstance(ax, Axes) for ax in axes)
     assert len(set(plt.get_fignums()) - before) == 1
     plt.close(axes[0].figure)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_figure_names_its_model_and_its_class_and_no_title_is_cut(results, kind):
+    axes = results[kind].plot()
+    figure = axes[0].figure
+    titles = [text for text in figure.findobj(Text) if text.get_text() and isinstance(text.get_text(), str)]
+    words = " ".join(text.get_text() for text in titles)
+    assert "zoo:mixed-0" in words
+    assert "linear" in words
+    figure.canvas.draw()
+    whole, title = figure.bbox, next(text for text in titles if text.get_text() == figure.get_suptitle())
+    drawn = title.get_window_extent()
+    assert whole.x0 <= drawn.x0 <= drawn.x1 <= whole.x1
+    assert drawn.y1 <= whole.y1
+
+
+def test_a_name_with_signs_of_formulae_is_a_title(results):
+    """Of matplotlib, `$` begins a formula, which this name is not."""
+    axes = replace(results["Ablation"], checkpoint="runs/$a^{$b" * 9).plot()
+    axes[0].figure.canvas.draw()
+    assert axes[0].figure.get_suptitle().replace("\n", "").startswith("runs/$a^{$b")
 
 
 def test_a_name_cannot_inject_markup(results):
