@@ -121,7 +121,8 @@ def evaluate(
     def show(curves: "pd.DataFrame") -> None:
         titles = ", ".join(f"{checkpoint.name}, step {checkpoint.step}" for checkpoint in checkpoints)
         title = titles if shift == "none" else f"{titles}, shift {shift}"
-        caption = f"{prompts} prompts, seed {seed}{heavy_tail_warning(checkpoints, curves)}"
+        warning = heavy_tail_warning(checkpoints, curves)
+        caption = f"mean at one point over {prompts} test prompts per class, seed {seed}{warning}"
         output.print_table(*curve_table(curves, title, caption))
 
     run_command(

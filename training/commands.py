@@ -203,7 +203,7 @@ def history(
     """
     import pandas as pd
 
-    from training.checkpoints.checkpoint import locate, weights_hash
+    from training.checkpoints.checkpoint import locate, read_config, weights_hash
     from training.checkpoints.name_patterns import expand
     from training.checkpoints.provenance import Provenance
     from training.common import output
@@ -212,6 +212,7 @@ def history(
     if not 0 < converged_below < 1:
         raise UserError(f"--converged-below {converged_below}: must be between 0 and 1")
     located = {name: locate(name) for name in expand(ckpt)}
+    n_prompts = {read_config(directory).record.eval_prompts for directory, _ in located.values()}
 
     def compute() -> "pd.DataFrame":
         tables = []
@@ -225,7 +226,7 @@ def history(
         compute,
         write=lambda table, directory: output.write_table(table, directory / "history.csv"),
         document=lambda table: {"fraction": converged_below, "held": HELD, "runs": output.records(table)},
-        show=lambda table: output.print_table(*history_table(table, converged_below)),
+        show=lambda table: output.print_table(*history_table(table, converged_below, n_prompts)),
         provenance=Provenance(
             [
                 {"name": readable_name(name), "step": step, "sha256": weights_hash(directory, step)}
@@ -237,8 +238,14 @@ def history(
     )
 
 
-def history_table(table: "pd.DataFrame", converged_below: float) -> "Table":
-    """Error and convergence of every class."""
+def history_table(table: "pd.DataFrame", converged_below: float, n_prompts: set[int]) -> "Table":
+    """Error and convergence of every class.
+
+    Args:
+        table: see `training.evaluation.convergence.convergence`, with a column `checkpoint`.
+        converged_below: the share of the no-context optimum.
+        n_prompts: per class, of the runs' own evaluations.
+    """
     from training.common.output import Table, count, number, records
     from training.evaluation.convergence import HELD
 
@@ -254,11 +261,11 @@ def history_table(table: "pd.DataFrame", converged_below: float) -> "Table":
     ]
     header = ["run, class, inputs", "NMSE", "no-context", "step", "prompts", "of all classes", "FLOPs", "seconds"]
     caption = (
-        f"convergence: an error of at most {converged_below:g} of the no-context optimum for {HELD} evaluations; "
-        "- if never reached or not recorded"
+        f"convergence: an error of at most {converged_below:g} of the no-context optimum for {HELD} evaluations; - if "
+        "never reached or not recorded"
     )
     meanings = {
-        "NMSE": "error at the end, over the last quarter of the points",
+        "NMSE": held_out_error(n_prompts).removeprefix("NMSE: "),
         "no-context": "error of the no-context optimum there",
         "step": "of convergence",
         "prompts": "of the class until then",
@@ -268,6 +275,19 @@ def history_table(table: "pd.DataFrame", converged_below: float) -> "Table":
     }
     least = ["of all classes", "seconds", "no-context"]
     return Table("convergence: step, data, compute and time", header, rows, caption, meanings, least)
+
+
+def held_out_error(n_prompts: set[int]) -> str:
+    """What the error is that a run keeps in its history.
+
+    >>> held_out_error({256})[:54]
+    'NMSE: MSE / E[y²], mean over the last quarter of the p'
+    """
+    counts = " or ".join(map(str, sorted(n_prompts)))
+    return (
+        "NMSE: MSE / E[y²], mean over the last quarter of the points, at the last evaluation in training, on the "
+        f"{counts} prompts per class that the run held out (its own seed)"
+    )
 
 
 def classes(json: options.Json = False) -> None:
@@ -328,8 +348,9 @@ def zoo_list(json: options.Json = False) -> None:
     entries = []
     for name in zoo_names():
         config, history = read_config(zoo_path(name)), read_history(zoo_path(name))
-        final = {row["function_class"]: row["nmse_last"] for row in history if row["step"] == config.recipe.steps}
-        entries.append({"name": name, "curriculum": config.curriculum, "steps": config.recipe.steps, "nmse": final})
+        final = {row["function_class"]: row["nmse_tail"] for row in history if row["step"] == config.recipe.steps}
+        entry = {"name": name, "curriculum": config.curriculum, "steps": config.recipe.steps, "nmse": final}
+        entries.append(entry | {"prompts": config.record.eval_prompts})
     if json:
         output.print_json({"zoo": entries})
         return
@@ -344,7 +365,7 @@ def zoo_list(json: options.Json = False) -> None:
         for entry in entries
     ]
     caption = (
-        f"{', '.join(class_names)}: error (NMSE) at the last point on each run's own few held-out prompts, so noisy "
+        f"columns of classes: {held_out_error({entry['prompts'] for entry in entries})}, as in `interp history`: noisy "
         "where y is heavy-tailed; `interp eval` has intervals"
     )
     meanings = {"curriculum": "the function classes and their order in training", "steps": "of training"}

@@ -1,6 +1,5 @@
 """Axes, figures and colours that every figure shares; nothing here knows a result."""
 
-import textwrap
 import warnings
 from base64 import b64encode
 from html import escape
@@ -33,7 +32,6 @@ MODES = {
 }
 DPI = 120
 TITLE_SIZE = 10  # points
-WIDTH_OF_LETTER = 0.6  # of the size, a mean over letters that errs on the wide side
 WRITTEN: Any = {
     "svg.hashsalt": "interp",  # equal figures become equal files
     "svg.fonttype": "none",  # text stays text

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.doctor.installation import Finding
+from interp.model.positions import show_points
 from training.checkpoints.checkpoint import Checkpoint, load, zoo_names
 from training.evaluation.evaluate import Setting, squared_errors
 from training.model.transformer import Transformer
@@ -14,6 +15,7 @@ from training.tasks.prompts import last_quarter
 
 MODEL = "zoo:mixed-0"
 LEARNED = 0.5
+SMOKE_PROMPTS = 256
 TOLERANCE = 1e-5
 
 
@@ -30,15 +32,21 @@ def check_zoo() -> Finding:
     """Whether shipped checkpoints are installed, and one of them has the error that it was trained to."""
     if not (names := zoo_names()):
         return Finding("zoo", "empty", "no shipped checkpoint is installed: install again from a complete checkout")
-    error = error_on_linear(load(MODEL))
+    checkpoint = load(MODEL)
+    error = error_on_linear(checkpoint)
     problem = f"{MODEL} has lost what it learned (error {error:.3g}): restore training/zoo, or install torch again"
-    summary = f"{len(names)} checkpoints; {MODEL}: error {error:.3f} on linear"
+    tail = show_points(last_quarter(checkpoint.config.data.n_points))
+    summary = (
+        f"{len(names)} checkpoints; {MODEL}: {error:.3f} of the no-context optimum's squared error on linear, "
+        f"pairs {tail}, {SMOKE_PROMPTS} prompts, seed 0"
+    )
     return Finding("zoo", summary, None if error < LEARNED else problem)
 
 
 def error_on_linear(checkpoint: Checkpoint) -> float:
     """The squared error over the last quarter of the points, as a share of the no-context optimum's."""
-    by_predictor = squared_errors(checkpoint, "linear", Setting(n_prompts=256), baselines=(), class_baseline=False)
+    setting = Setting(n_prompts=SMOKE_PROMPTS)
+    by_predictor = squared_errors(checkpoint, "linear", setting, baselines=(), class_baseline=False)
     tail = last_quarter(checkpoint.config.data.n_points)
     model, no_context = (
         torch.stack(list(by_predictor[name].values())[tail]).mean().item() for name in ("model", "no_context")
