@@ -17,7 +17,6 @@ from training.common.atomic_files import write_text
 from training.common.errors import UserError
 from training.common.output import prepare_directory, print_json, records, write_table
 from training.common.screen import print_text
-from training.common.terminal import echo
 from training.options import DEFAULT_CONTROLS
 
 HIGHEST = (1, 3)

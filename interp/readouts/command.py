@@ -10,7 +10,6 @@ from training.commands import check_classes, run_command
 from training.common.devices import check_device
 from training.common.digits import whole
 from training.common.errors import UserError
-from training.common.terminal import echo
 
 if TYPE_CHECKING:
     from interp.readouts.head_decoding import HeadDecoding
