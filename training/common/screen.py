@@ -19,8 +19,9 @@ def screen_width() -> int | None:
     columns = os.environ.get("COLUMNS", "")
     if columns.isdecimal() and int(columns) > 0:
         return int(columns)
-    is_terminal = sys.stdout is not None and sys.stdout.isatty()
-    return os.get_terminal_size(sys.stdout.fileno()).columns or UNKNOWN_WIDTH if is_terminal else None
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    return os.get_terminal_size(sys.stdout.fileno()).columns or UNKNOWN_WIDTH
 
 
 def print_text(text: str, bullet: str = "") -> None:
