@@ -1,7 +1,7 @@
 """Locates attention heads of a trained model by what they attend to, and tests what they cause.
 
 Load: `load` reads a run or a shipped checkpoint, `import_checkpoint` a model of another program (`export_checkpoint`
-writes one); `hooked` converts it to TransformerLens.
+writes one); `hooked` converts it to TransformerLens; `OwnPrompts` (`read_prompts` from a file) are prompts of yours.
 Locate: `score` heads, or show their attention `patterns` token by token.
 Ablate: `ablate` sets of heads (`parse_heads`), in sequence (`cumulative`) or in `pairs`; `pooled` over seeds.
 Patch: `patch` activations between `prompt_pairs`, or measure `path_effects`.
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from interp.scores.score import score as score
     from training.checkpoints.checkpoint import Checkpoint as Checkpoint
     from training.checkpoints.checkpoint import load as load
+    from training.evaluation.own_files import read_prompts as read_prompts
+    from training.evaluation.own_prompts import OwnPrompts as OwnPrompts
     from training.importing.export import export_checkpoint as export_checkpoint
     from training.importing.run import import_checkpoint as import_checkpoint
     from training.tasks.prompts import to_prompt as to_prompt
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Checkpoint": "training.checkpoints.checkpoint",
     "Head": "interp.model.heads",
+    "OwnPrompts": "training.evaluation.own_prompts",
     "ablate": "interp.ablation.ablate",
     "attach": "interp.any_model.attach",
     "attribute": "interp.attribution.attribute",
@@ -73,6 +76,7 @@ _HOMES = {
     "pooled": "interp.ablation.pooled",
     "probe": "interp.readouts.probes",
     "prompt_pairs": "interp.patching.prompt_pairs",
+    "read_prompts": "training.evaluation.own_files",
     "score": "interp.scores.score",
     "swap": "interp.readouts.subspace_patching",
     "to_prompt": "training.tasks.prompts",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from training import options
-from training.commands import check_classes, run_command
+from training.commands import check_classes, open_data, run_command
 from training.common.devices import check_device
 from training.common.errors import one_of
 from training.names import BASELINE_NAMES, SHIFT_NAMES
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def evaluate(
     ckpt: options.Ckpts,
     classes: options.Classes = None,
+    data: options.Data = None,
     inputs: Annotated[
         str | None,
         typer.Option("--inputs", metavar="NAME,NAME", help="Input distributions (default: those of the run)."),
@@ -89,7 +90,7 @@ def evaluate(
     input_names = None if inputs is None else [name.strip() for name in inputs.split(",")]
     for name in input_names or []:
         input_distribution(name)
-    checkpoints = load_all(ckpt, check_device(device))
+    checkpoints, prompts = open_data(load_all(ckpt, check_device(device)), data, classes, prompts, is_split=False)
     class_lists = [check_classes(classes, checkpoint.config.evaluated_classes) for checkpoint in checkpoints]
     for function_class in {name for names in class_lists for name in names}:
         check_shift(shift, function_class)
@@ -130,7 +131,7 @@ def evaluate(
         write=write_curves,
         document=document,
         show=show,
-        provenance=Provenance.of(checkpoints, seed, prompts),
+        provenance=Provenance.of(checkpoints, seed, prompts, data),
         json=json,
         out=out,
     )

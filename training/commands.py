@@ -15,6 +15,7 @@ from training.names import CLASS_NAMES, INPUT_NAMES
 if TYPE_CHECKING:
     import pandas as pd
 
+    from training.checkpoints.checkpoint import Checkpoint
     from training.checkpoints.provenance import Provenance
     from training.common.output import Table
     from training.config.config import RunConfig
@@ -429,6 +430,33 @@ def run_command(
     if out:
         echo(f"wrote {out}/", err=True)
     return result
+
+
+def open_data(
+    checkpoints: "Sequence[Checkpoint]", data: Path | None, classes: str | None, n_prompts: int, *, is_split: bool
+) -> "tuple[list[Checkpoint], int]":
+    """The checkpoints on the prompts in the file of `--data`, and how many of them are tested on.
+
+    Args:
+        checkpoints: loaded runs.
+        data: the file; None: prompts are drawn.
+        classes: what `--classes` says.
+        n_prompts: what `--prompts` says.
+        is_split: whether a half is kept for what must not be tested on.
+
+    Raises:
+        UserError: the file cannot be read or does not fit, or `--classes` is given too.
+    """
+    if data is None:
+        return list(checkpoints), n_prompts
+    if classes is not None:
+        raise UserError(f"--data {data} and --classes {classes}: give one of the two")
+    from training.evaluation.own_files import read_prompts
+    from training.evaluation.own_run import open_own
+
+    own = read_prompts(data)
+    opened = [open_own(checkpoint, own, None, n_prompts, is_split=is_split) for checkpoint in checkpoints]
+    return [checkpoint for checkpoint, _ in opened], min(n for _, n in opened)
 
 
 def check_classes(classes: str | None, default: tuple[str, ...]) -> list[str]:

@@ -129,6 +129,16 @@ Classes = Annotated[
         help="Function classes to test on (default: those of the run).",
     ),
 ]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="FILE",
+        help="Prompts of your own instead of function classes: npz or safetensors with xs [batch point dim] and ys "
+        "[batch point], or csv with columns prompt, point, x0, x1, …, y. A command that chooses heads, or needs means, "
+        "partners or fits, keeps a random half (--seed) for that; at most --prompts others are tested on.",
+    ),
+]
 Prompts = Annotated[
     int, typer.Option("--prompts", metavar="N", parser=whole_number(2), help="Prompts per function class.")
 ]

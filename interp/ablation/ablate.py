@@ -42,6 +42,8 @@ from training.common.errors import UserError, one_of
 from training.common.output import records
 from training.common.table_rows import distinct, where
 from training.config.config import stream_seed
+from training.evaluation.own_prompts import OwnPrompts
+from training.evaluation.own_run import open_own
 from training.options import DEFAULT_CONTROLS, DEFAULT_MEMORY, DEFAULT_NULL_PROMPTS, DEFAULT_PROMPTS
 
 Design = Literal["remove", "keep"]
@@ -183,6 +185,7 @@ def ablate(
     memory: int = DEFAULT_MEMORY,
     store: Store | None = None,
     scores: Float[np.ndarray, "layer head"] | None = None,
+    prompts: OwnPrompts | None = None,
 ) -> Ablation:
     """Remove sets of components and compare the cost with that of random sets.
 
@@ -206,6 +209,8 @@ def ablate(
         store: keeps finished pieces, so that an interrupted ablation resumes (`interp.ablation.store.Store`).
         scores: retrospective scores on selection prompts; heads that attend (above `ATTENDS`) but cost nothing alone
             are then removed together with other heads, too (`interp.ablation.joint`). Computed where heads are text.
+        prompts: of your own, in the place of `classes` (`interp.OwnPrompts`). A random half chooses heads and gives
+            means and partners; of the other at most `n_prompts` are tested on.
 
     Raises:
         CheckError: every removal failed to act, or acted where it should not; if only some did, these sets are left
@@ -217,6 +222,7 @@ def ablate(
     >>> list(result.table["mode"])
     ['zero', 'mean', 'resample']
     """
+    checkpoint, n_prompts = open_own(checkpoint, prompts, classes, n_prompts, is_split=True)
     if isinstance(heads, str) and scores is None:
         scores = selection_scores(checkpoint, n_prompts, seed)
     planned = plan(

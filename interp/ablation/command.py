@@ -66,6 +66,7 @@ def ablate(
         ),
     ] = "layer",
     classes: options.Classes = None,
+    data: options.Data = None,
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
     null_prompts: Annotated[
         int,
@@ -127,6 +128,7 @@ def ablate(
             points=points,
             controls=controls,
             classes=classes,
+            data=data,
             prompts=prompts,
             null_prompts=null_prompts,
             memory=int(memory * 2**30),

@@ -26,7 +26,7 @@ from training import options
 from training.checkpoints.checkpoint import Checkpoint
 from training.checkpoints.name_patterns import load_all
 from training.checkpoints.provenance import Provenance
-from training.commands import run_command
+from training.commands import open_data, run_command
 from training.common import output
 from training.common.errors import UserError, refuse_failures
 from training.common.screen import print_text
@@ -55,6 +55,7 @@ class Request:
     device: str
     independent: bool = False
     match: str = "layer"
+    data: Path | None = None
 
     @property
     def n_controls(self) -> int:
@@ -84,7 +85,9 @@ class Results(NamedTuple):
 
 def run(request: Request, *, json: bool, out: Path | None) -> None:
     """Carry out the request, then write, print or show the results."""
-    checkpoints = load_all(request.ckpts, request.device)
+    loaded = load_all(request.ckpts, request.device)
+    checkpoints, n_prompts = open_data(loaded, request.data, request.classes, request.prompts, is_split=True)
+    request = replace(request, prompts=n_prompts)
     if request.independent:
         checkpoints = as_independent(checkpoints)
     independent_seeds(checkpoints)  # refuses unknown seeds before anything is computed
@@ -104,7 +107,7 @@ def run(request: Request, *, json: bool, out: Path | None) -> None:
         write=lambda results, out: write(results, directories, out),
         document=lambda results: document(request, results),
         show=lambda results: show_all(request, results),
-        provenance=Provenance.of(checkpoints, request.seed, request.prompts),
+        provenance=Provenance.of(checkpoints, request.seed, request.prompts, request.data),
         verdict=sentences,
         json=json,
         out=out,

@@ -50,6 +50,7 @@ from training.common.errors import CheckError
 from training.common.progress import progress_bar
 from training.config.config import ModelConfig, RunConfig
 from training.evaluation.evaluate import evaluation_prompts, no_context_error
+from training.evaluation.own_run import OwnRun
 from training.model.transformer import EVERY
 from training.options import DEFAULT_MEMORY
 from training.tasks.function_classes import function_class as find_class
@@ -417,7 +418,12 @@ def group_by_first_layer(sets: Sequence[HeadSet], most: int) -> Iterator[list[He
 
 
 def is_reproducible(config: RunConfig, function_class: str, modes: Sequence[Mode]) -> bool:
-    """Whether all code behind prompts and replacement values is in these packages, so that a store may keep errors."""
+    """Whether all code behind prompts and replacement values is in these packages, so that a store may keep errors.
+
+    Prompts of a user's own are no code: nothing is kept of them.
+    """
+    if isinstance(config, OwnRun):
+        return False
     classes = {function_class, *config.evaluated_classes}  # `resample:class` takes its partners from another one
     sources = [*map(find_class, classes), input_distribution(config.data.inputs[0])]
     return all(map(is_covered, [*map(type, sources), *(mode.replacement for mode in modes)]))

@@ -12,7 +12,7 @@ import typer
 from interp.model.attached import opens_files
 from interp.names import CORRUPTION_NAMES, METRIC_NAMES, SITE_NAMES
 from training import options
-from training.commands import check_classes, run_command
+from training.commands import check_classes, open_data, run_command
 from training.common.devices import check_device
 from training.common.errors import one_of
 
@@ -78,6 +78,7 @@ def patch(
     ] = "effect",
     examples: Examples = None,
     classes: options.Classes = None,
+    data: options.Data = None,
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
@@ -100,7 +101,9 @@ def patch(
 
     if metric not in METRIC_NAMES:
         raise one_of("--metric", metric, METRIC_NAMES)
-    checkpoint, class_names, question = prepare(ckpt, classes, device, corrupt, direction, examples, prompts, seed)
+    checkpoint, class_names, question = prepare(
+        ckpt, classes, device, corrupt, direction, examples, prompts, seed, data
+    )
     locations = plan_locations(checkpoint, class_names, question, site=site, heads=heads, tokens=tokens)
 
     def document(result: PatchMap) -> dict[str, Any]:
@@ -113,6 +116,7 @@ def patch(
         lambda: patch_locations(checkpoint, class_names, question, site, locations),
         document=document,
         figures=lambda result: {"patching": lambda: result.plot(metric)},
+        data=data,
         json=json,
         out=out,
     )
@@ -209,6 +213,7 @@ def prepare(
     examples: int | None,
     n_prompts: int,
     seed: int,
+    data: Path | None = None,
 ) -> "tuple[Checkpoint, list[str], Question]":
     """The checkpoint, the function classes and the question of a command.
 
@@ -218,7 +223,8 @@ def prepare(
     from interp.patching.runner import Question, check_direction
     from training.checkpoints.checkpoint import load
 
-    checkpoint = load(ckpt, check_device(device))
+    loaded = load(ckpt, check_device(device))
+    (checkpoint,), n_prompts = open_data([loaded], data, classes, n_prompts, is_split=True)
     class_names = check_classes(classes, checkpoint.config.evaluated_classes)
     return checkpoint, class_names, Question(corrupt, check_direction(direction), examples, n_prompts, seed)
 
@@ -232,6 +238,7 @@ def deliver(
     figures: "Callable[[ResultT], Mapping[str, Callable[[], list[Axes]]]]",
     tables: "Mapping[str, pd.DataFrame] | None" = None,
     show: "Callable[[ResultT], None] | None" = None,
+    data: Path | None = None,
     json: bool,
     out: Path | None,
 ) -> None:
@@ -245,6 +252,7 @@ def deliver(
         figures: of the result, by the name of their files.
         tables: more tables to write, by the name of their files.
         show: prints the result; None: as the result does.
+        data: the file of the prompts; None if they were drawn.
         json: whether to print the document.
         out: the directory; None writes nothing.
     """
@@ -273,7 +281,7 @@ def deliver(
         write=write,
         document=whole_document,
         show=show or (lambda result: result.show()),
-        provenance=Provenance.of([checkpoint], question.seed, question.n_prompts),
+        provenance=Provenance.of([checkpoint], question.seed, question.n_prompts, data),
         verdict=lambda result: result.sentences(),
         json=json,
         out=out,

@@ -33,6 +33,8 @@ from training.common.output import records
 from training.common.progress import progress_bar
 from training.common.table_rows import where
 from training.config.config import RunConfig
+from training.evaluation.own_prompts import OwnPrompts
+from training.evaluation.own_run import open_own
 from training.model.transformer import Transformer
 from training.tasks.function_classes import choose_classes
 from training.tasks.prompts import Layout
@@ -119,6 +121,7 @@ def patch(
     examples: int | None = None,
     n_prompts: int = 1024,
     seed: int = 0,
+    prompts: OwnPrompts | None = None,
 ) -> PatchMap:
     """Patch one site of one run with its activations in another run, location by location.
 
@@ -138,6 +141,8 @@ def patch(
         examples: (x, y) pairs before the query; None takes as many as there are.
         n_prompts: per class.
         seed: of prompts and resampling.
+        prompts: of your own, in the place of `classes` (`interp.OwnPrompts`), with the corruption `permuted`, `pair:J`
+            or `noise`. A random half chooses heads.
 
     Raises:
         CheckError: a patch had no effect where it must have one, or an effect where it must have none.
@@ -148,6 +153,7 @@ def patch(
     >>> result.table["effect"].round(3).tolist()[-1]
     1.0
     """
+    checkpoint, n_prompts = open_own(checkpoint, prompts, classes, n_prompts, is_split=True)
     classes = choose_classes(classes, checkpoint.config.evaluated_classes)
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
     locations = plan_locations(checkpoint, classes, question, site=site, heads=heads, tokens=tokens)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from training import options
-from training.commands import check_classes, run_command
+from training.commands import check_classes, open_data, run_command
 from training.common.devices import check_device
 from training.common.digits import whole
 from training.common.errors import UserError
@@ -38,6 +38,7 @@ def whole_numbers(option: str, text: str) -> tuple[int, ...]:
 def lens(
     ckpt: options.Ckpt,
     classes: options.Classes = None,
+    data: options.Data = None,
     steps: Annotated[
         str, typer.Option("--steps", metavar="N,N", help="Numbers of gradient-descent steps to compare with.")
     ] = "1,2,4,8,16",
@@ -70,7 +71,8 @@ def lens(
     from training.common import output
 
     numbers, (token_type,) = whole_numbers("--steps", steps), choose_tokens([token])
-    checkpoint = load(ckpt, check_device(device))
+    loaded = load(ckpt, check_device(device))
+    (checkpoint,), prompts = open_data([loaded], data, classes, prompts, is_split=True)
     names = check_classes(classes, checkpoint.config.evaluated_classes)
 
     def write(result: Lens, directory: Path) -> None:
@@ -89,7 +91,7 @@ def lens(
         write=write,
         document=document,
         show=Lens.show,
-        provenance=Provenance.of([checkpoint], seed, prompts),
+        provenance=Provenance.of([checkpoint], seed, prompts, data),
         verdict=Lens.sentences,
         json=json,
         out=out,

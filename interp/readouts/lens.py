@@ -37,6 +37,8 @@ from training.common.progress import progress_bar
 from training.common.table_rows import label_rows
 from training.config.config import RunConfig, stream_seed
 from training.evaluation.evaluate import evaluation_prompts, predictions
+from training.evaluation.own_prompts import OwnPrompts
+from training.evaluation.own_run import open_own
 from training.model.transformer import Transformer
 from training.options import as_list
 from training.pools import no_context, pool_baselines
@@ -92,6 +94,7 @@ def lens(
     token: Token = "x",
     n_prompts: int = 1024,
     seed: int = 0,
+    prompts: OwnPrompts | None = None,
 ) -> Lens:
     """The implied prediction at every stage, compared with reference predictors.
 
@@ -102,6 +105,7 @@ def lens(
         token: where to read the prediction of y_i: at x_i or at y_i.
         n_prompts: per class, to fit on (stream `reference`), and as many to test on (stream `test`).
         seed: of the prompts.
+        prompts: of your own, in the place of `classes` (`interp.OwnPrompts`); the lens is fitted on a random half.
 
     Raises:
         UserError: unknown class, or too few prompts to fit on.
@@ -111,6 +115,7 @@ def lens(
     >>> [*result.table["stage"].unique()]
     ['embed', '0.mid', '0.post', '1.mid', '1.post', '2.mid', '2.post']
     """
+    checkpoint, n_prompts = open_own(checkpoint, prompts, classes, n_prompts, is_split=True)
     check_enough(n_prompts)
     config, numbers = checkpoint.config, as_list(steps)
     tables, depths = [], []

@@ -7,7 +7,7 @@ import typer
 from interp.model.attached import opens_files
 from interp.names import SCORE_DEFINITIONS, WEIGHTING_DEFINITIONS, WEIGHTING_NAMES
 from training import options
-from training.commands import check_classes, run_command
+from training.commands import check_classes, open_data, run_command
 from training.common.devices import check_device
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def score(
         ),
     ] = "pattern",
     classes: options.Classes = None,
+    data: options.Data = None,
     inputs: Annotated[
         str | None,
         typer.Option("--inputs", metavar="NAME,NAME", help="Input distributions (default: the run's first)."),
@@ -67,7 +68,7 @@ def score(
     measures = measures_of(options.split_names("--score", scores), ranges)
     sources = [None] if inputs is None else options.split_names("--inputs", inputs)
     settings = [(source, change) for source in sources for change in options.split_names("--shift", shift)]
-    checkpoints = load_all(ckpt, check_device(device))
+    checkpoints, prompts = open_data(load_all(ckpt, check_device(device)), data, classes, prompts, is_split=False)
     class_lists = [check_classes(classes, checkpoint.config.evaluated_classes) for checkpoint in checkpoints]
     for checkpoint, names in zip(checkpoints, class_lists, strict=True):
         for source, change in settings:
@@ -97,7 +98,7 @@ def score(
         write=write_scores,
         document=lambda results: document(results, {"seed": seed, "prompts": prompts}),
         show=lambda results: show(results, "; ".join([*common, f"{prompts} prompts, seed {seed}"]), top),
-        provenance=Provenance.of(checkpoints, seed, prompts),
+        provenance=Provenance.of(checkpoints, seed, prompts, data),
         json=json,
         out=out,
     )

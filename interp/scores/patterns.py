@@ -19,6 +19,8 @@ from interp.scores.score import selection_scores, weigh
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
 from training.evaluation.evaluate import CHUNK, evaluation_prompts
+from training.evaluation.own_prompts import OwnPrompts
+from training.evaluation.own_run import open_own
 from training.model.transformer import Transformer
 from training.tasks.prompts import Prompts
 
@@ -82,6 +84,7 @@ def patterns(
     seed: int = 0,
     inputs: str | None = None,
     shift: str = "none",
+    prompts: OwnPrompts | None = None,
 ) -> Patterns:
     """The attention of heads, token by token.
 
@@ -93,6 +96,7 @@ def patterns(
         seed: of the prompts; another seed gives another prompt.
         inputs: input distribution; None is the run's first.
         shift: a change of the prompts (`training.tasks.shifts`).
+        prompts: of your own, in the place of a class (`interp.OwnPrompts`); heads are chosen on a random half of them.
 
     Raises:
         UserError: unknown heads, class, inputs or shift, or an MLP, which has no attention.
@@ -102,13 +106,14 @@ def patterns(
     >>> result.tokens[3], result.tokens[2], bool(result.values[0, 3, 2] > 0.9)
     ('y1', 'x1', True)
     """
+    checkpoint, n_prompts = open_own(checkpoint, prompts, name, n_prompts, is_split=True)
     config, chosen = checkpoint.config, choose_heads(checkpoint, heads)
     name = name or config.evaluated_classes[0]
-    prompts = evaluation_prompts(config, name, n_prompts=n_prompts, seed=seed, inputs=inputs, shift=shift)
-    values = mean_patterns(checkpoint.model, prompts, chosen)
+    drawn = evaluation_prompts(config, name, n_prompts=n_prompts, seed=seed, inputs=inputs, shift=shift)
+    values = mean_patterns(checkpoint.model, drawn, chosen)
     attention, scores = torch.from_numpy(values)[None], {}
     for score_name, kind in SCORES.items():
-        weights = kind.weights(prompts.xs, config.layout).mean(0, keepdim=True)
+        weights = kind.weights(drawn.xs, config.layout).mean(0, keepdim=True)
         scores[score_name] = np.append(weigh(attention, weights)[0].numpy(), chance(weights.double()).item())
     tokens = tuple(token_names(config.layout, config.data.n_points))
     return Patterns(checkpoint.name, checkpoint.step, name, chosen, values, tokens, scores, n_prompts, seed)

@@ -30,6 +30,8 @@ from training.common.library_defaults import library_defaults
 from training.common.progress import progress_bar
 from training.config.config import RunConfig, stream_seed
 from training.evaluation.evaluate import CHUNK, evaluation_prompts
+from training.evaluation.own_prompts import OwnPrompts
+from training.evaluation.own_run import open_own
 from training.model.transformer import Transformer
 from training.options import DEFAULT_PROMPTS
 from training.tasks.function_classes import choose_classes
@@ -157,6 +159,7 @@ def score(
     seed: int = 0,
     stream: str = "test",
     intervals: bool = True,
+    prompts: OwnPrompts | None = None,
 ) -> HeadScores:
     """One score of every head on prompts of each class.
 
@@ -172,6 +175,7 @@ def score(
         seed: of the prompts.
         stream: `selection` gives other prompts than `test`, so that heads can be chosen on one and tested on the other.
         intervals: whether to compute them; else `ci_low` and `ci_high` are NaN.
+        prompts: of your own, in the place of `classes` (`interp.OwnPrompts`), of which the first `n_prompts` are taken.
 
     Raises:
         UserError: unknown class, score, weighting, inputs or shift, a shift of the query only, or pairs that the
@@ -181,6 +185,7 @@ def score(
     >>> bool(score(load("zoo:mixed-0"), ["linear"], n_prompts=64).values["linear"].max() > 0.5)
     True
     """
+    checkpoint, n_prompts = open_own(checkpoint, prompts, classes, n_prompts, is_split=False)
     (result,) = score_all(
         checkpoint,
         classes,

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,19 @@ class Provenance:
             of an attached model: of its parameters; None if there is no file) and `seeds` of its training.
         seed: of the random draws; None if there are none.
         n_prompts: per function class, or examples of an attached model; None if none were drawn.
+        data: of the file of a user's own prompts its `name` and `sha256`; None if there is none.
     """
 
     checkpoints: Sequence[Mapping[str, Any]]
     seed: int | None = None
     n_prompts: int | None = None
+    data: Mapping[str, str] | None = None
 
     @classmethod
-    def of(cls, checkpoints: Iterable[Checkpoint], seed: int, n_prompts: int) -> "Provenance":
-        """That of a command on these checkpoints; reads the files of their weights."""
-        return cls([describe(checkpoint) for checkpoint in checkpoints], seed, n_prompts)
+    def of(cls, checkpoints: Iterable[Checkpoint], seed: int, n_prompts: int, data: Path | None = None) -> "Provenance":
+        """That of a command on these checkpoints, and on the prompts in a file; reads all of these files."""
+        about = None if data is None else {"name": str(data), "sha256": sha256(data.read_bytes()).hexdigest()}
+        return cls([describe(checkpoint) for checkpoint in checkpoints], seed, n_prompts, about)
 
     def document(self, verdict: Iterable[str]) -> dict[str, Any]:
         """What `run.json` says: this, the command line, versions, the commit, the date, and the verdict.
@@ -53,6 +57,7 @@ class Provenance:
             "checkpoints": [dict(checkpoint) for checkpoint in self.checkpoints],
             "seed": self.seed,
             "prompts": self.n_prompts,
+            "data": self.data,
             "date": now().isoformat(timespec="seconds"),
             "verdict": list(verdict),
         }

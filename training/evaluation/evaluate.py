@@ -14,15 +14,18 @@ from torch import Tensor
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import mean_interval
 from training.common.digits import require_whole
+from training.common.errors import UserError
 from training.common.library_defaults import library_defaults
 from training.common.progress import progress_bar
 from training.config.config import RunConfig, stream_seed
+from training.evaluation.own_run import OwnRun
 from training.model.transformer import Transformer
 from training.options import DEFAULT_PROMPTS
 from training.pools import draws_from, no_context, pool_baselines, sources_of
 from training.sampling import Sampled, sample_functions, sample_prompts, shifted_queries
 from training.tasks.baselines import Predictor, baseline
 from training.tasks.function_classes import function_class
+from training.tasks.function_classes.own import DATA
 from training.tasks.prompts import Prompts
 from training.tasks.shifts import shift as shift_called
 
@@ -54,6 +57,11 @@ def evaluation_prompts(
         inputs: input distribution; None is the run's first.
         shift: a change of the whole prompt (`training.tasks.shifts`).
     """
+    if isinstance(config, OwnRun):
+        if name != DATA or inputs not in (None, DATA) or shift != "none":
+            raise UserError("prompts of your own have the class, inputs and shifts that they have: name none")
+        evaluation_generator(stream, seed)  # refuses what is no seed
+        return config.stream(stream, n_prompts, seed)
     return sample_prompts(config, name, evaluation_generator(stream, seed), n_prompts, inputs=inputs, shift=shift)
 
 

@@ -32,7 +32,10 @@ def test_the_template_runs_as_it_is(outcome, template, tmp_path):
     assert {row["mode"] for row in found["results"]} == {"zero", "mean", "resample"}
     assert found["unit"] == "loss"
     assert found["verdict"][0].startswith("Removing")
-    assert {path.name for path in out.iterdir()} == {"ablation.csv", "ablation_null.csv", "ablation.png"}
+    files = {"ablation.csv", "ablation_null.csv", "ablation.png", "run.json"}
+    assert {path.name for path in out.iterdir()} == files
+    (about,) = json.loads((out / "run.json").read_text())["checkpoints"]
+    assert (about["name"], len(about["sha256"])) == (found["checkpoint"], 64)
     patched = outcome("patch", "--ckpt", ckpt, "--site", "resid_post", "--tokens", "all")
     assert patched.code == 0
     assert "resid_post of layer 1" in patched.out

@@ -12,6 +12,7 @@ from training.tasks.function_classes.base import Baseline, FunctionClass, Functi
 from training.tasks.function_classes.boolean import Conjunction, SparseParity
 from training.tasks.function_classes.hermite import Hermite
 from training.tasks.function_classes.linear import LeakyReLU, LinearClassification, NoisyLinear, Sinusoid, SparseLinear
+from training.tasks.function_classes.own import DATA, OwnData
 from training.tasks.function_classes.piecewise import DecisionTree, ReLUNetwork
 from training.tasks.function_classes.quadratic import CoordinatewiseQuadratic, GeneralQuadratic
 from training.tasks.function_classes.sequences import AssociativeRecall, MarkovChain, Prototypes
@@ -50,7 +51,7 @@ def function_class(spec: str) -> FunctionClass:
     >>> function_class("sparse_linear:2")
     SparseLinear(nonzero=2)
     """
-    return from_registry("function class", spec, FAMILIES)
+    return OwnData() if spec == DATA else from_registry("function class", spec, FAMILIES)
 
 
 def choose_classes(classes: str | Sequence[str] | None, default: Sequence[str]) -> list[str]:
