@@ -18,7 +18,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.markup import escape
-from typer.core import TyperArgument, TyperCommand, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.exceptions import TyperException
 
 import interp
@@ -47,10 +47,7 @@ class StrictCommand(TyperCommand):
                 parameter.metavar = "" if parameter.is_flag else "NAME"
 
     def get_help_option(self, ctx: Any) -> TyperOption | None:
-        option = super().get_help_option(ctx)
-        if option is not None:
-            option.metavar = ""
-        return option
+        return without_type(super().get_help_option(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         _, _, given = self.make_parser(ctx).parse_args(args=list(args))
@@ -58,6 +55,24 @@ class StrictCommand(TyperCommand):
             if n_times > 1 and isinstance(parameter, TyperOption) and not parameter.multiple:
                 raise UserError(f"{parameter.opts[0]} is given {n_times} times: give it once")
         return super().parse_args(ctx, args)
+
+
+class StrictGroup(TyperGroup):
+    """A group of commands whose help names no Python types."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        parameters = super().get_params(ctx)
+        for parameter in parameters:
+            if isinstance(parameter, TyperOption) and parameter.is_flag:
+                without_type(parameter)
+        return parameters
+
+
+def without_type(flag: TyperOption | None) -> TyperOption | None:
+    """The flag, which takes no value, without the name of a type in help."""
+    if flag is not None:
+        flag.metavar = ""
+    return flag
 
 
 def fill_paragraphs(text: str) -> str:
@@ -73,6 +88,7 @@ def fill_paragraphs(text: str) -> str:
 def build() -> typer.Typer:
     """The application, with one command per entry point."""
     app = typer.Typer(
+        cls=StrictGroup,
         help="Which attention heads make a transformer learn in context, and do they really cause it?",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
@@ -88,7 +104,7 @@ def build() -> typer.Typer:
         if isinstance(command, typer.Typer):
             for info in command.registered_commands:
                 info.cls = StrictCommand
-            app.add_typer(command, name=entry.name, rich_help_panel=panel)
+            app.add_typer(command, name=entry.name, cls=StrictGroup, rich_help_panel=panel)
         else:
             app.command(entry.name, cls=StrictCommand, rich_help_panel=panel)(command)
     return app

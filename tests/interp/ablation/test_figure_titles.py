@@ -1,13 +1,14 @@
 """No title of an ablation's figure is cut, whatever the number of classes."""
 
-from types import SimpleNamespace
-
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from interp.ablation.ablate import Ablation
 from interp.ablation.figures import plot_ablation, plot_effects, plot_pairs
+from interp.ablation.pairs import PairAblation
+from interp.ablation.runner import AblationProtocol
 from interp.display.axes import figure_of
 
 CLASSES = ["linear", "quadratic", "cubic", "relu_network", "decision_tree", "sparse_linear"]
@@ -40,9 +41,11 @@ def test_no_title_is_cut(n_classes):
     table = table_of(classes, ["zero", "mean"])
     kinds = [{"match": match, "control": "1.2,1.3"} for match in ("layer", "size")]
     null = pd.concat([table.assign(**kind) for kind in kinds])
-    result = SimpleNamespace(table=table, null=null, design="remove")
+    protocol = AblationProtocol(64, 0, (slice(0, 1),))
+    result = Ablation("model", 1, table, null, pd.DataFrame(), protocol, "remove", {})
+    pairs = PairAblation("model", 1, table, protocol)
     try:
-        for axes in (plot_ablation(result, SETS[0]), plot_effects(result), plot_pairs(result)):  # type: ignore[arg-type]
+        for axes in (plot_ablation(result, SETS[0]), plot_effects(result), plot_pairs(pairs)):
             assert not cut_titles(figure_of(axes))
     finally:
         plt.close("all")
