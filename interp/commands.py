@@ -1,4 +1,4 @@
-"""The command eval. Heavy imports wait until it runs."""
+"""The commands eval and history. Heavy imports wait until it runs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +8,8 @@ import typer
 from training import options
 from training.commands import check_classes, open_data, run_command
 from training.common.devices import check_device
-from training.common.errors import one_of
+from training.common.errors import UserError, one_of
+from training.common.terminal import readable_name
 from training.names import BASELINE_NAMES, SHIFT_NAMES
 
 if TYPE_CHECKING:
@@ -183,3 +184,109 @@ def curve_table(curves: "pd.DataFrame", title: str, caption: str) -> "Table":
     middle = [f"k = {k}" for k in columns[1:-1]]
     caption = f"k: number of in-context examples; {caption}"
     return Table(f"{title}: error ({unit}) after k in-context examples", header, rows, caption, meanings, middle)
+
+
+def history(
+    ckpt: options.Ckpts,
+    converged_below: Annotated[
+        float,
+        typer.Option(
+            "--converged-below", metavar="F", help="Converged: an error of at most F times the no-context optimum."
+        ),
+    ] = options.DEFAULT_CONVERGED_BELOW,
+    json: options.Json = False,
+    out: options.Out = None,
+) -> None:
+    """Show when each class of a run converged, with the data, compute and time until then.
+
+    --out also draws the learning curves.
+
+    \b
+    Example:
+      interp history --ckpt zoo:mixed-0 --ckpt zoo:random-0 --out results
+    """
+    import pandas as pd
+
+    from training.checkpoints.checkpoint import locate, read_config, weights_hash
+    from training.checkpoints.name_patterns import expand
+    from training.checkpoints.provenance import Provenance
+    from training.common import output
+    from training.evaluation.convergence import HELD, convergence, recorded_errors
+
+    if not 0 < converged_below < 1:
+        raise UserError(f"--converged-below {converged_below}: must be between 0 and 1")
+    located = {name: locate(name) for name in expand(ckpt)}
+    n_prompts = {read_config(directory).record.eval_prompts for directory, _ in located.values()}
+
+    def compute() -> "pd.DataFrame":
+        tables = []
+        for name, (directory, step) in located.items():
+            rows = convergence(directory, converged_below, step=step)
+            rows.insert(0, "checkpoint", readable_name(name))
+            tables.append(rows)
+        return pd.concat(tables, ignore_index=True)
+
+    def write(table: "pd.DataFrame", target: Path) -> None:
+        from interp.display.axes import save_figure
+        from interp.display.learning_curves import plot_learning_curves
+
+        errors = {
+            readable_name(name): recorded_errors(*directory_and_step) for name, directory_and_step in located.items()
+        }
+        output.write_table(table, target / "history.csv")
+        save_figure(plot_learning_curves(errors, converged_below), target / "history.png")
+
+    run_command(
+        compute,
+        write=write,
+        document=lambda table: {"fraction": converged_below, "held": HELD, "runs": output.records(table)},
+        show=lambda table: output.print_table(*history_table(table, converged_below, n_prompts)),
+        provenance=Provenance(
+            [
+                {"name": readable_name(name), "step": step, "sha256": weights_hash(directory, step)}
+                for name, (directory, step) in located.items()
+            ]
+        ),
+        json=json,
+        out=out,
+    )
+
+
+def history_table(table: "pd.DataFrame", converged_below: float, n_prompts: set[int]) -> "Table":
+    """Error and convergence of every class.
+
+    Args:
+        table: see `training.evaluation.convergence.convergence`, with a column `checkpoint`.
+        converged_below: the share of the no-context optimum.
+        n_prompts: per class, of the runs' own evaluations.
+    """
+    from training.commands import held_out_error
+    from training.common.output import Table, count, number, records
+    from training.evaluation.convergence import HELD
+
+    columns = ("step", "prompts_seen", "prompts_total", "flops", "seconds")
+    rows = [
+        [
+            f"{row['checkpoint']} {row['function_class']}, {row['inputs']}",
+            number(row["nmse_tail"]),
+            number(row["no_context_tail"]),
+            *(count(row[column]) for column in columns),
+        ]
+        for row in records(table)
+    ]
+    header = ["run, class, inputs", "NMSE", "no-context", "step", "prompts", "of all classes", "FLOPs", "seconds"]
+    caption = (
+        f"convergence: an error of at most {converged_below:g} of the no-context optimum for {HELD} evaluations; - if "
+        "never reached or not recorded"
+    )
+    meanings = {
+        "NMSE": held_out_error(n_prompts).removeprefix("NMSE: "),
+        "no-context": "error of the no-context optimum there",
+        "step": "of convergence",
+        "prompts": "of the class until then",
+        "of all classes": "prompts until then",
+        "FLOPs": "operations until then",
+        "seconds": "until then",
+    }
+    least = ["of all classes", "seconds", "no-context"]
+    return Table("convergence: step, data, compute and time", header, rows, caption, meanings, least)

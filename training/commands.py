@@ -9,15 +9,12 @@ import typer
 from training import options
 from training.common.devices import check_device
 from training.common.errors import UserError
-from training.common.terminal import echo, readable_name
+from training.common.terminal import echo
 from training.names import CLASS_NAMES, INPUT_NAMES
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from training.checkpoints.checkpoint import Checkpoint
     from training.checkpoints.provenance import Provenance
-    from training.common.output import Table
     from training.config.config import RunConfig
     from training.processes.processes import Processes
     from training.processes.run_sets import Job
@@ -44,7 +41,12 @@ def train(
             "the preset. With --preset small, fast also shortens training.",
         ),
     ] = None,
-    seed: options.Seed = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", metavar="N", parser=options.whole_number(0), help="Seed of all random draws (default: 0)."
+        ),
+    ] = None,
     seeds: Annotated[
         str | None, typer.Option("--seeds", metavar="0-4", help="Train a set: OUT/mixed-0 … OUT/mixed-4.")
     ] = None,
@@ -97,9 +99,13 @@ def train(
     settings = [*(settings or []), *(f"init.{name}={text}" for name, text in chosen.items() if text is not None)]
     check_settings(settings)
     device = check_device(device)
-    curricula = [name.strip() for name in curriculum.split(",")]
+    curricula = options.split_names("--curriculum", curriculum)
+    if seed is not None and seeds is not None:
+        raise UserError("--seed and --seeds exclude each other: name the seeds of a set with --seeds alone")
     if seeds is None and len(curricula) == 1:
-        config = from_preset(preset, curriculum, seed, settings, recipe)
+        if jobs is not None:
+            raise UserError("--jobs applies to a set of runs only (--seeds, or several curricula)")
+        config = from_preset(preset, curriculum, seed or 0, settings, recipe)
         train_one(config, out, device, resume=resume, force=force)
         return
     from training.processes.run_sets import Job, parse_seeds, run_name, workers_here
@@ -115,7 +121,7 @@ def train(
             on_gpu=device == "cuda",
         )
         for name in curricula
-        for number in (parse_seeds(seeds) if seeds is not None else [seed])
+        for number in (parse_seeds(seeds) if seeds is not None else [seed or 0])
     ]
     threads = runs[0].config.recipe.threads
     train_set(runs, workers_here({device}, threads, jobs), resume=resume, force=force)
@@ -183,99 +189,6 @@ def train_set(runs: "list[Job]", workers: "Processes", *, resume: bool, force: b
         words = "; ".join(f"{name}: {message}" for name, message in failed.items())
         raise CheckError(f"{len(failed)} of {len(runs)} runs failed: {words}")
     echo(f"trained {len(runs)} runs, {workers.n_at_once} at a time: {runs[0].directory.parent}", err=True)
-
-
-def history(
-    ckpt: options.Ckpts,
-    converged_below: Annotated[
-        float,
-        typer.Option(
-            "--converged-below", metavar="F", help="Converged: an error of at most F times the no-context optimum."
-        ),
-    ] = options.DEFAULT_CONVERGED_BELOW,
-    json: options.Json = False,
-    out: options.Out = None,
-) -> None:
-    """Show when each class of a run converged, with the data, compute and time until then.
-
-    \b
-    Example:
-      interp history --ckpt zoo:mixed-0 --ckpt zoo:random-0
-    """
-    import pandas as pd
-
-    from training.checkpoints.checkpoint import locate, read_config, weights_hash
-    from training.checkpoints.name_patterns import expand
-    from training.checkpoints.provenance import Provenance
-    from training.common import output
-    from training.evaluation.convergence import HELD, convergence
-
-    if not 0 < converged_below < 1:
-        raise UserError(f"--converged-below {converged_below}: must be between 0 and 1")
-    located = {name: locate(name) for name in expand(ckpt)}
-    n_prompts = {read_config(directory).record.eval_prompts for directory, _ in located.values()}
-
-    def compute() -> "pd.DataFrame":
-        tables = []
-        for name, (directory, step) in located.items():
-            rows = convergence(directory, converged_below, step=step)
-            rows.insert(0, "checkpoint", readable_name(name))
-            tables.append(rows)
-        return pd.concat(tables, ignore_index=True)
-
-    run_command(
-        compute,
-        write=lambda table, directory: output.write_table(table, directory / "history.csv"),
-        document=lambda table: {"fraction": converged_below, "held": HELD, "runs": output.records(table)},
-        show=lambda table: output.print_table(*history_table(table, converged_below, n_prompts)),
-        provenance=Provenance(
-            [
-                {"name": readable_name(name), "step": step, "sha256": weights_hash(directory, step)}
-                for name, (directory, step) in located.items()
-            ]
-        ),
-        json=json,
-        out=out,
-    )
-
-
-def history_table(table: "pd.DataFrame", converged_below: float, n_prompts: set[int]) -> "Table":
-    """Error and convergence of every class.
-
-    Args:
-        table: see `training.evaluation.convergence.convergence`, with a column `checkpoint`.
-        converged_below: the share of the no-context optimum.
-        n_prompts: per class, of the runs' own evaluations.
-    """
-    from training.common.output import Table, count, number, records
-    from training.evaluation.convergence import HELD
-
-    columns = ("step", "prompts_seen", "prompts_total", "flops", "seconds")
-    rows = [
-        [
-            f"{row['checkpoint']} {row['function_class']}, {row['inputs']}",
-            number(row["nmse_tail"]),
-            number(row["no_context_tail"]),
-            *(count(row[column]) for column in columns),
-        ]
-        for row in records(table)
-    ]
-    header = ["run, class, inputs", "NMSE", "no-context", "step", "prompts", "of all classes", "FLOPs", "seconds"]
-    caption = (
-        f"convergence: an error of at most {converged_below:g} of the no-context optimum for {HELD} evaluations; - if "
-        "never reached or not recorded"
-    )
-    meanings = {
-        "NMSE": held_out_error(n_prompts).removeprefix("NMSE: "),
-        "no-context": "error of the no-context optimum there",
-        "step": "of convergence",
-        "prompts": "of the class until then",
-        "of all classes": "prompts until then",
-        "FLOPs": "operations until then",
-        "seconds": "until then",
-    }
-    least = ["of all classes", "seconds", "no-context"]
-    return Table("convergence: step, data, compute and time", header, rows, caption, meanings, least)
 
 
 def held_out_error(n_prompts: set[int]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -77,13 +77,29 @@ def split_names(option: str, text: str) -> list[str]:
 
 
 def as_list(values: T | Sequence[T]) -> list[T]:
-    """A value of its own as a list of one; text is a value.
+    """A value of its own as a list of one; text is a list of names as on the command line.
 
-    >>> as_list(5), as_list("gradient"), as_list([1, 2])
-    ([5], ['gradient'], [1, 2])
+    >>> as_list(5), as_list("gradient"), as_list("mean, zero"), as_list([1, 2])
+    ([5], ['gradient'], ['mean', 'zero'], [1, 2])
     """
-    is_list = isinstance(values, Sequence) and not isinstance(values, str)
-    return list(values) if is_list else [values]  # type: ignore[list-item]
+    if isinstance(values, str):
+        return [name.strip() for name in values.split(",")]  # type: ignore[misc]
+    return list(values) if isinstance(values, Sequence) else [values]
+
+
+def one_checkpoint(context: Any, name: str) -> str:
+    """The only checkpoint that `--ckpt` names, where a command takes one: a pattern may match no more than that.
+
+    Raises:
+        UserError: it matches several, or none.
+    """
+    from training.checkpoints.name_patterns import expand
+
+    names = expand([name])
+    if len(names) > 1:
+        first = f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
+        raise UserError(f"{context.info_name} takes one checkpoint; --ckpt {name} names {len(names)}: {first}")
+    return names[0]
 
 
 Ckpt = Annotated[
@@ -91,6 +107,7 @@ Ckpt = Annotated[
     typer.Option(
         "--ckpt",
         metavar="CKPT",
+        callback=one_checkpoint,
         help="A run directory, DIR@STEP for a snapshot, or zoo:NAME for a shipped model.",
     ),
 ]
@@ -108,6 +125,7 @@ AnyCkpt = Annotated[
     typer.Option(
         "--ckpt",
         metavar="CKPT",
+        callback=one_checkpoint,
         help="A run directory, DIR@STEP for a snapshot, zoo:NAME for a shipped model, or FILE.py:NAME for a model of "
         "your own (`interp init`).",
     ),

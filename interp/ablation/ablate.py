@@ -9,7 +9,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from interp.ablation.control_sets import MATCHES, ControlSets, Match, draw_control_sets
 from interp.ablation.errors import FULL, ClassErrors, ErrorSlice, error_slices, failed_sets
 from interp.ablation.joint import joint_removals
-from interp.ablation.modes import DEFAULT_MODES, Mode
+from interp.ablation.modes import Mode
 from interp.ablation.plan import Plan, plan
 from interp.ablation.reference_activations import reference_values
 from interp.ablation.runner import AblationProtocol, SetCheckError, measure
@@ -172,7 +172,7 @@ def ablate(
     heads: HeadChoice,
     classes: str | Sequence[str] | None = None,
     *,
-    modes: str | Sequence[str | Mode] = DEFAULT_MODES,
+    modes: str | Mode | Sequence[str | Mode] | None = None,
     design: Design = "remove",
     site: str = "z",
     tokens: str = "all",
@@ -194,7 +194,8 @@ def ablate(
         heads: the sets: text such as `0.1`, `above:0.5` or `each` (`interp.model.heads.SYNTAX`), a `Head`, some heads,
             or several sets. `top:K` and `above:SCORE` choose on other prompts (stream `selection`) than the test.
         classes: function classes; None takes those of the run.
-        modes: names in `interp.ablation.modes.MODES`, or modes of your own; not used at the site `pattern`.
+        modes: names in `interp.ablation.modes.MODES`, or modes of your own; None is `zero`, `mean` and
+            `resample`, or uniform attention at the site `pattern`, which has no other.
         design: `remove` the sets, or `keep` only them and remove every other head.
         site: of heads: `z`, `pattern` or `value`, see `interp.model.engine.SITES`. MLPs are removed at mlp_out.
         tokens: at which components are removed, see `interp.model.positions.TOKENS`.
@@ -354,14 +355,20 @@ def removed_components(heads: HeadSet, design: Design, checkpoint: Checkpoint) -
     """The components that a design removes for a set.
 
     Raises:
-        UserError: the design is `keep` and the set contains an MLP.
+        UserError: there is no such design, or it is `keep` and the set contains an MLP or every head.
     """
+    if design not in get_args(Design):
+        functions = {"cumulative": ": use interp.cumulative", "pairs": ": use interp.pairs"}
+        raise UserError(f"{one_of('--design', design, get_args(Design))}{functions.get(design, '')}")
     if design == "remove":
         return heads
     if any(head.number == MLP for head in heads):
         raise UserError(f"--design keep takes heads only (given: {show(heads)}); MLPs are always kept")
     config = checkpoint.config.model
-    return tuple(head for head in all_heads(config.n_layers, config.n_heads) if head not in heads)
+    removed = tuple(head for head in all_heads(config.n_layers, config.n_heads) if head not in heads)
+    if not removed:
+        raise UserError(f"--design keep with all {len(heads)} heads removes nothing: name fewer heads")
+    return removed
 
 
 def output_norms(checkpoint: Checkpoint, classes: Sequence[str], seed: int) -> dict[Head, float]:

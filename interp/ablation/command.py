@@ -32,9 +32,14 @@ def ablate(
         ),
     ] = "remove",
     mode: Annotated[
-        str,
-        typer.Option("--mode", metavar="NAME,NAME", help=f"Replacement values: {', '.join(MODE_NAMES)}."),
-    ] = ",".join(DEFAULT_MODES),
+        str | None,
+        typer.Option(
+            "--mode",
+            metavar="NAME,NAME",
+            help=f"Replacement values: {', '.join(MODE_NAMES)} (default: {','.join(DEFAULT_MODES)}; with --site "
+            "pattern uniform attention only).",
+        ),
+    ] = None,
     site: Annotated[
         str, typer.Option("--site", metavar="NAME", help="Of a head: z (its output), pattern (attention) or value.")
     ] = "z",
@@ -69,14 +74,14 @@ def ablate(
     data: options.Data = None,
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
     null_prompts: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--null-prompts",
             metavar="N",
             parser=options.whole_number(2),
-            help="Prompts on which control sets are measured (the first N).",
+            help=f"Prompts on which control sets are measured, the first N (default: {options.DEFAULT_NULL_PROMPTS}).",
         ),
-    ] = options.DEFAULT_NULL_PROMPTS,
+    ] = None,
     memory: Annotated[float, typer.Option("--memory", metavar="GIB", help="Memory that activations may take.")] = (
         options.DEFAULT_MEMORY / 2**30
     ),
@@ -103,12 +108,9 @@ def ablate(
       interp ablate --ckpt zoo:mixed-0 --ckpt zoo:random-0 --heads top:1
       interp ablate --ckpt runs/mixed-0@200 --heads all --design cumulative --mode mean,optimal
     """
-    from interp.ablation.modes import find_mode
     from interp.ablation.request import Request, run
 
-    modes = tuple(options.split_names("--mode", mode))
-    for name in modes:
-        find_mode(name)  # refuses an unknown name before anything is computed
+    modes = None if mode is None else tuple(options.split_names("--mode", mode))
     if design not in DESIGN_NAMES:
         raise one_of("--design", design, DESIGN_NAMES)
     if match not in ("layer", "all"):

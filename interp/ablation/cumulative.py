@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from interp.ablation.errors import ErrorSlice, error_slices
-from interp.ablation.modes import DEFAULT_MODES, Mode
+from interp.ablation.modes import Mode
 from interp.ablation.pairs import Rows, check_several
 from interp.ablation.plan import Plan, plan
 from interp.ablation.runner import AblationProtocol, measure
@@ -55,7 +55,7 @@ def cumulative(
     order: HeadChoice,
     classes: str | Sequence[str] | None = None,
     *,
-    modes: str | Sequence[str | Mode] = DEFAULT_MODES,
+    modes: str | Mode | Sequence[str | Mode] | None = None,
     site: str = "z",
     tokens: str = "all",
     points: str | None = None,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from interp.ablation.modes import UNIFORM, Mode, find_mode
+from interp.ablation.modes import DEFAULT_MODES, UNIFORM, Mode, find_mode
 from interp.ablation.runner import AblationProtocol
 from interp.ablation.store import Store
 from interp.model.engine import check_site
@@ -15,7 +15,7 @@ from interp.model.positions import check_points, parse_points, parse_tokens
 from interp.scores.head_choice import HeadChoice, choose_sets
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
-from training.options import DEFAULT_MEMORY
+from training.options import DEFAULT_MEMORY, as_list
 from training.tasks.function_classes import choose_classes
 from training.tasks.prompts import last_quarter
 
@@ -51,7 +51,7 @@ def plan(
     heads: HeadChoice,
     classes: str | Sequence[str] | None,
     *,
-    modes: str | Sequence[str | Mode],
+    modes: str | Mode | Sequence[str | Mode] | None,
     site: str,
     tokens: str,
     points: str | None,
@@ -79,16 +79,23 @@ def plan(
     return Plan(checkpoint, tuple(sets), tuple(chosen_classes), chosen_modes, protocol, scores)
 
 
-def check_modes(modes: str | Sequence[str | Mode], site: str) -> tuple[Mode, ...]:
-    """The modes of these names; the site `pattern` has only one.
+def check_modes(modes: str | Mode | Sequence[str | Mode] | None, site: str) -> tuple[Mode, ...]:
+    """The modes of these names, or those by default; the site `pattern` has only one.
 
     Raises:
-        UserError: a mode is unknown or named twice.
+        UserError: there is none, or one is unknown, named twice or does not apply to the site.
     """
-    if isinstance(modes, str):
-        modes = [modes]
-    chosen = [UNIFORM] if site == "pattern" else [find_mode(mode) for mode in modes]
+    by_default: Sequence[str | Mode] = [UNIFORM] if site == "pattern" else DEFAULT_MODES
+    given: list[str | Mode] = as_list(by_default if modes is None else modes)
+    if not given:
+        raise UserError("no --mode is given: name one or more, or leave it out")
+    chosen = [UNIFORM if site == "pattern" and mode == UNIFORM.name else find_mode(mode) for mode in given]
     names = [mode.name for mode in chosen]
+    if site == "pattern" and {*names} != {UNIFORM.name}:
+        raise UserError(
+            f"--mode {','.join(names)} does not apply to --site pattern, which is replaced by uniform attention: "
+            "leave --mode out"
+        )
     if len(set(names)) < len(names):
         raise UserError(f"--mode {','.join(names)}: {max(names, key=names.count)} is named twice")
     return tuple(chosen)

@@ -33,6 +33,7 @@ from training.common.screen import print_text
 from training.common.terminal import echo
 
 Result = Ablation | CumulativeAblation | PairAblation
+PAIRED_DESIGNS = ("cumulative", "pairs")
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,14 @@ class Request:
     ckpts: tuple[str, ...]
     heads: str
     design: str
-    modes: tuple[str, ...]
+    modes: tuple[str, ...] | None
     site: str
     tokens: str
     points: str | None
     controls: int | None
     classes: str | None
     prompts: int
-    null_prompts: int
+    null_prompts: int | None
     memory: int
     seed: int
     device: str
@@ -61,6 +62,23 @@ class Request:
     def n_controls(self) -> int:
         default = options.DEFAULT_ORDERS if self.design == "cumulative" else options.DEFAULT_CONTROLS
         return default if self.controls is None else self.controls
+
+    @property
+    def n_null_prompts(self) -> int | None:
+        """On how many prompts control sets are measured; None in designs that compare sets of the same prompts."""
+        if self.design in PAIRED_DESIGNS:
+            return None
+        return options.DEFAULT_NULL_PROMPTS if self.null_prompts is None else self.null_prompts
+
+    def refuse_unused(self) -> None:
+        """
+        Raises:
+            UserError: an option has no use in this design.
+        """
+        if self.design in PAIRED_DESIGNS and self.null_prompts is not None:
+            raise UserError(f"--null-prompts does not apply to --design {self.design}: all sets have the same prompts")
+        if self.design == "pairs" and self.controls is not None:
+            raise UserError("--controls does not apply to --design pairs, which draws no control sets")
 
 
 class Results(NamedTuple):
@@ -85,6 +103,7 @@ class Results(NamedTuple):
 
 def run(request: Request, *, json: bool, out: Path | None) -> None:
     """Carry out the request, then write, print or show the results."""
+    request.refuse_unused()
     loaded = load_all(request.ckpts, request.device)
     checkpoints, n_prompts = open_data(loaded, request.data, request.classes, request.prompts, is_split=True)
     request = replace(request, prompts=n_prompts)
@@ -132,7 +151,7 @@ def plan_for(request: Request, checkpoint: Checkpoint) -> Plan:
         tokens=request.tokens,
         points=request.points,
         n_prompts=request.prompts,
-        n_null_prompts=request.null_prompts,
+        n_null_prompts=request.n_null_prompts,
         seed=request.seed,
         memory=request.memory,
         scores=selection_scores(checkpoint, request.prompts, request.seed),
@@ -253,7 +272,7 @@ def document(request: Request, results: Results) -> dict[str, Any]:
         "n_unknown_seeds": len(unknown_seeds(checkpoints)),
         "seed": request.seed,
         "prompts": request.prompts,
-        "null_prompts": min(request.null_prompts, request.prompts),
+        "null_prompts": min(request.n_null_prompts or request.prompts, request.prompts),
         "controls": request.n_controls,
         "design": request.design,
         "site": request.site,

@@ -35,7 +35,7 @@ from interp.model.heads import HeadSet, Scores, show
 from interp.scores.head_choice import HeadChoice, resolve_sets
 from training.common.errors import UserError, one_of
 from training.common.progress import progress_bar
-from training.options import DEFAULT_CONTROLS
+from training.options import DEFAULT_CONTROLS, as_list
 from training.tasks.prompts import PLAIN
 
 MODE_NAMES = ("zero", "mean", "mean:global", "resample", "noise")
@@ -46,7 +46,7 @@ def ablate(
     task: Task,
     heads: HeadChoice,
     *,
-    modes: str | Sequence[str | Mode] = DEFAULT_MODES,
+    modes: str | Mode | Sequence[str | Mode] = DEFAULT_MODES,
     n_controls: int = DEFAULT_CONTROLS,
     matches: Sequence[Match] = MATCHES,
     seed: int = 0,
@@ -82,13 +82,13 @@ def ablate(
     )
 
 
-def modes_called(given: str | Sequence[str | Mode]) -> tuple[Mode, ...]:
+def modes_called(given: str | Mode | Sequence[str | Mode]) -> tuple[Mode, ...]:
     """The modes behind their names.
 
     Raises:
         UserError: there is none, it needs prompts of this project's, or it is named twice.
     """
-    names = [given] if isinstance(given, str) else list(given)
+    names = as_list(given)
     modes = []
     for name in names:
         if isinstance(name, str) and name not in MODE_NAMES:

@@ -1,5 +1,6 @@
 """The commands `interp attribute` and `interp circuit`. Heavy imports wait until a command runs."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from training.common.digits import whole
 from training.common.errors import UserError
 from training.common.terminal import echo
 
+STEP_METHODS = ("ig", "ig-activations", "eap-ig")
 Steps = Annotated[
     int | None,
     typer.Option(
@@ -97,6 +99,7 @@ def attribute(
     if no_receipt:
         echo("--no-receipt is now called --validate 0", err=True)
     methods = options.split_names("--method", method)
+    refuse_unused_steps(steps, methods)
     n_steps = steps or (options.DEFAULT_EDGE_STEPS if edges else options.DEFAULT_NODE_STEPS)
     if edges:
         target = plan_edges(checkpoint, class_names, question, methods=methods, n_steps=n_steps)
@@ -175,6 +178,7 @@ def circuit(
     from interp.attribution.circuits import Circuits, check_sizes, run_circuits
 
     checkpoint, class_names, question = prepare(ckpt, classes, device, corrupt, direction, examples, prompts, seed)
+    refuse_unused_steps(steps, [method])
     numbers = [parse_size(text, sizes) for text in options.split_names("--sizes", sizes)]
     target = plan_edges(
         checkpoint, class_names, question, methods=[method], n_steps=steps or options.DEFAULT_EDGE_STEPS
@@ -195,6 +199,15 @@ def circuit(
         json=json,
         out=out,
     )
+
+
+def refuse_unused_steps(steps: int | None, methods: Sequence[str]) -> None:
+    """
+    Raises:
+        UserError: `--steps` is given, and no method takes steps.
+    """
+    if steps is not None and not {*methods} & {*STEP_METHODS}:
+        raise UserError(f"--steps applies to {', '.join(STEP_METHODS)} only, not to --method {','.join(methods)}")
 
 
 def parse_size(text: str, sizes: str) -> int:

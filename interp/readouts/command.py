@@ -170,6 +170,8 @@ def probe(
     from training.checkpoints.checkpoint import load
     from training.checkpoints.provenance import Provenance
 
+    if controls is not None and not swap:
+        raise UserError("--controls applies to --swap only, whose control subspaces it counts")
     targets = None if target is None else options.split_names("--target", target)
     tokens = choose_tokens(options.split_names("--token", token))
     numbers = () if examples is None else whole_numbers("--examples", examples)

@@ -26,6 +26,8 @@ def upgrade_run(directory: Path) -> tuple[int, int]:
     Raises:
         UserError: it is not a run, is of a version that nothing converts, or is not finished.
     """
+    if str(directory).startswith("zoo:"):
+        raise UserError(f"{directory} needs no upgrade: the shipped checkpoints have format version {FORMAT_VERSION}")
     document = read_document(directory)
     before = document.get("format_version")
     if type(before) is not int:

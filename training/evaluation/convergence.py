@@ -21,6 +21,7 @@ NOT_ALWAYS_KEPT = {
     "flops": None,
 }
 """What format version 1 did not record."""
+ERRORS = ("nmse", "nmse_tail", "no_context_tail")
 
 
 def first_held(errors: Sequence[float], limit: float, held: int = HELD) -> int | None:
@@ -61,17 +62,8 @@ def convergence(directory: Path, fraction: float = FRACTION, held: int = HELD, s
     Raises:
         UserError: it is no run, its weights or its history are damaged, or there are none.
     """
-    config = read_config(directory)
-    rows = history_until(directory, config, read_weights(weights_path(directory, step), config)[1])
-    lost = [column for column in ALWAYS_KEPT if any(row.get(column) is None for row in rows)]
-    if not rows or lost:
-        raise UserError(f"{directory} has no history of its {lost[0] if lost else 'training'}")
-    history = pd.DataFrame(rows)
-    for column, value in NOT_ALWAYS_KEPT.items():
-        if column not in history:
-            history[column] = value
-    errors = ["nmse", "nmse_tail", "no_context_tail"]
-    history[errors] = history[errors].astype(float)
+    history = recorded_errors(directory, step)
+    errors = [*ERRORS]
     rows = []
     for (name, inputs), arm in history.groupby(["function_class", "inputs"], sort=False):  # pyright: ignore
         last = arm.iloc[-1]
@@ -82,3 +74,26 @@ def convergence(directory: Path, fraction: float = FRACTION, held: int = HELD, s
         ends = {key: float(last[key]) for key in errors}
         rows.append({"function_class": name, "inputs": inputs, **ends, **reached})
     return pd.DataFrame(rows)
+
+
+def recorded_errors(directory: Path, step: int | None = None) -> pd.DataFrame:
+    """The history of a run up to a step: one row per evaluation, function class and input distribution.
+
+    Args:
+        directory: a run's.
+        step: of its weights; None takes the latest.
+
+    Raises:
+        UserError: it is no run, its weights or its history are damaged, or there are none.
+    """
+    config = read_config(directory)
+    rows = history_until(directory, config, read_weights(weights_path(directory, step), config)[1])
+    lost = [column for column in ALWAYS_KEPT if any(row.get(column) is None for row in rows)]
+    if not rows or lost:
+        raise UserError(f"{directory} has no history of its {lost[0] if lost else 'training'}")
+    history = pd.DataFrame(rows)
+    for column, value in NOT_ALWAYS_KEPT.items():
+        if column not in history:
+            history[column] = value
+    history[[*ERRORS]] = history[[*ERRORS]].astype(float)
+    return history
