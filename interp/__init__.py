@@ -2,6 +2,7 @@
 
 Load: `load` reads a run or a shipped checkpoint, `import_checkpoint` a model of another program (`export_checkpoint`
 writes one); `hooked` converts it to TransformerLens; `OwnPrompts` (`read_prompts` from a file) are prompts of yours.
+Evaluate: `error_curves` beside baseline predictors.
 Locate: `score` heads, or show their attention `patterns` token by token.
 Ablate: `ablate` sets of heads (`parse_heads`), in sequence (`cumulative`) or in `pairs`; `pooled` over seeds.
 Patch: `patch` activations between `prompt_pairs`, or measure `path_effects`.
@@ -19,7 +20,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from interp.doctor.package_origin import DISTRIBUTION
+from interp.doctor.package_origin import DISTRIBUTION, misplaced
 
 if TYPE_CHECKING:
     from interp.ablation.ablate import ablate as ablate
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from interp.scores.score import score as score
     from training.checkpoints.checkpoint import Checkpoint as Checkpoint
     from training.checkpoints.checkpoint import load as load
+    from training.evaluation.evaluate import error_curves as error_curves
     from training.evaluation.own_files import read_prompts as read_prompts
     from training.evaluation.own_prompts import OwnPrompts as OwnPrompts
     from training.importing.export import export_checkpoint as export_checkpoint
@@ -62,6 +64,7 @@ _HOMES = {
     "circuits": "interp.attribution.circuits",
     "cumulative": "interp.ablation.cumulative",
     "decode_heads": "interp.readouts.head_decoding",
+    "error_curves": "training.evaluation.evaluate",
     "export_checkpoint": "training.importing.export",
     "hooked": "interp.model.hooked_transformer",
     "import_checkpoint": "training.importing.run",
@@ -92,6 +95,8 @@ def __getattr__(name: str) -> Any:
         return version(DISTRIBUTION)
     if name not in _HOMES:
         raise AttributeError(f"module 'interp' has no attribute '{name}'")
+    if problem := misplaced("training"):  # not when `interp` is imported: the command line reports it in its own way
+        raise ImportError(problem)
     return getattr(import_module(_HOMES[name]), name)
 
 

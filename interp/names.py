@@ -1,7 +1,12 @@
-"""Names for `--help`, listed here because importing their definitions takes seconds (see `training.names`)."""
+"""Names for `--help`, listed here because importing their definitions takes seconds (see `training.names`).
+
+Types of names, for editors: functions take other text as well, since entries of your own can be registered.
+"""
+
+from typing import Literal, get_args
 
 DESIGN_NAMES = ("remove", "keep", "cumulative", "pairs")
-MODE_NAMES = (
+ModeName = Literal[
     "zero",
     "mean",
     "mean:global",
@@ -12,8 +17,9 @@ MODE_NAMES = (
     "resample:inputs",
     "noise",
     "optimal",
-)
-DEFAULT_MODES = ("zero", "mean", "resample")
+]
+MODE_NAMES = get_args(ModeName)
+DEFAULT_MODES: tuple[ModeName, ...] = ("zero", "mean", "resample")
 
 SCORE_DEFINITIONS = {
     "retrospective": "mean attention from y_i to x_i, maximum 1",
@@ -28,17 +34,72 @@ SCORE_DEFINITIONS = {
     "second pair on",
     "y_to_earlier_y": "mean attention from y_i to all earlier y together, from the second pair on",
 }
-SCORE_NAMES = tuple(SCORE_DEFINITIONS)
+ScoreName = Literal[
+    "retrospective",
+    "paper",
+    "previous_token",
+    "self",
+    "first_token",
+    "x_to_earlier_x",
+    "x_to_earlier_y",
+    "lookup",
+    "y_to_earlier_y",
+]
+SCORE_NAMES = get_args(ScoreName)
 WEIGHTING_DEFINITIONS = {
     "pattern": "the attention itself",
     "value": "attention times the length of what it moves, |v_k W_O|, as a share of the sum over keys",
     "derivative": "length of d(z_q W_O) / d(resid_pre_k), through values, pattern and LayerNorm, as a share of the sum "
     "over keys",
 }
-WEIGHTING_NAMES = tuple(WEIGHTING_DEFINITIONS)
+WeightingName = Literal[
+    "pattern",
+    "value",
+    "derivative",
+]
+WEIGHTING_NAMES = get_args(WeightingName)
 
-CORRUPTION_NAMES = ("function", "inputs", "prompt", "class", "permuted", "pair:J", "noise")
-SITE_NAMES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "q", "k", "v", "pattern")
-METRIC_NAMES = ("effect", "nmse", "distance_to_clean", "nmse_above_no_context")
-NODE_METHOD_NAMES = ("exact", "gradient", "ig", "ig-activations", "atp")
-EDGE_METHOD_NAMES = ("exact", "eap", "eap-ig")
+CorruptionName = Literal[
+    "function",
+    "inputs",
+    "prompt",
+    "class",
+    "permuted",
+    "pair:J",
+    "noise",
+]
+CORRUPTION_NAMES = get_args(CorruptionName)
+SiteName = Literal[
+    "resid_pre",
+    "resid_mid",
+    "resid_post",
+    "attn_out",
+    "mlp_out",
+    "z",
+    "q",
+    "k",
+    "v",
+    "pattern",
+]
+SITE_NAMES = get_args(SiteName)
+MetricName = Literal[
+    "effect",
+    "nmse",
+    "distance_to_clean",
+    "nmse_above_no_context",
+]
+METRIC_NAMES = get_args(MetricName)
+NodeMethod = Literal[
+    "exact",
+    "gradient",
+    "ig",
+    "ig-activations",
+    "atp",
+]
+NODE_METHOD_NAMES = get_args(NodeMethod)
+EdgeMethod = Literal[
+    "exact",
+    "eap",
+    "eap-ig",
+]
+EDGE_METHOD_NAMES = get_args(EdgeMethod)

@@ -87,6 +87,21 @@ def as_list(values: T | Sequence[T]) -> list[T]:
     return list(values) if isinstance(values, Sequence) else [values]
 
 
+def as_numbers(name: str, values: int | str | Sequence[int]) -> list[int]:
+    """Whole numbers from one, from several, or from text as on the command line.
+
+    Raises:
+        UserError: something else is among them.
+
+    >>> as_numbers("steps", 5), as_numbers("steps", "1,2"), as_numbers("steps", [1, 2])
+    ([5], [1, 2], [1, 2])
+    """
+    numbers = [whole(str(value)) for value in as_list(values)]
+    if None in numbers:
+        raise UserError(f"{name}={values!r}: whole numbers are needed")
+    return [number for number in numbers if number is not None]
+
+
 def one_checkpoint(context: Any, name: str) -> str:
     """The only checkpoint that `--ckpt` names, where a command takes one: a pattern may match no more than that.
 

@@ -26,8 +26,10 @@ from interp.ablation.runner import AblationProtocol, SetCheckError, measure
 from interp.ablation.size_classes import ATTENDS, VERDICTS, is_silent
 from interp.ablation.store import Store
 from interp.display.result import Axes, Result
+from interp.model.engine import Site
 from interp.model.heads import MLP, Head, HeadSet, all_heads, show
 from interp.model.opened import opens_models
+from interp.names import ModeName
 from interp.scores.head_choice import HeadChoice
 from interp.scores.score import selection_scores
 from interp.statistics.effects import (
@@ -44,7 +46,7 @@ from training.common.table_rows import distinct, where
 from training.config.config import stream_seed
 from training.evaluation.own_prompts import OwnPrompts
 from training.evaluation.own_run import open_own
-from training.options import DEFAULT_CONTROLS, DEFAULT_MEMORY, DEFAULT_NULL_PROMPTS, DEFAULT_PROMPTS
+from training.options import DEFAULT_CONTROLS, DEFAULT_MEMORY, DEFAULT_NULL_PROMPTS, DEFAULT_PROMPTS, as_list
 
 Design = Literal["remove", "keep"]
 PREFIXES: Mapping[Match, str] = {"layer": "", "size": "size_", "norm": "norm_"}
@@ -172,15 +174,15 @@ def ablate(
     heads: HeadChoice,
     classes: str | Sequence[str] | None = None,
     *,
-    modes: str | Mode | Sequence[str | Mode] | None = None,
+    modes: ModeName | str | Mode | Sequence[ModeName | str | Mode] | None = None,
     design: Design = "remove",
-    site: str = "z",
+    site: Site | str = "z",
     tokens: str = "all",
     points: str | None = None,
     n_prompts: int = DEFAULT_PROMPTS,
     n_null_prompts: int = DEFAULT_NULL_PROMPTS,
     n_controls: int = DEFAULT_CONTROLS,
-    matches: Sequence[Match] = tuple(MATCHES),
+    matches: Match | str | Sequence[Match] = tuple(MATCHES),
     seed: int = 0,
     memory: int = DEFAULT_MEMORY,
     store: Store | None = None,
@@ -241,7 +243,10 @@ def ablate(
         store=store,
         scores=scores,
     )
-    return run(planned, design=design, n_controls=n_controls, matches=matches)
+    chosen_matches: list[Any] = as_list(matches)
+    for unknown in set(chosen_matches) - set(MATCHES):
+        raise one_of("match", unknown, MATCHES)
+    return run(planned, design=design, n_controls=n_controls, matches=chosen_matches)
 
 
 def run(

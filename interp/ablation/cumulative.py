@@ -14,12 +14,15 @@ from interp.ablation.plan import Plan, plan
 from interp.ablation.runner import AblationProtocol, measure
 from interp.ablation.store import Store
 from interp.display.result import Result
-from interp.model.heads import Head, head_set, parse_head, show
+from interp.model.engine import Site
+from interp.model.heads import MLP, Head, head_set, parse_head, show
 from interp.model.opened import opens_models
+from interp.names import ModeName
 from interp.scores.head_choice import HeadChoice, choose_sets
 from interp.scores.score import selection_scores
 from interp.statistics.effects import interval_of, permutation_p
 from training.checkpoints.checkpoint import Checkpoint
+from training.common.errors import UserError
 from training.config.config import stream_seed
 from training.options import DEFAULT_MEMORY, DEFAULT_ORDERS, DEFAULT_PROMPTS
 
@@ -55,8 +58,8 @@ def cumulative(
     order: HeadChoice,
     classes: str | Sequence[str] | None = None,
     *,
-    modes: str | Mode | Sequence[str | Mode] | None = None,
-    site: str = "z",
+    modes: ModeName | str | Mode | Sequence[ModeName | str | Mode] | None = None,
+    site: Site | str = "z",
     tokens: str = "all",
     points: str | None = None,
     n_prompts: int = DEFAULT_PROMPTS,
@@ -112,17 +115,29 @@ def order_heads(checkpoint: Checkpoint, order: HeadChoice, n_prompts: int, seed:
     """
     if not isinstance(order, str):
         choose_sets(checkpoint, order)  # refuses heads that do not exist
-        given = [order] if isinstance(order, Head) else order
-        return [head for member in given for head in ([member] if isinstance(member, Head) else member)]
+        return [head for member in ([order] if isinstance(order, Head) else order) for head in named_heads(member)]
     scores = selection_scores(checkpoint, n_prompts, seed)
     sets = choose_sets(checkpoint, order, scores=scores)
     if order[:1] == "L" or order[:1].isdigit():
-        return [parse_head(name.strip(), order) for name in order.split(",")]
+        return named_heads(order)
     return sort_by_score([head for members in sets for head in members], scores)
 
 
+def named_heads(member: str | Head | Sequence[Head]) -> list[Head]:
+    """The heads of a `Head`, of several, or of text such as `0.2,0.1`, in the order in which they are named."""
+    if isinstance(member, str):
+        return [parse_head(name.strip(), member) for name in member.split(",")]
+    return [member] if isinstance(member, Head) else list(member)
+
+
 def sort_by_score(heads: Sequence[Head], scores: Float[np.ndarray, "layer head"]) -> list[Head]:
-    """The heads, that with the highest score first."""
+    """The heads, that with the highest score first.
+
+    Raises:
+        UserError: an MLP is among them.
+    """
+    if any(head.number == MLP for head in heads):
+        raise UserError("--design cumulative removes in the order of score, which MLPs do not have: name heads only")
     return sorted(heads, key=lambda head: (-scores[head], head))
 
 

@@ -15,8 +15,10 @@ from interp.ablation.plan import Plan, plan
 from interp.ablation.runner import AblationProtocol, measure
 from interp.ablation.store import Store
 from interp.display.result import Result
+from interp.model.engine import Site
 from interp.model.heads import Head, head_set, show
 from interp.model.opened import opens_models
+from interp.names import ModeName
 from interp.scores.head_choice import HeadChoice
 from interp.statistics.effects import holm, interval_of
 from training.checkpoints.checkpoint import Checkpoint
@@ -65,8 +67,8 @@ def pairs(
     heads: HeadChoice,
     classes: str | Sequence[str] | None = None,
     *,
-    modes: str | Mode | Sequence[str | Mode] | None = None,
-    site: str = "z",
+    modes: ModeName | str | Mode | Sequence[ModeName | str | Mode] | None = None,
+    site: Site | str = "z",
     tokens: str = "all",
     points: str | None = None,
     n_prompts: int = DEFAULT_PROMPTS,

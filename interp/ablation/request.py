@@ -19,7 +19,7 @@ from interp.ablation.store import Store
 from interp.ablation.tables import ablation_tables, pooled_table
 from interp.ablation.verdict import pooled_verdict
 from interp.display.result import Axes
-from interp.model.heads import MLP, show
+from interp.model.heads import show
 from interp.scores.score import selection_scores
 from interp.statistics.seeds import as_independent, independent_seeds, unknown_seeds
 from training import options
@@ -169,8 +169,8 @@ def check_design(design: str, planned: Plan) -> None:
     """
     if design in ("cumulative", "pairs"):
         check_several(design, planned.heads)
-    if design == "cumulative" and any(head.number == MLP for head in planned.heads):
-        raise UserError("--design cumulative removes in the order of score, which MLPs do not have: name heads only")
+    if design == "cumulative" and planned.scores is not None:
+        cumulative.sort_by_score(planned.heads, planned.scores)
     if design == "keep":
         for heads in planned.sets:
             removed_components(heads, design, planned.checkpoint)

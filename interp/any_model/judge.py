@@ -26,7 +26,7 @@ from interp.scores.head_choice import HeadChoice, resolve_sets
 from training.common.errors import CheckError, UserError, one_of
 from training.common.progress import progress_bar
 from training.config.config import stream_seed
-from training.options import DEFAULT_CONTROLS
+from training.options import DEFAULT_CONTROLS, as_list
 
 Unit = Literal["gain", "loss"]
 UNITS: Mapping[Unit, str] = {
@@ -111,7 +111,7 @@ def judge(
     no_context: Any = None,
     conditions: Sequence[str] | None = None,
     n_controls: int = DEFAULT_CONTROLS,
-    match: Sequence[Match] = MATCHES,
+    match: Match | str | Sequence[Match] = MATCHES,
     scores: Callable[[], Scores] | None = None,
     seed: int = 0,
     name: str = "model",
@@ -148,8 +148,13 @@ def judge(
     [1.0, 0.125]
     """
     ways = loss_without if isinstance(loss_without, Mapping) else {REMOVAL: loss_without}
+    if not ways or not all(map(callable, ways.values())):
+        raise UserError("judge takes a function from a tuple of heads to losses, or a mapping of such functions")
+    if min(n_layers, n_heads, n_controls + 1) < 1:
+        raise UserError(f"n_layers={n_layers}, n_heads={n_heads}, n_controls={n_controls}: sizes from 1, draws from 0")
+    matches: list[Any] = as_list(match)
     chosen = resolve_sets(sets, n_layers, n_heads, scores)
-    controls = draw_controls(chosen, n_layers, n_heads, n_controls=n_controls, match=match, seed=seed)
+    controls = draw_controls(chosen, n_layers, n_heads, n_controls=n_controls, match=matches, seed=seed)
     removed = removals(chosen, controls)
     intact = intact_losses(ways)
     without: dict[str, dict[HeadSet, Losses]] = {mode: {} for mode in ways}
@@ -161,7 +166,7 @@ def judge(
     check_acting(intact, without)
     ignoring = None if no_context is None else check_losses(no_context, "of no_context", len(intact))
     measured = Measured(intact, without, ignoring)
-    return judge_losses(measured, chosen, controls, conditions=conditions, match=match, seed=seed, name=name)
+    return judge_losses(measured, chosen, controls, conditions=conditions, match=matches, seed=seed, name=name)
 
 
 def draw_controls(

@@ -24,9 +24,10 @@ from interp.attribution.validation import validate_estimates
 from interp.display.result import Axes, Result
 from interp.model.opened import opens_models
 from interp.model.parallel import map_parts
+from interp.names import CorruptionName, EdgeMethod, NodeMethod, SiteName
 from interp.patching.effects import effect_resamples, gap_exists
 from interp.patching.maps import name_location
-from interp.patching.runner import Question, check_direction, chunks
+from interp.patching.runner import Direction, Question, check_direction, chunks
 from interp.patching.sites import check_site
 from interp.statistics.effects import differs_from_zero
 from training.checkpoints.checkpoint import Checkpoint
@@ -103,10 +104,10 @@ def attribute(
     checkpoint: Checkpoint,
     classes: str | Sequence[str] | None = None,
     *,
-    site: str = "z",
-    methods: str | Sequence[str] = (EXACT,),
-    corrupt: str = "function",
-    direction: str = "denoise",
+    site: SiteName | str = "z",
+    methods: NodeMethod | str | Sequence[NodeMethod | str] = (EXACT,),
+    corrupt: CorruptionName | str = "function",
+    direction: Direction | str = "denoise",
     tokens: str | None = None,
     examples: int | None = None,
     n_prompts: int = 1024,
@@ -154,9 +155,9 @@ def attribute_edges(
     checkpoint: Checkpoint,
     classes: str | Sequence[str] | None = None,
     *,
-    methods: str | Sequence[str] = (EXACT,),
-    corrupt: str = "function",
-    direction: str = "denoise",
+    methods: EdgeMethod | str | Sequence[EdgeMethod | str] = (EXACT,),
+    corrupt: CorruptionName | str = "function",
+    direction: Direction | str = "denoise",
     examples: int | None = None,
     n_prompts: int = 1024,
     seed: int = 0,

@@ -30,9 +30,10 @@ from interp.display.result import Axes, Result
 from interp.model.opened import opens_models
 from interp.model.parallel import map_parts
 from interp.model.self_checks import Comparison, require_agreement
+from interp.names import CorruptionName, EdgeMethod
 from interp.patching.effects import effect_of, gap_exists
 from interp.patching.prompt_pairs import PromptPairs
-from interp.patching.runner import Question, check_direction, chunks, predictions_at_query
+from interp.patching.runner import Direction, Question, check_direction, chunks, predictions_at_query
 from interp.statistics.effects import Effect, permutation_p
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import CheckError, UserError
@@ -42,7 +43,7 @@ from training.common.progress import progress_bar
 from training.common.table_rows import where
 from training.config.config import stream_seed
 from training.model.transformer import Transformer
-from training.options import DEFAULT_EDGE_STEPS, as_list
+from training.options import DEFAULT_EDGE_STEPS, as_numbers
 from training.tasks.function_classes import choose_classes
 
 EdgeOrder = Int[np.ndarray, "edge 2"]
@@ -110,10 +111,10 @@ def circuits(
     checkpoint: Checkpoint,
     classes: str | Sequence[str] | None = None,
     *,
-    sizes: int | Sequence[int] = SIZES,
-    method: str = EXACT,
-    corrupt: str = "prompt",
-    direction: str = "noise",
+    sizes: int | str | Sequence[int] = SIZES,
+    method: EdgeMethod | str = EXACT,
+    corrupt: CorruptionName | str = "prompt",
+    direction: Direction | str = "noise",
     examples: int | None = None,
     n_prompts: int = 1024,
     seed: int = 0,
@@ -150,7 +151,7 @@ def circuits(
     >>> bool(result.curve["faithfulness"][0] > 0.3)
     True
     """
-    classes, sizes = choose_classes(classes, checkpoint.config.evaluated_classes), as_list(sizes)
+    classes, sizes = choose_classes(classes, checkpoint.config.evaluated_classes), as_numbers("sizes", sizes)
     question = Question(corrupt, check_direction(direction), examples, n_prompts, seed)
     target = plan_edges(checkpoint, classes, question, methods=[method], n_steps=n_steps)
     check_sizes(sizes, min_faithfulness, target.n_edges)

@@ -12,6 +12,11 @@ PACKAGES = ("training", "interp", "analyses")
 HOME = Path(__file__).parents[2]
 """The directory that contains this project's packages."""
 
+LEAVE_OUT = (
+    "rename it, start `interp` or Python from another directory, or leave the current one out with PYTHONSAFEPATH=1 "
+    "(`python -P`)"
+)
+
 
 def misplaced(package: str, home: Path = HOME) -> str | None:
     """One line on what `import package` finds instead of this project's, and what to do; None if that is found."""
@@ -21,7 +26,7 @@ def misplaced(package: str, home: Path = HOME) -> str | None:
     if path is None:
         return f"there is no package '{package}' beside {HOME / 'interp'}: install {DISTRIBUTION} again"
     others = strangers(package)
-    advice = f"pip uninstall {others[0]}" if others else "rename it, or start `interp` or Python from another directory"
+    advice = f"pip uninstall {others[0]}" if others else LEAVE_OUT
     return f"`import {package}` finds {path}, not this project's {home / package}: {advice}"
 
 

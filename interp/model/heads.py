@@ -172,7 +172,7 @@ def highest_head(scores: Scores) -> Head:
 
 def computed_scores(text: str, scores: Callable[[], Scores] | None) -> Scores:
     if scores is None:
-        raise ValueError(f"'{text}' chooses heads by score: pass scores")
+        raise UserError(f"'{text}' chooses heads by score: pass scores")
     return scores()
 
 

@@ -7,6 +7,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload, run
 
 import torch
 
+from interp.model.arguments import check_arguments
 from interp.model.attached import AttachedModel
 from training.checkpoints.checkpoint import Checkpoint, load
 from training.common.errors import CheckError, UserError
@@ -39,6 +40,7 @@ def opens_models(function: Callable[Concatenate[Checkpoint, P], R]) -> OpensMode
     def dispatch(checkpoint: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(checkpoint, AttachedModel):
             return attached_method(checkpoint, function.__name__)(*args, **kwargs)
+        check_arguments(function, args, kwargs)
         with library_defaults():
             return function(open_checkpoint(checkpoint, function.__name__), *args, **kwargs)
 

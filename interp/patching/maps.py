@@ -20,9 +20,10 @@ from interp.display.result import Axes, Result
 from interp.model.heads import MLP, HeadSet, show
 from interp.model.opened import opens_models
 from interp.model.positions import parse_tokens, token_names
+from interp.names import CorruptionName, SiteName
 from interp.patching.effects import METRICS, Outcomes, effect_of, error_metrics
 from interp.patching.engine import read_activations
-from interp.patching.runner import MakeActivations, PatchedClass, Question, check_direction, run_patches
+from interp.patching.runner import Direction, MakeActivations, PatchedClass, Question, check_direction, run_patches
 from interp.patching.sites import SITES, Activations, Patch, Variant, check_site, head_patches
 from interp.scores.head_choice import HeadChoice, resolve_sets
 from training.checkpoints.checkpoint import Checkpoint
@@ -113,9 +114,9 @@ def patch(
     checkpoint: Checkpoint,
     classes: str | Sequence[str] | None = None,
     *,
-    site: str = "z",
-    corrupt: str = "function",
-    direction: str = "denoise",
+    site: SiteName | str = "z",
+    corrupt: CorruptionName | str = "function",
+    direction: Direction | str = "denoise",
     heads: HeadChoice = "each",
     tokens: str | None = None,
     examples: int | None = None,

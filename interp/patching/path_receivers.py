@@ -1,5 +1,6 @@
 """Receivers of paths: inputs of later components, by name (`1.2.q`, `1.mlp`, `out`)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from interp.model.heads import MLP, Head, HeadSet, all_heads
@@ -60,6 +61,32 @@ def all_receivers(n_layers: int, n_heads: int, *, has_mlps: bool = True) -> list
         if has_mlps:
             receivers.append(Receiver(layer, MLP, "mlp"))
     return [*receivers, Receiver(n_layers, 0, "out")]
+
+
+ReceiverChoice = str | Head | Sequence[str | Head | tuple[Receiver, ...]]
+
+
+def choose_receivers(
+    choice: ReceiverChoice, n_layers: int, n_heads: int, *, has_mlps: bool = True
+) -> list[tuple[Receiver, ...]]:
+    """The sets of receivers behind text, a `Head`, or several sets of inputs.
+
+    Raises:
+        UserError: it is none of these, or there is no such input.
+
+    >>> [len(inputs) for inputs in choose_receivers([Head(1, 0), "1.0.q,out"], 2, 1)]
+    [3, 2]
+    """
+    members = [choice] if isinstance(choice, str | Head) else choice
+    sets: list[tuple[Receiver, ...]] = []
+    for member in members:
+        if isinstance(member, str | Head):
+            sets += parse_receivers(str(member), n_layers, n_heads, has_mlps=has_mlps)
+        elif all(isinstance(receiver, Receiver) for receiver in member):
+            sets.append(member)
+        else:
+            raise UserError(f"receivers={member!r}: inputs are named as text ({SYNTAX}) or as a Head")
+    return sets
 
 
 def parse_receivers(text: str, n_layers: int, n_heads: int, *, has_mlps: bool = True) -> list[tuple[Receiver, ...]]:

@@ -21,13 +21,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.display.result import Result
-from interp.model.heads import EMBED, MLP, Head, HeadSet, Scores, all_heads, parse_heads, show
+from interp.model.heads import (
+    EMBED,
+    MLP,
+    Head,
+    HeadSet,
+    Scores,
+    all_heads,
+    check_head,
+    parse_heads,
+    refuse_absent_mlps,
+    show,
+)
 from interp.model.opened import opens_models
+from interp.names import CorruptionName
 from interp.patching.effects import Outcomes, effect_of, effect_resamples, gap_exists
 from interp.patching.engine import read_activations
 from interp.patching.maps import baseline_errors, mean_columns
-from interp.patching.path_receivers import INPUTS, Receiver, parse_receivers
-from interp.patching.runner import MakeActivations, Question, check_direction, run_patches
+from interp.patching.path_receivers import INPUTS, Receiver, ReceiverChoice, choose_receivers
+from interp.patching.runner import Direction, MakeActivations, Question, check_direction, run_patches
 from interp.patching.sites import Activations, Patch, Variant, stack_patches
 from interp.scores.head_choice import HeadChoice, sets_of
 from interp.statistics.effects import TIE, UNDEFINED, differs_from_zero, interval_of
@@ -73,11 +85,11 @@ class PathEffects(Result):
 def path_effects(
     checkpoint: Checkpoint,
     senders: HeadChoice,
-    receivers: str | Sequence[tuple[Receiver, ...]],
+    receivers: ReceiverChoice,
     classes: str | Sequence[str] | None = None,
     *,
-    corrupt: str = "prompt",
-    direction: str = "noise",
+    corrupt: CorruptionName | str = "prompt",
+    direction: Direction | str = "noise",
     examples: int | None = None,
     n_prompts: int = 1024,
     seed: int = 0,
@@ -90,7 +102,8 @@ def path_effects(
         checkpoint: a loaded run.
         senders: heads and MLPs (`interp.scores.head_choice.HeadChoice`), `embed`, or `each` component alone; the
             components of a set are patched together.
-        receivers: text (`interp.patching.path_receivers.SYNTAX`), or sets of inputs, which are changed together.
+        receivers: text (`interp.patching.path_receivers.SYNTAX`), a `Head` (its q, k and v), or several sets of inputs,
+            each as text, as a `Head` or as a tuple of `Receiver`, which are changed together.
         classes: function classes; None takes those of the run.
         corrupt: a name in `interp.patching.prompt_pairs.CORRUPTIONS`.
         direction: `noise` patches the senders' outputs of the corrupt run into the clean run, `denoise` vice versa.
@@ -109,10 +122,14 @@ def path_effects(
     if isinstance(senders, str):
         sender_sets = parse_senders(senders, *shape, lambda: question.scores(checkpoint), has_mlps=has_mlps)
     else:
-        sender_sets = sets_of(senders)
-    if isinstance(receivers, str):
-        receivers = parse_receivers(receivers, *shape, has_mlps=has_mlps)
-    return patch_paths(checkpoint, classes, question, bundle_paths(sender_sets, receivers))
+        sender_sets = sets_of(senders, *shape, lambda: question.scores(checkpoint))
+        if not sender_sets or not all(sender_sets):
+            raise UserError("no senders are given: name them as text such as '0.1,1.2', or as sets of Head")
+        for head in (head for members in sender_sets for head in members if head != EMBED):
+            check_head(head, str(head), *shape)
+    refuse_absent_mlps(sender_sets, model)
+    receiver_sets = choose_receivers(receivers, *shape, has_mlps=has_mlps)
+    return patch_paths(checkpoint, classes, question, bundle_paths(sender_sets, receiver_sets))
 
 
 @library_defaults()

@@ -29,7 +29,7 @@ from interp.display.result import Result
 from interp.model.opened import opens_models
 from interp.model.positions import show_points
 from interp.readouts.ridge import Ridge, fit_ridges
-from interp.readouts.stream import Stage, Token, model_stages, read_stream, token_positions
+from interp.readouts.stream import Stage, Token, choose_tokens, model_stages, read_stream, token_positions
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import bootstrap_weights, percentile_interval
 from training.common.errors import UserError
@@ -40,7 +40,7 @@ from training.evaluation.evaluate import evaluation_prompts, predictions
 from training.evaluation.own_prompts import OwnPrompts
 from training.evaluation.own_run import open_own
 from training.model.transformer import Transformer
-from training.options import as_list
+from training.options import as_numbers
 from training.pools import no_context, pool_baselines
 from training.tasks.baselines.plain import best_ridge, gradient_descent, least_squares
 from training.tasks.function_classes import choose_classes, function_class
@@ -90,7 +90,7 @@ def lens(
     checkpoint: Checkpoint,
     classes: str | Sequence[str] | None = None,
     *,
-    steps: int | Sequence[int] = STEPS,
+    steps: int | str | Sequence[int] = STEPS,
     token: Token = "x",
     n_prompts: int = 1024,
     seed: int = 0,
@@ -117,7 +117,10 @@ def lens(
     """
     checkpoint, n_prompts = open_own(checkpoint, prompts, classes, n_prompts, is_split=True)
     check_enough(n_prompts)
-    config, numbers = checkpoint.config, as_list(steps)
+    (token,) = choose_tokens([token])
+    config, numbers = checkpoint.config, as_numbers("steps", steps)
+    if min(numbers, default=0) < 1:
+        raise UserError(f"steps={steps!r}: numbers from 1 upwards are needed")
     tables, depths = [], []
     for name in progress_bar(choose_classes(classes, config.evaluated_classes), desc="lens", unit="class"):
         distances = measure_distances(checkpoint, name, numbers, token, n_prompts, seed)

@@ -39,7 +39,7 @@ from training.config.config import RunConfig, stream_seed
 from training.evaluation.evaluate import evaluation_functions
 from training.model.sites import Edit
 from training.model.transformer import Transformer
-from training.options import DEFAULT_PROMPTS
+from training.options import DEFAULT_PROMPTS, as_numbers
 from training.sampling import Sampled
 from training.tasks.function_classes import choose_classes
 
@@ -135,7 +135,7 @@ def probe(
     *,
     targets: str | Sequence[str] | None = None,
     tokens: str | Sequence[str] = TOKENS,
-    examples: Sequence[int] = (),
+    examples: int | str | Sequence[int] = (),
     without: HeadChoice = (),
     n_prompts: int = DEFAULT_PROMPTS,
     n_fit: int = DEFAULT_FIT_PROMPTS,
@@ -166,7 +166,7 @@ def probe(
     """
     config = checkpoint.config
     heads = choose_one_set(checkpoint, without, n_prompts, seed)
-    protocol = Protocol(choose_tokens(tokens), tuple(examples), heads, n_prompts, n_fit, seed)
+    protocol = Protocol(choose_tokens(tokens), tuple(as_numbers("examples", examples)), heads, n_prompts, n_fit, seed)
     class_names = choose_classes(classes, config.evaluated_classes)
     by_group = check_targets(split_targets(targets), class_names, config.evaluated_classes, protocol.tokens)
     positions = protocol.positions(config.data.n_points)

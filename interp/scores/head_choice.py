@@ -1,7 +1,8 @@
 """Heads as users name them (text, a head, a set, or several sets), resolved for one model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -12,8 +13,9 @@ from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
 from training.options import DEFAULT_PROMPTS
 
-HeadChoice = str | Head | Sequence[Head] | Sequence[HeadSet]
-"""Text such as `0.1,1.2` or `above:0.5` (`interp.model.heads.SYNTAX`); a `Head`; heads, as one set; several sets."""
+HeadChoice = str | Head | Sequence[Head] | Sequence[HeadSet] | Sequence[str]
+"""Text such as `0.1,1.2` or `above:0.5` (`interp.model.heads.SYNTAX`); a `Head`; heads, as one set; several sets, each
+of heads or as text."""
 
 
 def choose_sets(
@@ -57,7 +59,7 @@ def resolve_sets(
     """
     if isinstance(heads, str):
         return parse_heads(heads, n_layers, n_heads, get_scores)
-    sets = sets_of(heads)
+    sets = sets_of(heads, n_layers, n_heads, get_scores)
     if not sets or not all(sets):
         raise UserError("no heads are given: name them as text such as '0.1,1.2', or as sets of Head")
     for members in sets:
@@ -66,10 +68,29 @@ def resolve_sets(
     return sets
 
 
-def sets_of(heads: Head | Sequence[Head] | Sequence[HeadSet]) -> list[HeadSet]:
+def sets_of(heads: Any, n_layers: int, n_heads: int, get_scores: Callable[[], Scores] | None) -> list[HeadSet]:
+    """The sets behind a `Head`, heads, or sets of heads or of text.
+
+    Raises:
+        UserError: it is none of these.
+    """
     if isinstance(heads, Head):
         return [(heads,)]
+    if not isinstance(heads, Iterable):
+        raise not_heads(heads)
     members = list(heads)
     if members and all(isinstance(member, Head) for member in members):
-        return [head_set(member for member in members if isinstance(member, Head))]
-    return [head_set(member) for member in members if not isinstance(member, Head)]
+        return [head_set(members)]
+    sets: list[HeadSet] = []
+    for member in members:
+        if isinstance(member, str):
+            sets += parse_heads(member, n_layers, n_heads, get_scores)
+        elif isinstance(member, Sequence) and all(isinstance(head, Head) for head in member):
+            sets.append(head_set(member))
+        else:
+            raise not_heads(member)
+    return sets
+
+
+def not_heads(given: object) -> UserError:
+    return UserError(f"heads={given!r}: heads are named as text such as '0.1,1.2', or as Head(LAYER, HEAD)")

@@ -21,11 +21,12 @@ from interp.model.heads import all_heads
 from interp.model.opened import opens_models
 from interp.model.parallel import map_parts
 from interp.model.positions import one_range, show_points
+from interp.names import ScoreName, WeightingName
 from interp.scores.kinds import SCORES, ScoreKind, chance, points_in, score_kind
 from interp.scores.weightings import Weighting, open_layer, weighting
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import mean_interval
-from training.common.errors import UserError
+from training.common.errors import UserError, one_of
 from training.common.library_defaults import library_defaults
 from training.common.progress import progress_bar
 from training.config.config import RunConfig, stream_seed
@@ -112,7 +113,13 @@ class HeadScores(Result):
         return float(np.mean(list(self.chances.values())))
 
     def mean(self, classes: Sequence[str]) -> Float[np.ndarray, "layer head"]:
-        """The average over classes, by which heads are ranked."""
+        """The average over classes, by which heads are ranked.
+
+        Raises:
+            UserError: a class was not scored.
+        """
+        for name in {*classes} - {*self.values}:
+            raise one_of("function class", name, self.values)
         return np.mean([self.values[name] for name in classes], axis=0)
 
     @cached_property
@@ -150,8 +157,8 @@ def score(
     checkpoint: Checkpoint,
     classes: str | Sequence[str] | None = None,
     *,
-    kind: str | ScoreKind = "retrospective",
-    by: str = "pattern",
+    kind: ScoreName | str | ScoreKind = "retrospective",
+    by: WeightingName | str = "pattern",
     inputs: str | None = None,
     shift: str = "none",
     points: str | slice | None = None,

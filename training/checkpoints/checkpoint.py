@@ -93,7 +93,9 @@ def load(name: str | Path, device: str = "cpu") -> Checkpoint:
         UserError: there is no such checkpoint or device, or its files are damaged or do not fit each other.
         CheckError: its weights are finite, but its predictions are not.
     """
-    check_device(device)
+    if not isinstance(name, str | Path):
+        raise UserError(f"load takes the name of a checkpoint, not {type(name).__name__}")
+    device = check_device(str(device))
     directory, step = locate(str(name))
     config = read_config(directory)
     path = weights_path(directory, step)
@@ -115,6 +117,8 @@ def locate(name: str) -> tuple[Path, int | None]:
     step = None if digits is None else whole(digits)
     if step is None and digits is not None:
         raise UserError(f"--ckpt {name}: '{digits}' is not a step (for example {base}@200)")
+    if base.startswith("zoo:") and any(sign in base for sign in "*?["):
+        raise UserError(f"{base} is a pattern, and one checkpoint is needed (load_all of name_patterns takes patterns)")
     directory = zoo_path(base.removeprefix("zoo:")) if base.startswith("zoo:") else Path(base)
     if not is_directory(directory):
         raise UserError(f"no checkpoint directory '{base}' (shipped as zoo:NAME: {', '.join(zoo_summary())})")

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -11,20 +12,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from training.checkpoints.checkpoint import Checkpoint
+from training.checkpoints.checkpoint import Checkpoint, load
 from training.common.bootstrap import mean_interval
 from training.common.digits import require_whole
-from training.common.errors import UserError
+from training.common.errors import UserError, one_of
 from training.common.library_defaults import library_defaults
 from training.common.progress import progress_bar
 from training.config.config import RunConfig, stream_seed
 from training.evaluation.own_run import OwnRun
 from training.model.transformer import Transformer
-from training.options import DEFAULT_PROMPTS
+from training.options import DEFAULT_PROMPTS, as_list
 from training.pools import draws_from, no_context, pool_baselines, sources_of
 from training.sampling import Sampled, sample_functions, sample_prompts, shifted_queries
 from training.tasks.baselines import Predictor, baseline
-from training.tasks.function_classes import function_class
+from training.tasks.function_classes import choose_classes, function_class
 from training.tasks.function_classes.own import DATA
 from training.tasks.prompts import Prompts
 from training.tasks.shifts import shift as shift_called
@@ -113,16 +114,16 @@ class Setting:
 
 @library_defaults()
 def error_curves(
-    checkpoint: Checkpoint,
-    classes: Sequence[str],
+    checkpoint: Checkpoint | str | Path,
+    classes: str | Sequence[str] | None = None,
     *,
-    n_prompts: int,
-    seed: int,
-    units: Units = "nmse",
-    inputs: Sequence[str] | None = None,
+    n_prompts: int = DEFAULT_PROMPTS,
+    seed: int = 0,
+    units: Units | str = "nmse",
+    inputs: str | Sequence[str] | None = None,
     shift: str = "none",
     functions: str | None = None,
-    baselines: Sequence[str] = DEFAULT_BASELINES,
+    baselines: str | Sequence[str] = DEFAULT_BASELINES,
     class_baseline: bool = True,
 ) -> pd.DataFrame:
     """One row per function class, input distribution, source of functions, predictor and number of in-context examples.
@@ -133,8 +134,8 @@ def error_curves(
     has the zero predictor at 1.
 
     Args:
-        checkpoint: a loaded run.
-        classes: function classes.
+        checkpoint: a loaded run, or its name.
+        classes: function classes; None takes those of the run.
         n_prompts: per class.
         seed: of the prompts.
         units: of the errors.
@@ -149,9 +150,15 @@ def error_curves(
         UserError: unknown class, input distribution, shift or baseline, a shift that the class does not have, or
             functions of the pool of a run without pool.
     """
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = load(checkpoint)
+    if units not in get_args(Units):
+        raise one_of("units", units, get_args(Units))
+    baselines = as_list(baselines)
     drawn_from = (functions,) if functions else sources_of(checkpoint.config)
-    sources = inputs or checkpoint.config.data.inputs
-    arms = [(name, source, origin) for name in classes for source in sources for origin in drawn_from]
+    sources = checkpoint.config.data.inputs if inputs is None else as_list(inputs)
+    names = choose_classes(classes, checkpoint.config.evaluated_classes)
+    arms = [(name, source, origin) for name in names for source in sources for origin in drawn_from]
     tables = []
     for name, source, origin in progress_bar(arms, desc="evaluate", unit="class"):
         setting = Setting(source, shift, origin, n_prompts, seed)
