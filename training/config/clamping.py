@@ -1,13 +1,11 @@
 """The settings of an intervention in the forward pass of training."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from training.common.errors import UserError
 from training.config.head_names import parse_heads
-
-if TYPE_CHECKING:
-    from training.config.config import ModelConfig
+from training.config.model_config import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class ClampingConfig:
     first: int = 0
     until: int = 0
 
-    def check(self, model: "ModelConfig", steps: int) -> None:
+    def check(self, model: ModelConfig, steps: int) -> None:
         """Refuse what would do nothing.
 
         Raises:

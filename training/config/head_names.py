@@ -1,16 +1,13 @@
 """Heads and parts of the model as a configuration names them: `0.3` is head 3 of layer 0, `blocks.0.mlp` an MLP."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from training.common.digits import whole
 from training.common.errors import UserError
-
-if TYPE_CHECKING:
-    from training.config.config import ModelConfig
+from training.config.model_config import ModelConfig
 
 
-def parse_heads(key: str, names: Sequence[str], model: "ModelConfig") -> list[tuple[int, int]]:
+def parse_heads(key: str, names: Sequence[str], model: ModelConfig) -> list[tuple[int, int]]:
     """(layer, head) of every name, in the order given.
 
     Raises:
@@ -22,7 +19,7 @@ def parse_heads(key: str, names: Sequence[str], model: "ModelConfig") -> list[tu
     return heads
 
 
-def parse_head(key: str, name: str, model: "ModelConfig") -> tuple[int, int]:
+def parse_head(key: str, name: str, model: ModelConfig) -> tuple[int, int]:
     layer, head = (whole(digits) for digits in (*name.partition(".")[::2],))
     if layer is None or head is None or layer >= model.n_layers or head >= model.n_heads:
         raise UserError(
@@ -32,10 +29,10 @@ def parse_head(key: str, name: str, model: "ModelConfig") -> tuple[int, int]:
     return layer, head
 
 
-def part_names(model: "ModelConfig") -> list[str]:
+def part_names(model: ModelConfig) -> list[str]:
     """The parts of a model that have weights of their own, as the names of their parameters begin.
 
-    >>> from training.config.config import ModelConfig
+    >>> from training.config.model_config import ModelConfig
     >>> part_names(ModelConfig(n_layers=1, n_heads=1, d_model=2, n_dims=1, n_ctx=2, d_mlp=0))
     ['embed', 'pos_embed', 'blocks.0', 'blocks.0.ln1', 'blocks.0.attn', 'ln_final', 'unembed']
     """

@@ -1,13 +1,10 @@
 """The settings of a run that starts from the weights of another run."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from training.common.errors import UserError, one_of
 from training.config.head_names import parse_heads, part_names
-
-if TYPE_CHECKING:
-    from training.config.config import ModelConfig
+from training.config.model_config import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class InitConfig:
     only: tuple[str, ...] = ()
     sha256: str = ""
 
-    def check(self, model: "ModelConfig") -> None:
+    def check(self, model: ModelConfig) -> None:
         """Refuse what would do nothing.
 
         Raises:
@@ -50,10 +47,10 @@ class InitConfig:
             if not self.takes(f"blocks.{layer}.attn.W_Q") and (layer, head) not in self.heads_kept(model):
                 raise UserError(f"init.reset_heads: {layer}.{head} is drawn anew already, as it is not copied")
 
-    def heads_kept(self, model: "ModelConfig") -> list[tuple[int, int]]:
+    def heads_kept(self, model: ModelConfig) -> list[tuple[int, int]]:
         return parse_heads("init.keep_heads", self.keep_heads, model)
 
-    def heads_reset(self, model: "ModelConfig") -> list[tuple[int, int]]:
+    def heads_reset(self, model: ModelConfig) -> list[tuple[int, int]]:
         return parse_heads("init.reset_heads", self.reset_heads, model)
 
     def takes(self, parameter: str) -> bool:

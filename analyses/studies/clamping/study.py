@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from analyses.comparison.exit_times import compare_times, overview_of_times, time_table
 from analyses.comparison.histories import histories
 from analyses.comparison.paired_errors import measure
 from analyses.findings import Findings
@@ -29,6 +28,7 @@ from analyses.studies.clamping.measures import (
 )
 from analyses.studies.clamping.tables import overview_of_differences
 from analyses.studies.clamping.verdict import verdict
+from analyses.studies.plateaus.exit_times import compare_times, overview_of_times, time_table
 from analyses.studies.plateaus.measures import LEFT, exit_table, run_table
 from training.checkpoints.checkpoint import Checkpoint
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analyses.comparison.exit_times import comparison_sentences, time_sentences
+from analyses.studies.plateaus.exit_times import comparison_sentences, time_sentences
 from interp.display.text import counted, listed
 from training.common.output import interval, number, records
 

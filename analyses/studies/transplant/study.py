@@ -15,10 +15,10 @@ from functools import partial
 
 import pandas as pd
 
-from analyses.comparison.exit_times import compare_times, overview_of_times, time_table
 from analyses.comparison.histories import histories
 from analyses.comparison.paired_errors import measure
 from analyses.findings import Findings
+from analyses.studies.plateaus.exit_times import compare_times, overview_of_times, time_table
 from analyses.studies.plateaus.measures import LEFT, count_table, exit_table, run_table
 from analyses.studies.transplant.figures import plot_times
 from analyses.studies.transplant.measures import families_of_pairs, group_arms, heads_of_sources

@@ -9,7 +9,7 @@
 
 import pandas as pd
 
-from analyses.comparison.exit_times import comparison_sentences, time_sentences
+from analyses.studies.plateaus.exit_times import comparison_sentences, time_sentences
 from analyses.studies.transplant.measures import EVERYTHING, NOTHING, OTHERS, RETROSPECTIVE
 from interp.display.text import listed
 from interp.statistics.effects import SIGNIFICANT

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from analyses.comparison.exit_times import compare_ranks
+from analyses.studies.plateaus.exit_times import compare_ranks
 from analyses.studies.transplant import study as transplant
 from analyses.studies.transplant.measures import heads_of_sources
 from analyses.studies.transplant.study import study
