@@ -74,7 +74,7 @@ def plot_ablation(result: Ablation, heads: str) -> list[Axes]:
     action = "removing" if result.design == "remove" else "keeping only"
     hollow = "; hollow: from any layer" if any_layer else ""
     title = f"{action} {name} (dot; x: direct effect) against layer-matched head sets (grey{hollow})"
-    title_figure(axes, title, fontsize=10)
+    title_figure(axes, title)
     return axes
 
 
@@ -113,7 +113,7 @@ def plot_effects(result: Ablation) -> list[Axes]:
                 ax.set_yticklabels(heads, rotation=0)
     axes = list(grid.ravel())
     action = "removing each alone" if result.design == "remove" else "keeping each alone"
-    title_figure(axes, f"{GAIN_LOST} by {action}", fontsize=10)
+    title_figure(axes, f"{GAIN_LOST} by {action}")
     return axes
 
 
@@ -157,7 +157,7 @@ def plot_pairs(result: PairAblation) -> list[Axes]:
         ax.set(title=function_class)
         ax.tick_params(length=0)
     title = f"interaction of two removals ({table['mode'].iloc[0]}): effect of both minus the sum of each"
-    title_figure(axes, title, fontsize=10)
+    title_figure(axes, title)
     return axes
 
 

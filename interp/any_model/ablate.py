@@ -24,6 +24,7 @@ from interp.any_model.judge import (
     LossAblation,
     Measured,
     check_losses,
+    check_matches,
     draw_controls,
     judge_losses,
     removals,
@@ -70,6 +71,7 @@ def ablate(
     network = task.network
     chosen_modes = modes_called(modes)
     sets = resolve_sets(heads, network.n_layers, network.n_heads, None if scores is None else lambda: scores)
+    matches = check_matches(matches)
     controls = draw_controls(sets, network.n_layers, network.n_heads, n_controls=n_controls, match=matches, seed=seed)
     replacements = Replacements(task, chosen_modes, seed)
     few = range(min(8, task.n_examples))

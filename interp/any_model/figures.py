@@ -33,7 +33,7 @@ def plot_losses(result: LossAblation, heads: str) -> list[Axes]:
         ax.set_xticklabels(modes, rotation=30 if len(modes) > 3 else 0)
     axes[0].set_ylabel(UNITS[result.unit].replace(", ", ",\n"))
     named = heads if len(heads) <= 40 else f"{heads.count(',') + 1} heads"
-    title_figure(axes, f"removing {named} (dot) against layer-matched control sets (grey)", fontsize=10)
+    title_figure(axes, f"removing {named} (dot) against layer-matched control sets (grey)")
     return axes
 
 
@@ -57,7 +57,7 @@ def plot_effect_maps(result: LossAblation) -> list[Axes]:
                 ax.set(xticks=[], yticks=range(len(heads)), yticklabels=heads, ylabel="")
             figure_of([ax]).colorbar(cells, ax=ax, shrink=0.9)
     axes = [ax for row in grid for ax in row]
-    title_figure(axes, f"effect of removing each alone: {UNITS[result.unit]}", fontsize=10)
+    title_figure(axes, f"effect of removing each alone: {UNITS[result.unit]}")
     return axes
 
 
@@ -78,5 +78,5 @@ def plot_patch_map(result: LossPatchMap) -> list[Axes]:
         ax.set_ylabel(str(grid.index.name))
         figure_of([ax]).colorbar(cells, ax=ax, shrink=0.9, label="effect")
     source = "clean" if result.direction == "denoise" else "corrupt"
-    title_figure(axes, f"{result.site} patched from the {source} run", fontsize=9)
+    title_figure(axes, f"{result.site} patched from the {source} run", fontsize=9.0)
     return axes

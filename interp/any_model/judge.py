@@ -152,7 +152,7 @@ def judge(
         raise UserError("judge takes a function from a tuple of heads to losses, or a mapping of such functions")
     if min(n_layers, n_heads, n_controls + 1) < 1:
         raise UserError(f"n_layers={n_layers}, n_heads={n_heads}, n_controls={n_controls}: sizes from 1, draws from 0")
-    matches: list[Any] = as_list(match)
+    matches = check_matches(match)
     chosen = resolve_sets(sets, n_layers, n_heads, scores)
     controls = draw_controls(chosen, n_layers, n_heads, n_controls=n_controls, match=matches, seed=seed)
     removed = removals(chosen, controls)
@@ -169,16 +169,26 @@ def judge(
     return judge_losses(measured, chosen, controls, conditions=conditions, match=matches, seed=seed, name=name)
 
 
+def check_matches(match: str | Sequence[str]) -> list[Match]:
+    """The names of matchings.
+
+    Raises:
+        UserError: an unknown matching.
+    """
+    matches: list[Any] = as_list(match)
+    for unknown in set(matches) - set(MATCHES):
+        raise one_of("match", unknown, MATCHES)
+    return matches
+
+
 def draw_controls(
     sets: Sequence[HeadSet], n_layers: int, n_heads: int, *, n_controls: int, match: Sequence[Match], seed: int
 ) -> dict[tuple[HeadSet, Match], ControlSets]:
     """The control sets of every set and matching.
 
     Raises:
-        UserError: an unknown matching, or a set with an MLP.
+        UserError: a set has an MLP.
     """
-    for unknown in set(match) - set(MATCHES):
-        raise one_of("match", unknown, MATCHES)
     for heads in sets:
         if any(head.number == MLP for head in heads):
             raise UserError(f"heads {show(heads)}: only attention heads can be removed from a model of your own")

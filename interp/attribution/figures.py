@@ -49,11 +49,11 @@ def plot_attribution(result: Attribution) -> list[Axes]:
             bar = "" if ax is panels[-1] else None
             draw_cells(ax, grid, 0.0, limit, numbers=numbers, bar=bar, label_size=size)
             ax.tick_params(axis="x", rotation=90 if n_columns > 4 else 0)
-            ax.set_title(f"{name}: {method}", fontsize=10)
+            ax.set_title(f"{name}: {method}")
     what = "edges (rows: senders, columns: receivers)" if result.of == "edges" else result.of
     title = f"effect of patching {what}, {result.question.corrupt} {result.question.direction}"
     flat = [ax for row in axes for ax in row]
-    title_figure(flat, title, fontsize=10)
+    title_figure(flat, title)
     return flat
 
 
@@ -94,7 +94,6 @@ def plot_validation(result: Attribution) -> list[Axes]:
         flat,
         f"{result.of}, {result.question.corrupt} {result.question.direction}: estimates against exact patching, "
         f"{validation[0]['n_prompts']} prompts",
-        fontsize=10,
     )
     return flat
 
@@ -144,7 +143,7 @@ def plot_circuit_curves(result: Circuits) -> list[Axes]:
             ax.text(smallest["n_edges"], 0.5, f" {smallest['n_edges']} edges", fontsize=8, color=INTACT)
         for level in (0, 1):
             ax.axhline(level, color=GREY, lw=0.6, zorder=0)
-        ax.set_title(name, fontsize=10)
+        ax.set_title(name)
         ax.set(xlabel="edges in the circuit", xscale="log")
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes[0].set_ylabel("share of the way from\nthe corrupt to the clean run")

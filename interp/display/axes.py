@@ -31,7 +31,7 @@ MODES = {
     "uniform": "#8d6e63",
 }
 DPI = 120
-TITLE_SIZE = 10  # points
+TITLE_SIZE = 10.0  # points
 WRITTEN: Any = {
     "svg.hashsalt": "interp",  # equal figures become equal files
     "svg.fonttype": "none",  # text stays text

@@ -44,7 +44,7 @@ def plot_map(result: PatchMap, metric: str = "effect") -> list[Axes]:
         mark_changes(ax, tables[name], metric, centres[name], limit)
     question = result.question
     title = f"{result.site} patched from the {'clean' if question.direction == 'denoise' else 'corrupt'} run "
-    title_figure(axes, f"{title}({question.corrupt}); dot: 95 % interval excludes no change", fontsize=9)
+    title_figure(axes, f"{title}({question.corrupt}); dot: 95 % interval excludes no change", fontsize=9.0)
     return axes
 
 
@@ -125,5 +125,5 @@ def plot_paths(result: PathEffects) -> list[Axes]:
         ax.set_yticklabels(["total", *(row["receiver"] for row in bars[1:])], fontsize=7)
         ax.invert_yaxis()
     question = result.question
-    title_figure(axes, f"paths from {sender} to ... ({question.corrupt}, {question.direction})", fontsize=9)
+    title_figure(axes, f"paths from {sender} to ... ({question.corrupt}, {question.direction})", fontsize=9.0)
     return axes

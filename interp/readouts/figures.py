@@ -30,7 +30,7 @@ def plot_lens(result: Lens) -> list[Axes]:
         draw_distances(bottom, where(result.depth, function_class=name, kind="tuned"), bar=i == len(names) - 1)
         top.set_title(name)
     grid[0][0].set_ylabel("MSE / E[y²]")
-    title_figure(grid[0], f"tuned lens of {result.checkpoint} at {result.token} tokens", fontsize=10)
+    title_figure(grid[0], f"tuned lens of {result.checkpoint} at {result.token} tokens")
     legend_beside(grid[0])
     return [ax for row in grid for ax in row]
 
@@ -106,9 +106,7 @@ def plot_probes(result: Probes) -> list[Axes]:
         ax.set(title="class" if "," in name else name, xlabel="stage", ylabel="")
         ax.tick_params(length=0, labelsize=8, rotation=0)
     examples = distinct(table, "examples")[0]
-    title_figure(
-        axes, f"held-out R² (class: accuracy) of probes of {result.checkpoint} after {examples} examples", fontsize=10
-    )
+    title_figure(axes, f"held-out R² (class: accuracy) of probes of {result.checkpoint} after {examples} examples")
     return axes
 
 

@@ -76,7 +76,7 @@ def plot_patterns(result: Patterns, span: slice) -> list[Axes]:
     bar = figure_of(axes).colorbar(cells, ax=axes, shrink=0.6, ticks=[0, 0.05, 0.25, 0.5, 1])  # pyright: ignore
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     prompts = "one prompt" if result.n_prompts == 1 else f"mean of {result.n_prompts} prompts"
-    title_figure(axes, f"{result.checkpoint} on {result.function_class}, {prompts}", fontsize=10)
+    title_figure(axes, f"{result.checkpoint} on {result.function_class}, {prompts}")
     return axes
 
 

@@ -90,6 +90,7 @@ def test_the_document_says_what_the_histories_say(runs, tmp_path, monkeypatch):
 
 
 def test_what_is_never_reached_is_told(runs, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setattr(quality, "step_seconds", lambda *_: {"against": [0.2], "run": [0.1]})
     asked = ["--against", str(runs / "fast"), "--runs", str(runs / "slow")]
     row = json.loads(CliRunner().invoke(quality.app, [*asked, "--json"]).stdout)["results"][0]

@@ -52,5 +52,5 @@ def plot_dose_response(heads: pd.DataFrame) -> list[Axes]:
     for ax in grid[-1]:
         ax.set_xlabel("retrospective score")
     axes = [ax for row in grid for ax in row]
-    title_figure(axes, "every head removed alone (mean ablation): effect against score", fontsize=10)
+    title_figure(axes, "every head removed alone (mean ablation): effect against score")
     return axes

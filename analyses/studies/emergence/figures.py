@@ -31,5 +31,5 @@ def plot_courses(courses: Sequence[Course]) -> list[Axes]:
         ax.set_xlabel("step + 1")
     axes = [ax for row in grid for ax in row]
     legend_beside(axes)
-    title_figure(axes, "heads that end as retrospective ones: score, effect, and the model's gain", fontsize=10)
+    title_figure(axes, "heads that end as retrospective ones: score, effect, and the model's gain")
     return axes

@@ -48,7 +48,7 @@ def test_without_a_no_context_loss_effects_are_differences_of_losses():
     assert np.isnan(row["loss_no_context"])
     assert "raises the loss on all examples by " in result.sentences()[0]
     assert "in the unit of the loss" in result.sentences()[0]
-    assert "unit of the loss" in result.tables()[0].caption
+    assert "unit of the loss" in result.tables()[0].explain()
 
 
 @pytest.mark.parametrize(("cost", "word"), [(0.01, "raises"), (-0.01, "lowers"), (0.0, "contains 0")])
