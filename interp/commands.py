@@ -218,26 +218,20 @@ def history(
     located = {name: locate(name) for name in expand(ckpt)}
     n_prompts = {read_config(directory).record.eval_prompts for directory, _ in located.values()}
 
-    def compute() -> "pd.DataFrame":
-        tables = []
-        for name, (directory, step) in located.items():
-            rows = convergence(directory, converged_below, step=step)
-            rows.insert(0, "checkpoint", readable_name(name))
-            tables.append(rows)
-        return pd.concat(tables, ignore_index=True)
+    tables = [convergence(directory, converged_below, step=step) for directory, step in located.values()]
+    labels = [readable_name(name) for name in located]
+    table = pd.concat(tables, keys=labels, names=["checkpoint"]).reset_index("checkpoint")
 
     def write(table: "pd.DataFrame", target: Path) -> None:
         from interp.display.axes import save_figure
         from interp.display.learning_curves import plot_learning_curves
 
-        errors = {
-            readable_name(name): recorded_errors(*directory_and_step) for name, directory_and_step in located.items()
-        }
+        errors = {readable_name(name): recorded_errors(*run) for name, run in located.items()}
         output.write_table(table, target / "history.csv")
         save_figure(plot_learning_curves(errors, converged_below), target / "history.png")
 
     run_command(
-        compute,
+        lambda: table,
         write=write,
         document=lambda table: {"fraction": converged_below, "held": HELD, "runs": output.records(table)},
         show=lambda table: output.print_table(*history_table(table, converged_below, n_prompts)),

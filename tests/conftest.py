@@ -10,6 +10,7 @@ import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: threads of what they start would wait for one another
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.pop("COLUMNS", None)  # set by readline in the process that starts the workers
 
 import torch
 

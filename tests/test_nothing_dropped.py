@@ -78,7 +78,7 @@ def test_uniform_attention_may_be_named_at_the_site_pattern():
 def test_history_draws_the_learning_curves(tmp_path, outcome):
     done = outcome("history", *CKPT, "--ckpt", "zoo:mixed-0@117", "--converged-below", "0.4", "--out", tmp_path)
     assert done.code == 0, done.err
-    assert {path.name for path in tmp_path.iterdir()} == {"history.csv", "history.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"history.csv", "history.png", "run.json"}
 
 
 def test_learning_curves_are_the_recorded_errors_with_the_line_of_convergence():

@@ -12,7 +12,7 @@ from interp.model.opened import OpensModels
 from training.checkpoints.checkpoint import load
 from training.common.errors import CheckError, UserError
 
-NO_ANALYSES = ("Head", "OwnPrompts", "read_prompts", "load", "hooked", "export_checkpoint")
+NO_ANALYSES = ("Head", "OwnPrompts", "read_prompts", "load", "hooked", "export_checkpoint", "error_curves")
 FUNCTIONS = [getattr(interp, name) for name in interp.__all__ if name not in NO_ANALYSES]
 TAKE_MODELS = [function for function in FUNCTIONS if next(iter(signature(function).parameters)) == "checkpoint"]
 
