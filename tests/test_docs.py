@@ -16,7 +16,7 @@ FOLDER = ROOT / "notebooks" / "concepts"
 PAGES = sorted(FOLDER.glob("*.md"))
 TRANSCRIPTS = [transcript for page in PAGES for transcript in blocks(page.read_text(), "console")]
 NAME = re.compile(r"`((?:training|interp|analyses)(?:\.\w+)+)`")
-FILE = re.compile(r"`((?:training|interp|analyses|tests|notebooks)/[\w/]+\.\w+)`")
+FILE = re.compile(r"`((?:training|interp|analyses|tests|notebooks)/[\w/]+(?:\.\w+)?)`")
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 

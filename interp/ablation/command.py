@@ -94,8 +94,9 @@ def ablate(
     """Remove heads and compare the cost with that of random sets.
 
     top:K and above:SCORE choose heads by retrospective score (mean over the trained classes) on separate prompts,
-    separately for each checkpoint. --design remove removes the set, keep all other heads, cumulative one head after
-    another in the order of that score, pairs every two heads together. With --out an interrupted run resumes.
+    separately for each checkpoint. --design remove removes the set; keep removes all heads but the set; cumulative
+    removes one head after another in the order of that score; pairs removes every two heads of the set together. With
+    --out an interrupted run resumes.
 
     p ranks a set among layer-matched control sets. Control sets from any layer (--match all; in --json and --out
     always) cannot tell whether the heads matter or only their layer. Where one model has too few control sets,

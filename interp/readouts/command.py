@@ -152,9 +152,10 @@ def probe(
     """Decode targets from the residual stream, with controls, and test whether the model uses them.
 
     Ridge probes per stage, token type and number of examples are fitted and tested on different prompts, and compared
-    with shuffled targets and an untrained model. With --swap the probed subspaces are swapped between two functions and
-    compared with random subspaces, at the position chosen on other prompts. With --target x, x_i is also decoded from
-    the output of every head at y_i, and --ablate-heads HEADS shows what is decodable without these heads.
+    with shuffled targets and an untrained model. With --swap prompts of two functions exchange the part of their
+    activations that lies in the probed subspace, at the position chosen on other prompts, beside random subspaces. With
+    --target x, x_i is also decoded from the output of every head at y_i, and --ablate-heads HEADS shows what is
+    decodable without these heads.
 
     \b
     Examples:

@@ -21,8 +21,8 @@ TIE = 1e-9  # rounding is no difference
 SENTENCES = {
     "nothing": "Nothing to compare: mixed or random and single runs of the same class are needed (given: {curricula}).",
     "paper": "The paper's 1/9 is the share of cubic steps at equal compute, from one run each and training losses: it "
-    "is not a saving of compute. Intervals are exact for a constant ratio between seeds (ranks); with fewer than four "
-    "seeds on a side there is none (0 to infinity).",
+    "is not a saving of compute. Intervals are exact if the ratio is the same in all seeds (a test of ranks); fewer "
+    "than four seeds on a side allow every ratio from 0 to infinity.",
     "no history": "Left out, without a history of the error over the last points: {names}.",
     "not reached": "{function_class}, {curriculum}: no error can be compared; even {threshold:g} of the no-context "
     "optimum is reached by {reached}.",
