@@ -1,6 +1,6 @@
 """The settings of an intervention in the forward pass of training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from training.common.errors import UserError
@@ -33,8 +33,11 @@ class ClampingConfig:
             UserError: no heads to clamp or ablate, heads that the model does not have, no steps, or no action.
         """
         if self.action == "none":
-            if self != ClampingConfig():
-                raise UserError("clamping has no action: clamping.action is clamp, ablate or forbid")
+            for field in fields(self):
+                if getattr(self, field.name) != field.default:
+                    raise UserError(
+                        f"clamping.{field.name} has no use without clamping.action: clamp, ablate or forbid"
+                    )
             return
         if not self.heads and self.action != "forbid":
             raise UserError(f"clamping.action={self.action} needs clamping.heads, for example 0.1")

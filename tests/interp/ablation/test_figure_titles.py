@@ -35,6 +35,7 @@ def cut_titles(figure: Figure) -> list[str]:
     return [text for text, box in boxes.items() if box.x0 < 0 or box.y0 < 0 or box.x1 > width or box.y1 > height]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("n_classes", [1, 2, 3, 6])
 def test_no_title_is_cut(n_classes):
     classes = CLASSES[:n_classes]

@@ -127,6 +127,7 @@ def test_every_result_draws_itself_on_a_figure_of_its_own(results, kind):
     plt.close(axes[0].figure)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_figure_names_its_model_and_its_class_and_no_title_is_cut(results, kind):
     axes = results[kind].plot()

@@ -84,6 +84,7 @@ def structure(text: str) -> str:
     return re.sub(r"-?\d+([.,:-]\d+)*(e-?\d+)?", "#", "\n".join(lines)) + "\n"
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_screens_have_the_words_that_are_written_down(name, screen):
     now = "".join(f"== {name} at {width or 'a pipe'}\n{structure(screen(name, width))}" for width in WIDTHS)
@@ -94,6 +95,7 @@ def test_screens_have_the_words_that_are_written_down(name, screen):
     assert now in SCREENS.read_text()
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
 @pytest.mark.parametrize("name", NAMES)
 def test_no_number_and_no_word_is_cut(name, width, screen):

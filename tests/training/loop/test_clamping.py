@@ -137,7 +137,7 @@ def test_a_run_is_the_same_until_its_clamp_begins(quick_config, quick_settings, 
     ("settings", "reason"),
     [
         (["clamping.action=clamp"], "needs clamping.heads"),
-        (["clamping.heads=0.1"], "clamping has no action"),
+        (["clamping.heads=0.1"], "clamping.heads has no use without clamping.action"),
         (["clamping.action=ablate", "clamping.heads=9.1"], "'9.1' is no head"),
         (["clamping.action=forbid", "clamping.first=50", "clamping.until=10"], "0 <= first < until"),
         (["clamping.action=forbid", "clamping.until=9000"], "<= recipe.steps=3000"),
