@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from training.common.output import number, records
+from training.common.output import count, number, records
 
 
 def arrivals_overview(arrivals: pd.DataFrame) -> pd.DataFrame:
@@ -11,8 +11,8 @@ def arrivals_overview(arrivals: pd.DataFrame) -> pd.DataFrame:
         {
             "model, class": f"{row['checkpoint']}, {row['function_class']}",
             "heads": row["heads"],
-            "score": number(row["score_by"], 0),
-            "gain": number(row["gain_by"], 0),
+            "score": count(row["score_by"]),
+            "gain": count(row["gain_by"]),
             "effect then": number(row["effect_first"], 2),
             "order": row["order"] or "-",
         }

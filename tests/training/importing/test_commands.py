@@ -5,6 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+
+from interp import export_checkpoint, import_checkpoint
 
 GargRun = Callable[..., Path]
 
@@ -12,8 +15,6 @@ GargRun = Callable[..., Path]
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A shipped model that was exported and imported, so that it is one of unknown seeds."""
-    from interp import export_checkpoint, import_checkpoint
-
     folder = tmp_path_factory.mktemp("opened")
     export_checkpoint("zoo:mixed-0", folder / "theirs")
     import_checkpoint(folder / "theirs", folder / "run")
@@ -80,6 +81,25 @@ def test_an_imported_run_goes_through_everything(command: tuple[str, ...], opene
     classes = () if command[0] == "study" else ("--classes", "linear")
     done = outcome(*command, "--ckpt", opened, *classes, "--prompts", 64, "--json")
     assert done.code == 0, done.err
+
+
+@pytest.mark.slow
+def test_snapshots_of_another_program_are_studied_over_training(tmp_path: Path, outcome):
+    export_checkpoint("zoo:mixed-0", tmp_path / "theirs")
+    for step in (70, 117, 196, 275, 460, 545):
+        export_checkpoint(f"zoo:mixed-0@{step}", tmp_path / "step", force=True)
+        snapshot = torch.load(tmp_path / "step" / "state.pt", weights_only=True)["model_state_dict"]
+        torch.save(snapshot, tmp_path / "theirs" / f"model_{step}.pt")
+    assert outcome("import", tmp_path / "theirs", "--out", tmp_path / "run", "--step", "all").code == 0
+    options = ("--prompts", 64, "--json")
+    ours = outcome("study", "emergence", "--ckpt", "zoo:mixed-0", *options)
+    theirs = outcome("study", "emergence", "--ckpt", tmp_path / "run", *options)
+    assert (ours.code, theirs.code) == (0, 0), theirs.err
+    course, imported = (json.loads(done.out)["course"] for done in (ours, theirs))
+    assert {row["step"] for row in imported} == {70, 117, 196, 275, 460, 545, 3000}
+    expected = {(row["step"], row["function_class"]): row["score"] for row in course}
+    for row in imported:
+        assert row["score"] == pytest.approx(expected[row["step"], row["function_class"]], abs=1e-5)
 
 
 def test_what_needs_a_history_says_so(opened: Path, refused):
