@@ -144,7 +144,8 @@ def plot_circuit_curves(result: Circuits) -> list[Axes]:
         for level in (0, 1):
             ax.axhline(level, color=GREY, lw=0.6, zorder=0)
         ax.set_title(name)
-        ax.set(xlabel="edges in the circuit", xscale="log")
+        ax.set(xlabel="edges in the circuit")
+        ax.set_xscale("symlog", linthresh=1)  # where no circuit has an edge on a path, the panel is empty
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes[0].set_ylabel("share of the way from\nthe corrupt to the clean run")
     legend_beside(axes)

@@ -99,6 +99,15 @@ def test_a_circuit_that_is_not_found_is_told(outcome):
     assert "no circuit of the requested sizes reaches a faithfulness of 0.9" in out
 
 
+@pytest.mark.slow
+def test_circuits_without_an_edge_on_a_path_are_drawn(outcome, tmp_path):
+    options = ("--method", "eap", "--sizes", "5", "--random", 1, "--out", tmp_path)
+    code, out, err = outcome("circuit", "--ckpt", "zoo:mixed-0", "--classes", "linear", "--prompts", 8, *options)
+    assert code == 0, err
+    assert "no circuit of the requested sizes" in out
+    assert (tmp_path / "circuit_curves.png").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
