@@ -105,9 +105,9 @@ def ablate(
     \b
     Examples:
       interp ablate --ckpt zoo:mixed-0 --heads above:0.5
-      interp ablate --ckpt zoo:mixed-0 --heads each --mode mean --out effects
+      interp ablate --ckpt zoo:mixed-0@196 --heads each --mode mean --out effects
       interp ablate --ckpt zoo:mixed-0 --ckpt zoo:random-0 --heads top:1
-      interp ablate --ckpt runs/mixed-0@200 --heads all --design cumulative --mode mean,optimal
+      interp ablate --ckpt zoo:mixed-0 --heads layer:0 --design cumulative --mode mean
     """
     from interp.ablation.request import Request, run
 
