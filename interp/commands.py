@@ -207,16 +207,17 @@ def history(
     """
     import pandas as pd
 
-    from training.checkpoints.checkpoint import locate, read_config, weights_hash
+    from training.checkpoints.checkpoint import locate, read_config
     from training.checkpoints.name_patterns import expand
-    from training.checkpoints.provenance import Provenance
+    from training.checkpoints.provenance import Provenance, describe
     from training.common import output
     from training.evaluation.convergence import HELD, convergence, recorded_errors
 
     if not 0 < converged_below < 1:
         raise UserError(f"--converged-below {converged_below}: must be between 0 and 1")
     located = {name: locate(name) for name in expand(ckpt)}
-    n_prompts = {read_config(directory).record.eval_prompts for directory, _ in located.values()}
+    configs = {name: read_config(directory) for name, (directory, _) in located.items()}
+    n_prompts = {config.record.eval_prompts for config in configs.values()}
 
     tables = [convergence(directory, converged_below, step=step) for directory, step in located.values()]
     labels = [readable_name(name) for name in located]
@@ -235,12 +236,7 @@ def history(
         write=write,
         document=lambda table: {"fraction": converged_below, "held": HELD, "runs": output.records(table)},
         show=lambda table: output.print_table(*history_table(table, converged_below, n_prompts)),
-        provenance=Provenance(
-            [
-                {"name": readable_name(name), "step": step, "sha256": weights_hash(directory, step)}
-                for name, (directory, step) in located.items()
-            ]
-        ),
+        provenance=Provenance([describe(readable_name(name), *run, configs[name]) for name, run in located.items()]),
         json=json,
         out=out,
     )

@@ -102,8 +102,8 @@ def as_numbers(name: str, values: int | str | Sequence[int]) -> list[int]:
     return [number for number in numbers if number is not None]
 
 
-def one_checkpoint(context: Any, name: str) -> str:
-    """The only checkpoint that `--ckpt` names, where a command takes one: a pattern may match no more than that.
+def require_single_checkpoint(context: Any, name: str) -> str:
+    """The checkpoint behind the `--ckpt` of a command that takes no second: a pattern may match a single name.
 
     Raises:
         UserError: it matches several, or none.
@@ -122,7 +122,7 @@ Ckpt = Annotated[
     typer.Option(
         "--ckpt",
         metavar="CKPT",
-        callback=one_checkpoint,
+        callback=require_single_checkpoint,
         help="A run directory, DIR@STEP for a snapshot, or zoo:NAME for a shipped model.",
     ),
 ]
@@ -140,7 +140,7 @@ AnyCkpt = Annotated[
     typer.Option(
         "--ckpt",
         metavar="CKPT",
-        callback=one_checkpoint,
+        callback=require_single_checkpoint,
         help="A run directory, DIR@STEP for a snapshot, zoo:NAME for a shipped model, or FILE.py:NAME for a model of "
         "your own (`interp init`).",
     ),

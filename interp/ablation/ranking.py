@@ -101,7 +101,7 @@ def describe_modes(rows: Sequence[Row]) -> str:
     named = {mode: [row["heads"] for row in rows if row["mode"] == mode and row["low"] > HARMLESS] for mode in modes}
     if len({frozenset(heads) for heads in named.values()}) == 1:
         return SENTENCES["same"].format(modes=listed(modes))
-    parts = (SENTENCES["of a mode"].format(mode=mode, heads=listed(heads)) for mode, heads in named.items())
+    parts = (SENTENCES["of a mode"].format(mode=mode, heads=listed(heads) or "none") for mode, heads in named.items())
     return SENTENCES["differ"].format(modes="; ".join(parts))
 
 

@@ -51,7 +51,7 @@ def ablation_tables(result: Ablation, match: str = "layer") -> list[Table]:
         match: `layer` has p-values against layer-matched control sets, `all` those of every matching.
     """
     several = len(set(result.table["points"])) > 1
-    columns = {**effect_columns(result), **control_columns(result), **(OTHER_COLUMNS if match == "all" else {})}
+    columns = {**effect_columns(result), **control_set_columns(result), **(OTHER_COLUMNS if match == "all" else {})}
     rows = [
         [
             f"{row['heads']} {row['function_class']} {row['mode']}" + (f" {row['points']}" if several else ""),
@@ -92,7 +92,7 @@ def effect_columns(result: Ablation) -> dict[str, Column]:
     }
 
 
-def control_columns(result: Ablation) -> dict[str, Column]:
+def control_set_columns(result: Ablation) -> dict[str, Column]:
     """Columns of layer-matched control sets, by name; empty if no set has any."""
     if not result.table["n_controls"].to_numpy().any():
         return {}

@@ -14,6 +14,7 @@ from training.checkpoints.checkpoint import Checkpoint, environment, weights_has
 from training.common.atomic_files import write_text
 from training.common.dates import now
 from training.common.output import plain
+from training.config.config import RunConfig
 
 FILE = "run.json"
 DISTRIBUTION = "incontext-interp"
@@ -40,7 +41,8 @@ class Provenance:
     def of(cls, checkpoints: Iterable[Checkpoint], seed: int, n_prompts: int, data: Path | None = None) -> "Provenance":
         """That of a command on these checkpoints, and on the prompts in a file; reads all of these files."""
         about = None if data is None else {"name": str(data), "sha256": sha256(data.read_bytes()).hexdigest()}
-        return cls([describe(checkpoint) for checkpoint in checkpoints], seed, n_prompts, about)
+        runs = [describe(run.name, run.directory, run.step, run.config) for run in checkpoints]
+        return cls(runs, seed, n_prompts, about)
 
     def document(self, verdict: Iterable[str]) -> dict[str, Any]:
         """What `run.json` says: this, the command line, versions, the commit, the date, and the verdict.
@@ -63,14 +65,9 @@ class Provenance:
         }
 
 
-def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Name, step, hash and seeds of a checkpoint."""
-    return {
-        "name": checkpoint.name,
-        "step": checkpoint.step,
-        "sha256": weights_hash(checkpoint.directory, checkpoint.step),
-        "seeds": vars(checkpoint.config.seeds),
-    }
+def describe(name: str, directory: Path, step: int | None, config: RunConfig) -> dict[str, Any]:
+    """Name, step, hash and seeds of a run's weights; the step None is its latest."""
+    return {"name": name, "step": step, "sha256": weights_hash(directory, step), "seeds": vars(config.seeds)}
 
 
 def command_line(words: Sequence[str]) -> str:

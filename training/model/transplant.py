@@ -1,4 +1,4 @@
-"""Copies weights of another model into a new one: all of them, or those of some heads and parts."""
+"""Copies the weights of a trained model into a new model: all, or those of chosen heads and components."""
 
 from collections.abc import Mapping
 

@@ -2,7 +2,7 @@
 
 1. Of every arm and class, how many runs left the plateau, when, and how many are censored.
 2. Two arms differ in this if the exact p of their ranks is at most `SIGNIFICANT` after Holm over arms and classes.
-3. Means over seeds differ if the t-interval of the paired difference excludes 0.
+3. Means over seeds differ if the t-interval of the paired difference, for one comparison, excludes 0.
 """
 
 import math
@@ -28,7 +28,8 @@ SENTENCES = {
     "lower": "is lower than the twins'",
     "same": "does not differ from the twins' beyond chance",
     "one seed": "has no interval with one seed",
-    "release": "Errors as trained are under the clamp while it acted; all others, and all scores, are without it.",
+    "release": "Errors as trained are under the clamp while it acted; all others, and all scores, are without it. "
+    "Each t-interval is for one comparison; they are not corrected for their number.",
     "no history": "It cannot be determined when {names} left: their histories do not hold the error over the last "
     "points.",
 }

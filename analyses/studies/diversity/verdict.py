@@ -30,7 +30,7 @@ SENTENCES = {
     "on nearer to {learner}{crossings}.",
     "crossings": "; the leaning changes sign at {low:.3g} to {high:.3g} functions over {seeds} (geometric mean "
     "{mean:.3g})",
-    "no threshold": "{where}, there is no threshold between the pool sizes that were tested: {sides} (t-interval of "
+    "no threshold": "{where}, no threshold is shown between the pool sizes that were tested: {sides} (t-interval of "
     "the leaning over seeds).",
     "heads": "{side}: {n_with} of {runs} have a head with a retrospective score above {threshold}; the highest scores "
     "are {highest_min:.2f} to {highest_max:.2f} (uniform attention: {chance:.2f}).",

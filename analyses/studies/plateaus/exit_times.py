@@ -103,10 +103,20 @@ def comparison_sentences(tests: pd.DataFrame) -> list[str]:
     """Arms differ if p is at most `SIGNIFICANT` after Holm."""
     sentences = []
     for row in records(tests):
-        direction = "later" if row["difference"] > 0 else "earlier"
-        key = direction if row["p_holm"] <= SIGNIFICANT else "no difference"
+        key = direction(row["difference"], row["p_holm"]) or "no difference"
         sentences.append(SENTENCES[key].format(**row, p=p_text(row["p_value"], holm=row["p_holm"])))
     return sentences
+
+
+def direction(difference: float, p_holm: float) -> str:
+    """Whether the first of two arms left later or earlier; empty if neither is shown.
+
+    >>> direction(-3.0, 0.01), direction(3.0, 0.2)
+    ('earlier', '')
+    """
+    if p_holm > SIGNIFICANT:
+        return ""
+    return "later" if difference > 0 else "earlier"
 
 
 def overview_of_times(times: pd.DataFrame) -> pd.DataFrame:

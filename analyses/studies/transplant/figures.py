@@ -13,11 +13,11 @@ def plot_times(exits: pd.DataFrame, last: int) -> list[Axes]:
     rows = where(exits, threshold=LEFT)
     arms = distinct(rows, "curriculum")
     _, ax = plt.subplots(figsize=(6.5, 0.4 * len(arms) + 1), layout="constrained")
-    for place, arm in enumerate(arms):
+    for row, arm in enumerate(arms):
         steps = where(rows, curriculum=arm)["step"]
         left, n_censored = steps.dropna(), int(steps.isna().to_numpy().sum())
-        ax.plot(left, [place] * len(left), "o", color="#1b6ca8", alpha=0.6)
-        ax.plot([last] * n_censored, [place] * n_censored, "o", mfc="none", color="grey")
+        ax.plot(left, [row] * len(left), "o", color="#1b6ca8", alpha=0.6)
+        ax.plot([last] * n_censored, [row] * n_censored, "o", mfc="none", color="grey")
     ax.set_yticks(range(len(arms)), arms)
     ax.invert_yaxis()
     ax.set(xlabel=f"step at which the plateau was left (hollow: not by step {last})", xlim=(0, 1.03 * last))

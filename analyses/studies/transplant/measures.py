@@ -39,14 +39,14 @@ def describe_arm(init: InitConfig, retrospective: Sequence[str]) -> str:
     >>> describe_arm(InitConfig("zoo:mixed-0", reset_heads=("0.1",)), ["0.1"])
     'everything but the retrospective heads'
     >>> describe_arm(InitConfig("zoo:mixed-0", keep_heads=("0.3",), only=("embed",)), ["0.1"])
-    'other heads of their layers with embed'
+    'other heads of their layers and embed'
     """
     if not init.source:
         return NOTHING
     kept = [describe_heads(init.keep_heads, retrospective)] if init.keep_heads else []
     kept += [",".join(init.only)] if init.only else []
     reset = f" but {describe_heads(init.reset_heads, retrospective)}" if init.reset_heads else ""
-    return (" with ".join(kept) or EVERYTHING) + reset
+    return (" and ".join(kept) or EVERYTHING) + reset
 
 
 def describe_heads(heads: Sequence[str], retrospective: Sequence[str]) -> str:

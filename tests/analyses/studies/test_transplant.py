@@ -48,7 +48,7 @@ def planted(made_up, errors_of, monkeypatch):
 def test_heads_that_are_enough_and_needed_are_reported_so(planted):
     found = planted({"everything", "reset others", "keep"})
     times = found.files["times"].set_index("arm")
-    keep = times.loc["the retrospective heads with embed,pos_embed"]
+    keep = times.loc["the retrospective heads and embed,pos_embed"]
     assert (keep["n_left"], keep["n_seeds"], keep["median"], keep["n_censored"]) == (5, 5, 100, 0)
     assert keep["low"] == pytest.approx(0.025 ** (1 / 5))
     assert times.loc["nothing", ["n_left", "n_censored", "censored_at"]].tolist() == [0, 5, 400]
@@ -56,19 +56,22 @@ def test_heads_that_are_enough_and_needed_are_reported_so(planted):
     row = tests.loc[("everything", "nothing")]
     assert (row["p_value"], row["p_holm"], row["smallest_p"]) == pytest.approx((2 / 252, 5 * 2 / 252, 2 / 252))
     text = "\n".join(found.sentences())
-    assert "Retrospective heads alone shorten the plateau" in text
-    assert "A trained model needs its retrospective heads to leave early" in text
+    assert (
+        "A run that begins with the retrospective heads and embed,pos_embed of a trained model has a shorter plateau"
+        in text
+    )
+    assert "A run that begins with a whole trained model needs its retrospective heads to leave early" in text
     assert "nothing: 0 of 5 runs left the plateau of cubic" in text
     assert "5 had not by step 400 (censored)" in text
-    assert "No difference in when other heads of their layers with embed,pos_embed and nothing" in text
+    assert "No difference in when other heads of their layers and embed,pos_embed and nothing" in text
     assert found.protocol["heads of the sources"] == {"zoo:mixed-0": ["0.1"]}
 
 
 @pytest.mark.parametrize("leaving", [set(), set(ARMS), {"everything", "reset", "reset others"}])
 def test_nothing_is_claimed_of_heads_where_they_make_no_difference(planted, leaving):
     text = "\n".join(planted(leaving).sentences())
-    assert "It is not shown that retrospective heads alone shorten the plateau" in text
-    assert "It is not shown that a trained model needs its retrospective heads" in text
+    assert "It is not shown that the retrospective heads and embed,pos_embed shorten the plateau" in text
+    assert "It is not shown that a run that begins with a whole trained model needs its retrospective heads" in text
 
 
 def test_heads_are_chosen_on_the_source(made_up):

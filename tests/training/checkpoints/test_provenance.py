@@ -46,6 +46,7 @@ def test_every_command_says_where_its_result_comes_from(name, tmp_path, outcome)
     assert run["commit"] == git_commit()
     (about,) = run["checkpoints"]
     weights = zoo_path(about["name"].removeprefix("zoo:")) / "model.safetensors"
+    assert about["seeds"] == vars(load(about["name"]).config.seeds)
     assert about["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert (run["seed"], run["prompts"]) == ((None, None) if name == "history" else (0, 16))
     if name in ("ablate", "patch", "circuit", "lens", "study"):
