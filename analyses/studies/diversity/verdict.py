@@ -9,12 +9,12 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pandas as pd
 
 from analyses.comparison.groups import Groups
 from analyses.studies.diversity.measures import FRESH, Threshold
-from analyses.studies.diversity.tables import describe_size
 from interp.ablation.size_classes import ATTENDS
 from interp.ablation.verdict import pooled_verdict
 from interp.display.text import counted, listed
@@ -63,7 +63,11 @@ def verdict(
         memories = counted(n_memory, "run")
         sentences.append(SENTENCES["transient"].format(memories=memories, n_regression=n_regression, learner=learner))
     notes = [note for note in groups.exclusions() if note.startswith("Left out")]
-    return [*sentences, *shared_pools(groups), *groups.few_seeds(), *notes]
+    named = {
+        f"{counted(int(size), 'function') if int(size) != FRESH else 'no pool'}:": runs
+        for size, runs in groups.by_curriculum.items()
+    }
+    return [*sentences, *shared_pools(groups), *replace(groups, by_curriculum=named).few_seeds(), *notes]
 
 
 def name_learner(groups: Groups) -> str:
@@ -94,17 +98,18 @@ def threshold_sentence(source: str, leanings: pd.DataFrame, threshold: Threshold
 
 
 def head_sentences(heads: pd.DataFrame, leanings: pd.DataFrame, learner: str) -> list[str]:
-    """Rule 2; runs without pool are those of regression by construction."""
-    side_of = {row["n_functions"]: row["side"] for row in records(leanings)} | {FRESH: "regression"}
+    """Rule 2; runs without a pool have no side."""
+    side_of = {row["n_functions"]: row["side"] for row in records(leanings)}
+    labels = {side: f"Pool sizes {words.format(learner=learner)} on fresh functions" for side, words in SIDES.items()}
     sentences = []
-    for side, words in SIDES.items():
-        rows = [row for row in records(heads) if side_of[row["n_functions"]] == side]
+    for side, label in {**labels, None: "Runs without a pool"}.items():
+        rows = [row for row in records(heads) if side_of.get(row["n_functions"]) == side]
         if rows:
             n_with, n_seeds = sum(row["n_with"] for row in rows), sum(row["n_seeds"] for row in rows)
-            sizes = listed([describe_size(row["n_functions"]) for row in rows])
+            sizes = f" ({listed([str(row['n_functions']) for row in rows])})" if side else ""
             sentences.append(
                 SENTENCES["heads"].format(
-                    side=f"Pool sizes {words.format(learner=learner)} on fresh functions ({sizes})",
+                    side=f"{label}{sizes}",
                     n_with=n_with,
                     runs=counted(n_seeds, "run"),
                     threshold=ATTENDS,

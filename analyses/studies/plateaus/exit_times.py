@@ -25,7 +25,7 @@ SENTENCES = {
     "earlier": "{arm} leaves the plateau of {function_class} earlier than {reference} ({p}).",
     "later": "{arm} leaves the plateau of {function_class} later than {reference} ({p}).",
     "no difference": "No difference in when {arm} and {reference} leave the plateau of {function_class} is shown ({p}; "
-    "so many runs allow no p below {smallest_p:.3g} before Holm).",
+    "this number of runs allows no p below {smallest_p:.3g} before Holm).",
 }
 
 

@@ -176,3 +176,14 @@ def test_the_study_opens_trained_runs_and_their_snapshots(tmp_path: Path):
     findings.write(tmp_path / "out")
     assert (tmp_path / "out" / "distances.png").exists()
     assert SENTENCES["shared pools"].partition("(")[0] not in " ".join(findings.sentences())
+
+
+def test_runs_without_a_pool_have_no_side():
+    groups, distances = measured(memory_up_to(8))
+    heads = pd.DataFrame(
+        [{"n_functions": 0, "n_seeds": 3, "n_with": 1, "highest_min": 0.2, "highest_max": 0.6, "chance": 0.07}]
+    )
+    assert head_sentences(heads, where(leaning_table(groups, distances), functions="fresh"), "matched ridge") == [
+        "Runs without a pool: 1 of 3 runs have a head with a retrospective score above 0.5; the highest scores are "
+        "0.20 to 0.60 (uniform attention: 0.07)."
+    ]
