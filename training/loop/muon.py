@@ -32,12 +32,20 @@ class Muon:
         parameters: by name; the last part of a name says how it is a matrix.
         momentum: of the gradient's running mean.
         weight_decay: as in AdamW.
+        dtype: of the products that orthogonalise; means and weights keep theirs.
     """
 
-    def __init__(self, parameters: dict[str, nn.Parameter], momentum: float, weight_decay: float) -> None:
+    def __init__(
+        self,
+        parameters: dict[str, nn.Parameter],
+        momentum: float,
+        weight_decay: float,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self.parameters = parameters
         self.momentum = momentum
         self.weight_decay = weight_decay
+        self.dtype = dtype
         self.means = {name: torch.zeros_like(as_matrix(name, parameter)) for name, parameter in parameters.items()}
 
     @torch.no_grad()
@@ -45,7 +53,7 @@ class Muon:
         for names in self.by_shape():
             gradients = torch.stack([as_matrix(name, gradient_of(self.parameters[name])) for name in names])
             means = torch.stack([self.means[name] for name in names]).lerp_(gradients, 1 - self.momentum)
-            updates = orthogonal(gradients.lerp(means, self.momentum))
+            updates = orthogonal(gradients.lerp(means, self.momentum), self.dtype)
             scale = 0.2 * math.sqrt(max(updates.shape[-2:]))
             for name, mean, update in zip(names, means, updates, strict=True):
                 self.means[name] = mean
@@ -60,16 +68,23 @@ class Muon:
         return list(groups.values())
 
 
-def orthogonal(matrices: Float[Tensor, "batch row column"]) -> Float[Tensor, "batch row column"]:
-    """U V' of each matrix U S V', roughly: five Newton-Schulz iterations bring all singular values near 1."""
+def orthogonal(
+    matrices: Float[Tensor, "batch row column"], dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "batch row column"]:
+    """U V' of each matrix U S V', roughly: five Newton-Schulz iterations bring all singular values near 1.
+
+    Args:
+        matrices: of any scale.
+        dtype: of the iterations; bfloat16 changes their result by 3 % of its length, U V' being 20 % off.
+    """
     is_tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if is_tall else matrices
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(dtype)
     a, b, c = NEWTON_SCHULZ
     for _ in range(ITERATIONS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if is_tall else x
+    return (x.mT if is_tall else x).to(matrices.dtype)
 
 
 def as_matrix(name: str, tensor: Float[Tensor, "..."]) -> Float[Tensor, "row column"]:

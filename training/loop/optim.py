@@ -19,7 +19,9 @@ class Optimizer:
     def __init__(self, model: Transformer, recipe: RecipeConfig) -> None:
         named = dict(model.named_parameters())
         matrices = {name: p for name, p in named.items() if name.startswith("blocks.") and ".W_" in name}
-        self.muon = Muon(matrices, recipe.momentum, recipe.weight_decay) if recipe.optimizer == "muon" else None
+        dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+        is_muon = recipe.optimizer == "muon"
+        self.muon = Muon(matrices, recipe.momentum, recipe.weight_decay, dtype) if is_muon else None
         if self.muon:
             named = {name: p for name, p in named.items() if name not in matrices}
         self.factor = recipe.lr_adamw / recipe.lr if self.muon else 1.0
