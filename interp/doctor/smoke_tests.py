@@ -9,6 +9,7 @@ from torch import Tensor
 from interp.doctor.installation import Finding
 from interp.model.positions import show_points
 from training.checkpoints.checkpoint import Checkpoint, load, zoo_names
+from training.common.devices import faster_precision
 from training.evaluation.evaluate import Setting, squared_errors
 from training.model.transformer import Transformer
 from training.tasks.prompts import last_quarter
@@ -25,7 +26,8 @@ def check_torch() -> Finding:
     if torch.backends.mps.is_available():
         devices.append("mps (not supported by the commands)")
     build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-    return Finding("devices", f"{', '.join(['cpu', *devices])}; torch {build}; threads: {torch.get_num_threads()}")
+    summary = f"{', '.join(['cpu', *devices])}; torch {build}; threads: {torch.get_num_threads()}"
+    return Finding("devices", f"{summary}; faster precision of training: {faster_precision()}")
 
 
 def check_zoo() -> Finding:

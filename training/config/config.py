@@ -7,6 +7,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Literal
 
+from training.common.devices import faster_precision
 from training.common.errors import UserError
 from training.config.checks import require_at_most, require_names, require_not_negative, require_positive
 from training.config.clamping import ClampingConfig
@@ -142,7 +143,8 @@ class RecipeConfig:
         momentum: of Muon.
         beta2: decay of Adam's second moments.
         loss: `raw` squared error as in the paper, `normalised` by E[y²] of the class, or by its `no_context` optimum.
-        precision: of matrix products in training: `float32`, `tf32`, or `bf16`; the weights are always float32.
+        precision: of matrix products in training: `float32`, `tf32`, `bf16`, or `auto`, in whose place the faster of
+            `float32` and `bf16` on this machine is recorded; the weights are always float32.
         compile: whether torch.compile makes the step (worth it on a GPU; needs a C++ compiler on a CPU).
         threads: CPU threads; sums are split by thread, so weights repeat bit for bit only at the same number.
     """
@@ -159,7 +161,7 @@ class RecipeConfig:
     beta2: float = 0.999
     grad_clip: float = 0.0
     loss: Literal["raw", "normalised", "no_context"] = "raw"
-    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    precision: Literal["float32", "tf32", "bf16", "auto"] = "float32"
     compile: bool = False
     threads: int = 1
 
@@ -170,6 +172,8 @@ class RecipeConfig:
         for name in ("beta2", "momentum"):
             if getattr(self, name) >= 1:
                 raise UserError(f"recipe.{name}={getattr(self, name)}: must be below 1")
+        if self.precision == "auto":
+            object.__setattr__(self, "precision", faster_precision())
 
 
 @dataclass(frozen=True)

@@ -114,3 +114,13 @@ def test_the_rate_rises_holds_or_falls_as_asked():
     assert rates[199:] == sorted(rates[199:], reverse=True)
     assert rates[-1] < 1e-5 * cosine.lr
     assert {learning_rate(from_preset("paper", "mixed", 0).recipe, step) for step in (0, 7, 500_000)} == {1e-4}
+
+
+@pytest.mark.parametrize(("multiplies_bf16", "chosen"), [(True, "bf16"), (False, "float32")])
+def test_the_automatic_precision_is_recorded_as_what_it_chose(multiplies_bf16, chosen, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: multiplies_bf16)
+    config = from_preset("tiny", "mixed", 0, ["recipe.precision=auto"])
+    assert config.recipe.precision == chosen
+    assert to_dict(config)["recipe"].get("precision", "float32") == chosen
+    assert from_preset("tiny", "mixed", 0).recipe.precision == "float32"

@@ -2,10 +2,12 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from training.config.config import ModelConfig
 from training.config.parse import from_preset
 from training.model import transformer
+from training.model.attention_kernels import causal_mask, fused_attention
 from training.model.sites import site_names
 from training.model.transformer import Transformer
 
@@ -101,3 +103,19 @@ def test_linear_read_in_is_torchs_default_with_its_bias_in_the_positions(generat
 def test_weights_follow_the_generator():
     assert torch.equal(model_of(seed=1).layers[0].attn.W_Q, model_of(seed=1).layers[0].attn.W_Q)
     assert not torch.equal(model_of(seed=1).layers[0].attn.W_Q, model_of(seed=2).layers[0].attn.W_Q)
+
+
+@pytest.mark.parametrize("queries", [slice(None), slice(0, None, 2)])
+def test_attention_of_bfloat16_has_the_gradients_of_float32_within_its_rounding(queries, generator):
+    numbers = [torch.randn(2, 40, 3, 32, generator=generator).bfloat16() for _ in range(3)]
+    visible = causal_mask(40, queries, torch.device("cpu"))
+
+    def gradients(dtype: torch.dtype) -> list[Tensor]:
+        inputs = [x.to(dtype).requires_grad_() for x in numbers]
+        q, k, v = inputs
+        z = fused_attention(q[:, queries], k, v, visible, is_causal=queries == slice(None))
+        assert z.dtype == dtype
+        return [z, *torch.autograd.grad((z * v[:, queries].detach()).sum(), inputs)]
+
+    for rounded, exact in zip(gradients(torch.bfloat16), gradients(torch.float32), strict=True):
+        assert (rounded - exact).norm() < 0.01 * exact.norm()
