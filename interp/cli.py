@@ -8,7 +8,9 @@ import inspect
 import os
 import re
 import sys
+import traceback
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import entry_points
 from io import TextIOWrapper
@@ -22,6 +24,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.exceptions import TyperException
 
 import interp
+from training.common import terminal
 from training.common.docstrings import docstring
 from training.common.errors import CheckError, UserError
 from training.common.terminal import echo, naming_stream, one_line
@@ -48,6 +51,15 @@ class StrictCommand(TyperCommand):
 
     def get_help_option(self, ctx: Any) -> TyperOption | None:
         return without_type(super().get_help_option(ctx))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; one that is interrupted says what was kept."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            kept = one_line(str(stop)) or "a file that it writes is complete or was not written"
+            print(f"interp: interrupted: {kept}", file=sys.stderr)
+            raise
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         _, _, given = self.make_parser(ctx).parse_args(args=list(args))
@@ -127,13 +139,35 @@ def print_version(is_requested: bool) -> bool:
     return is_requested
 
 
+def silence(is_requested: bool) -> bool:
+    if is_requested:
+        os.environ["TQDM_DISABLE"] = "1"
+        terminal.notes_are_printed = False
+    return is_requested
+
+
 Version = Annotated[
     bool, typer.Option("--version", help="Print the version and exit.", callback=print_version, is_eager=True)
 ]
+Quiet = Annotated[
+    bool, typer.Option("-q", "--quiet", help="Print results and errors only: no progress, no notes.", callback=silence)
+]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="With an error, print the traceback, too.")]
+FLAGS = {"-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose"}
 
 
-def add_options(version: Version = False) -> None:
-    """Options of `interp` itself."""
+def add_options(version: Version = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
+    """Options of `interp` itself. -q and -v may stand after the command, too."""
+
+
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the flags of `interp` itself in front of the command, each of them once.
+
+    >>> flags_first(["ablate", "-q", "--heads", "0.1", "--quiet"])
+    ['--quiet', 'ablate', '--heads', '0.1']
+    """
+    given = {FLAGS[word]: None for word in arguments if word in FLAGS}
+    return [*(f"--{name}" for name in given), *(word for word in arguments if word not in FLAGS)]
 
 
 def main() -> NoReturn:
@@ -204,7 +238,7 @@ def run() -> object:
         BrokenPipeError: stdout was closed by its reader; typer turns this into an exit with code 1.
     """
     try:
-        return build()(standalone_mode=False)
+        return build()(args=flags_first(sys.argv[1:]), standalone_mode=False)
     except SystemExit as stop:
         if isinstance(stop.__context__, BrokenPipeError):
             raise stop.__context__ from None
@@ -235,6 +269,8 @@ def describe_system_error(error: Exception) -> str | None:
 def fail(error: Exception, code: int) -> NoReturn:
     message = error.format_message() if isinstance(error, TyperException) else str(error)
     with suppress(OSError):  # stderr may be closed
+        if "verbose" in map(FLAGS.get, sys.argv):
+            traceback.print_exception(error)
         print(f"interp: {one_line(message)}", file=sys.stderr)
     try:
         print(end="", flush=True)

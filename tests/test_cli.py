@@ -16,6 +16,7 @@ from analyses.commands import STUDIES
 from interp.names import METRIC_NAMES, SCORE_DEFINITIONS, WEIGHTING_DEFINITIONS
 from interp.scores.score import score
 from training.checkpoints.checkpoint import load, zoo_names, zoo_path
+from training.common.interruption import Interruption
 from training.common.output import records
 from training.model.flops import step_flops
 from training.names import BASELINE_NAMES, CLASS_NAMES, INPUT_NAMES, SHIFT_NAMES
@@ -718,6 +719,38 @@ def test_files_that_are_not_a_run_are_never_deleted(tmp_path, quick_settings, re
     (tmp_path / "thesis.tex").write_text("years of work")
     assert "holds files that are not a run" in refused("train", "--out", tmp_path, *quick_settings, "--force")
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_interrupted_command_says_what_was_kept(tmp_path, quick_settings, outcome, monkeypatch):
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.common.output.print_json", interrupt)
+    done = outcome("classes", "--json")
+    assert (done.code, done.out) == (130, "")
+    assert done.err == "interp: interrupted: a file that it writes is complete or was not written\n"
+
+    monkeypatch.setattr(Interruption, "__enter__", lambda stop: setattr(stop, "requested", True) or stop)
+    done = outcome("train", "--out", tmp_path / "run", *quick_settings)
+    assert done.code == 130
+    assert f"1 of 60 steps are saved in {tmp_path / 'run'}; the same command with --resume goes on" in done.err
+    monkeypatch.undo()
+    assert outcome("train", "--out", tmp_path / "run", *quick_settings, "--resume").err.count("resumed at step 1") == 1
+
+
+def test_quiet_leaves_results_and_errors_and_verbose_adds_the_traceback(tmp_path, outcome, monkeypatch):
+    given = ("score", "--ckpt", "zoo:mixed-0", "--classes", "linear", "--prompts", 8, "--out", tmp_path)
+    loud = outcome(*given)
+    assert loud.err == f"wrote {tmp_path}/\n"
+    monkeypatch.setenv("TQDM_DISABLE", "0")
+    monkeypatch.setattr("training.common.terminal.notes_are_printed", True)
+    quiet = outcome("-q", *given)
+    assert quiet.err == ""
+    assert quiet.out == loud.out == outcome(*given, "--quiet").out
+    refused = outcome("score", "--ckpt", "nothing", "-q", "-v")
+    assert refused.code == 2
+    assert refused.err.startswith("Traceback")
+    assert refused.err.splitlines()[-1].startswith("interp: ")
 
 
 @pytest.mark.slow

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters but tab and line feed (C0, DEL, C1: every escape sequence), and marks of text direction."""
 LONGEST_WORD, LONGEST_LINE = 300, 3000  # characters of user input that a message repeats
+notes_are_printed = True
+"""Whether `echo` prints on stderr; `interp --quiet` sets it to False."""
 
 
 def printable(text: str) -> str:
@@ -61,6 +63,8 @@ def shortened(text: str, longest: int) -> str:
 def echo(text: object, *, err: bool = False) -> None:
     """Print a line on stdout, or on stderr; line feeds at its two ends give blank lines, others are escaped."""
     stream = sys.stderr if err else sys.stdout
+    if err and not notes_are_printed:
+        return
     if stream is not None:  # None where the process was started with a closed one
         line = str(text).strip("\n")
         with naming_stream("stderr" if err else "stdout"):

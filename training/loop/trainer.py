@@ -102,7 +102,10 @@ def run_steps(
         recorder.record(state)
         if stop.requested and state.step < config.recipe.steps:
             save(state, config, directory, started)
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(
+                f"{state.step} of {config.recipe.steps} steps are saved in {directory}; the same command with --resume "
+                "goes on from there"
+            )
 
 
 def step_batch(config: RunConfig, schedule: Schedule, state: TrainingState) -> Batch:

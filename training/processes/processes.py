@@ -184,6 +184,9 @@ def close(process: "Popen[bytes]") -> None:
         process.stdin.close()
 
 
+KEPT = "what is finished is kept and what was running has saved; the same command (interp train: with --resume) goes on"
+
+
 def carry_out(queue: Queue, workers: Workers, refresh: Callable[[], None]) -> None:
     """Run the tasks of a queue until it is over.
 
@@ -200,7 +203,7 @@ def carry_out(queue: Queue, workers: Workers, refresh: Callable[[], None]) -> No
         try:
             while not queue.is_over:
                 if stop.requested:  # an exception from the handler can get lost, where it falls into a destructor
-                    raise KeyboardInterrupt
+                    raise KeyboardInterrupt(KEPT)
                 while n_running < workers.n_at_once and (task := queue.next()) is not None:
                     workers.start(task)
                     n_running += 1
