@@ -18,6 +18,7 @@ from interp.scores.score import score
 from training.checkpoints.checkpoint import load, zoo_names, zoo_path
 from training.common.interruption import Interruption
 from training.common.output import records
+from training.config.parse import settable_keys
 from training.model.flops import step_flops
 from training.names import BASELINE_NAMES, CLASS_NAMES, INPUT_NAMES, SHIFT_NAMES
 from training.tasks.baselines import BASELINES
@@ -48,6 +49,14 @@ def test_every_command_has_help_with_an_example_that_names_it(command, outcome):
     assert done.code == 0
     assert "Example" in done.out
     assert f"interp {' '.join(command)}" in done.out
+
+
+def test_the_keys_of_set_are_listed_and_the_next_commands_named(tmp_path, quick_settings, outcome):
+    listed = outcome("train", "--keys")
+    assert listed.code == 0
+    assert all(key in listed.out for key in settable_keys() if not key.startswith("seeds."))
+    trained = outcome("train", "--out", tmp_path / "a run", *quick_settings)
+    assert f"next: interp history --ckpt '{tmp_path}/a run' or interp study retrospective --ckpt" in trained.err
 
 
 def test_no_command_prints_the_help(outcome):

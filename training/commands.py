@@ -1,5 +1,6 @@
 """The commands of the training package. Heavy imports wait until a command runs."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -20,6 +21,23 @@ if TYPE_CHECKING:
     from training.processes.run_sets import Job
 
 Result = TypeVar("Result")
+
+
+def print_keys(is_requested: bool) -> bool:
+    """Print the settings of a run, and exit."""
+    if is_requested:
+        from training.common import output
+        from training.config.parse import preset_names
+        from training.config.setting_table import list_settings
+
+        presets = " / ".join(preset_names())
+        rows = [[setting.key, setting.values, setting.meaning] for setting in list_settings()]
+        caption = f"value: in the presets {presets}, once where they agree; --recipe replaces some of them"
+        output.print_table(
+            "settings of a run, for --set KEY=VALUE", ["key", "value", "meaning"], rows, caption, align="left"
+        )
+        raise typer.Exit
+    return is_requested
 
 
 def train(
@@ -61,7 +79,9 @@ def train(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Replace one value of the preset; may be repeated."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Replace one value of the preset (--keys lists them); may be repeated."
+        ),
     ] = None,
     init_from: Annotated[
         str | None,
@@ -91,6 +111,10 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the last save, if there is one.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the run that is already there.")] = False,
+    keys: Annotated[  # noqa: ARG001 - its callback prints them
+        bool,
+        typer.Option("--keys", help="List the keys of --set and exit.", callback=print_keys, is_eager=True),
+    ] = False,
     device: options.Device = "cpu",
 ) -> None:
     from training.config.parse import check_settings, from_preset
@@ -166,6 +190,7 @@ def train_one(config: "RunConfig", out: Path, device: str, *, resume: bool, forc
     started_at = train_run(config, out, device=device, resume=resume)
     resumed = f", resumed at step {started_at}" if started_at else ""
     echo(f"trained {config.curriculum} for {config.recipe.steps} steps{resumed}: {out}", err=True)
+    print_next_commands(str(out), "retrospective")
 
 
 def train_set(runs: "list[Job]", workers: "Processes", *, resume: bool, force: bool) -> None:
@@ -189,6 +214,13 @@ def train_set(runs: "list[Job]", workers: "Processes", *, resume: bool, force: b
         words = "; ".join(f"{name}: {message}" for name, message in failed.items())
         raise CheckError(f"{len(failed)} of {len(runs)} runs failed: {words}")
     echo(f"trained {len(runs)} runs, {workers.n_at_once} at a time: {runs[0].directory.parent}", err=True)
+    print_next_commands(f"{runs[0].directory.parent}/*", "cause")
+
+
+def print_next_commands(ckpt: str, study: str) -> None:
+    """Name two commands that open what was trained."""
+    ckpt = shlex.quote(ckpt)
+    echo(f"next: interp history --ckpt {ckpt} or interp study {study} --ckpt {ckpt} --out results", err=True)
 
 
 def held_out_error(n_prompts: set[int]) -> str:

@@ -37,7 +37,7 @@ class DataConfig:
         weights: `standard` draws w ~ N(0, I) as the paper does, `unit` divides it by its norm, so that E[y²] = 1.
         n_functions: functions in the pool of every class, from which prompts draw theirs (`training.pools`); 0 draws a
             fresh function for every prompt.
-        pool_seed: of the pool: the same number is the same pool.
+        pool_seed: seed of the pool: the same number is the same pool.
     """
 
     classes: tuple[str, ...] = ("linear", "quadratic", "cubic")
@@ -62,7 +62,8 @@ class ScheduleConfig:
 
     Attributes:
         inputs: the curriculum over `data.inputs`.
-        inputs_within: it runs once over the whole `run`, or once within every `block` of function classes.
+        inputs_within: the curriculum over inputs runs once over the whole `run`, or once within every `block` of
+            function classes.
         edges: last step of every block of function classes but the last; empty divides the run equally.
         probabilities: for the curriculum `custom`: by block, the chance of every class.
         batch: a step's prompts are all of `one` class and input distribution, or each draws its own (`mixed`).
@@ -80,8 +81,12 @@ class GrowthConfig:
     """Prompts that start short and narrow (Garg et al. 2022); a start of 0 has them full from the first step.
 
     Attributes:
-        points: pairs at the start, `points_by` more every `points_every` steps.
-        dims: coordinates that are not 0 at the start, `dims_by` more every `dims_every` steps.
+        points: pairs at the start.
+        points_by: pairs that are added every `points_every` steps.
+        points_every: steps between two additions of pairs.
+        dims: coordinates that are not 0 at the start.
+        dims_by: coordinates that are added every `dims_every` steps.
+        dims_every: steps between two additions of coordinates.
     """
 
     points: int = 0
@@ -116,7 +121,7 @@ class InstructionConfig:
 
     Attributes:
         kind: `one_hot` tokens in input space, or a fixed random `vector` of the embedding space.
-        tokens: how many of them.
+        tokens: how many instruction tokens.
         at: the token of the plain prompt in front of which they stand.
         encodes: the `class`, the distribution of the `inputs`, or `nothing` (always the same token).
     """
@@ -136,14 +141,19 @@ class RecipeConfig:
     """Optimiser, loss and arithmetic of training.
 
     Attributes:
+        steps: optimiser steps.
+        batch_size: prompts per step.
+        optimizer: `adam`, `adamw`, or `muon` for the matrices of the blocks with AdamW for all other weights.
         schedule: `constant`, or `linear` or `cosine` from lr down to 0; all after `warmup_steps` of linear rise.
+        warmup_steps: steps in which the rate rises from 0 to lr.
+        weight_decay: as in AdamW; `adam` adds it to the gradient.
         grad_clip: largest gradient norm; 0 does not clip.
-        lr: of Adam, AdamW, or Muon.
+        lr: learning rate of Adam, AdamW, or Muon.
         lr_adamw: with `muon`, rate of AdamW on all parameters but the matrices of the blocks.
-        momentum: of Muon.
+        momentum: decay of Muon's running mean of gradients.
         beta2: decay of Adam's second moments.
         loss: `raw` squared error as in the paper, `normalised` by E[y²] of the class, or by its `no_context` optimum.
-        precision: of matrix products in training: `float32`, `tf32`, `bf16`, or `auto`, in whose place the faster of
+        precision: precision of matrix products in training: `float32`, `tf32`, `bf16`, or `auto`, in whose place the faster of
             `float32` and `bf16` on this machine is recorded; the weights are always float32.
         compile: whether torch.compile makes the step (worth it on a GPU; needs a C++ compiler on a CPU).
         threads: CPU threads; sums are split by thread, so weights repeat bit for bit only at the same number.
@@ -178,7 +188,14 @@ class RecipeConfig:
 
 @dataclass(frozen=True)
 class RecordConfig:
-    """When a run writes to disk: evaluations, resume states and weights at `snapshots` log-spaced steps."""
+    """When a run writes to disk.
+
+    Attributes:
+        eval_every: steps between evaluations, which are rows of history.jsonl.
+        eval_prompts: held-out prompts per class and input distribution of an evaluation.
+        save_every: steps between saves, from which --resume goes on.
+        snapshots: log-spaced steps whose weights are kept.
+    """
 
     eval_every: int = 1000
     eval_prompts: int = 256

@@ -15,6 +15,13 @@ class ModelConfig:
     """Sizes, architecture and initialisation of the transformer; the defaults are GPT-2's.
 
     Attributes:
+        n_layers: layers.
+        n_heads: attention heads per layer.
+        d_model: width of the residual stream.
+        n_dims: coordinates of x.
+        n_ctx: tokens of the longest prompt, two for a pair.
+        init_std: standard deviation of first weights.
+        read_init: first weights of read-in and read-out: `normal` with init_std, or torch's for `linear` layers.
         norm: `layer` is LayerNorm, `rms` RMSNorm, `none` no normalisation, before every sublayer and the read-out.
         positions: `learned`, `rotary` (base 10,000), or `none`: only the causal mask tells tokens apart.
         d_mlp: width of the MLPs; 0 leaves them out, the default is 4 d_model.

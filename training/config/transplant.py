@@ -20,7 +20,7 @@ class InitConfig:
         reset_heads: heads that are drawn anew.
         only: parts that are copied, as the names of their parameters begin: embed, pos_embed, unembed, ln_final,
             blocks.L, or blocks.L.ln1, .attn, .ln2 or .mlp.
-        sha256: of the source's weights; entered when the run begins, and required of the source if it is given.
+        sha256: hash of the source's weights; entered when the run begins, and required of the source if it is given.
     """
 
     source: str = ""

@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from training.common.errors import UserError
 from training.config.config import RunConfig, Seeds
-from training.config.parse import from_dict, from_preset, merged, preset_names, read_toml, recipe_names, to_dict
+from training.config.parse import (
+    from_dict,
+    from_preset,
+    merged,
+    preset_names,
+    read_toml,
+    recipe_names,
+    settable_keys,
+    to_dict,
+)
+from training.config.setting_table import list_settings, sections, valid_words
 from training.loop.optim import Optimizer, learning_rate
 from training.model.transformer import Transformer
 
@@ -124,3 +134,16 @@ def test_the_automatic_precision_is_recorded_as_what_it_chose(multiplies_bf16, c
     assert config.recipe.precision == chosen
     assert to_dict(config)["recipe"].get("precision", "float32") == chosen
     assert from_preset("tiny", "mixed", 0).recipe.precision == "float32"
+
+
+def test_every_setting_is_listed_with_its_meaning_and_its_values():
+    settings = {setting.key: setting for setting in list_settings()}
+    assert [*settings] == [key for key in settable_keys() if not key.startswith("seeds.")]
+    assert all(setting.meaning and not setting.meaning.startswith("of ") for setting in settings.values())
+    assert settings["recipe.steps"].values == "500001 / 20000 / 3000"
+    assert settings["model.act"].meaning.endswith("(relu, silu)")
+    for key, setting in settings.items():
+        section, name = key.split(".")
+        kind = dict(sections())[section]
+        (field,) = (field for field in dataclasses.fields(kind) if field.name == name)
+        assert all(word in setting.meaning for word in valid_words(field.type)), key
