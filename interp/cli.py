@@ -46,7 +46,9 @@ class StrictCommand(TyperCommand):
         self.help = self.help and escape(fill_paragraphs(self.help))
         for parameter in (parameter for parameter in self.params if isinstance(parameter, TyperOption | TyperArgument)):
             parameter.help = parameter.help and escape(parameter.help)
-            if parameter.metavar is None and isinstance(parameter, TyperOption):
+            if isinstance(parameter, TyperArgument):
+                parameter.display_type = lambda **_: None  # type: ignore[method-assign]
+            elif parameter.metavar is None:
                 parameter.metavar = "" if parameter.is_flag else "NAME"
 
     def get_help_option(self, ctx: Any) -> TyperOption | None:

@@ -751,7 +751,7 @@ def test_quiet_leaves_results_and_errors_and_verbose_adds_the_traceback(tmp_path
     given = ("score", "--ckpt", "zoo:mixed-0", "--classes", "linear", "--prompts", 8, "--out", tmp_path)
     loud = outcome(*given)
     assert loud.err == f"wrote {tmp_path}/\n"
-    monkeypatch.setenv("TQDM_DISABLE", "0")
+    monkeypatch.setenv("TQDM_DISABLE", "0")  # restored afterwards
     monkeypatch.setattr("training.common.terminal.notes_are_printed", True)
     quiet = outcome("-q", *given)
     assert quiet.err == ""

@@ -108,6 +108,7 @@ def ablate(
       interp ablate --ckpt zoo:mixed-0@196 --heads each --mode mean --out effects
       interp ablate --ckpt zoo:mixed-0 --ckpt zoo:random-0 --heads top:1
       interp ablate --ckpt zoo:mixed-0 --heads layer:0 --design cumulative --mode mean
+      interp ablate --ckpt zoo:mixed-0 --heads top:1 --data mine.npz
     """
     from interp.ablation.request import Request, run
 

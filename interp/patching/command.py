@@ -96,6 +96,7 @@ def patch(
       interp patch --ckpt zoo:mixed-0 --site resid_pre --out map
       interp patch --ckpt zoo:mixed-0 --corrupt prompt --direction noise --classes linear
       interp patch --ckpt zoo:mixed-0 --site v --heads 0.1 --tokens each --corrupt inputs --direction noise
+      interp patch --ckpt zoo:mixed-0 --data mine.npz --corrupt permuted
     """
     from interp.patching.maps import PatchMap, patch_locations, plan_locations
 

@@ -113,6 +113,7 @@ score.__doc__ = f"""Score every head by what it attends to: its own x (retrospec
     Examples:
       interp score --ckpt zoo:mixed-0 --out results
       interp score --ckpt zoo:mixed-0 --score all --classes linear --weighting value
+      interp score --ckpt zoo:mixed-0 --data mine.npz
       interp score --ckpt zoo:mixed-0 --ckpt zoo:linear-0 --score lookup --points 1-7,8-15 --shift none,scale_x:2
 
     Scores:

@@ -1,5 +1,6 @@
-"""Progress bars: on a terminal and in a notebook, nowhere else."""
+"""Progress bars: on a terminal and in a notebook; elsewhere one line, if the work takes more than a minute."""
 
+import io
 import os
 import sys
 from collections.abc import Iterable
@@ -8,11 +9,31 @@ from typing import Any
 
 from tqdm import tqdm
 
-from training.common.terminal import printable_line
+from training.common.terminal import echo, printable_line
+
+FIRST_ESTIMATE = 5.0  # seconds of work, from which the whole is estimated
+LONG = 60.0  # seconds
+
+
+class OneLine(tqdm):  # type: ignore[type-arg]
+    """In the place of a bar one line on stderr: what is done, how much of it, and how long it will take."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.is_printed = False
+        super().__init__(*args, **options)
+
+    def display(self, *_: Any, **__: Any) -> None:
+        done = self.format_dict
+        if self.is_printed or not done["total"] or not done["n"] > done["initial"] or done["elapsed"] < FIRST_ESTIMATE:
+            return
+        self.is_printed = True
+        seconds = done["elapsed"] * (done["total"] - done["initial"]) / (done["n"] - done["initial"])
+        if seconds > LONG:
+            echo(f"{self.desc}: {done['total']} {done['unit']}s, about {seconds / 60:.0f} min", err=True)
 
 
 def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> "tqdm[Any]":
-    """tqdm with the bar that fits: text on a terminal, a widget in a notebook (text without ipywidgets), or none.
+    """tqdm with the bar that fits: text on a terminal, a widget in a notebook (text without ipywidgets), or one line.
 
     A notebook's bar goes when it is done; the environment variable TQDM_DISABLE=1 keeps it away altogether.
 
@@ -24,16 +45,19 @@ def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> "tqdm
     [0, 1]
     """
     options = {key: printable_line(value) if isinstance(value, str) else value for key, value in options.items()}
-    if not in_notebook():
-        nobody_reads = True if sys.stderr is None else None  # None: where stderr is no terminal
-        return tqdm(iterable, **{"disable": nobody_reads, **options})
-    silenced = bool(options.pop("disable", None) or os.environ.get("TQDM_DISABLE"))  # widgets do not ask the variable
-    options = {"leave": False, **options, "disable": silenced}
-    if find_spec("ipywidgets") is None:
-        return tqdm(iterable, **options)
-    from tqdm.notebook import tqdm as notebook_tqdm
+    options["disable"] = bool(
+        options.get("disable") or os.environ.get("TQDM_DISABLE", "0") not in ("", "0") or not sys.stderr
+    )
+    if in_notebook():
+        options = {"leave": False, **options}
+        if find_spec("ipywidgets") is None:
+            return tqdm(iterable, **options)
+        from tqdm.notebook import tqdm as notebook_tqdm
 
-    return notebook_tqdm(iterable, **options)
+        return notebook_tqdm(iterable, **options)
+    if sys.stderr and sys.stderr.isatty():
+        return tqdm(iterable, **options)
+    return OneLine(iterable, file=io.StringIO(), **options)
 
 
 def in_notebook() -> bool:

@@ -153,8 +153,8 @@ class RecipeConfig:
         momentum: decay of Muon's running mean of gradients.
         beta2: decay of Adam's second moments.
         loss: `raw` squared error as in the paper, `normalised` by E[y²] of the class, or by its `no_context` optimum.
-        precision: precision of matrix products in training: `float32`, `tf32`, `bf16`, or `auto`, in whose place the faster of
-            `float32` and `bf16` on this machine is recorded; the weights are always float32.
+        precision: precision of matrix products in training: `float32`, `tf32`, `bf16`, or `auto`, in whose place the
+            faster of `float32` and `bf16` on this machine is recorded; the weights are always float32.
         compile: whether torch.compile makes the step (worth it on a GPU; needs a C++ compiler on a CPU).
         threads: CPU threads; sums are split by thread, so weights repeat bit for bit only at the same number.
     """
