@@ -120,7 +120,7 @@ def no_context(config: RunConfig, name: str, prompts: Prompts) -> Float[Tensor, 
     """
     if has_values(config, name):
         return prior_mean(prompts, partial(pool_values, config, name), config.data.n_functions)
-    return function_class(name).no_context(prompts.xs, config.data.weights)
+    return config.predict_without_context(name, prompts.xs)
 
 
 def pool_baselines(config: RunConfig, name: str) -> list[Baseline]:

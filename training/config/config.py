@@ -7,6 +7,9 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Literal
 
+from jaxtyping import Float
+from torch import Tensor
+
 from training.common.devices import faster_precision
 from training.common.errors import UserError
 from training.config.checks import require_at_most, require_names, require_not_negative, require_positive
@@ -318,6 +321,10 @@ class RunConfig:
     def no_context_scale(self, name: str, inputs: str | None = None) -> Scale:
         """The error of the no-context optimum on it."""
         return no_context_moment(*self.population(name, inputs))
+
+    def predict_without_context(self, name: str, xs: Float[Tensor, "batch point dim"]) -> Float[Tensor, "batch point"]:
+        """E[y given x], the no-context optimum, over fresh functions of a class."""
+        return function_class(name).no_context(xs, self.data.weights)
 
     def population(self, name: str, inputs: str | None) -> tuple[str, str, int, WeightKind, int]:
         return name, inputs or self.data.inputs[0], self.model.n_dims, self.data.weights, self.data.rotation

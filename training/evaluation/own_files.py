@@ -16,14 +16,15 @@ from training.evaluation.own_prompts import OwnPrompts
 
 LARGEST = 2**31  # bytes
 NAMES = {"xs", "ys"}
+OPTIONAL = {"no_context"}
 
 
 def read_prompts(path: Path) -> OwnPrompts:
     """The prompts in a file.
 
     Args:
-        path: `.npz` or `.safetensors` with xs [batch point dim] and ys [batch point], or `.csv` with the columns
-            prompt, point, x0, x1, … and y, a row per point.
+        path: `.npz` or `.safetensors` with xs [batch point dim] and ys [batch point] and perhaps the number no_context
+            (see `OwnPrompts`), or `.csv` with the columns prompt, point, x0, x1, … and y, a row per point.
 
     Raises:
         UserError: there is no such file, it is something else, or its values are not valid (`OwnPrompts`).
@@ -38,7 +39,7 @@ def read_prompts(path: Path) -> OwnPrompts:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(f"--data {path}: {reason}") from None
-    return OwnPrompts(arrays["xs"], arrays["ys"], source=f"--data {path}")
+    return OwnPrompts(**arrays, source=f"--data {path}")
 
 
 def read_npz(path: Path) -> dict[str, Any]:
@@ -48,9 +49,9 @@ def read_npz(path: Path) -> dict[str, Any]:
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         check_names(arrays.files)
         try:
-            return {name: arrays[name] for name in NAMES}
+            return {name: arrays[name] for name in arrays.files}
         except ValueError:  # of objects
-            raise ValueError("xs or ys is no array of numbers, and nothing is unpickled") from None
+            raise ValueError("an array holds something else than numbers, and nothing is unpickled") from None
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
@@ -60,8 +61,10 @@ def read_tensors(path: Path) -> dict[str, Any]:
 
 
 def check_names(names: Any) -> None:
-    if set(names) != NAMES:
-        raise ValueError(f"it holds {', '.join(sorted(names)) or 'nothing'}; xs and ys are needed")
+    if not NAMES <= set(names) <= NAMES | OPTIONAL:
+        raise ValueError(
+            f"it holds {', '.join(sorted(names)) or 'nothing'}; xs and ys are needed, and no_context is possible"
+        )
 
 
 def read_csv(path: Path) -> dict[str, Any]:

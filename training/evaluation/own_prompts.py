@@ -18,7 +18,7 @@ LEAST = 4  # prompts: two in each half, of which a mean has an interval
 class OwnPrompts:
     """Prompts to score, ablate, patch, read and evaluate a model on.
 
-    The no-context optimum of unknown data predicts 0, so the mean of y² is the unit of errors. Where a command needs
+    The mean of y² is the unit of errors. Where a command needs
     prompts apart from those that it tests on (to choose heads, for means, partners and fits), a random half is kept for
     that.
 
@@ -26,6 +26,8 @@ class OwnPrompts:
         xs: inputs [batch point dim], as many dimensions as the model has or fewer (the others are 0).
         ys: values [batch point].
         source: name of the file, for messages.
+        no_context: what predicts y best without a context, one number: the gain of a model is over its error. Nothing
+            is known of the data, so 0 is the default.
 
     Raises:
         UserError: shapes do not fit, a value is no finite real number, or there are fewer than `LEAST` prompts.
@@ -37,6 +39,7 @@ class OwnPrompts:
     xs: Any
     ys: Any
     source: str = "prompts"
+    no_context: Any = 0.0
 
     def __post_init__(self) -> None:
         xs, ys = (as_floats(getattr(self, name), name, self.source) for name in ("xs", "ys"))
@@ -49,6 +52,7 @@ class OwnPrompts:
             raise UserError(f"{self.source}: {len(xs)} prompts, at least {LEAST} are needed")
         if not ys.any():
             raise UserError(f"{self.source}: every y is 0, so that errors have no unit")
+        object.__setattr__(self, "no_context", as_number(self.no_context, self.source))
         object.__setattr__(self, "xs", xs)
         object.__setattr__(self, "ys", ys)
 
@@ -63,6 +67,18 @@ class OwnPrompts:
         n_test = len(order) // 2
         chosen = torch.from_numpy(order[:n_test] if stream == "test" else order[n_test:])
         return self.xs[chosen], self.ys[chosen]
+
+
+def as_number(value: Any, source: str) -> float:
+    """A finite number.
+
+    Raises:
+        UserError: it is something else.
+    """
+    number = as_floats(value, "no_context", source)
+    if number.numel() != 1:
+        raise UserError(f"{source}: no_context has the shape {list(number.shape)}: one number is needed")
+    return number.item()
 
 
 def as_floats(values: Any, name: str, source: str) -> Tensor:

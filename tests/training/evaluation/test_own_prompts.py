@@ -186,3 +186,26 @@ def test_options_that_contradict_a_file_are_refused(saved, tmp_path, refused):
     assert "name none" in refused("score", *given, "--shift", "scale_x:2")
     assert "cannot be drawn with another" in refused("patch", *given)
     assert "cannot be drawn" in refused("eval", "--ckpt", "zoo:mixed-0", "--classes", "data")
+
+
+def test_the_prediction_without_a_context_is_given_or_0(checkpoint, drawn, tmp_path):
+    shifted = {"xs": drawn.xs.numpy(), "ys": drawn.ys.numpy() + 3}
+    np.savez(tmp_path / "a.npz", **shifted, no_context=3.0)
+    save_file(
+        {**{k: torch.tensor(v) for k, v in shifted.items()}, "no_context": torch.tensor([3.0])},
+        tmp_path / "a.safetensors",
+    )
+    unit = np.square(shifted["ys"]).mean()
+    variance = np.square(shifted["ys"] - 3).mean()
+    for name in ("a.npz", "a.safetensors"):
+        own = read_prompts(tmp_path / name)
+        config = on_prompts(checkpoint, own, is_split=False).config
+        assert config.no_context_scale("data").value == pytest.approx(variance, rel=1e-6)
+        curves = error_curves(on_prompts(checkpoint, own, is_split=False), ["data"], n_prompts=2 * N)
+        errors = curves[curves["predictor"] == "no_context"]["error"].to_numpy()
+        assert errors.mean() == pytest.approx(variance / unit, rel=1e-5)
+    plain = on_prompts(checkpoint, OwnPrompts(**shifted), is_split=False).config
+    assert plain.no_context_scale("data").value == pytest.approx(unit, rel=1e-6)
+    for wrong in (np.nan, [1.0, 2.0], "three"):
+        with pytest.raises(UserError, match="no_context"):
+            OwnPrompts(**shifted, no_context=wrong)
