@@ -46,12 +46,12 @@ def wait_for(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def matmul_rate(device: str) -> float:
-    """The highest float32 torch.mm rate over a few sizes, FLOP/s."""
+def matmul_rate(device: str, dtype: torch.dtype = torch.float32) -> float:
+    """The highest torch.mm rate over a few sizes, FLOP/s."""
     sizes = (512, 1024, 2048) if device == "cpu" else (2048, 4096, 8192)
     rates = []
     for size in sizes:
-        a, b, product = (torch.ones(size, size, device=device) for _ in range(3))
+        a, b, product = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(3))
         for _ in range(3):
             wait_for(device)
             start = time.perf_counter()

@@ -2,6 +2,7 @@
 
     python tests/bench/step.py                                   # what `make bench` runs
     python tests/bench/step.py --presets tiny,small --repetitions 9 --json
+    python tests/bench/step.py --presets paper --set recipe.precision=bf16
 
 1. Build the trainers of a preset and warm each of them up.
 2. Repeat: every trainer takes a block of steps, in an order that rotates; torch.mm is timed between them.
@@ -46,7 +47,8 @@ MAX_BLOCK = 50  # steps
 CAPTION = (
     "ratio: their time over ours, in the same repetition; median [lowest, highest]. gpt2: transformers.GPT2Model; "
     "twice: with the authors' second forward, for attention maps; hooked: HookedTransformer. Ours skips what no "
-    "prediction reads. Peak: the fastest float32 torch.mm of this run; attention is counted over visible pairs only."
+    "prediction reads. Peak: the fastest torch.mm of this run in that precision; attention is counted over visible "
+    "pairs only."
 )
 
 
@@ -80,6 +82,7 @@ class Comparison:
 def compare(preset: str, config: RunConfig, device: str, repetitions: int, bar: "tqdm[Any]") -> Comparison:
     """Time all trainers on one configuration, with the threads that it asks for."""
     bar.set_description(preset)
+    dtype = torch.bfloat16 if config.recipe.precision == "bf16" else torch.float32
     with arithmetic(config.recipe):
         trainers = {name: build(config, device) for name, build in TRAINERS.items()}
         warm = {name: warm_up(trainers[name], device) for name in progress(bar, list(trainers))}
@@ -87,7 +90,7 @@ def compare(preset: str, config: RunConfig, device: str, repetitions: int, bar: 
         seconds: dict[str, list[float]] = {name: [] for name in trainers}
         peak = 0.0
         for repetition in range(repetitions):
-            peak = max(peak, matmul_rate(device))
+            peak = max(peak, matmul_rate(device, dtype))
             for name in progress(bar, rotated(list(trainers), repetition)):
                 seconds[name].append(timed(trainers[name].step, device, block))
     return Comparison(preset, config, block, seconds, peak)

@@ -1,8 +1,8 @@
 """The trainers that `step.py` compares: this project's, and three that train the same network the usual way.
 
 All start from the same weights, see the same prompts, take the same loss and update with the same optimiser (kind,
-rate, decay, clipping, fused kernel). The references compute every token at every layer and read the predictions at the
-x tokens; `Transformer.predict` leaves out what no prediction reads.
+rate, decay, clipping, fused kernel), in the same precision (theirs under autocast). The references compute every token
+at every layer and read the predictions at the x tokens; `Transformer.predict` leaves out what no prediction reads.
 
     ours         training.loop.trainer.training_step, as the loop calls it
     gpt2 twice   transformers.GPT2Model as in the authors' code (paper.md, section 3): the backbone runs a second time
@@ -72,7 +72,9 @@ class Reference:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, self.streams.step)
         self.optimizer.zero_grad()
-        loss = F.mse_loss(self.model(prompts.tokens), prompts.ys)
+        with torch.autocast(prompts.tokens.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            predictions = self.model(prompts.tokens)
+        loss = F.mse_loss(predictions.float(), prompts.ys)
         (loss / self.config.second_moment(*arm) if recipe.loss == "normalised" else loss).backward()
         if recipe.grad_clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), recipe.grad_clip)
