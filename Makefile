@@ -1,7 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: install demo test test-quick test-slow test-machines test-oldest coverage mutants bench language-model lint notebooks docs figures zoo study-runs lock clean
+.PHONY: install demo test test-shapes test-quick test-slow test-machines test-oldest coverage mutants bench language-model lint notebooks docs figures zoo study-runs lock clean
 
 # Modules are compiled once, when they are first imported, and not all of them at installation: most never are. So
 # compiled ones have to be kept, and `install` imports those that take seconds.
@@ -29,6 +29,11 @@ lint: install
 test: lint
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
 
+# The same with the shapes and types of every call checked, which takes twice as long.
+SHAPES := --jaxtyping-packages=training,interp,analyses,beartype.beartype
+test-shapes: install
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal $(SHAPES)
+
 # For the loop while editing: formulae, sentences, configuration, prompts and the model, without trained runs, commands
 # or TransformerLens.
 test-quick: install
@@ -41,7 +46,7 @@ test-quick: install
 		tests/analyses/studies/test_within.py
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow -n auto
+	$(BIN)/python -m pytest -m slow -n auto $(SHAPES)
 
 # The numerical tests, and the digits that commands print, as other processors, thread counts and loads give them.
 test-machines: install

@@ -18,13 +18,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("training", "interp", "analyses")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", PACKAGES)
-def test_shapes_are_checked_at_run_time_in_tests(package):
-    """jaxtyping's import hook can be off without a word; then no shape in this suite is checked."""
+def test_shapes_are_checked_at_run_time_where_make_asks_for_it(package, pytestconfig):
+    """jaxtyping's import hook can be off without a word; then no shape is checked."""
+    if not pytestconfig.getoption("jaxtyping_packages"):
+        pytest.skip("`make test-slow` and `make test-shapes` install the hook")
     assert "jaxtyping" in type(importlib.import_module(package).__loader__).__module__
-
-
-def test_a_wrong_shape_is_caught():
     with pytest.raises(TypeCheckError):
         weigh(zeros(2, 3, 4, 4), zeros(1, 4, 5))
 

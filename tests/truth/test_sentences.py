@@ -57,7 +57,7 @@ TRUTHS = {
 CLASSES = ("linear", "linear_classification")
 OWN_CLASS = {"copy 0": "linear", "copy 1": "linear_classification"}
 """Of the copies of the kind `class only`."""
-QUICK = ("two alternatives", "suppressor", "null space")
+QUICK = ("suppressor", "null space")
 EVERY = [pytest.param(kind, 0, marks=() if kind in QUICK else pytest.mark.slow) for kind in TRUTHS]
 EVERY += [pytest.param(kind, seed, marks=pytest.mark.slow) for kind in TRUTHS for seed in (1, 2)]
 

@@ -57,7 +57,7 @@ def test_every_command_says_where_its_result_comes_from(name, tmp_path, outcome)
 def test_equal_commands_differ_in_their_date_only(tmp_path, outcome, monkeypatch):
     for name, seconds in (("a", 1), ("b", 2)):
         monkeypatch.setenv("SOURCE_DATE_EPOCH", str(seconds))
-        assert outcome(*COMMANDS["lens"], "--out", tmp_path / name).code == 0
+        assert outcome(*COMMANDS["score"], "--out", tmp_path / name).code == 0
     first, second = (json.loads((tmp_path / name / "run.json").read_text()) for name in "ab")
     assert first.pop("date") == "1970-01-01T00:00:01+00:00"
     assert second.pop("date") == "1970-01-01T00:00:02+00:00"
