@@ -26,6 +26,7 @@ NEEDS_MORE = {
     "model.pt": "a model of TransformerLens with its configuration",
     "interp upgrade": "a run of an older format version",
 }
+SHORTER = {"0-4": "0-1", "clamping.until=500": "clamping.until=10"}
 FEWER = {"--prompts": 16, "--controls": 3}
 SWEEP = """
 out = "grid"
@@ -55,7 +56,7 @@ def examples() -> Iterator[tuple[str, list[str]]]:
             given = shlex.split(line)[1:]
             fewer = [f"{name}={n}" for name, n in FEWER.items() if name in options and name not in given]
             more = ["--set=recipe.steps=20"] if words == ("train",) else []
-            yield line, ["0-1" if word == "0-4" else word for word in (*given, *fewer, *more)]
+            yield line, [SHORTER.get(word, word) for word in (*given, *fewer, *more)]
 
 
 @pytest.fixture

@@ -240,7 +240,9 @@ def read_document(directory: Path) -> dict[str, Any]:
 
 
 def read_weights(path: Path, config: RunConfig) -> tuple[dict[str, Tensor], int]:
-    """The tensors in a weights file of this run and their training step.
+    """The tensors in a weights file of this run, in float32, and their training step.
+
+    A file in half precision (all of it float16, as `halve` writes it) takes half the room.
 
     Raises:
         UserError: it is missing, damaged, or of another run.
@@ -258,14 +260,33 @@ def read_weights(path: Path, config: RunConfig) -> tuple[dict[str, Tensor], int]
         raise UserError(f"{path} holds the weights of another run than the one that {CONFIG} describes")
     if step > config.recipe.steps:
         raise UserError(f"{path} does not fit {CONFIG}: it is of step {step}, the run has {config.recipe.steps}")
+    if all(tensor.dtype == torch.float16 for tensor in tensors.values()):
+        tensors = {name: tensor.float() for name, tensor in tensors.items()}
     return tensors, step
+
+
+def halve(checkpoint: Checkpoint, directory: Path) -> None:
+    """Write a run's configuration, history and final weights into a new directory, the weights in float16.
+
+    Rounding changes what the model computes, so a run that is shipped like this is measured like this.
+
+    Args:
+        checkpoint: the run.
+        directory: to write; it must not exist.
+    """
+    directory.mkdir(parents=True)
+    for name in (CONFIG, HISTORY):
+        write_atomically(directory / name, (checkpoint.directory / name).read_bytes())
+    tensors = {name: tensor.half() for name, tensor in checkpoint.model.state_dict().items()}
+    metadata = {STEP: str(checkpoint.step), RUN: fingerprint(checkpoint.config)}
+    write_tensors(directory / WEIGHTS, tensors, metadata)
 
 
 def check_size(config: ModelConfig, path: Path) -> None:
     """Refuse a file that cannot hold the weights that the configuration announces, before either takes memory."""
-    room = path.stat().st_size - 4 * config.n_parameters
-    if not 0 <= room <= LARGEST_HEADER:
-        small = "small" if room < 0 else "large"
+    n_bytes = path.stat().st_size
+    if not any(0 <= n_bytes - size * config.n_parameters <= LARGEST_HEADER for size in (2, 4)):
+        small = "small" if n_bytes < 4 * config.n_parameters else "large"
         raise UserError(f"{path} does not fit {CONFIG}: it is too {small} for {config.n_parameters} weights")
 
 

@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from training.checkpoints import checkpoint
-from training.checkpoints.checkpoint import fingerprint, load, read_history, write_atomically, zoo_path
+from training.checkpoints.checkpoint import (
+    WEIGHTS,
+    fingerprint,
+    halve,
+    load,
+    read_history,
+    write_atomically,
+    zoo_path,
+)
+from training.checkpoints.tensor_files import read_tensors, write_tensors
 from training.common.errors import UserError
 from training.config.config import DataConfig, RecipeConfig
 
@@ -75,3 +84,24 @@ def test_the_hash_of_a_run_outlives_new_keys_and_sees_every_change(quick_config)
     assert (
         of_the_zoo == "3f17d10cea6767d1f8721b8dd7a7310728fa74ac991d4e56a6df72f0209b8ec1"
     )  # files of this version hold it, so it has to stay
+
+
+def test_weights_in_half_precision_are_the_rounded_ones_and_nothing_else_changes(tmp_path):
+    whole = load("zoo:mixed-0")
+    halve(whole, tmp_path / "half")
+    half = load(tmp_path / "half")
+    assert (half.step, half.config, half.model.unembed.b_U.dtype) == (whole.step, whole.config, torch.float32)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(half.model.state_dict()[name], tensor.half().float())
+    files = [checkpoint.directory / WEIGHTS for checkpoint in (half, whole)]
+    assert files[0].stat().st_size < 0.55 * files[1].stat().st_size
+    assert read_history(tmp_path / "half") == read_history(whole.directory)
+
+
+def test_weights_of_which_some_are_in_half_precision_are_refused(tmp_path):
+    whole = load("zoo:mixed-0")
+    halve(whole, tmp_path / "half")
+    tensors, metadata = read_tensors(tmp_path / "half" / WEIGHTS)
+    write_tensors(tmp_path / "half" / WEIGHTS, {**tensors, "unembed.b_U": whole.model.unembed.b_U.detach()}, metadata)
+    with pytest.raises(UserError, match="of another shape or type"):
+        load(tmp_path / "half")
