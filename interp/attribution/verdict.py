@@ -10,7 +10,7 @@ from training.common.table_rows import where
 
 SENTENCES = {
     "none": "On {prompts} no circuit of the requested sizes reaches a faithfulness of {min_faithfulness:g} (at most "
-    "{best:.2f}); the model has {n_all} edges.",
+    "{best:.3g}); the model has {n_all} edges.",
     "alone": "On {prompts} {n_edges} of {n_all} edges carry {faithfulness} of the difference between the clean and the "
     "corrupt run, all other edges {completeness}.",
     "beside random graphs": "On {prompts} {n_edges} of {n_all} edges carry {faithfulness} of the difference between "
