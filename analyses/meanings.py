@@ -48,10 +48,10 @@ MEANINGS: Mapping[str, str] = {
     "random matching": "of heads matched at random",
     "matched": "of heads matched as well as possible",
     "excess": "matched minus random matching",
-    "beyond kinds": "matched minus matched with drawn heads",
     "difference": "with its interval",
     "excess untrained": "the same of untrained twins",
-    "matched with drawn heads": "similarity to models put together of heads from others",
+    "matched, composite": "of heads matched with a composite model, each head drawn from that layer of another model",
+    "real minus composite": "matched minus matched, composite",
     # published
     "maximum": "highest score of a head",
     "median": "of all heads",

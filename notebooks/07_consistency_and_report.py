@@ -213,11 +213,12 @@ assert everyone.loc["matched", "value"] > everyone.loc["chance", "value"] + 0.2
 assert everyone.loc["untrained_excess", "value"] < 0.05 < 0.15 < everyone.loc["learned", "ci_low"]
 
 # %% [markdown]
-# By number, independent models are as alike as random matchings (`by_index` against `chance`). By what they look at
-# kinds of heads recur that training has made (`learned`: the excess over random matchings, less that of the untrained
-# twins). Models put together from heads of others are as alike (`kinds`): nothing is shown beyond recurring kinds
-# (`beyond_kinds`). It is a statement about attention. Whether matched heads write the same, and to whom, is another
-# question ([results](concepts/results.md)).
+# By number, independent models are as alike as random matchings (`by_index` against `chance`). By what they look at,
+# training has made their heads similar (`learned`: the excess over random matchings, less that of the untrained twins).
+# A model is as similar to a composite one, whose heads are drawn at random from the same layers of other models
+# (`kinds`; `beyond_kinds` is the difference): two real models are not shown to have more in common. It is a statement
+# about attention. Whether matched heads write the same, and to whom, is another question
+# ([results](concepts/results.md)).
 #
 # ## A report
 #

@@ -25,8 +25,8 @@ PAIR_COLUMNS = {
     "matched_excess": "excess",
     "untrained_excess": "excess untrained",
     "learned": "difference",
-    "kinds": "matched with drawn heads",
-    "beyond_kinds": "beyond kinds",
+    "kinds": "matched, composite",
+    "beyond_kinds": "real minus composite",
 }
 Cells = dict[str, str]
 

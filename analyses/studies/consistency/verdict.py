@@ -5,9 +5,10 @@
 2. Agreement between classes is learned if it exceeds that of the untrained twins: the interval of the difference lies
    above 0. It is high if at least `HIGH`, which is below the lowest of the paper's models with retrospective heads
    (0.91).
-3. Heads coincide by number if p < 0.05 against random renumbering. Kinds of heads recur, beyond what untrained models
-   show, if the jackknife interval of the difference lies above 0; two models correspond beyond kinds if their heads are
-   more similar than those of a model and a composite of others (the interval lies above 0).
+3. Heads coincide by number if p < 0.05 against random renumbering. Training gives independent models similar heads if
+   the matched heads of trained models are more similar than those of their untrained twins: the jackknife interval of
+   the difference lies above 0. Two models have more in common than a model has with heads drawn at random from the
+   same layers of others if the interval of that difference lies above 0, too.
 4. Initial maps predict the final heads of a run if their correlation with the last map of the same run exceeds that
    with the last maps of independent models: the t-interval over seeds of the difference lies above 0.
 """
@@ -80,11 +81,16 @@ SENTENCES = {
     "{model_chance:.2f} (difference to the twins {model_learned}). {conclusion}",
     "few seeds": "Fewer than three seeds allow no interval: nothing follows.",
     "not learned": "The interval includes 0: it is not shown that training makes them similar.",
-    "kinds recur": "Kinds of heads recur in independent models. Without the heads above {threshold:g} the excess is "
-    "{rest:.2f}. {beyond}",
-    "no pool": "Too few models are left to draw heads from: whether two models correspond is not tested.",
-    "beyond kinds": "The similarity to composite models, with heads drawn from the same layers of other models, is "
-    "{kinds:.2f} (difference {difference}): {verdict}",
+    "similar heads": "So training gives independent models similar heads; without the heads above {threshold:g} the "
+    "excess is {rest:.2f}. {drawn}",
+    "no pool": "Too few other models are left to draw heads from, so matched heads of two models are not compared "
+    "with heads drawn from several.",
+    "drawn heads": "Each model was also matched with composite models, whose heads are drawn at random from the same "
+    "layers of the other models: matched heads have a similarity of {composite:.2f} there (real minus composite "
+    "{difference}). {verdict}",
+    "no more than drawn": "It is not shown that two real models have more heads in common than a real and a "
+    "composite one.",
+    "more than drawn": "Two real models have MORE heads in common than a real and a composite one.",
     "matched heads": "Within layers {n_matched} of at most {n_possible} heads above {threshold:g} are matched with one "
     "of the other model ({expected:.1f} at random; {pairs}).",
     "mixed pairs": "Among models with a head above {threshold:g}, matched heads of two mixed models are {verdict} "
@@ -309,7 +315,7 @@ def matching_sentence(cells: Mapping[tuple[str, str], Row], models: str) -> str:
 
 
 def matching_conclusion(cells: Mapping[tuple[str, str], Row]) -> str:
-    """Rule 3: whether kinds of heads recur, and whether two models correspond beyond that."""
+    """Rule 3: whether training makes heads similar, and whether two models share more than with composites."""
     learned, beyond = cells["layer", "learned"], cells["layer", "beyond_kinds"]
     if math.isnan(learned["ci_low"]):
         return say("few seeds")
@@ -317,13 +323,10 @@ def matching_conclusion(cells: Mapping[tuple[str, str], Row]) -> str:
         return say("not learned")
     text = say("no pool")
     if not math.isnan(beyond["ci_low"]):
-        verdict = "it is not shown that two models correspond beyond recurring kinds."
-        if beyond["ci_low"] > 0:
-            verdict = "two models correspond MORE than recurring kinds explain."
-        text = say(
-            "beyond kinds", kinds=cells["layer", "kinds"]["value"], difference=format_row(beyond), verdict=verdict
-        )
-    return say("kinds recur", rest=cells["layer", "rest_excess"]["value"], beyond=text)
+        verdict = say("more than drawn" if beyond["ci_low"] > 0 else "no more than drawn")
+        composite = cells["layer", "kinds"]["value"]
+        text = say("drawn heads", composite=composite, difference=format_row(beyond), verdict=verdict)
+    return say("similar heads", rest=cells["layer", "rest_excess"]["value"], drawn=text)
 
 
 def matched_sentences(trained: Sequence[Row]) -> list[str]:

@@ -237,15 +237,19 @@ def matching_cells(**values: tuple[float, float]) -> dict[tuple[str, str], dict[
     [
         (math.nan, 0.1, "Fewer than three seeds allow no interval: nothing follows."),
         (-0.1, 0.1, "The interval includes 0: it is not shown that training makes them similar."),
-        (0.1, math.nan, "Kinds of heads recur in independent models. Without the heads above 0.5 the excess is 0.20. "
-                        "Too few models are left to draw heads from: whether two models correspond is not tested."),
-        (0.1, -0.1, "Kinds of heads recur in independent models. Without the heads above 0.5 the excess is 0.20. The "
-                    "similarity to composite models, with heads drawn from the same layers of other models, is 0.20 "
-                    "(difference 0.20 [-0.10, 0.30]): it is not shown that two models correspond beyond recurring "
-                    "kinds."),
-        (0.1, 0.1, "Kinds of heads recur in independent models. Without the heads above 0.5 the excess is 0.20. The "
-                   "similarity to composite models, with heads drawn from the same layers of other models, is 0.20 "
-                   "(difference 0.20 [0.10, 0.30]): two models correspond MORE than recurring kinds explain."),
+        (0.1, math.nan, "So training gives independent models similar heads; without the heads above 0.5 the excess is "
+                        "0.20. Too few other models are left to draw heads from, so matched heads of two models are "
+                        "not compared with heads drawn from several."),
+        (0.1, -0.1, "So training gives independent models similar heads; without the heads above 0.5 the excess is "
+                    "0.20. Each model was also matched with composite models, whose heads are drawn at random from the "
+                    "same layers of the other models: matched heads have a similarity of 0.20 there (real minus "
+                    "composite 0.20 [-0.10, 0.30]). It is not shown that two real models have more heads in common "
+                    "than a real and a composite one."),
+        (0.1, 0.1, "So training gives independent models similar heads; without the heads above 0.5 the excess is "
+                   "0.20. Each model was also matched with composite models, whose heads are drawn at random from the "
+                   "same layers of the other models: matched heads have a similarity of 0.20 there (real minus "
+                   "composite 0.20 [0.10, 0.30]). Two real models have MORE heads in common than a real and a "
+                   "composite one."),
     ],
 )  # fmt: skip
 def test_whether_models_have_the_same_heads(learned, beyond, conclusion):

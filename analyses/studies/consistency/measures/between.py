@@ -4,8 +4,8 @@
    layers.
 2. By function: heads matched by attention (`matching`), judged at other pairs of other prompts, compared with random
    matchings and with the untrained twins of the same two models.
-3. Beyond kinds: the same compared with composite models of heads from others (`kinds`), and without the heads above
-   one half.
+3. More than kinds of heads: the similarity of two models less that of a model and composite models of heads from
+   others (`kinds`), and the excess over random matchings without the heads above one half.
 4. Models that share a stream of random numbers have the same heads by number: such pairs are reported apart and are no
    evidence.
 
