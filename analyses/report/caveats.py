@@ -41,7 +41,8 @@ SENTENCES: dict[str, str] = {
     ),
     "no controls": "{model} has no layer-matched set to compare {heads} with.",
     "no head found": (
-        "{model} has no head with a retrospective score above {threshold}: nothing was removed as a set."
+        "{model} has no head with a retrospective score above {threshold}. The report removes the heads above it "
+        "together, as one set. Here there is no such set, so heads of this model were removed one at a time only."
     ),
     "few prompts": (
         "Only {n_prompts} prompts per class were used (the default is {default}): intervals are wide and heads near "

@@ -280,6 +280,43 @@ def test_agreement_of_known_maps(rng):
     )
 
 
+def variables(block: str) -> dict[str, str]:
+    return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6})", block))
+
+
+def contrast(colour: str, background: str) -> float:
+    """Of WCAG: 4.5 is readable."""
+    low, high = sorted(svg.luminance("#" + text[1:] * (2 if len(text) == 4 else 1)) for text in (colour, background))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_a_dark_screen_gets_readable_colours_and_figures_on_white():
+    """Only screens: on paper the page stays light."""
+    light, _, rest = page.asset("style.css").partition("@media screen and (prefers-color-scheme: dark) {")
+    dark, _, after = rest.partition("\n}\n")
+    assert "color-scheme: light;" in light
+    assert "color-scheme: dark;" in dark
+    assert ".panels > svg, .panels > img { background: #fff;" in dark
+    assert variables(light).keys() == variables(dark).keys()
+    for names in (variables(light), variables(dark)):
+        for name in ("ink", "soft", "blue"):
+            assert contrast(names[name], names["page"]) >= 4.5, name
+        for name in ("holds", "in-part", "fails", "open"):
+            assert contrast(names[name], names[f"{name}-wash"]) >= 4.5, name
+    written = re.findall(r"(?<![-\w])(?:color|background): (#\w+)", after)
+    assert written == [], "a colour that does not change with the scheme"
+
+
+def test_headings_stay_with_what_follows_on_paper_and_rows_and_figures_are_whole():
+    printed = page.asset("style.css").partition("@media print {")[2]
+    rules = {
+        value: set(names.split(", ")) for names, value in re.findall(r"^  ([^{@]+) \{ (break-.*?); \}", printed, re.M)
+    }
+    headings = {*re.findall(r"<(h[1-6]|summary|caption|thead)\b", page.asset("template.html.j2"))}
+    assert {"h1", "h2", "h3", "caption"} <= headings <= rules["break-after: avoid"]
+    assert {"tr", "figure", "svg", "img"} <= rules["break-inside: avoid"]
+
+
 def test_colours_are_those_of_the_other_figures():
     import seaborn as sns
     from matplotlib.colors import to_hex
