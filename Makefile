@@ -113,7 +113,7 @@ figures: demo
 notebooks: install
 	TQDM_DISABLE=1 $(BIN)/jupytext --to ipynb --execute notebooks/*.py
 
-# The documentation site, in build/site: warnings are errors. `python3 -m http.server -d build/site` shows it with search.
+# The documentation site: warnings are errors. Open build/site/index.html in a browser; no server is needed.
 docs: install
 	$(BIN)/mkdocs build --strict
 

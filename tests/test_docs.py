@@ -37,7 +37,8 @@ def execute(page: object, then: str = "") -> None:
 
 def test_there_are_pages():
     assert {page.stem for page in PAGES} == {
-        "any_model", "checkpoints", "commands", "extending", "glossary", "limits", "results", "statistics", "sweeps"
+        "any_model", "checkpoints", "commands", "extending", "glossary", "install", "limits", "results", "statistics",
+        "sweeps"
     }  # fmt: skip
 
 

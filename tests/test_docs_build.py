@@ -2,9 +2,11 @@
 
 import html
 import inspect
+import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -39,6 +41,9 @@ def public(thing) -> list[str]:
 
 
 FUNCTIONS = {*interp.__all__} - {"Checkpoint", "Head", "OwnPrompts"}
+
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +84,13 @@ def test_the_table_of_arguments_is_that_of_the_signatures():
 
 
 def test_the_home_page_leads_to_every_notebook_and_page():
-    links = {*re.findall(r"\]\(([\w/]+\.(?:ipynb|md))\)", (DOCS / "index.md").read_text())}
+    links = re.findall(r"\]\(([\w/]+\.(?:ipynb|md))\)", (DOCS / "index.md").read_text())
     pages = {str(page.relative_to(DOCS)) for ending in ("ipynb", "md") for page in DOCS.rglob(f"*.{ending}")}
-    assert links == pages - {"index.md"}
+    assert {*links} == pages - {"index.md"}
+    navigation = re.findall(r"^ +- (?:(.+): )?(\S+\.(?:ipynb|md))$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert [page for _, page in navigation] == ["index.md", *links], "another order than on the home page"
+    titles = [title for title, page in navigation if page.endswith(".ipynb")]
+    assert [title.partition(" ")[0] for title in titles] == [str(number + 1) for number in range(len(titles))]
 
 
 @pytest.mark.slow
@@ -118,3 +127,48 @@ def test_a_reader_loads_nothing_from_elsewhere(site):
     for page in site.rglob("*.html"):
         loaded = re.findall(r'<(?:script|img|iframe)[^>]* src="([^"]+)|<link[^>]* href="([^"]+)', page.read_text())
         assert not [url for pair in loaded for url in pair if url.startswith(("http", "//"))], page
+
+
+def pages_of(site: Path) -> list[Path]:
+    """All but 404.html, which only a server shows, from wherever it was asked."""
+    return [page for page in site.rglob("*.html") if page != site / "404.html"]
+
+
+@pytest.mark.slow
+def test_links_lead_somewhere_when_pages_are_opened_as_files(site):
+    for page in pages_of(site):
+        links = {html.unescape(link) for link in re.findall(r'\s(?:href|src)="([^"#]+)', page.read_text())}
+        inner = {link for link in links if not re.match(r"https?:|data:|mailto:|javascript:", link)}
+        assert inner, page
+        assert not [link for link in inner if link.startswith(("/", "file:"))], page
+        assert not [link for link in inner if not (page.parent / link.partition("?")[0]).is_file()], page
+
+
+@pytest.mark.slow
+def test_the_search_loads_its_index_as_a_script_and_needs_no_worker(site):
+    """A page that was opened as a file may load scripts, but fetch nothing and start no worker."""
+    script = (site / "search" / "search_index.js").read_text()
+    index = json.loads(script.removeprefix("var __index = "))
+    assert index == json.loads((site / "search" / "search_index.json").read_text())
+    addresses = {entry["location"].partition("#")[0] for entry in index["docs"]}
+    assert {"index.html", "01_quickstart.html", "concepts/install.html"} <= addresses
+    for page in pages_of(site):
+        (worker,) = re.findall(r'src="([^"]*iframe-worker\.js)"', page.read_text())
+        assert (page.parent / worker).resolve() == site.resolve() / "reference" / "iframe-worker.js"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no browser here (apt-get install chromium)")
+@pytest.mark.parametrize("page", ["index.html", "reference/interp/scores.html"])
+def test_a_browser_finds_words_on_a_page_opened_as_a_file(site, page, tmp_path):
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path}",
+        "--virtual-time-budget=20000",
+    ]
+    address = f"file://{site / page}?q=resample"
+    done = subprocess.run([str(BROWSER), *flags, "--dump-dom", address], capture_output=True, text=True, timeout=120)
+    assert re.search(r'md-search-result__meta">\d+ matching documents<', done.stdout)
+    assert f'href="{(site / "concepts" / "glossary.html").as_uri()}' in done.stdout
