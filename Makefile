@@ -10,9 +10,12 @@ unexport PYTHONDONTWRITEBYTECODE
 install: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/python -W ignore -c 'import seaborn, sklearn.linear_model, transformer_lens'
+	@echo "1 of 3: a virtual environment in .venv"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "2 of 3: packages of constraints.txt (one to two minutes)"
+	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "3 of 3: their modules are compiled (half a minute)"
+	@$(BIN)/python -W ignore -c 'import seaborn, sklearn.linear_model, transformer_lens'
 	touch $@
 
 # The main job: locate the retrospective heads of a shipped model and test what they cause.

@@ -1,6 +1,6 @@
 """What a study returns, whatever its question: tables, figures and sentences, written, printed and reported one way."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from analyses.meanings import MEANINGS
 from interp.display.axes import save_figure
 from interp.display.html import result_html
 from interp.display.result import Result
+from interp.display.text import counted
 from interp.statistics.seeds import unknown_seeds, unknown_seeds_note
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError, one_of
@@ -35,6 +36,7 @@ class Findings(Result):
         overview: small tables for people, cells as text, by title; the first column names the row.
         figures: by the name of their file; drawn when they are asked for.
         failures: what was left out because a self-check failed; the command ends with exit code 1.
+        details: sentences of the verdict that say again what single rows of the tables hold; not printed below them.
     """
 
     question: str
@@ -44,6 +46,7 @@ class Findings(Result):
     overview: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
     failures: Sequence[str] = ()
+    details: Collection[str] = ()
 
     @property
     def title(self) -> str:
@@ -96,8 +99,13 @@ class Findings(Result):
         echo("")
         print_text(self.question)
         echo("")
+        details = [sentence for sentence in self.sentences() if sentence in self.details]
         for sentence in self.sentences():
-            print_text(sentence, bullet="- ")
+            if sentence not in details:
+                print_text(sentence, bullet="- ")
+        if details:
+            more = counted(len(details), "more sentence")
+            print_text(f"{more} on single rows of the tables: summary.md (--out DIR), or --json", bullet="- ")
 
     def with_unknown_seeds(self, checkpoints: Sequence[Checkpoint]) -> "Findings":
         """The findings, with a sentence and a count of the runs of unknown seeds if any were pooled."""

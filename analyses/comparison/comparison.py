@@ -91,8 +91,9 @@ def compare(
     pooled_losses = by_curriculum(lost) if len(lost) else lost
     compared = against_paper(pooled, published)
     without = [checkpoint.name for checkpoint in groups.checkpoints if checkpoint.name not in histories]
+    learned = learned_sentences(pooled, groups.conditions)
     sentences = [
-        *learned_sentences(pooled, groups.conditions),
+        *learned,
         *(forgetting_sentences(lost, pooled_losses) if len(lost) else []),
         *cost_sentences(costs),
         *paper_sentences(compared),
@@ -109,7 +110,8 @@ def compare(
         tables |= {"forgetting": lost, "forgetting_by_curriculum": pooled_losses, "training": training}
         figures["training"] = lambda: plot_training(training)
     whole = {**groups.protocol, **protocol, "learned at or below": FRACTION}
-    return Findings(question, sentences, whole, tables, overview_tables(pooled, costs, pooled_losses), figures)
+    overview = overview_tables(pooled, costs, pooled_losses)
+    return Findings(question, sentences, whole, tables, overview, figures, details=learned[:-1])
 
 
 def curve_table(groups: Groups, errors: Mapping[str, ClassErrors]) -> pd.DataFrame:

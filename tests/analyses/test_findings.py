@@ -1,6 +1,7 @@
 """One study made up, written and shown; and the names that stand for several checkpoints."""
 
 import json
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -86,3 +87,25 @@ def test_a_directory_may_be_called_like_a_pattern(tmp_path: Path):
 def test_patterns_that_cannot_be_meant_are_refused(names, message):
     with pytest.raises(UserError, match=message):
         expand(names)
+
+
+def test_sentences_on_single_rows_are_counted_on_the_screen_and_written_whole(found, capsys, tmp_path):
+    sentences = ("It does.", "a: 0.90.", "b: -.")
+    whole = replace(found, verdict=sentences, details=sentences[1:])
+    whole.show()
+    text = capsys.readouterr().out
+    assert "- It does." in text
+    assert "a: 0.90." not in text
+    assert "- 2 more sentences on single rows of the tables: summary.md (--out DIR), or --json" in text
+    assert whole.document()["verdict"] == [*sentences]
+    whole.write(tmp_path)
+    assert "- a: 0.90." in (tmp_path / "summary.md").read_text()
+    assert "a: 0.90." in whole._repr_html_()
+
+
+def test_long_verdicts_are_five_sentences_on_the_screen():
+    checkpoints = load_all(["zoo:mixed-*", "zoo:random-*", "zoo:cubic-*", "zoo:linear-*"])
+    for name in ("plateaus", "efficiency"):
+        findings = import_module(f"analyses.studies.{STUDIES[name].module}").study(checkpoints, n_prompts=64, seed=0)
+        assert set(findings.details) <= set(findings.sentences())
+        assert 3 <= len(set(findings.sentences()).difference(findings.details)) <= 5

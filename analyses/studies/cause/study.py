@@ -69,4 +69,5 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
             "dose_response": partial(figures.plot_dose_response, heads),
         },
         [failure for model in models for failure in model.failures],
+        verdict.guide_sentences(guides),
     )

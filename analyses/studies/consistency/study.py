@@ -87,6 +87,7 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
         {name: table for name, table in data.items() if len(table)},
         overview_tables(models, within, curricula, contrasts, between),
         plots,
+        details=verdict.curriculum_sentences(curricula),
     )
 
 

@@ -134,9 +134,18 @@ def heads_sentence(models: Sequence[Model], head_sets: pd.DataFrame) -> str:
 
 def within_sentences(curricula: pd.DataFrame, contrasts: pd.DataFrame, within: pd.DataFrame) -> list[str]:
     """Classes within a model: mixed against the others, against the paper, the effect of training, by curriculum."""
+    return [
+        *contrast_sentences(contrasts),
+        paper_sentence(within),
+        *training_sentences(curricula),
+        *curriculum_sentences(curricula),
+    ]
+
+
+def curriculum_sentences(curricula: pd.DataFrame) -> list[str]:
+    """The agreement between classes by curriculum."""
     names = distinct(curricula, "curriculum")
-    sentences = [curriculum_sentence(where(curricula, curriculum=name)) for name in names]
-    return [*contrast_sentences(contrasts), paper_sentence(within), *training_sentences(curricula), *sentences]
+    return [curriculum_sentence(where(curricula, curriculum=name)) for name in names]
 
 
 def curriculum_sentence(rows: pd.DataFrame) -> str:

@@ -21,7 +21,7 @@ from analyses.comparison.seed_figures import plot_spending
 from analyses.findings import Findings
 from analyses.studies.efficiency.measures import matched_table, need_table, ratio_table, trained_history
 from analyses.studies.efficiency.tables import overview_tables
-from analyses.studies.efficiency.verdict import SENTENCES, verdict
+from analyses.studies.efficiency.verdict import SENTENCES, details, verdict
 from interp.display.text import listed
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
@@ -62,4 +62,5 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int, seed: int) -> Fi
         {"ratios": ratios, "matched": matched, "needs": needs, "training": tidy(training, groups.curriculum_of)},
         overview_tables(ratios, matched),
         {"spending": lambda: plot_spending(history, MEASURES)},
+        details=details(ratios, matched),
     )

@@ -50,6 +50,17 @@ def verdict(ratios: pd.DataFrame, matched: pd.DataFrame, needs: pd.DataFrame) ->
     return [*sentences, SENTENCES["paper"]]
 
 
+def details(ratios: pd.DataFrame, matched: pd.DataFrame) -> list[str]:
+    """Errors at equal compute, and all about curricula after the first one."""
+    pairs = ratios[["curriculum", "function_class"]].drop_duplicates().to_numpy()
+    names = [{"curriculum": curriculum, "function_class": function_class} for curriculum, function_class in pairs]
+    others = [name for name in names if name["curriculum"] != names[0]["curriculum"]]
+    return [
+        *(matched_sentence(records(where(matched, **name))[-1]) for name in names),
+        *(need_sentence(records(where(ratios, **name)), **name) for name in others),
+    ]
+
+
 def need_sentence(rows: Sequence[Row], curriculum: str, function_class: str) -> str:
     """Rules 1 and 2, and what only the single runs reach."""
     names = {"curriculum": curriculum, "function_class": function_class}

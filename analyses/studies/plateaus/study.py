@@ -26,7 +26,7 @@ from analyses.studies.plateaus.measures import (
     run_table,
 )
 from analyses.studies.plateaus.tables import overview_tables
-from analyses.studies.plateaus.verdict import SENTENCES, verdict
+from analyses.studies.plateaus.verdict import SENTENCES, details, verdict
 from interp.display.text import listed
 from training.checkpoints.checkpoint import Checkpoint
 from training.evaluation.convergence import FRACTION
@@ -63,4 +63,5 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int, seed: int) -> Fi
         {"runs": runs, "counts": counts, "exits": exits, "tests": tests, "paper": paper},
         overview_tables(runs, counts, exits),
         {"counts": lambda: plot_counts(counts, LEFT), "ratios": lambda: plot_ratios(runs, MARGIN, FRACTION)},
+        details=details(runs, counts, exits),
     )

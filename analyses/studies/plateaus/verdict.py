@@ -50,6 +50,15 @@ def verdict(
     ]
 
 
+def details(runs: pd.DataFrame, counts: pd.DataFrame, exits: pd.DataFrame) -> list[str]:
+    """What the tables show row by row: how many left, how the others ended, and when the plateau was left."""
+    return [
+        *count_sentences(where(counts, threshold=LEFT)),
+        *stayed_sentences(where(runs, left=False)),
+        *exit_sentences(where(exits, threshold=LEFT).dropna(subset=["step"])),
+    ]
+
+
 def count_sentences(counts: pd.DataFrame) -> list[str]:
     """By class, how many seeds of each curriculum have left; and which left and came back."""
     sentences = []
