@@ -52,6 +52,8 @@ def verdict(ratios: pd.DataFrame, matched: pd.DataFrame, needs: pd.DataFrame) ->
 
 def details(ratios: pd.DataFrame, matched: pd.DataFrame) -> list[str]:
     """Errors at equal compute, and all about curricula after the first one."""
+    if ratios.empty:
+        return []
     pairs = ratios[["curriculum", "function_class"]].drop_duplicates().to_numpy()
     names = [{"curriculum": curriculum, "function_class": function_class} for curriculum, function_class in pairs]
     others = [name for name in names if name["curriculum"] != names[0]["curriculum"]]
