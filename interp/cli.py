@@ -47,7 +47,7 @@ class StrictCommand(TyperCommand):
         for parameter in (parameter for parameter in self.params if isinstance(parameter, TyperOption | TyperArgument)):
             parameter.help = parameter.help and escape(parameter.help)
             if isinstance(parameter, TyperArgument):
-                parameter.display_type = lambda **_: None  # type: ignore[method-assign]
+                parameter.display_type = lambda *_, **__: None  # type: ignore[method-assign]
             elif parameter.metavar is None:
                 parameter.metavar = "" if parameter.is_flag else "NAME"
 

@@ -54,7 +54,9 @@ def examples() -> Iterator[tuple[str, list[str]]]:
             if not line.startswith(f"interp {' '.join(words)}"):
                 continue
             given = shlex.split(line)[1:]
-            fewer = [f"{name}={n}" for name, n in FEWER.items() if name in options and name not in given]
+            takes = [name for name in FEWER if name in options and name not in given and "lm.py" not in line]
+            takes = [name for name in takes if name != "--controls" or words[0] != "probe" or "--swap" in line]
+            fewer = [f"{name}={FEWER[name]}" for name in takes]
             more = ["--set=recipe.steps=20"] if words == ("train",) else []
             yield line, [SHORTER.get(word, word) for word in (*given, *fewer, *more)]
 
