@@ -38,8 +38,8 @@ SENTENCES = {
     "significant": "against layer-matched control sets p after Holm over sets is at most {level} for {heads}",
     "not significant": "against layer-matched control sets p after Holm over sets is above {level} for each "
     "(smallest {p}; before Holm the control sets allow none below {least:.3g})",
-    "limits": "Of the others {n_harmless} cost less than {harmless} and {n_open} are undecided; sets that matter only "
-    "together are not found one by one (--design pairs).",
+    "limits": "Of the others {n_harmless} are shown to cost less than {harmless}, and of {n_open} this is not shown; "
+    "sets that matter only together are not found one by one (--design pairs).",
 }
 
 
