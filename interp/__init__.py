@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from interp.scores.score import score as score
     from training.checkpoints.checkpoint import Checkpoint as Checkpoint
     from training.checkpoints.checkpoint import load as load
+    from training.common.errors import UserError as UserError
     from training.evaluation.evaluate import error_curves as error_curves
     from training.evaluation.own_files import read_prompts as read_prompts
     from training.evaluation.own_prompts import OwnPrompts as OwnPrompts
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Checkpoint": "training.checkpoints.checkpoint",
+    "UserError": "training.common.errors",
     "Head": "interp.model.heads",
     "OwnPrompts": "training.evaluation.own_prompts",
     "ablate": "interp.ablation.ablate",

@@ -268,8 +268,16 @@ def describe_system_error(error: Exception) -> str | None:
     return f"the operating system reports: {reason}"
 
 
+def describe_usage_error(error: TyperException) -> str:
+    """typer's message; for an option that is missing with what it takes."""
+    message, parameter = error.format_message(), getattr(error, "param", None)
+    if not message.startswith("Missing") or not getattr(parameter, "help", None):
+        return message
+    return f"{message.rstrip('.')}: {parameter.help}".replace("\\[", "[")
+
+
 def fail(error: Exception, code: int) -> NoReturn:
-    message = error.format_message() if isinstance(error, TyperException) else str(error)
+    message = describe_usage_error(error) if isinstance(error, TyperException) else str(error)
     with suppress(OSError):  # stderr may be closed
         if "verbose" in map(FLAGS.get, sys.argv):
             traceback.print_exception(error)

@@ -10,7 +10,7 @@ from interp.ablation.modes import DEFAULT_MODES, UNIFORM, Mode, find_mode
 from interp.ablation.runner import AblationProtocol
 from interp.ablation.store import Store
 from interp.model.engine import check_site
-from interp.model.heads import HeadSet, head_set
+from interp.model.heads import MLP, HeadSet, head_set
 from interp.model.positions import check_points, parse_points, parse_tokens
 from interp.scores.head_choice import HeadChoice, choose_sets
 from training.checkpoints.checkpoint import Checkpoint
@@ -76,6 +76,8 @@ def plan(
     chosen_modes = check_modes(modes, site)
     chosen_classes = choose_classes(classes, config.evaluated_classes)
     sets = choose_sets(checkpoint, heads, n_prompts=n_prompts, seed=seed, scores=scores)
+    if site == "pattern" and (mlps := [head for heads_of_set in sets for head in heads_of_set if head.number == MLP]):
+        raise UserError(f"--site pattern: {mlps[0]} has no attention pattern (valid: heads)")
     return Plan(checkpoint, tuple(sets), tuple(chosen_classes), chosen_modes, protocol, scores)
 
 

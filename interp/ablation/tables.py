@@ -96,7 +96,8 @@ def control_set_columns(result: Ablation) -> dict[str, Column]:
     """Columns of layer-matched control sets, by name; empty if no set has any."""
     if not result.table["n_controls"].to_numpy().any():
         return {}
-    n_sets, n_classes = (len(distinct(result.table, column)) for column in ("heads", "function_class"))
+    n_sets = len(distinct(result.table, "heads"))
+    n_classes = len(distinct(result.table.dropna(subset=["p_value"]), "function_class"))  # others have no effect
     columns = {
         "control mean": Column(
             "mean effect of layer-matched control sets without these heads, on the first "

@@ -37,8 +37,8 @@ SENTENCES: dict[str, str] = {
     # rule 1, in the unit of the loss
     "loss rises": f"Removing {{heads}} raises the loss on {{where}} {OF_LOSS}; {{findings}}.",
     "loss falls": f"Removing {{heads}} lowers the loss on {{where}} {OF_LOSS}; {{findings}}.",
-    "loss unclear": f"Removing {{heads}} changes the loss on {{where}} {OF_LOSS}, an interval that contains 0; "
-    "{findings}.",
+    "loss unclear": f"Removing {{heads}} changes the loss on {{where}} {OF_LOSS.replace('.2f', '.3f')}, an interval "
+    "that contains 0; {findings}.",
     # rule 3
     "agree": "the intervals of all replacements overlap ({effects})",
     # patches

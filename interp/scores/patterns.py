@@ -51,7 +51,7 @@ class Patterns(Result):
     n_prompts: int
     seed: int
 
-    def plot(self, points: str | None = None) -> list[Axes]:
+    def plot(self, points: str | int | None = None) -> list[Axes]:
         """A panel per head, rows query and columns key; colours grow with the square root of attention.
 
         Args:
@@ -62,11 +62,11 @@ class Patterns(Result):
         """
         return self.view("plot", self.span(points))
 
-    def span(self, points: str | None) -> slice:
+    def span(self, points: str | int | None) -> slice:
         """The tokens from the first of these pairs to the last."""
         if points is None:
             return slice(0, len(self.tokens))
-        chosen, *more = parse_points(points)
+        chosen, *more = parse_points(str(points))
         n_points = sum(name.startswith("x") for name in self.tokens)
         if more or chosen.stop > n_points:
             raise UserError(f"points {points}: one range of the pairs 0-{n_points - 1} is needed")

@@ -115,6 +115,7 @@ def test_nothing_that_is_printed_holds_control_characters(capsys, monkeypatch):
     assert out.count("owned") == 6
     assert not UNSAFE.search(out + err)
     written = StringIO()
+    monkeypatch.setattr(written, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(sys, "stderr", written)
     with progress_bar(range(2), desc=ESCAPE, unit=ESCAPE, disable=False, file=sys.stderr) as bar:
         list(bar)

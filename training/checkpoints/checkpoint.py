@@ -120,6 +120,14 @@ def locate(name: str) -> tuple[Path, int | None]:
     if base.startswith("zoo:") and any(sign in base for sign in "*?["):
         raise UserError(f"{base} is a pattern, and one checkpoint is needed (load_all of name_patterns takes patterns)")
     directory = zoo_path(base.removeprefix("zoo:")) if base.startswith("zoo:") else Path(base)
+    if not base:
+        raise UserError("the name of a checkpoint is empty: a run directory or zoo:NAME is needed")
+    if ".py:" in base:
+        raise UserError(f"{base}: models in a file are opened by score, ablate, patch and report only")
+    if base.endswith(".py") and directory.is_file():
+        raise UserError(f"{base} is a Python file: name one of its models, as in {base}:NAME")
+    if directory.is_file():
+        raise UserError(f"{base} is a file: a run directory is needed (interp import converts files of other programs)")
     if not is_directory(directory):
         raise UserError(f"no checkpoint directory '{base}' (shipped as zoo:NAME: {', '.join(zoo_summary())})")
     return directory, step

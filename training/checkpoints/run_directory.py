@@ -22,14 +22,14 @@ def check(config: RunConfig, directory: Path, *, resume: bool, force: bool) -> N
             would be too large.
     """
     check_history_size(config)
+    if resume and force:
+        raise UserError("--resume and --force exclude each other: one keeps the run, the other overwrites it")
     if directory.is_file():
         raise UserError(f"--out {directory} is a file; a directory is needed")
     if not directory.exists() or all(path.name.startswith(".") for path in directory.iterdir()):
         return  # at most the temporary file of a run that was killed before it began
     if not (directory / CONFIG).exists():
         raise UserError(f"--out {directory} holds files that are not a run; choose an empty or new directory")
-    if resume and force:
-        raise UserError("--resume and --force exclude each other: one keeps the run, the other overwrites it")
     if force:
         return
     if not resume:

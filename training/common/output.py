@@ -110,9 +110,10 @@ def print_table(
     if explanation := table.explain([table.header[i] for i in layout.columns]):
         print_text(explanation)
     if left_out := [name for i, name in enumerate(table.header) if i not in layout.columns]:
+        them = "it" if len(left_out) == 1 else "them"
         print_text(
-            f"not shown at {width} columns: {', '.join(left_out)}; COLUMNS={layout.full_width} shows them, "
-            "--json and --out write them"
+            f"not shown at {width} columns: {', '.join(left_out)}; COLUMNS={layout.full_width} shows {them}, "
+            f"--json and --out write {them}"
         )
 
 
@@ -200,6 +201,8 @@ def prepare_directory(directory: Path) -> Path:
     Raises:
         UserError: it cannot.
     """
+    if directory.is_file():
+        raise UserError(f"--out {directory} is a file; a directory is needed")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         check_writable(directory)

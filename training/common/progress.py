@@ -29,7 +29,8 @@ class OneLine(tqdm):  # type: ignore[type-arg]
         self.is_printed = True
         seconds = done["elapsed"] * (done["total"] - done["initial"]) / (done["n"] - done["initial"])
         if seconds > LONG:
-            echo(f"{self.desc}: {done['total']} {done['unit']}s, about {seconds / 60:.0f} min", err=True)
+            ending = "es" if done["unit"].endswith(("s", "ch")) else "s"
+            echo(f"{self.desc}: {done['total']} {done['unit']}{ending}, about {seconds / 60:.0f} min", err=True)
 
 
 def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> "tqdm[Any]":
@@ -57,7 +58,7 @@ def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> "tqdm
         return notebook_tqdm(iterable, **options)
     if sys.stderr and sys.stderr.isatty():
         return tqdm(iterable, **options)
-    return OneLine(iterable, file=io.StringIO(), **options)
+    return OneLine(iterable, **{"file": io.StringIO(), **options})
 
 
 def in_notebook() -> bool:

@@ -67,8 +67,9 @@ class ScheduleConfig:
         inputs: the curriculum over `data.inputs`.
         inputs_within: the curriculum over inputs runs once over the whole `run`, or once within every `block` of
             function classes.
-        edges: last step of every block of function classes but the last; empty divides the run equally.
-        probabilities: for the curriculum `custom`: by block, the chance of every class.
+        edges: last step of every block of function classes but the last (1000,2000 with three classes); empty divides
+            the run equally.
+        probabilities: for the curriculum `custom`: by block, the chance of every class ([[1,0],[0.5,0.5]]).
         batch: a step's prompts are all of `one` class and input distribution, or each draws its own (`mixed`).
     """
 
@@ -217,9 +218,9 @@ class Seeds:
 
 
     Attributes:
-        init: of the first weights; None if it is unknown, as in a run that another program has made.
-        data: of functions and inputs; or None.
-        task: of the choice of function classes; or None.
+        init: seed of the first weights; None if it is unknown, as in a run that another program has made.
+        data: seed of functions and inputs; or None.
+        task: seed of the choice of function classes; or None.
     """
 
     init: int | None = None

@@ -96,7 +96,7 @@ def replace_setting(values: dict[str, Any], setting: str) -> None:
         raise UserError(f"--set {setting}: not of the form section.key=value (for example recipe.lr=1e-3)")
     current = current_key(key)
     if current not in settable_keys():
-        raise one_of("--set key", key, settable_keys())
+        raise one_of("--set key", key, ["those that `interp train --keys` lists"], settable_keys())
     section, _, name = current.partition(".")
     is_plain = takes_words(current) and not text.startswith("[")
     values.setdefault(section, {})[name] = text if is_plain else parsed_value(text)

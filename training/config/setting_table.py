@@ -11,9 +11,6 @@ from training.common.docstrings import docstring
 from training.config.config import RunConfig
 from training.config.parse import from_preset, preset_names, to_dict
 
-DERIVED = ("seeds", "seed_label")
-"""Sections that follow from --seed."""
-
 
 class Setting(NamedTuple):
     """One `section.key` of `--set`.
@@ -21,7 +18,7 @@ class Setting(NamedTuple):
     Attributes:
         key: section and name.
         values: its value in the presets, once if they agree.
-        meaning: from the documentation of its section, with the values that it can have if they are words.
+        meaning: from the documentation of its section, with the words that are possible unless it names all of them.
     """
 
     key: str
@@ -42,7 +39,7 @@ def list_settings() -> list[Setting]:
 def sections() -> Iterator[tuple[str, type]]:
     """Name and class of the sections that a preset or `--set` can change."""
     for field in dataclasses.fields(RunConfig):
-        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type) and field.name not in DERIVED:
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
             yield field.name, field.type
 
 
@@ -50,8 +47,8 @@ def describe_fields(kind: type) -> Iterator[tuple[str, str]]:
     """Name and meaning of the fields of a section."""
     meanings = read_meanings(docstring(kind))
     for field in dataclasses.fields(kind):
-        words = [word for word in valid_words(field.type) if f"`{word}`" not in meanings[field.name]]
-        choice = f" ({', '.join(words)})" if words else ""
+        words = valid_words(field.type)
+        choice = f" ({', '.join(words)})" if any(f"`{word}`" not in meanings[field.name] for word in words) else ""
         yield field.name, meanings[field.name].replace("`", "").rstrip(".") + choice
 
 

@@ -26,7 +26,7 @@ SENTENCES = {
     "no-context optimum {span}; at: the run's interval over prompts lies within 1 ± {margin:g}).",
     "no dependence": "No count depends on the threshold, from {low:g} to {high:g} of the no-context optimum.",
     "dependence": "In {n} of {n_counts} cases the number of seeds that ended below the threshold changes with it "
-    "({converged:g} is what `interp history` calls converged): {counts}.",
+    "({converged:g}, at three evaluations in a row, is what `interp history` calls converged): {counts}.",
     "exit": "On {function_class} the plateau was left by {exits} (median [range] over the seeds that left{unseen}).",
     "paper": "Seeds that left the plateau on {function_class}, compared with the paper: {counts}. The paper's own 3 "
     "of 5 against 0 of 5 has p = {published_p:.2f}: with five seeds on each side only a difference of at "

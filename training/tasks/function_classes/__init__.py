@@ -71,6 +71,8 @@ def choose_classes(classes: str | Sequence[str] | None, default: Sequence[str]) 
         classes = [name.strip() for name in classes.split(",")]
     if classes is not None and not isinstance(classes, Iterable):
         raise UserError(f"classes={classes!r}: names of function classes are needed")
+    if classes is not None and not [*classes]:
+        raise UserError("no function class is named: name one or more, or leave them out for those of the run")
     names = list(classes or default)
     if len(set(names)) < len(names):
         raise UserError(f"--classes {','.join(names)}: a class is named twice")
