@@ -75,8 +75,8 @@ REMOVALS = {
     ),
     "loss unclear": (
         LOSS | effect(0.1, -0.2, 0.3),
-        "Removing 1.2,1.3 changes the loss on short by 0.100 [-0.200, 0.300], in the unit of the loss, from 1.500 (mean "
-        f"ablation), an interval that contains 0; {CHANCE}; ",
+        "Removing 1.2,1.3 changes the loss on short by 0.100 [-0.200, 0.300], in the unit of the loss, from 1.500 "
+        f"(mean ablation), an interval that contains 0; {CHANCE}; ",
     ),
 }
 
