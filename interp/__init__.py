@@ -5,7 +5,8 @@ writes one); `hooked` converts it to TransformerLens; `OwnPrompts` (`read_prompt
 Evaluate: `error_curves` beside baseline predictors.
 Locate: `score` heads, or show their attention `patterns` token by token.
 Ablate: `ablate` sets of heads (`parse_heads`), in sequence (`cumulative`) or in `pairs`; `pooled` over seeds.
-Patch: `patch` activations between `prompt_pairs`, or measure `path_effects`.
+Patch: `patch` activations between `prompt_pairs`, or measure `path_effects`; `composition` says which paths the weights
+allow.
 Attribute: `attribute` nodes, `attribute_edges`, and find `circuits`.
 Any model: `attach` a torch module to score, ablate and patch it; `judge` removals by losses alone.
 Read out: `lens`, `probe`, `decode_heads`, and `swap` the subspace that a probe reads.
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from interp.model.heads import Head as Head
     from interp.model.heads import parse_heads as parse_heads
     from interp.model.hooked_transformer import hooked as hooked
+    from interp.patching.composition import composition as composition
     from interp.patching.maps import patch as patch
     from interp.patching.paths import path_effects as path_effects
     from interp.patching.prompt_pairs import prompt_pairs as prompt_pairs
@@ -64,6 +66,7 @@ _HOMES = {
     "attribute": "interp.attribution.attribute",
     "attribute_edges": "interp.attribution.attribute",
     "circuits": "interp.attribution.circuits",
+    "composition": "interp.patching.composition",
     "cumulative": "interp.ablation.cumulative",
     "decode_heads": "interp.readouts.head_decoding",
     "error_curves": "training.evaluation.evaluate",

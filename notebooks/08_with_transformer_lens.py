@@ -31,10 +31,9 @@ import pandas as pd
 import torch
 from transformer_lens import HookedTransformer, patching
 
-from interp import ablate, hooked, load, parse_heads, patch, patterns, prompt_pairs, score
+from interp import ablate, composition, hooked, load, parse_heads, patch, patterns, prompt_pairs, score
 from interp.display.axes import row_of_axes
 from interp.model.engine import read_sites
-from interp.patching.composition import composition
 from training.checkpoints.checkpoint import WEIGHTS, write_config, write_weights
 from training.evaluation.evaluate import evaluation_prompts, predictions
 from training.model.sites import site_names
@@ -317,7 +316,7 @@ assert gains.drop(columns="0.1").min().max() < 0.6 * gains["0.1"].min()
 # give each its level under random rotations. K-composition of 0.1 with the heads of layer 1:
 
 # %%
-folded = composition(checkpoint, parse_heads("0.1", 3, 8)[0]).set_index("receiver").filter(regex=r"^1\..\.k$", axis=0)
+folded = composition(checkpoint, "0.1").table.set_index("receiver").filter(regex=r"^1\..\.k$", axis=0)
 folded["TransformerLens"] = model.all_composition_scores("K")[0, 1, 1].numpy()
 folded[["TransformerLens", "score", "chance", "p_value"]].round(2)
 

@@ -181,8 +181,10 @@ def path(
     sender_sets = parse_senders(senders, *shape, lambda: question.scores(checkpoint), has_mlps=has_mlps)
     refuse_absent_mlps(sender_sets, model)
     bundles = bundle_paths(sender_sets, receiver_sets)
-    heads = tuple(head for head_set in sender_sets for head in head_set if head.number >= 0)
-    weights = composition(checkpoint, heads, seed=seed) if heads else None
+    senders_before_others = [
+        head for head_set in sender_sets for head in head_set if head.number >= 0 and head.layer < model.n_layers - 1
+    ]
+    weights = composition(checkpoint, senders_before_others, seed=seed).table if senders_before_others else None
 
     def document(result: PathEffects) -> dict[str, Any]:
         compositions = [] if weights is None else weights

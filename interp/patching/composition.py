@@ -12,45 +12,87 @@ in Frobenius norms. Unrelated heads have scores above 0, too; the chance level i
 random rotations of the earlier head's output in the residual stream.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.model.heads import Head, HeadSet, all_heads
+from interp.display.result import Result
+from interp.model.heads import Head, HeadSet, all_heads, show
+from interp.model.opened import opens_models
+from interp.scores.head_choice import HeadChoice, choose_heads
 from interp.statistics.effects import permutation_p
 from training.checkpoints.checkpoint import Checkpoint
+from training.common.errors import UserError
 from training.config.config import stream_seed
 from training.model.transformer import Block, Transformer
 
+CHANNELS = ("q", "k", "v")
+"""The inputs of a later head, in the order of figures."""
 
-def composition(
-    checkpoint: Checkpoint, senders: HeadSet | None = None, *, n_rotations: int = 99, seed: int = 0
-) -> pd.DataFrame:
-    """Composition scores of heads with all heads of later layers.
 
-    Args:
-        checkpoint: a loaded run.
-        senders: earlier heads; None takes all.
+@dataclass(frozen=True, repr=False, eq=False)
+class Composition(Result):
+    """Composition scores of one model.
+
+    Attributes:
+        checkpoint: the model's name.
+        step: of its training.
+        table: one row per sender and input of a later head: `sender`, `receiver` (as in `interp.patching.paths`),
+            `score` (0 to 1), `chance` (mean over rotations) and `p_value`, the share of rotations that score as high.
         n_rotations: behind chance levels and p-values.
         seed: of the rotations.
+    """
 
-    Returns:
-        One row per sender and input of a later head: `sender`, `receiver` (as in `interp.patching.paths`), `score`,
-        `chance` (mean over rotations) and `p_value` against them.
+    checkpoint: str
+    step: int | None
+    table: pd.DataFrame
+    n_rotations: int
+    seed: int
+
+    @property
+    def files(self) -> Mapping[str, pd.DataFrame]:
+        return {"composition": self.table}
+
+
+@opens_models
+def composition(
+    checkpoint: Checkpoint, senders: HeadChoice | None = None, *, n_rotations: int = 99, seed: int = 0
+) -> Composition:
+    """Composition scores of heads with all heads of later layers (Elhage et al. 2021), from the weights alone.
+
+    Args:
+        checkpoint: a loaded run (`interp.load`).
+        senders: earlier heads (`interp.scores.head_choice.HeadChoice`), all of the named sets; None takes every head.
+        n_rotations: of the senders' output, behind chance levels and p-values.
+        seed: of the rotations.
+
+    Raises:
+        UserError: there is no such head, it is an MLP, or no layer comes after it.
 
     >>> from interp import load
-    >>> table = composition(load("zoo:mixed-0"), (Head(0, 1),), n_rotations=9)
+    >>> table = composition(load("zoo:mixed-0"), "0.1", n_rotations=9).table
     >>> len(table), table["score"].between(0, 1).all().item()
     (48, True)
     """
-    model, rows = checkpoint.model, []
-    config = model.config
+    chosen, n_layers = choose_heads(checkpoint, senders), checkpoint.model.config.n_layers
+    if all(head.layer == n_layers - 1 for head in chosen):
+        raise UserError(f"no head comes after {show(chosen)}: this model's last layer is {n_layers - 1}")
+    table = score_pairs(checkpoint.model, chosen, n_rotations, seed)
+    return Composition(checkpoint.name, checkpoint.step, table, n_rotations, seed)
+
+
+def score_pairs(model: Transformer, senders: HeadSet, n_rotations: int, seed: int) -> pd.DataFrame:
+    """One row per sender and input of a later head."""
+    config, rows = model.config, []
     generator = torch.Generator().manual_seed(stream_seed("rotations", seed))
     random_rotations = rotations(config.d_model - model.ln_final.n_removed, n_rotations, generator)
     heads = all_heads(config.n_layers, config.n_heads)
-    for sender in senders or heads:
+    for sender in senders:
         written = written_directions(model, sender)
         variants = torch.cat((written[None], written @ random_rotations))
         for receiver in (head for head in heads if head.layer > sender.layer):

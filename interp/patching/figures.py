@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from interp.display.axes import GREY, INTACT, figure_of, grid_of_axes, row_of_axes, title_figure
+from interp.display.axes import GREY, INTACT, NULL, figure_of, grid_of_axes, row_of_axes, title_figure
 from interp.display.result import displays
+from interp.patching.composition import CHANNELS, Composition
 from interp.patching.maps import PatchMap
 from interp.patching.paths import PathEffects
 from interp.patching.tables import grid_of
@@ -15,6 +16,7 @@ from training.common.table_rows import distinct, where
 MOST_PATHS = 16
 CELLS_WITH_NUMBERS = 60
 WIDE = 16  # columns: more of them get a panel below the others, not beside them
+MOST_NAMES = 32  # of rows or columns: of more, only every second or fewer is named
 
 
 @displays(PatchMap, "plot")
@@ -86,8 +88,10 @@ def draw_cells(
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     for (row, column), value in np.ndenumerate(grid.to_numpy()) if numbers else ():
+        if np.isnan(value):
+            continue
         colour = readable_colour(value, centre, limit)
-        ax.text(column, row, f"{value:.2f}", ha="center", va="center", size=6.5, color=colour)
+        ax.text(column, row, f"{value:z.2f}", ha="center", va="center", size=6.5, color=colour)
     if bar is not None:
         figure_of([ax]).colorbar(cells, ax=ax, shrink=0.9, label=bar).outline.set_visible(False)
 
@@ -127,3 +131,43 @@ def plot_paths(result: PathEffects) -> list[Axes]:
     question = result.question
     title_figure(axes, f"paths from {sender} to ... ({question.corrupt}, {question.direction})", fontsize=9.0)
     return axes
+
+
+@displays(Composition, "plot")
+def plot_composition(result: Composition) -> list[Axes]:
+    """Heat maps of score minus chance, senders by receivers, a panel per input (Q, K, V); all with the same colours."""
+    grids = [channel_grid(result.table, channel) for channel in CHANNELS]
+    n_rows, n_columns = grids[0].shape
+    is_wide = n_columns > WIDE
+    width, height = min(14.0, max(2.4, 0.27 * n_columns + 0.8)), min(12.0, max(1.9, 0.2 * n_rows + 0.8))
+    panels = grid_of_axes(*((3, 1) if is_wide else (1, 3)), width=width, height=height)
+    axes = [ax for row in panels for ax in row]
+    limit = max(0.01, *(np.nanmax(np.abs(grid)) for grid in grids))
+    for ax, grid, channel in zip(axes, grids, CHANNELS, strict=True):
+        bar = "score - chance" if is_wide or ax is axes[-1] else None
+        draw_cells(ax, grid, 0.0, limit, numbers=grid.size <= CELLS_WITH_NUMBERS, bar=bar)
+        thin_names(ax, grid)
+        ax.set_facecolor(NULL)
+        ax.set(
+            title=f"read as {channel.upper()}", xlabel="receiver", ylabel="sender" if is_wide or ax is axes[0] else ""
+        )
+    grey = "; grey: the receiver is not in a later layer" if any(grid.isna().any(axis=None) for grid in grids) else ""
+    title_figure(axes, f"composition score minus its mean over {result.n_rotations} random rotations{grey}", 9.0)
+    return axes
+
+
+def channel_grid(table: pd.DataFrame, channel: str) -> pd.DataFrame:
+    """Score minus chance of one input: senders by receivers; NaN where the receiver is not in a later layer."""
+    rows = table.loc[table["receiver"].str.endswith(f".{channel}")]
+    cells = rows.assign(head=rows["receiver"].str.removesuffix(f".{channel}"), excess=rows["score"] - rows["chance"])
+    grid = cells.pivot(index="sender", columns="head", values="excess")
+    receivers = sorted(distinct(cells, "head"), key=lambda name: [int(part) for part in name.split(".")])
+    return grid.loc[distinct(cells, "sender"), receivers]
+
+
+def thin_names(ax: Axes, grid: pd.DataFrame) -> None:
+    """Name so few rows and columns that their names do not meet; columns upright unless they are few."""
+    for axis, names in ((ax.xaxis, list(grid.columns)), (ax.yaxis, list(grid.index))):
+        step = -(-len(names) // MOST_NAMES)
+        axis.set_ticks(range(0, len(names), step), names[::step], fontsize=7)
+    ax.tick_params(axis="x", rotation=90 if grid.shape[1] > 6 else 0)

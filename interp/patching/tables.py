@@ -8,11 +8,13 @@ import pandas as pd
 from interp.display.heat_maps import grid_map
 from interp.display.result import displays
 from interp.model.heads import head_grid
+from interp.patching.composition import Composition
 from interp.patching.maps import PatchMap, name_location
 from interp.patching.paths import PathEffects
 from interp.patching.runner import Question
 from interp.patching.verdict import strongest
 from interp.statistics.effects import rank_by_evidence
+from interp.statistics.p_values import p_number
 from training.common.output import Table, interval, number, records
 from training.common.table_rows import distinct, where
 
@@ -116,6 +118,41 @@ def path_tables(result: PathEffects, weights: pd.DataFrame | None = None) -> lis
         "chance": "the same after random rotations",
     }
     return [Table(f"{result.title}: paths", header, rows, caption, meanings, ["nmse", "chance", "composition"])]
+
+
+@displays(Composition, "tables")
+def composition_tables(result: Composition) -> list[Table]:
+    """The inputs that score highest above chance."""
+    excess = result.table["score"] - result.table["chance"]
+    highest = result.table.assign(excess=excess).nlargest(MOST_PATHS, "excess")
+    rows = [
+        [
+            f"{row['sender']} to {row['receiver']}",
+            *(number(row[column]) for column in ("score", "chance", "excess")),
+            p_number(row["p_value"], result.n_rotations),
+        ]
+        for row in records(highest)
+    ]
+    caption = (
+        f"the {len(rows)} of {len(result.table)} inputs furthest above chance; {result.n_rotations} rotations, seed "
+        f"{result.seed}"
+    )
+    meanings = {
+        "score": "composition, from 0 to 1, by the weights alone",
+        "chance": "its mean over random rotations of what the sender writes",
+        "above chance": "their difference",
+        "p": "share of rotations that score as high, of this input alone",
+    }
+    header = ["sender to input", "score", "chance", "above chance", "p"]
+    return [Table(f"{result.title}: composition", header, rows, caption, meanings, ["above chance"])]
+
+
+@displays(Composition, "maps")
+def composition_maps(result: Composition) -> list[str]:
+    """The figure itself: a map of all heads has more cells than a small heat map can hold."""
+    from interp.display.axes import image
+
+    return [image(result.plot(), "composition of senders with the q, k and v of receivers, above chance")]
 
 
 def describe_prompts(question: Question) -> str:

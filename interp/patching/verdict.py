@@ -11,8 +11,10 @@ import numpy as np
 
 from interp.display.result import displays
 from interp.display.text import counted, listed
+from interp.patching.composition import Composition
 from interp.patching.maps import UNVARYING, PatchMap, name_location
 from interp.statistics.effects import differs_from_zero, rank_by_evidence, widen_interval
+from interp.statistics.p_values import is_bound
 from training.common.output import records
 from training.common.table_rows import distinct, where
 
@@ -29,6 +31,9 @@ SENTENCES = {
     "without a patch the NMSE is {unpatched:.2f}; patching {outcomes}{chosen}.",
     "chosen": " (chosen from {n_locations}; intervals hold for all {n_patches} of the map at once)",
     "unvarying": "{locations}: " + UNVARYING + ".",
+    "composition": "{n_above} of {n_inputs} inputs score above all {n_rotations} rotations, where about {expected:.0f} "
+    "would by chance; furthest above chance is {sender} to {receiver} ({score:.2f}, chance {chance:.2f}). Weights say "
+    "what a head could read, not whether it does: interp.path_effects tests that.",
     "unchanged": "Some activations are the same in both runs, so patching them has no effect (column changed).",
 }
 OUTCOMES = {
@@ -134,3 +139,13 @@ def answers_alike(result: PatchMap, function_class: str) -> bool:
     """Whether the corruption hardly changes the answer (as `inputs` does), so that the gap is too small for shares."""
     errors = result.class_errors(function_class)
     return errors["nmse_corrupt"] < ALIKE and errors["gap"] < ALIKE
+
+
+@displays(Composition, "sentences")
+def composition_verdict(result: Composition) -> list[str]:
+    """How many inputs score above all rotations, how many would by chance, and the one furthest above chance."""
+    rows = records(result.table)
+    n_above = sum(is_bound(row["p_value"], result.n_rotations) for row in rows)
+    furthest = max(rows, key=lambda row: row["score"] - row["chance"])
+    counts = {"n_above": n_above, "n_inputs": len(rows), "n_rotations": result.n_rotations}
+    return [SENTENCES["composition"].format(expected=len(rows) / (result.n_rotations + 1), **counts, **furthest)]

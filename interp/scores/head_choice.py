@@ -7,7 +7,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from interp.model.heads import Head, HeadSet, Scores, check_head, head_set, parse_heads, refuse_absent_mlps, show
+from interp.model.heads import (
+    MLP,
+    Head,
+    HeadSet,
+    Scores,
+    all_heads,
+    check_head,
+    head_set,
+    parse_heads,
+    refuse_absent_mlps,
+    show,
+)
 from interp.scores.score import selection_scores
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
@@ -47,6 +58,26 @@ def choose_sets(
     sets = resolve_sets(heads, model.n_layers, model.n_heads, get_scores)
     refuse_absent_mlps(sets, model)
     return sets
+
+
+def choose_heads(checkpoint: Checkpoint, heads: HeadChoice | None) -> HeadSet:
+    """The attention heads of all sets that a choice stands for, each once; None takes every head.
+
+    Raises:
+        UserError: the choice is malformed or empty, there is no such head, or it is an MLP.
+
+    >>> from interp import load
+    >>> show(choose_heads(load("zoo:mixed-0"), "layer:1")), len(choose_heads(load("zoo:mixed-0"), None))
+    ('1.0,1.1,1.2,1.3,1.4,1.5,1.6,1.7', 24)
+    """
+    model = checkpoint.config.model
+    if heads is None:
+        return all_heads(model.n_layers, model.n_heads)
+    chosen = head_set(head for members in choose_sets(checkpoint, heads) for head in members)
+    for head in chosen:
+        if head.number == MLP:
+            raise UserError(f"{head} is an MLP, which has no weights of attention: name heads such as {head.layer}.0")
+    return chosen
 
 
 def resolve_sets(

@@ -51,6 +51,7 @@ MISTAKES: dict[str, tuple[Callable[[Any], object], str]] = {
     "patch tokens=3": (lambda c: interp.patch(c, tokens=3), "tokens=3: text or None is needed"),
     "no senders": (lambda c: interp.path_effects(c, [], "out", "linear", **FEW), "no senders are given"),
     "no such sender": (lambda c: interp.path_effects(c, Head(9, 9), "out", "linear", **FEW), "there is no head 9.9"),
+    "n_rotations=0": (lambda c: interp.composition(c, n_rotations=0), "n_rotations=0: a number of at least 1"),
     "n_steps=0": (lambda c: interp.attribute(c, methods="ig", n_steps=0), "n_steps=0: a number of at least 1"),
     "n_random=-1": (lambda c: interp.circuits(c, n_random=-1), "n_random=-1: a number of at least 0"),
     "sizes=a": (lambda c: interp.circuits(c, "linear", sizes="a", **FEW), "sizes='a': whole numbers are needed"),

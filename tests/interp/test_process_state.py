@@ -71,6 +71,7 @@ CALLS: dict[str, Callable[[Path], object]] = {
     "attribute": lambda _: interp.attribute(zoo(), n_prompts=16),
     "attribute_edges": lambda path: interp.attribute_edges(small(path), n_prompts=16),
     "circuits": lambda path: interp.circuits(small(path), n_random=2, sizes=(4, 8), n_prompts=16),
+    "composition": lambda _: interp.composition(zoo(), "0.1", n_rotations=9),
     "cumulative": lambda _: interp.cumulative(
         zoo(), [Head(0, 1), Head(1, 2)], modes=["mean"], n_orders=2, n_prompts=16
     ),

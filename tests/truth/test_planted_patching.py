@@ -297,7 +297,7 @@ def test_self_repair_is_two_paths_that_oppose_each_other(self_repairing):
 
 def test_weights_alone_say_what_eraser_reads(self_repairing):
     """WRITER writes O as (+, -), ERASER reads its + alone: a score of cos 45° up to centring, all other inputs 0."""
-    found = {row["receiver"]: row for row in records(composition(self_repairing, (WRITER,)))}
+    found = {row["receiver"]: row for row in records(composition(self_repairing, (WRITER,)).table)}
     assert found["3.1.v"]["score"] == pytest.approx(0.5**0.5, rel=0.02)
     assert found["3.1.v"]["p_value"] == 0.01
     assert found["3.1.v"]["chance"] < 0.2

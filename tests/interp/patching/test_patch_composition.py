@@ -1,14 +1,18 @@
 """Composition scores against the formula written out, on pairs made to compose, and on pairs that do not."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from interp.model.heads import Head
 from interp.patching.composition import composition, rotations
+from interp.patching.figures import channel_grid
 from training.checkpoints.checkpoint import Checkpoint
+from training.common.errors import UserError
 from training.config.config import ModelConfig
 from training.config.parse import from_preset
 from training.model.transformer import Transformer
@@ -18,15 +22,15 @@ FIRST = (Head(0, 0),)
 
 
 def checkpoint_of(seed=0, n_layers=2, n_heads=2, d_model=16):
-    shape = ModelConfig(n_layers, n_heads, d_model, n_dims=2, n_ctx=8, init_std=0.3)
+    shape = ModelConfig(n_layers, n_heads, d_model, n_dims=2, n_ctx=32, init_std=0.3)
     model = Transformer(shape, torch.Generator().manual_seed(seed)).requires_grad_(False)
     for block in model.layers:
         block.ln1.get_parameter("w").normal_(1, 0.3, generator=torch.Generator().manual_seed(seed + 1))
-    return Checkpoint("random", Path("random"), CONFIG, 0, model)
+    return Checkpoint("random", Path("random"), replace(CONFIG, model=shape), 0, model)
 
 
 def scores_of(checkpoint, senders=None, **more):
-    found = composition(checkpoint, senders, **more)
+    found = composition(checkpoint, senders, **more).table
     return {(row["sender"], row["receiver"]): row for row in found.to_dict("records")}
 
 
@@ -63,6 +67,73 @@ def test_scores_are_the_formula():
 
 def test_only_the_senders_that_are_asked_for():
     assert {sender for sender, _ in scores_of(checkpoint_of(), FIRST, n_rotations=3)} == {"0.0"}
+
+
+@pytest.mark.parametrize(
+    "senders", ["0.0, L1H1", (Head(1, 1), Head(0, 0)), ["0.0", "1.1"], [(Head(0, 0),), (Head(1, 1),)]]
+)
+def test_senders_are_named_in_every_way(senders):
+    checkpoint = checkpoint_of(n_layers=3)
+    table = composition(checkpoint, senders, n_rotations=3).table
+    assert table["sender"].unique().tolist() == ["0.0", "1.1"]
+    assert table.equals(composition(checkpoint, (Head(0, 0), Head(1, 1)), n_rotations=3).table)
+
+
+@pytest.mark.parametrize(
+    ("senders", "message"),
+    [
+        ("2.0", "there is no head 2.0; this model has layers 0-1 with heads 0-1"),
+        ("0.x", "'0.x' is not a head"),
+        ("1.0", "no head comes after 1.0: this model's last layer is 1"),
+        ("0.mlp", "0.mlp is an MLP, which has no weights of attention"),
+        ((), "no heads are given"),
+    ],
+)
+def test_what_cannot_send_is_one_line(senders, message):
+    with pytest.raises(UserError) as error:
+        composition(checkpoint_of(), senders, n_rotations=3)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("n_layers", "n_heads", "shape"), [(2, 1, (1, 1)), (3, 2, (4, 4)), (4, 8, (24, 24))])
+def test_a_panel_has_score_minus_chance_of_senders_by_receivers(n_layers, n_heads, shape):
+    result = composition(checkpoint_of(n_layers=n_layers, n_heads=n_heads), n_rotations=2)
+    values = {(row["sender"], row["receiver"]): row["score"] - row["chance"] for row in result.table.to_dict("records")}
+    axes = result.plot()
+    assert [ax.get_title() for ax in axes] == ["read as Q", "read as K", "read as V"]
+    for ax, channel in zip(axes, "qkv", strict=True):
+        grid = channel_grid(result.table, channel)
+        assert grid.shape == ax.images[0].get_array().shape == shape
+        for sender in grid.index:
+            for receiver in grid.columns:
+                drawn = grid.loc[sender, receiver]
+                if int(receiver.split(".")[0]) > int(sender.split(".")[0]):
+                    assert drawn == values[sender, f"{receiver}.{channel}"]
+                else:
+                    assert np.isnan(drawn)
+        assert ax.images[0].get_clim() == axes[0].images[0].get_clim()
+        n_numbers = int(np.isfinite(grid.to_numpy()).sum()) if grid.size <= 60 else 0
+        assert len(ax.texts) == n_numbers
+    assert ("grey" in axes[0].figure.get_suptitle()) == (n_layers > 2)
+
+
+def test_receivers_are_in_the_order_of_their_numbers():
+    table = composition(checkpoint_of(n_heads=12, d_model=24), FIRST, n_rotations=1).table
+    assert channel_grid(table, "q").columns.tolist() == [f"1.{number}" for number in range(12)]
+
+
+def test_the_table_and_the_sentence_name_the_input_furthest_above_chance(tmp_path):
+    checkpoint = checkpoint_of()
+    aligned(checkpoint, "W_K", 1)
+    result = composition(checkpoint, FIRST)
+    (table,), (sentence,) = result.tables(), result.sentences()
+    assert table.rows[0][0] == "0.0 to 1.0.k"
+    n_above = (result.table["p_value"] == 0.01).sum()
+    assert sentence.startswith(f"{n_above} of 6 inputs score above all 99 rotations, where about 0 would by chance; ")
+    assert "furthest above chance is 0.0 to 1.0.k (1.00, chance " in sentence
+    result.write(tmp_path)
+    assert len(pd.read_csv(tmp_path / "composition.csv")) == 6
 
 
 def aligned(checkpoint, weight, rank):
