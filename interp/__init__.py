@@ -9,7 +9,8 @@ Patch: `patch` activations between `prompt_pairs`, or measure `path_effects`; `c
 allow.
 Attribute: `attribute` nodes, `attribute_edges`, and find `circuits`.
 Any model: `attach` a torch module to score, ablate and patch it; `judge` removals by losses alone.
-Read out: `lens`, `probe`, `decode_heads`, and `swap` the subspace that a probe reads.
+Read out: `lens`, `probe`, `decode_heads`, and `swap` the subspace that a probe reads; `head_weights` has OV and QK
+circuits.
 
 Every result has tables (pandas), `plot()`, `show()` for a terminal, and is displayed in notebooks.
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from interp.patching.paths import path_effects as path_effects
     from interp.patching.prompt_pairs import prompt_pairs as prompt_pairs
     from interp.readouts.head_decoding import decode_heads as decode_heads
+    from interp.readouts.head_weights import head_weights as head_weights
     from interp.readouts.lens import lens as lens
     from interp.readouts.probes import probe as probe
     from interp.readouts.subspace_patching import swap as swap
@@ -71,6 +73,7 @@ _HOMES = {
     "decode_heads": "interp.readouts.head_decoding",
     "error_curves": "training.evaluation.evaluate",
     "export_checkpoint": "training.importing.export",
+    "head_weights": "interp.readouts.head_weights",
     "hooked": "interp.model.hooked_transformer",
     "import_checkpoint": "training.importing.run",
     "judge": "interp.any_model.judge",

@@ -5,17 +5,20 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from interp.display.axes import GREY, INTACT, NULL, grid_of_axes, legend_beside, row_of_axes, title_figure
+from interp.display.axes import GREY, INTACT, NULL, figure_of, grid_of_axes, legend_beside, row_of_axes, title_figure
 from interp.display.result import displays
+from interp.model.heads import head_grid
 from interp.readouts.head_decoding import HeadDecoding
+from interp.readouts.head_weights import SCORES, HeadWeights
 from interp.readouts.lens import Lens
 from interp.readouts.probes import Probes
 from interp.readouts.subspace_patching import Swaps
-from interp.readouts.tables import abbreviate_reference
+from interp.readouts.tables import abbreviate_reference, copying_size
 from training.common.output import records
 from training.common.table_rows import distinct, where
 
 CONDITION_COLOURS = (INTACT, "#c8553d")
+MOST_PLANES = 8  # heads whose eigenvalues are drawn
 SUBSPACE_STYLES = {"pattern": ("#c8553d", "o"), "weights": ("#e0a458", "s")}
 
 
@@ -206,3 +209,78 @@ def plot_heads(result: HeadDecoding) -> list[Axes]:
     axes[0].set_ylabel("R² of x_i in its output")
     legend_beside(axes)
     return axes
+
+
+@displays(HeadWeights, "plot")
+def plot_weights(result: HeadWeights) -> list[Axes]:
+    """Copying and matching scores: heat maps [layer x head] of all heads, bars of some."""
+    names = [f"{row['layer']}.{row['head']}" for row in records(result.table)]
+    shape = head_grid(names)
+    n_rows, n_columns = (len(names), 6) if shape is None else shape
+    axes = row_of_axes(
+        2, width=0.45 * n_columns + 1.2, height=max(1.9, (0.22 if shape is None else 0.45) * n_rows + 0.9)
+    )
+    for ax, (circuit, score) in zip(axes, SCORES.items(), strict=True):
+        values = result.table[f"{score}_score"].to_numpy()
+        if shape is None:
+            draw_bars(ax, names, values)
+        else:
+            draw_signed_heads(ax, values.reshape(shape), bar=ax is axes[-1])
+        ax.set_title(f"{score} score (W_{circuit})")
+    title_figure(axes, "sum of eigenvalues / sum of their sizes, LayerNorm folded in", fontsize=9.0)
+    return axes
+
+
+def draw_bars(ax: Axes, names: list[str], values: np.ndarray) -> None:
+    """A bar per head, the first on top."""
+    ax.barh(range(len(names)), values, color=INTACT, height=0.7)
+    ax.axvline(0, color=GREY, lw=0.8)
+    ax.set(xlim=(-1.05, 1.05), ylabel="head")
+    ax.set_yticks(range(len(names)), names, fontsize=7)
+    ax.invert_yaxis()
+
+
+def draw_signed_heads(ax: Axes, values: np.ndarray, *, bar: bool) -> None:
+    """A heat map [layer x head] of values from -1 to 1, with numbers if they fit."""
+    cells = ax.imshow(values, vmin=-1, vmax=1, cmap="vlag")
+    ax.set(xticks=range(values.shape[1]), yticks=range(values.shape[0]), xlabel="head", ylabel="layer")
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    for (layer, head), value in np.ndenumerate(values) if values.size <= 48 else ():
+        colour = "white" if abs(value) > 0.6 else "black"
+        ax.text(head, layer, f"{value:z.2f}", ha="center", va="center", size=6.5, color=colour)
+    if bar:
+        figure_of([ax]).colorbar(cells, ax=ax, shrink=0.8).outline.set_visible(False)
+
+
+@displays(HeadWeights, "plot_eigenvalues")
+def plot_eigenvalues(result: HeadWeights) -> list[Axes]:
+    """Eigenvalues in the complex plane, a column per head, W_OV above W_QK; at most `MOST_PLANES` heads."""
+    strongest = sorted(records(result.table), key=copying_size, reverse=True)[:MOST_PLANES]
+    heads = sorted(strongest, key=lambda row: (row["layer"], row["head"]))
+    grid = grid_of_axes(2, len(heads), width=2.1, height=2.2)
+    for column, head in enumerate(heads):
+        key = {"layer": head["layer"], "head": head["head"]}
+        for row, (circuit, score) in enumerate(SCORES.items()):
+            values = where(result.eigenvalues, circuit=circuit, **key)
+            draw_plane(grid[row][column], values["real"].to_numpy(), values["imaginary"].to_numpy())
+            title = f"{score} {head[f'{score}_score']:z.2f}"
+            grid[row][column].set_title(f"{head['layer']}.{head['head']}, {title}" if row == 0 else title, fontsize=8)
+    for row, circuit in enumerate(SCORES):
+        grid[row][0].set_ylabel(f"W_{circuit}\nimaginary part")
+    for ax in grid[1]:
+        ax.set_xlabel("real part")
+    n_left_out = len(result.table) - len(heads)
+    chosen = f"; the {len(heads)} heads with the largest copying scores in size" if n_left_out else ""
+    title_figure(grid[0], f"eigenvalues of W_OV and W_QK, LayerNorm folded in{chosen}", fontsize=9.0)
+    return [ax for row in grid for ax in row]
+
+
+def draw_plane(ax: Axes, real: np.ndarray, imaginary: np.ndarray) -> None:
+    """Numbers in the complex plane, 0 in the middle."""
+    limit = 1.15 * max(1e-9, np.hypot(real, imaginary).max())
+    ax.axhline(0, color=GREY, lw=0.6)
+    ax.axvline(0, color=GREY, lw=0.6)
+    ax.plot(real, imaginary, "o", color=INTACT, ms=4, alpha=0.7)
+    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    ax.tick_params(labelsize=6)

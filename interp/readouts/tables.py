@@ -1,12 +1,16 @@
 """Tables of readouts."""
 
+import math
 from typing import Any
 
 import pandas as pd
 
+from interp.display.heat_maps import head_map
 from interp.display.result import displays
 from interp.display.text import decimals
+from interp.model.heads import head_grid
 from interp.readouts.head_decoding import N_PERMUTATIONS, HeadDecoding
+from interp.readouts.head_weights import SCORES, HeadWeights
 from interp.readouts.lens import Lens
 from interp.readouts.probes import Probes
 from interp.readouts.subspace_patching import Swaps
@@ -204,3 +208,51 @@ def head_tables(result: HeadDecoding, n_heads: int = 8) -> list[Table]:
         }
         tables.append(Table(f"{result.title}: heads on {name}", header, rows, caption, meanings))
     return tables
+
+
+@displays(HeadWeights, "tables")
+def weight_tables(result: HeadWeights) -> list[Table]:
+    """The heads whose copying score is furthest from 0, at most `MOST_ROWS`."""
+    strongest = sorted(records(result.table), key=copying_size, reverse=True)[:MOST_ROWS]
+    rows = [
+        [
+            f"{row['layer']}.{row['head']}",
+            *(
+                cell
+                for score in SCORES.values()
+                for cell in (number(row[f"{score}_score"]), p_number(row[f"{score}_p"], result.n_rotations, sides=2))
+            ),
+            *(number(row[f"{circuit.lower()}_norm"]) for circuit in SCORES),
+        ]
+        for row in strongest
+    ]
+    header = ["head", "copying", "p copying", "matching", "p matching", "|OV|", "|QK|"]
+    meanings = {
+        "copying": "sum of the eigenvalues of W_OV / sum of their sizes, from -1 to 1",
+        "matching": "the same of W_QK",
+        "p copying": "two-sided, against random rotations of the stream between the factors, of this head alone",
+        "p matching": "the same",
+        "|OV|": "Frobenius norm of W_OV",
+        "|QK|": "that of W_QK",
+    }
+    caption = (
+        f"LayerNorm's gain and centring are folded in; the {len(rows)} of {len(result.table)} heads with the largest "
+        f"copying score in size; {result.n_rotations} rotations, seed {result.seed}"
+    )
+    return [Table(f"{result.title}: weights of heads", header, rows, caption, meanings, ["p matching", "|QK|", "|OV|"])]
+
+
+def copying_size(row: dict[str, Any]) -> float:
+    """How far from 0 the copying score of a head is; less than any where it has none."""
+    size = abs(row["copying_score"])
+    return -1.0 if math.isnan(size) else size
+
+
+@displays(HeadWeights, "maps")
+def weight_maps(result: HeadWeights) -> list[str]:
+    """A heat map [layer x head] of each score; none unless the result has all heads."""
+    shape = head_grid([f"{row['layer']}.{row['head']}" for row in records(result.table)])
+    if shape is None:
+        return []
+    grids = {score: result.table[f"{score}_score"].to_numpy().reshape(shape) for score in SCORES.values()}
+    return [head_map(grid, f"{score} score", f"{score} score", diverging=True) for score, grid in grids.items()]

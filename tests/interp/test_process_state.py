@@ -79,6 +79,7 @@ CALLS: dict[str, Callable[[Path], object]] = {
     "error_curves": lambda _: evaluate.error_curves(zoo(), ["linear"], n_prompts=16, seed=0),
     "evaluation_prompts": prompts,
     "export_checkpoint": exported,
+    "head_weights": lambda _: interp.head_weights(zoo(), "0.1", n_rotations=9),
     "hooked": lambda _: dict(interp.hooked("zoo:linear-0").named_parameters()),
     "import_checkpoint": imported,
     "lens": lambda _: interp.lens(zoo(), n_prompts=16),

@@ -58,6 +58,7 @@ def results(trained):
         interp.lens(trained, ["linear"], n_prompts=128),
         interp.probe(trained, "linear", targets="xty", tokens="y", examples=[15], **few),
         interp.decode_heads(trained, ["linear"], **few),
+        interp.head_weights(trained, n_rotations=3),
         interp.swap(trained, ["linear"], targets=["xty"], tokens="y", examples=15, n_controls=3, **few),
     ]
     return {type(one).__name__ + ("" if i != 3 else " of each"): one for i, one in enumerate(found)}
@@ -65,9 +66,10 @@ def results(trained):
 
 KINDS = (
     "HeadScores", "Patterns", "Ablation", "Ablation of each", "CumulativeAblation", "PairAblation", "PatchMap",
-    "PathEffects", "Composition", "Attribution", "Circuits", "Lens", "Probes", "HeadDecoding", "Swaps",
+    "PathEffects", "Composition", "Attribution", "Circuits", "Lens", "Probes", "HeadDecoding", "HeadWeights",
+    "Swaps",
 )  # fmt: skip
-WITHOUT_CLASS = ("Composition",)
+WITHOUT_CLASS = ("Composition", "HeadWeights")
 """Of the weights alone."""
 
 

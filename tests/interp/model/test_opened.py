@@ -26,7 +26,7 @@ def trained():
 def test_all_functions_of_a_checkpoint_are_tried():
     assert {function.__name__ for function in TAKE_MODELS} == {
         "ablate", "attribute", "attribute_edges", "circuits", "composition", "cumulative", "decode_heads",
-        "lens", "pairs", "patch", "path_effects", "patterns", "probe", "score", "swap",
+        "head_weights", "lens", "pairs", "patch", "path_effects", "patterns", "probe", "score", "swap",
     }  # fmt: skip
     assert all(isinstance(function, OpensModels) for function in TAKE_MODELS)
 
