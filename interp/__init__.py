@@ -11,6 +11,7 @@ Attribute: `attribute` nodes, `attribute_edges`, and find `circuits`.
 Any model: `attach` a torch module to score, ablate and patch it; `judge` removals by losses alone.
 Read out: `lens`, `probe`, `decode_heads`, and `swap` the subspace that a probe reads; `head_weights` has OV and QK
 circuits.
+Extend: `check_class` compares what a function class of yours declares with many draws.
 
 Every result has tables (pandas), `plot()`, `show()` for a terminal, and is displayed in notebooks.
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from interp.attribution.attribute import attribute as attribute
     from interp.attribution.attribute import attribute_edges as attribute_edges
     from interp.attribution.circuits import circuits as circuits
+    from interp.doctor.class_checks import check_class as check_class
     from interp.model.heads import Head as Head
     from interp.model.heads import parse_heads as parse_heads
     from interp.model.hooked_transformer import hooked as hooked
@@ -67,6 +69,7 @@ _HOMES = {
     "attach": "interp.any_model.attach",
     "attribute": "interp.attribution.attribute",
     "attribute_edges": "interp.attribution.attribute",
+    "check_class": "interp.doctor.class_checks",
     "circuits": "interp.attribution.circuits",
     "composition": "interp.patching.composition",
     "cumulative": "interp.ablation.cumulative",

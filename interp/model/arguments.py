@@ -20,6 +20,7 @@ LEAST = {
     "n_controls": 0,
     "n_orders": 0,
     "n_rotations": 1,
+    "n_dims": 1,
     "n_random": 0,
     "n_validate": 0,
     "n_compared": 1,

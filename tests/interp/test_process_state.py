@@ -70,6 +70,7 @@ CALLS: dict[str, Callable[[Path], object]] = {
     "ablate optimal": lambda path: interp.ablate(small(path), [HEAD], modes=["optimal"], n_controls=1, n_prompts=16),
     "attribute": lambda _: interp.attribute(zoo(), n_prompts=16),
     "attribute_edges": lambda path: interp.attribute_edges(small(path), n_prompts=16),
+    "check_class": lambda _: interp.check_class("linear", n_prompts=256),
     "circuits": lambda path: interp.circuits(small(path), n_random=2, sizes=(4, 8), n_prompts=16),
     "composition": lambda _: interp.composition(zoo(), "0.1", n_rotations=9),
     "cumulative": lambda _: interp.cumulative(

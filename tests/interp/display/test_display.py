@@ -75,7 +75,7 @@ WITHOUT_CLASS = ("Composition", "HeadWeights")
 
 def test_every_kind_of_result_is_tried(results):
     assert set(results) == set(KINDS)
-    elsewhere = ("analyses.", "interp.any_model.")  # tested beside their modules
+    elsewhere = ("analyses.", "interp.any_model.", "interp.doctor.")  # tested beside their modules
     assert {type(one) for one in results.values()} == {
         kind for kind in subclasses(Result) if not kind.__module__.startswith(elsewhere)
     }

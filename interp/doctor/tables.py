@@ -1,0 +1,27 @@
+"""The table of a checked function class."""
+
+from interp.display.result import displays
+from interp.doctor.class_checks import FALSE_ALARMS, ClassCheck
+from training.common.output import Table, interval, number, records
+
+
+@displays(ClassCheck, "tables")
+def check_tables(result: ClassCheck) -> list[Table]:
+    """A row per kind of weights and check."""
+    rows = [
+        [
+            f"{row['weights']}: {row['check']}",
+            number(row["declared"]),
+            interval(row["measured"], row["ci_low"], row["ci_high"]),
+            "yes" if row["agrees"] else "no",
+        ]
+        for row in records(result.table)
+    ]
+    meanings = {
+        "declared": "by the class; of shapes, finite, repeats and causal the share that may differ; baseline learns "
+        "has to be below it: (error - that of the no-context optimum) / their sum",
+        "measured": f"with an interval; E[y²] and the no-context optimum name {FALSE_ALARMS:.1%} of right classes",
+    }
+    caption = f"{result.n_prompts} functions, {result.n_dims} dimensions, seed {result.seed}"
+    header = ["weights: check", "declared", "measured", "agree"]
+    return [Table(f"{result.title}: what the class declares", header, rows, caption, meanings)]
