@@ -270,10 +270,10 @@ def describe_system_error(error: Exception) -> str | None:
 
 def describe_usage_error(error: TyperException) -> str:
     """typer's message; for an option that is missing with what it takes."""
-    message, parameter = error.format_message(), getattr(error, "param", None)
-    if not message.startswith("Missing") or not getattr(parameter, "help", None):
+    message, meaning = error.format_message(), getattr(getattr(error, "param", None), "help", None)
+    if not message.startswith("Missing") or not meaning:
         return message
-    return f"{message.rstrip('.')}: {parameter.help}".replace("\\[", "[")
+    return f"{message.rstrip('.')}: {meaning}".replace("\\[", "[")
 
 
 def fail(error: Exception, code: int) -> NoReturn:

@@ -40,7 +40,7 @@ def public(thing) -> list[str]:
     return documented + [path for one in own if one.is_module or one.is_class for path in public(one)]
 
 
-FUNCTIONS = {*interp.__all__} - {"Checkpoint", "Head", "OwnPrompts"}
+FUNCTIONS = {*interp.__all__} - {"Checkpoint", "Head", "OwnPrompts", "UserError"}
 
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -31,4 +31,5 @@ def faster_precision() -> Literal["float32", "bf16"]:
 
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "float32"
+    has_products = torch.cpu._is_avx512_bf16_supported()  # pyright: ignore[reportPrivateUsage] - torch 2.6 has no other
+    return "bf16" if has_products else "float32"

@@ -202,8 +202,8 @@ def test_the_prediction_without_a_context_is_given_or_0(checkpoint, drawn, tmp_p
         config = on_prompts(checkpoint, own, is_split=False).config
         assert config.no_context_scale("data").value == pytest.approx(variance, rel=1e-6)
         curves = error_curves(on_prompts(checkpoint, own, is_split=False), ["data"], n_prompts=2 * N)
-        errors = curves[curves["predictor"] == "no_context"]["error"].to_numpy()
-        assert errors.mean() == pytest.approx(variance / unit, rel=1e-5)
+        errors = curves.loc[curves["predictor"] == "no_context", "error"]
+        assert np.mean(errors) == pytest.approx(variance / unit, rel=1e-5)
     plain = on_prompts(checkpoint, OwnPrompts(**shifted), is_split=False).config
     assert plain.no_context_scale("data").value == pytest.approx(unit, rel=1e-6)
     for wrong in (np.nan, [1.0, 2.0], "three"):
