@@ -202,7 +202,7 @@ def prepare_directory(directory: Path) -> Path:
         UserError: it cannot.
     """
     if directory.is_file():
-        raise UserError(f"--out {directory} is a file; a directory is needed")
+        raise UserError(f"{directory} is a file; a directory is needed")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         check_writable(directory)
