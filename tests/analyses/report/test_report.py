@@ -328,7 +328,7 @@ def test_colours_are_those_of_the_other_figures():
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("report.pdf", "ends in .html"), ("blocked.html", "which is a file"), ("file/report.html", "is a file; a directory")],
+    [("report.pdf", "ends in .html"), ("blocked.html", "which is a file"), ("file/report.html", "is a file; a")],
 )
 def test_places_that_cannot_be_written_are_refused_and_left_alone(name, message, tmp_path):
     (tmp_path / "blocked").write_text("")

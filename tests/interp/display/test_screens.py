@@ -110,7 +110,7 @@ def test_no_number_and_no_word_is_cut(name, width, screen):
         named = below.partition("not shown at")[2]
         assert all(column in named for column in left_out)
         assert not any(f"; {column}:" in f"; {below}" for column in left_out)
-    note = re.compile(r"not shown at [^;]*; COLUMNS=\d+\s+shows\s+(?:it|them),\s+--json\s+and\s+--out\s+write\s+(?:it|them)")
+    note = re.compile(r"not shown at [^;]*; COLUMNS=\d+\s+shows\s+\w+,\s+--json\s+and\s+--out\s+write\s+(?:it|them)")
     words = re.sub("[┏┳┓┡╇┩└┴┘━─┃│]", " ", note.sub("", narrow)).split()
     assert {*words} <= {*re.sub("[┃│]", " ", wide).split()}
 
