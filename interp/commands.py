@@ -48,14 +48,17 @@ def evaluate(
             help=f"Baseline predictors: {', '.join(BASELINE_NAMES)}; or none.",
         ),
     ] = "least_squares,ridge",
-    own: Annotated[
+    no_class_baseline: Annotated[
         bool,
         typer.Option(
-            "--class-baseline/--no-class-baseline",
-            help="Also the baseline of each class (quadratic and cubic: a minute), and those of a pool: dmmse, the "
-            "posterior mean over it, and what knows the class and its noise.",
+            "--no-class-baseline",
+            help="Leave out the baseline of each class (quadratic and cubic: a minute), and those of a pool: dmmse, "
+            "the posterior mean over it, and what knows the class and its noise.",
         ),
-    ] = True,
+    ] = False,
+    class_baseline: Annotated[
+        bool, typer.Option("--class-baseline", hidden=True)
+    ] = False,  # the default, once a choice
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
     units: Annotated[
         str, typer.Option("--units", help="nmse (MSE / E[y²], so that predicting 0 gives 1) or paper (MSE / n_dims).")
@@ -105,7 +108,7 @@ def evaluate(
         "inputs": input_names,
         "shift": shift,
         "functions": functions,
-        "class_baseline": own,
+        "class_baseline": class_baseline or not no_class_baseline,
     }
 
     def compute() -> "pd.DataFrame":

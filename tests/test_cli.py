@@ -51,6 +51,13 @@ def test_every_command_has_help_with_an_example_that_names_it(command, outcome):
     assert f"interp {' '.join(command)}" in done.out
 
 
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_no_name_that_has_to_be_typed_is_cut_in_help(command, outcome, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    cut = re.findall(r"[-\w]{2,}…", outcome(*command, "--help").out)
+    assert not cut
+
+
 def test_the_keys_of_set_are_listed_and_the_next_commands_named(tmp_path, quick_settings, outcome):
     listed = outcome("train", "--keys")
     assert listed.code == 0
