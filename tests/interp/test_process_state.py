@@ -202,7 +202,8 @@ def test_blocks_of_two_threads_have_the_defaults_until_both_have_ended():
 
 def test_every_public_function_is_tried():
     of_the_users_module = {"attach", "judge"}  # which computes in the state that its owner has chosen
-    of_no_model = {"Checkpoint", "Head", "OwnPrompts", "read_prompts", "to_prompt"}  # classes, files, a change of shape
+    classes = {"Checkpoint", "Head", "OwnPrompts", "UserError"}
+    of_no_model = classes | {"read_prompts", "to_prompt"}  # files, a change of shape
     assert set(interp.__all__) - of_no_model - of_the_users_module <= set(CALLS)
 
 
