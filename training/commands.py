@@ -401,12 +401,7 @@ def open_data(
 
     own = read_prompts(data)
     opened = [open_own(checkpoint, own, None, n_prompts, is_split=is_split) for checkpoint in checkpoints]
-    n_test, n_dims = min(n for _, n in opened), own.xs.shape[2]
-    if (most := max(checkpoint.config.model.n_dims for checkpoint in checkpoints)) > n_dims:
-        echo(f"{data}: xs have {n_dims} of the model's {most} dimensions; the others are 0", err=True)
-    if is_split:
-        echo(f"{data}: {n_test} prompts are tested on, a random half of {len(own.xs)} is kept (--seed)", err=True)
-    return [checkpoint for checkpoint, _ in opened], n_test
+    return [checkpoint for checkpoint, _ in opened], min(n for _, n in opened)
 
 
 def check_classes(classes: str | None, default: tuple[str, ...]) -> list[str]:
