@@ -26,7 +26,9 @@ def test_every_sweep_file_can_be_planned_and_trains_a_run_only_once(file):
 def test_the_zoo_is_what_its_sweep_files_describe():
     _, cells = planned(FILES[0].with_name("zoo.toml"))
     _, (inherited,) = planned(FILES[0].with_name("zoo_inherited.toml"))
-    described = {shipped_name(cell.name): cell.config for cell in cells} | {"inherited": inherited.config}
+    _, (paper,) = planned(FILES[0].with_name("paper.toml"))
+    described = {shipped_name(cell.name): cell.config for cell in cells}
+    described |= {"inherited": inherited.config, "paper_mixed": paper.config}
     assert {*described} == {*zoo_names()}
     for name, config in described.items():
         assert config is not None
