@@ -21,6 +21,7 @@ from training.common.screen import print_text
 from training.common.terminal import echo, printable_line
 
 Figure = Callable[[], list[Axes]]
+MOST_SENTENCES = 5  # on the screen, where there are details to leave out
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -36,7 +37,8 @@ class Findings(Result):
         overview: small tables for people, cells as text, by title; the first column names the row.
         figures: by the name of their file; drawn when they are asked for.
         failures: what was left out because a self-check failed; the command ends with exit code 1.
-        details: sentences of the verdict that say again what single rows of the tables hold; not printed below them.
+        details: sentences of the verdict that say again what single rows of the tables hold; where there are more than
+            `MOST_SENTENCES` they are not printed below the tables.
     """
 
     question: str
@@ -99,13 +101,14 @@ class Findings(Result):
         echo("")
         print_text(self.question)
         echo("")
-        details = [sentence for sentence in self.sentences() if sentence in self.details]
+        is_long = len(self.sentences()) > MOST_SENTENCES
+        details = [sentence for sentence in self.sentences() if is_long and sentence in self.details]
         for sentence in self.sentences():
             if sentence not in details:
                 print_text(sentence, bullet="- ")
         if details:
             more = counted(len(details), "more sentence")
-            print_text(f"{more} on single rows of the tables: summary.md (--out DIR), or --json", bullet="- ")
+            print_text(f"{more} on single rows of the tables above: in summary.md (--out DIR) and --json", bullet="- ")
 
     def with_unknown_seeds(self, checkpoints: Sequence[Checkpoint]) -> "Findings":
         """The findings, with a sentence and a count of the runs of unknown seeds if any were pooled."""

@@ -111,7 +111,8 @@ def compare(
         figures["training"] = lambda: plot_training(training)
     whole = {**groups.protocol, **protocol, "learned at or below": FRACTION}
     overview = overview_tables(pooled, costs, pooled_losses)
-    return Findings(question, sentences, whole, tables, overview, figures, details=learned[:-1])
+    details = learned[:-1] if len(groups.conditions) > 1 else learned  # the last one is about all curricula
+    return Findings(question, sentences, whole, tables, overview, figures, details=details)
 
 
 def curve_table(groups: Groups, errors: Mapping[str, ClassErrors]) -> pd.DataFrame:

@@ -90,13 +90,17 @@ def test_patterns_that_cannot_be_meant_are_refused(names, message):
 
 
 def test_sentences_on_single_rows_are_counted_on_the_screen_and_written_whole(found, capsys, tmp_path):
-    sentences = ("It does.", "a: 0.90.", "b: -.")
-    whole = replace(found, verdict=sentences, details=sentences[1:])
+    sentences = ("It does.", "a: 0.90.", "b: -.", "Not always.", "Seldom.", "Never.")
+    whole = replace(found, verdict=sentences, details=sentences[1:3])
     whole.show()
     text = capsys.readouterr().out
     assert "- It does." in text
     assert "a: 0.90." not in text
-    assert "- 2 more sentences on single rows of the tables: summary.md (--out DIR), or --json" in text
+    assert "- 2 more sentences on single rows of the tables above: in summary.md (--out DIR) and --json" in text
+    replace(whole, verdict=sentences[:5]).show()
+    text = capsys.readouterr().out
+    assert "- a: 0.90." in text
+    assert "more sentence" not in text
     assert whole.document()["verdict"] == [*sentences]
     whole.write(tmp_path)
     assert "- a: 0.90." in (tmp_path / "summary.md").read_text()

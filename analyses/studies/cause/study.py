@@ -43,6 +43,7 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
     heads = pd.concat([model.heads for model in models], ignore_index=True)
     removed, kept = pool_effects(models, "remove"), pool_effects(models, "keep")
     costs, guides = pd.concat([model.together for model in models], ignore_index=True), measure_guides(models)
+    guide_sentences = verdict.guide_sentences(guides)
     return Findings(
         QUESTION,
         [
@@ -50,7 +51,7 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
             *verdict.removal_sentences(removed),
             *verdict.keep_sentences(kept),
             *verdict.joint_sentences(costs),
-            *verdict.guide_sentences(guides),
+            *guide_sentences,
         ],
         {
             "checkpoints": [checkpoint.name for checkpoint in checkpoints],
@@ -69,5 +70,5 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
             "dose_response": partial(figures.plot_dose_response, heads),
         },
         [failure for model in models for failure in model.failures],
-        verdict.guide_sentences(guides),
+        guide_sentences,
     )
