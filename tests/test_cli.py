@@ -702,6 +702,35 @@ def test_weights_that_are_not_finite_are_refused(broken, refused):
     assert "unembed.b_U holds values that are not finite" in refused("score", "--ckpt", broken)
 
 
+def test_what_is_no_checkpoint_is_called_what_it_is(tmp_path, monkeypatch, refused):
+    monkeypatch.chdir(tmp_path)
+    for name in ("lm.py", "weights"):
+        (tmp_path / name).write_text("")
+    assert "models in a file are opened by score, ablate, patch and report only" in refused("lens", "--ckpt", "lm.py:m")
+    assert "name one of its models, as in lm.py:NAME" in refused("lens", "--ckpt", "lm.py")
+    assert "weights is a file: a run directory is needed" in refused("score", "--ckpt", "weights")
+    assert "the name of a checkpoint is empty" in refused("lens", "--ckpt", "")
+    assert "Missing option '--ckpt': A run directory, DIR@STEP for a snapshot" in refused("lens")
+
+
+def test_what_a_fresh_user_tried_is_refused(tmp_path, quick_settings, refused):
+    mlp = refused("ablate", *CKPT, "--heads", "0.mlp", "--site", "pattern", "--classes", "linear", "--prompts", 16)
+    assert "0.mlp has no attention pattern" in mlp
+    assert "exclude each other" in refused("train", "--out", tmp_path / "new", *quick_settings, "--resume", "--force")
+    assert not (tmp_path / "new").exists()
+    unknown = refused("train", "--out", tmp_path / "new", "--set", "recipe.stepz=3")
+    assert "did you mean 'recipe.steps'? (valid: those that `interp train --keys` lists)" in unknown
+
+
+def test_the_caption_counts_the_classes_that_p_is_adjusted_over(outcome):
+    """On 64 prompts cubic has no certain gain, hence no p."""
+    given = ("ablate", *CKPT, "--heads", "0.1", "--mode", "mean", "--prompts", 64, "--controls", 3)
+    document = json.loads(outcome(*given, "--json").out)
+    n_classes = len({row["function_class"] for row in document["results"] if row["p_value"] is not None})
+    assert n_classes == 2
+    assert "p adjusted over 2 function classes (Holm)" in " ".join(outcome(*given).out.split())
+
+
 def test_an_output_directory_that_cannot_be_written_is_refused(tmp_path, quick_settings, refused):
     (tmp_path / "file").write_text("")
     under_a_file = tmp_path / "file" / "results"

@@ -136,3 +136,10 @@ def test_a_module_of_the_users_that_hides_ours_is_named(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert f"ImportError: `import training` finds {tmp_path / 'training.py'}" in done.stderr
     assert "PYTHONSAFEPATH=1" in done.stderr
+
+
+def test_an_empty_choice_of_classes_is_refused_and_one_pair_may_be_a_number():
+    with pytest.raises(UserError, match="no function class is named"):
+        interp.score("zoo:linear-0", [], n_prompts=8)
+    patterns = interp.patterns("zoo:linear-0", "0.1", "linear", n_prompts=8)
+    assert patterns.span(7) == patterns.span("7")

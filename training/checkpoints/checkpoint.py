@@ -111,6 +111,8 @@ def load(name: str | Path, device: str = "cpu") -> Checkpoint:
 
 def locate(name: str) -> tuple[Path, int | None]:
     """The directory and the snapshot step (None for the final weights) that a checkpoint's name stands for."""
+    if not name:
+        raise UserError("the name of a checkpoint is empty: a run directory or zoo:NAME is needed")
     if is_directory(name):
         return Path(name), None
     base, digits = split_step(name)
@@ -120,8 +122,6 @@ def locate(name: str) -> tuple[Path, int | None]:
     if base.startswith("zoo:") and any(sign in base for sign in "*?["):
         raise UserError(f"{base} is a pattern, and one checkpoint is needed (load_all of name_patterns takes patterns)")
     directory = zoo_path(base.removeprefix("zoo:")) if base.startswith("zoo:") else Path(base)
-    if not base:
-        raise UserError("the name of a checkpoint is empty: a run directory or zoo:NAME is needed")
     if ".py:" in base:
         raise UserError(f"{base}: models in a file are opened by score, ablate, patch and report only")
     if base.endswith(".py") and directory.is_file():

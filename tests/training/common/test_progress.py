@@ -28,6 +28,10 @@ def test_long_work_is_announced_once_and_short_work_not_at_all(clock, capsys):
             clock(3.0)
             bar.update(1)
     assert capsys.readouterr() == ("", "ablate: 200 sets, about 10 min\n")
+    with progress_bar(total=200, desc="patch", unit="patch") as bar:
+        clock(60.0)
+        bar.update(10)
+    assert capsys.readouterr().err == "patch: 200 patches, about 20 min\n"
     for _ in progress_bar(range(200), desc="score", unit="class"):
         clock(0.1)
     with progress_bar(total=500, initial=499, desc="resumed", unit="step") as bar:
