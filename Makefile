@@ -1,7 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: install demo test test-shapes test-quick test-slow test-machines test-oldest coverage mutants bench language-model lint notebooks docs figures zoo study-runs lock clean
+.PHONY: install demo test test-shapes test-quick test-slow test-machines test-oldest coverage mutants bench language-model lint notebooks docs figures zoo zoo-paper study-runs lock clean
 
 # Modules are compiled once, when they are first imported, and not all of them at installation: most never are. So
 # compiled ones have to be kept, and `install` imports those that take seconds.
@@ -98,6 +98,13 @@ language-model: install
 zoo: install
 	$(BIN)/interp sweep analyses/sweeps/zoo.toml
 	$(BIN)/interp sweep analyses/sweeps/zoo_inherited.toml
+
+# zoo:paper_mixed anew, into build/zoo-paper: hours; its weights in half precision.
+HALVE := from pathlib import Path; from training.checkpoints.checkpoint import halve, load; \
+	halve(load("runs/paper/runs/mixed-0"), Path("build/zoo-paper/paper_mixed"))
+zoo-paper: install
+	$(BIN)/interp sweep analyses/sweeps/paper.toml
+	$(BIN)/python -c '$(HALVE)'
 
 # The runs behind the studies `inputs`, `variants`, `architectures`, `diversity`, `transplant` and `clamping`: 164 runs, half a
 # minute to two minutes of a core each.
