@@ -56,9 +56,7 @@ def evaluate(
             "the posterior mean over it, and what knows the class and its noise.",
         ),
     ] = False,
-    class_baseline: Annotated[
-        bool, typer.Option("--class-baseline", hidden=True)
-    ] = False,  # the default, once a choice
+    class_baseline: Annotated[bool, typer.Option("--class-baseline", hidden=True)] = False,  # of earlier versions
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
     units: Annotated[
         str, typer.Option("--units", help="nmse (MSE / E[y²], so that predicting 0 gives 1) or paper (MSE / n_dims).")

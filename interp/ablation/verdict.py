@@ -52,7 +52,7 @@ SENTENCES: dict[str, str] = {
     "no controls": "no other set has as many heads in the same layers, so there is no p-value",
     "all disjoint": f"{{controls}} {CONTROL_COST}",
     "some disjoint": f"the {{n_disjoint}} of {{controls}} that hold none of these heads {CONTROL_COST}",
-    "none disjoint": "of {controls} each holds one of these heads ({p}{limit})",
+    "none disjoint": "of {controls} each holds at least one of these heads ({p}{limit})",
     "least control": "{control_min:z.2f} at least",
     "largest control": "{control_max:z.2f} at most",
     "few controls": "; {n_controls} allow no p below {smallest_p:.3g}; {remedy}",

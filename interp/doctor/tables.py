@@ -20,7 +20,8 @@ def check_tables(result: ClassCheck) -> list[Table]:
     meanings = {
         "declared": "by the class; of shapes, finite, repeats and causal the share that may differ; baseline learns "
         "has to be below it: (error - that of the no-context optimum) / their sum",
-        "measured": f"with an interval; E[y²] and the no-context optimum name {FALSE_ALARMS:.1%} of right classes",
+        "measured": "with an interval; those of E[y²] and the no-context optimum together contradict at most "
+        f"{FALSE_ALARMS:.1%} of classes whose declarations are right",
     }
     caption = f"{result.n_prompts} functions, {result.n_dims} dimensions, seed {result.seed}"
     header = ["weights: check", "declared", "measured", "agree"]

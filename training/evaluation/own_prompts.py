@@ -18,9 +18,8 @@ LEAST = 4  # prompts: two in each half, of which a mean has an interval
 class OwnPrompts:
     """Prompts to score, ablate, patch, read and evaluate a model on.
 
-    The mean of y² is the unit of errors. Where a command needs
-    prompts apart from those that it tests on (to choose heads, for means, partners and fits), a random half is kept for
-    that.
+    The mean of y² is the unit of errors. Where a command needs prompts apart from those that it tests on (to choose
+    heads, for means, partners and fits), a random half is kept for that.
 
     Attributes:
         xs: inputs [batch point dim], as many dimensions as the model has or fewer (the others are 0).

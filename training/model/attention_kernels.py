@@ -61,10 +61,9 @@ def fused_attention(
     *,
     is_causal: bool,
 ) -> Float[Tensor, "batch query_pos head d_head"]:
-    """torch's kernel; on a CPU always in float32.
+    """torch's kernel; bfloat16 on a CPU is computed in float32, since its backward pass there takes twice as long.
 
-    Its backward pass for bfloat16 there is slow: 32 prompts of the paper's size take 74 ms of a core with AMX forward
-    and backward in float32, casts included, and 142 to 197 ms in bfloat16.
+    Measured on one processor (analyses/LOG.md, "the bfloat16 step of the paper preset").
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
         with torch.autocast("cpu", enabled=False):

@@ -2,7 +2,8 @@
 
 1. Of every arm and class, how many runs left the plateau, when, and how many are censored.
 2. Two arms differ in this if the exact p of their ranks is at most `SIGNIFICANT` after Holm over arms and classes.
-3. Means over seeds differ if the t-interval of the paired difference, for one comparison, excludes 0.
+3. Means over seeds differ if the t-interval of the paired difference excludes 0, without a correction for the
+   number of comparisons.
 """
 
 import math
@@ -29,7 +30,7 @@ SENTENCES = {
     "same": "does not differ from the twins' beyond chance",
     "one seed": "has no interval with one seed",
     "release": "Errors as trained are under the clamp while it acted; all others, and all scores, are without it. "
-    "Each t-interval is for one comparison; they are not corrected for their number.",
+    "Each t-interval holds for a single comparison: none is corrected for the number of comparisons.",
     "no history": "It cannot be determined when {names} left: their histories do not hold the error over the last "
     "points.",
 }

@@ -167,7 +167,7 @@ def test_a_gain_that_is_only_uncertain_asks_for_more_prompts():
         ({"n_controls": 1, "n_disjoint": 1}, "; 1 layer-matched set cost 0.01"),
         ({"n_controls": 2, "n_disjoint": 2, "exact": True}, "; all 2 layer-matched sets cost 0.01"),
         ({"n_disjoint": 3}, "; the 3 of 39 layer-matched sets that hold none of these heads cost 0.01 on average"),
-        ({"n_disjoint": 0}, "; of 39 layer-matched sets each holds one of these heads (p <= 0.025"),
+        ({"n_disjoint": 0}, "; of 39 layer-matched sets each holds at least one of these heads (p <= 0.025"),
         ({"smallest_p": 0.05}, "after Holm <= 0.05 (39 draws)); "),
         ({"smallest_p": 0.125}, f"after Holm <= 0.05 (39 draws); 39 control sets {MORE}"),
         ({"smallest_p": 0.125, "p_holm": 0.3}, f"after Holm <= 0.3 (39 draws); 39 control sets {MORE}"),
