@@ -18,8 +18,9 @@ def check_tables(result: ClassCheck) -> list[Table]:
         for row in records(result.table)
     ]
     meanings = {
-        "declared": "by the class; of shapes, finite, repeats and causal the share that may differ; baseline learns "
-        "has to be below it: (error - that of the no-context optimum) / their sum",
+        "declared": "by the class; of shapes, finite, repeats and causal the share that may differ; no-context "
+        "optimum: the error of the declared one, which a regression of y on x alone (measured) may not undercut; "
+        "baseline learns has to be below it: (error - that of the no-context optimum) / their sum",
         "measured": "with an interval; those of E[y²] and the no-context optimum together contradict at most "
         f"{FALSE_ALARMS:.1%} of classes whose declarations are right",
     }

@@ -31,7 +31,7 @@ SENTENCES = {
     "without a patch the NMSE is {unpatched:.2f}; patching {outcomes}{chosen}.",
     "chosen": " (chosen from {n_locations}; intervals hold for all {n_patches} of the map at once)",
     "unvarying": "{locations}: " + UNVARYING + ".",
-    "composition": "{n_above} of {n_inputs} inputs score above all {n_rotations} rotations, where about {expected:.0f} "
+    "composition": "{n_above} of {n_inputs} inputs score above all {n_rotations} rotations, where about {expected:.2g} "
     "would by chance; furthest above chance is {sender} to {receiver} ({score:.2f}, chance {chance:.2f}). Weights say "
     "what a head could read, not whether it does: interp.path_effects tests that.",
     "unchanged": "Some activations are the same in both runs, so patching them has no effect (column changed).",

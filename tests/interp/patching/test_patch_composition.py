@@ -130,7 +130,9 @@ def test_the_table_and_the_sentence_name_the_input_furthest_above_chance(tmp_pat
     (table,), (sentence,) = result.tables(), result.sentences()
     assert table.rows[0][0] == "0.0 to 1.0.k"
     n_above = (result.table["p_value"] == 0.01).sum()
-    assert sentence.startswith(f"{n_above} of 6 inputs score above all 99 rotations, where about 0 would by chance; ")
+    assert sentence.startswith(
+        f"{n_above} of 6 inputs score above all 99 rotations, where about 0.06 would by chance; "
+    )
     assert "furthest above chance is 0.0 to 1.0.k (1.00, chance " in sentence
     result.write(tmp_path)
     assert len(pd.read_csv(tmp_path / "composition.csv")) == 6
