@@ -39,6 +39,7 @@ EVIDENCE: dict[str, str] = {
     "located, missing": " (without: {models})",
     "causal": "at least {half} of the gain is lost in {n_met} of {cases} (model x class){range}.",
     "causal, range": ", effects from {low:.2f} to {high:.2f}",
+    "causal, single": ", its effect is {low:.2f}",
     "special": "{pooled}after Holm p is at most {level} in {n_met} of {tests}{range}{bound}.",
     "special, pooled": "pooled over seeds, ",
     "special, range": " ({low} to {high})",
@@ -46,7 +47,8 @@ EVIDENCE: dict[str, str] = {
     "robust": "{modes} put the effect in the same class of size in {n_met} of {cases}.",
     "consistent": "the same heads are above {threshold} on every class in {n_met} of {cases}{correlation}.",
     "consistent, correlation": (
-        "; rank correlation of scores between classes {middle:.2f} (from {low:.2f} to {high:.2f})"
+        "; over all heads, those near chance included, the rank correlation of scores between classes is {middle:.2f} "
+        "(from {low:.2f} to {high:.2f})"
     ),
     "complete": (
         "{both} of {attend} that attend cost at least {half} alone, and {both} of {matter} that cost as much attend, "
@@ -55,6 +57,17 @@ EVIDENCE: dict[str, str] = {
     "general": "{needed} are asked for; there are {seeds}.",
 }
 """Sentences, and the clauses that they hold where there is something to say."""
+
+NO_CASES: dict[str, str] = {
+    "located": "no model learned a class in context; such a head is in {n_others} of {others_counted}.",
+    "causal": "no set of such heads has a defined effect on a class of the training.",
+    "special": "no set of such heads was compared with layer-matched sets.",
+    "robust": "no set of such heads has a defined effect.",
+    "consistent": "no model with several classes has such heads.",
+    "complete": "no head attends, and none costs as much alone.",
+    "general": "there are no models.",
+}
+"""What stands in place of the evidence where a rule had no case to judge."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +90,18 @@ class Judgement(NamedTuple):
 
     verdict: Verdict
     values: Mapping[str, Any]
+    n_cases: int
 
 
 def claims(evidence: Evidence) -> list[Claim]:
     """All claims, from where heads attend to what may be concluded."""
     judgements = {name: rule(evidence) for name, rule in RULES.items()}
     return [
-        Claim(STATEMENTS[name], judgement.verdict, EVIDENCE[name].format(**judgement.values))
+        Claim(
+            STATEMENTS[name],
+            judgement.verdict,
+            (EVIDENCE if judgement.n_cases else NO_CASES)[name].format(**judgement.values),
+        )
         for name, judgement in judgements.items()
     ]
 
@@ -109,15 +127,16 @@ def located(evidence: Evidence) -> Judgement:
     others = [model for model in evidence.models if model not in learned]
     missing = [model.name for model in learned if not model.chosen_heads]
     n_met = len(learned) - len(missing)
+    n_others = sum(bool(model.chosen_heads) for model in others)
     values = {
         "n_met": n_met,
+        "n_others": n_others,
+        "others_counted": counted(len(others), "model"),
         "learned": counted(len(learned), "model"),
-        "others": clause(
-            "located, others", others, n_met=sum(bool(model.chosen_heads) for model in others), n=len(others)
-        ),
+        "others": clause("located, others", others, n_met=n_others, n=len(others)),
         "missing": clause("located, missing", missing, models=", ".join(missing)),
     }
-    return Judgement(verdict_of(n_met, len(learned)), values)
+    return Judgement(verdict_of(n_met, len(learned)), values, len(learned))
 
 
 def causal(evidence: Evidence) -> Judgement:
@@ -125,8 +144,9 @@ def causal(evidence: Evidence) -> Judgement:
     effects = [row["effect"] for row in lead_rows(evidence)]
     n_met = sum(effect >= HALF for effect in effects)
     ends = {"low": min(effects), "high": max(effects)} if effects else {}
+    kind = "causal, single" if len(effects) == 1 else "causal, range"
     values = {"half": HALF, "n_met": n_met, "cases": counted(len(effects), "case")}
-    return Judgement(verdict_of(n_met, len(effects)), values | {"range": clause("causal, range", effects, **ends)})
+    return Judgement(verdict_of(n_met, len(effects)), values | {"range": clause(kind, effects, **ends)}, len(effects))
 
 
 def special(evidence: Evidence) -> Judgement:
@@ -155,7 +175,7 @@ def special(evidence: Evidence) -> Judgement:
             smallest_p=min((row["smallest_p"] for row in tests), default=math.nan),
         ),
     }
-    return Judgement(verdict_of(n_met, len(tests)) if possible else "open", values)
+    return Judgement(verdict_of(n_met, len(tests)) if possible else "open", values, len(tests))
 
 
 def robust(evidence: Evidence) -> Judgement:
@@ -163,10 +183,9 @@ def robust(evidence: Evidence) -> Judgement:
     cases = [rows for model in evidence.models for rows in rows_of_found_set(model).values()]
     defined = [rows for rows in cases if not any(size_of(row) == "undefined" for row in rows)]
     n_met = sum(len({size_of(row) for row in rows}) == 1 for rows in defined)
-    modes = ", ".join(dict.fromkeys(str(row["mode"]) for rows in defined for row in rows)) or "no case"
-    return Judgement(
-        verdict_of(n_met, len(defined)), {"modes": modes, "n_met": n_met, "cases": counted(len(defined), "case")}
-    )
+    modes = ", ".join(dict.fromkeys(str(row["mode"]) for rows in defined for row in rows))
+    values = {"modes": modes, "n_met": n_met, "cases": counted(len(defined), "case")}
+    return Judgement(verdict_of(n_met, len(defined)), values, len(defined))
 
 
 def consistent(evidence: Evidence) -> Judgement:
@@ -187,14 +206,14 @@ def consistent(evidence: Evidence) -> Judgement:
         "cases": counted(len(cases), "model"),
         "correlation": clause("consistent, correlation", not math.isnan(middle), middle=middle, low=low, high=high),
     }
-    return Judgement(verdict_of(n_met, len(cases)), values)
+    return Judgement(verdict_of(n_met, len(cases)), values, len(cases))
 
 
 def complete(evidence: Evidence) -> Judgement:
     """Whether attending and mattering coincide over all single heads."""
     counts = agreement_of_score_and_effect(dose_response(evidence.models))
     either = counts["attend"] + counts["matter"] - counts["both"]
-    return Judgement(verdict_of(counts["both"], either), {"half": HALF, **counts})
+    return Judgement(verdict_of(counts["both"], either), {"half": HALF, **counts}, either)
 
 
 def general(evidence: Evidence) -> Judgement:
@@ -203,7 +222,7 @@ def general(evidence: Evidence) -> Judgement:
     n_seeds = {name: len(independent_seeds([model.checkpoint for model in models])) for name, models in groups.items()}
     seeds = ", ".join(f"{n} of {name}" for name, n in n_seeds.items())
     n_met = sum(n >= FEW_SEEDS for n in n_seeds.values())
-    return Judgement(verdict_of(n_met, len(groups)), {"needed": FEW_SEEDS, "seeds": seeds})
+    return Judgement(verdict_of(n_met, len(groups)), {"needed": FEW_SEEDS, "seeds": seeds}, len(groups))
 
 
 RULES: dict[str, Callable[[Evidence], Judgement]] = {

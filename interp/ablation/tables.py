@@ -61,7 +61,7 @@ def ablation_tables(result: Ablation, match: str = "layer") -> list[Table]:
     ]
     more = "p against other control sets: --match all; " if "p" in columns and match == "layer" else ""
     caption = (
-        f"{more}seed {result.seed}; recomputed in float64, predictions differ by less than "
+        f"{more}seed {result.seed}; predictions in float32 and float64 differ by less than "
         f"{power_of_ten_above(result.spot_check):.0e}"
         f"{''.join(f'; {note}' for note in merge_notes(result.table['note']))}"
     )
@@ -88,7 +88,10 @@ def effect_columns(result: Ablation) -> dict[str, Column]:
         "direct": Column(
             "effect if later components keep their outputs of the intact run", lambda row: number(row["direct_effect"])
         ),
-        "frozen LN": Column("effect if LayerNorms keep their scales of it", lambda row: number(row["frozen_effect"])),
+        "frozen LN": Column(
+            "effect if every LayerNorm divides by its scale in the intact model",
+            lambda row: number(row["frozen_effect"]),
+        ),
     }
 
 

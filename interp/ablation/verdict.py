@@ -15,6 +15,8 @@ distribution.
    whose removal alone hardly changes predictions (mean squared change within `HARMLESS` of the gain under every mode).
    Without joint removals the sentence says what was not tested. It is a decoy on these classes and pairs: nothing is
    said of others.
+6. Pairs of heads: those whose interaction differs from 0 after Holm over the pairs, and the strongest of them. A
+   positive interaction has two explanations, which the sentence names.
 """
 
 import math
@@ -23,11 +25,14 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from interp.ablation.ablate import Ablation
+from interp.ablation.cumulative import CumulativeAblation
+from interp.ablation.pairs import PairAblation
 from interp.ablation.size_classes import ATTENDS, HARMLESS, Row, is_silent, size_of
 from interp.display.result import displays
 from interp.display.text import counted, listed
 from interp.statistics.effects import LEAST_GAIN, SIGNIFICANT
 from interp.statistics.p_values import draws_behind, p_text
+from training.common.bootstrap import N_RESAMPLES
 from training.common.output import records
 
 EFFECT = "{effect:z.2f} [{ci_low:z.2f}, {ci_high:z.2f}]"
@@ -96,6 +101,19 @@ SENTENCES: dict[str, str] = {
     f"ablation of all others costs {EFFECT}).",
     "kept, with p": f"With no head but {{heads}} {{left:.2f}} of the in-context gain on {{function_class}} is left "
     f"({{mode}} ablation of all others costs {EFFECT}); {{p}} against {{n_controls}} layer-matched control sets.",
+    # rule 6
+    "no clear gain": "The intact model is not clearly better than the no-context optimum on {where}, so no effect of "
+    "removing heads is given.",
+    "interaction": "On {where} {count} (p <= {significant} after Holm over the pairs, {mode} ablation). The strongest "
+    "is {heads}: removing both costs {effect:z.2f}, removing each alone {effect_first:z.2f} and {effect_second:z.2f}; "
+    "the interaction is {interaction:z.2f} [{ci_low:z.2f}, {ci_high:z.2f}] ({p}). {meaning}",
+    "no interaction": "On {where} no interaction of {count} differs from 0 (p above {significant} after Holm over the "
+    "pairs, {mode} ablation; the strongest, of {heads}, is {interaction:z.2f} [{ci_low:z.2f}, {ci_high:z.2f}]).",
+    "more than the sum": "Either one head can replace the other, or what they write adds up (errors are squared).",
+    "less than the sum": "Each costs less once the other is removed.",
+    # one head after another
+    "order": "Removing {heads} on {function_class} in this order costs {area:.2f} [{ci_low:.2f}, {ci_high:.2f}] on "
+    "average over the number of removed heads, random orders of them {random_area:.2f} ({p}; {mode} ablation).",
     # several models
     "pooled": "Over {seeds} ({models}) {heads} costs {cost}, at least half of it in {n_half} of {seeds_counted} "
     "[{share_low:.2f}, {share_high:.2f}] (Clopper-Pearson){helps}; {p} against a layer-matched set in every "
@@ -327,3 +345,54 @@ def ablation_verdict(result: Ablation, scores: Mapping[str, float]) -> list[str]
     if result.design == "keep":
         return keep_verdict(result.table)
     return verdict(result.table, scores, result.joint)
+
+
+@displays(PairAblation, "sentences")
+def pairs_verdict(result: PairAblation) -> list[str]:
+    """One sentence for every class and range of pairs (rule 6)."""
+    several_ranges = len(set(result.table["points"])) > 1
+    return [interaction_sentence(rows, several_ranges) for rows in lead_groups(result.table)]
+
+
+def lead_groups(table: pd.DataFrame) -> list[list[Row]]:
+    """The rows of mean ablation, or of the first mode if it was not tried, by class and range."""
+    modes = list(table["mode"])
+    rows = records(table[table["mode"] == ("mean" if "mean" in modes else modes[0])])
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["function_class"], row["points"]), []).append(row)
+    return list(groups.values())
+
+
+def interaction_sentence(rows: Sequence[Row], several_ranges: bool) -> str:
+    """Rule 6 on the pairs of one class and range."""
+    where = rows[0]["function_class"] + (f" (pairs {rows[0]['points']})" if several_ranges else "")
+    if math.isnan(rows[0]["interaction"]):
+        return fill("no clear gain", where=where)
+    certain = [row for row in rows if row["p_holm"] <= SIGNIFICANT]
+    strongest = max(certain or rows, key=lambda row: abs(row["interaction"]))
+    n_pairs = counted(len(rows), "pair")
+    if not certain:
+        return fill("no interaction", strongest, where=where, count=n_pairs, significant=SIGNIFICANT)
+    return fill(
+        "interaction",
+        strongest,
+        where=where,
+        count=f"{len(certain)} of {n_pairs} {'interacts' if len(certain) == 1 else 'interact'}",
+        significant=SIGNIFICANT,
+        p=p_text(strongest["p_value"], N_RESAMPLES // 2, holm=strongest["p_holm"]),
+        meaning=fill("more than the sum" if strongest["interaction"] > 0 else "less than the sum"),
+    )
+
+
+@displays(CumulativeAblation, "sentences")
+def order_verdict(result: CumulativeAblation) -> list[str]:
+    """One sentence for every class and range: does this order cost more than random orders of the same heads?"""
+    order = ", ".join(dict.fromkeys(result.table["added"]))
+    return [order_sentence(row, order) for rows in lead_groups(result.area) for row in rows]
+
+
+def order_sentence(row: Row, order: str) -> str:
+    if math.isnan(row["area"]):
+        return fill("no clear gain", where=row["function_class"])
+    return fill("order", row, heads=order, p=p_text(row["p_value"], row["n_orders"]))

@@ -25,8 +25,8 @@ def overview_tables(runs: pd.DataFrame, counts: pd.DataFrame, exits: pd.DataFram
     ]
     optimum = f"error <= {LEFT:g} of the no-context optimum"
     tables = {
-        f"seeds that have left the plateau ({optimum}) [exact 95 % interval of the share]": grid(
-            where(counts, threshold=LEFT), lambda row: f"{row['n_left']} of {row['n_seeds']} {format_share(row)}"
+        f"seeds that have left the plateau / seeds ({optimum}) [exact 95 % interval of the share]": grid(
+            where(counts, threshold=LEFT), lambda row: f"{row['n_left']}/{row['n_seeds']} {format_share(row)}"
         ),
         f"runs that have not left [interval over prompts]; at = within 1 ± {MARGIN:g}": pd.DataFrame(stayed),
         "first step of three evaluations in a row at or below a threshold, median [range] over seeds": exit_overview(

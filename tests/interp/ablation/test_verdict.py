@@ -6,8 +6,10 @@ import pandas as pd
 import pytest
 
 from interp.ablation.ablate import ablate
+from interp.ablation.cumulative import CumulativeAblation
+from interp.ablation.pairs import PairAblation
 from interp.ablation.size_classes import size_of
-from interp.ablation.verdict import SIZES, keep_verdict, pooled_verdict, verdict
+from interp.ablation.verdict import SIZES, keep_verdict, order_verdict, pairs_verdict, pooled_verdict, verdict
 from interp.model.heads import Head
 from training.checkpoints.checkpoint import load
 
@@ -427,3 +429,58 @@ def test_one_seed_is_no_claim_about_a_curriculum():
     assert "0.70 to 1.10), at least half" in said
     assert said.endswith(" One seed is one piece of evidence: this is no claim about a curriculum.")
     assert "claim" not in pooled({"n_seeds": 2})
+
+
+PAIR = {
+    "function_class": "linear",
+    "mode": "mean",
+    "points": "12-15",
+    "effect_first": 0.01,
+    "effect_second": 0.37,
+    "effect": 0.93,
+    "interaction": 0.55,
+    "ci_low": 0.54,
+    "ci_high": 0.57,
+    "p_value": 0.01,
+    "p_holm": 0.03,
+}
+
+
+def say_pairs(*rows) -> list[str]:
+    table = pd.DataFrame([PAIR | {"heads": f"0.{i},0.{i + 1}"} | row for i, row in enumerate(rows)])
+    return pairs_verdict(PairAblation("model", 1, table, None))  # pyright: ignore[reportArgumentType]
+
+
+def test_the_strongest_certain_interaction_is_named():
+    weak = {"interaction": 0.9, "p_value": 0.5, "p_holm": 0.5}
+    (text,) = say_pairs(weak, {}, {"interaction": -0.2, "p_holm": 0.04})
+    assert text == (
+        "On linear 2 of 3 pairs interact (p <= 0.05 after Holm over the pairs, mean ablation). The strongest is "
+        "0.1,0.2: removing both costs 0.93, removing each alone 0.01 and 0.37; the interaction is 0.55 [0.54, 0.57] "
+        "(p = 0.01, after Holm 0.03). Either one head can replace the other, or what they write adds up (errors are "
+        "squared)."
+    )
+    (text,) = say_pairs({"interaction": -0.2})
+    assert text.startswith("On linear 1 of 1 pair interacts")
+    assert text.endswith("Each costs less once the other is removed.")
+
+
+def test_pairs_without_a_certain_interaction_have_none():
+    (text,) = say_pairs({"p_holm": 0.051}, {"p_holm": 0.2, "mode": "zero", "interaction": 3.0})
+    assert text == (
+        "On linear no interaction of 1 pair differs from 0 (p above 0.05 after Holm over the pairs, mean ablation; the "
+        "strongest, of 0.0,0.1, is 0.55 [0.54, 0.57])."
+    )
+    (text,) = say_pairs({"interaction": math.nan, "p_holm": math.nan})
+    assert text.startswith("The intact model is not clearly better than the no-context optimum on linear")
+
+
+def test_an_order_is_compared_with_random_ones():
+    row = {"function_class": "linear", "mode": "mean", "points": "12-15", "area": 0.8, "ci_low": 0.7, "ci_high": 0.9}
+    row |= {"random_area": 0.5, "p_value": 0.05, "n_orders": 19}
+    area = pd.DataFrame([row, row | {"mode": "zero"}])
+    table = pd.DataFrame({"added": ["0.1", "1.2", "0.1", "1.2"]})
+    assert order_verdict(CumulativeAblation("model", 1, table, area, None)) == [  # pyright: ignore[reportArgumentType]
+        "Removing 0.1, 1.2 on linear in this order costs 0.80 [0.70, 0.90] on average over the number of removed "
+        "heads, random orders of them 0.50 (p <= 0.05 (19 draws); mean ablation)."
+    ]
