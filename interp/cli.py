@@ -277,7 +277,9 @@ def describe_usage_error(error: TyperException) -> str:
 
 
 def fail(error: Exception, code: int) -> NoReturn:
-    message = describe_usage_error(error) if isinstance(error, TyperException) else str(error)
+    message = (
+        describe_usage_error(error) if isinstance(error, TyperException) else getattr(error, "message", str(error))
+    )
     with suppress(OSError):  # stderr may be closed
         if "verbose" in map(FLAGS.get, sys.argv):
             traceback.print_exception(error)

@@ -33,6 +33,8 @@ SCORE_DEFINITIONS = {
     "lookup": "mean attention from x_i to the y of the nearest earlier x (of all that are equally near), from the "
     "second pair on",
     "y_to_earlier_y": "mean attention from y_i to all earlier y together, from the second pair on",
+    "function_vector": "no attention but an effect: of the way from permuted to intact examples, the share that the "
+    "head's output at the query gives, averaged over other prompts of the same function, maximum 1",
 }
 ScoreName = Literal[
     "retrospective",
@@ -44,6 +46,7 @@ ScoreName = Literal[
     "x_to_earlier_y",
     "lookup",
     "y_to_earlier_y",
+    "function_vector",
 ]
 SCORE_NAMES = get_args(ScoreName)
 WEIGHTING_DEFINITIONS = {

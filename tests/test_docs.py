@@ -25,9 +25,10 @@ UNTOUCHED = """
 from interp.ablation.modes import MODES
 from interp.names import MODE_NAMES, SCORE_NAMES
 from interp.scores.kinds import SCORES
+from interp.scores.measured import MEASURED
 from training.tasks.function_classes import FAMILIES
 from training.names import CLASS_NAMES
-assert (tuple(FAMILIES), tuple(SCORES), tuple(MODES)) == (CLASS_NAMES, SCORE_NAMES, MODE_NAMES)
+assert (tuple(FAMILIES), (*SCORES, *MEASURED), tuple(MODES)) == (CLASS_NAMES, SCORE_NAMES, MODE_NAMES)
 """
 
 

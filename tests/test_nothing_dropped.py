@@ -71,7 +71,7 @@ def test_uniform_attention_may_be_named_at_the_site_pattern():
     assert {*tables[0]["mode"]} == {"uniform"}
     for table in tables[1:]:
         pd.testing.assert_frame_equal(table, tables[0])
-    with pytest.raises(UserError, match="does not apply to --site pattern"):
+    with pytest.raises(UserError, match="does not apply to site pattern"):
         alone(modes=["mean"])
 
 

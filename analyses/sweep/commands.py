@@ -108,7 +108,7 @@ def planned(file: Path) -> "tuple[str, list[Cell]]":
         check_runs(cells)
         return sweep_file.out, cells
     except UserError as error:
-        raise UserError(f"{file}: {error}") from None
+        raise UserError(f"{file}: {error.message}") from None
 
 
 def check_runs(cells: "list[Cell]") -> None:

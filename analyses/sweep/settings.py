@@ -90,7 +90,7 @@ def read(path: Path) -> SweepFile:
     except OSError as error:
         raise UserError(f"cannot read '{path}': {error.strerror or error}") from None
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error.message}") from None
     except ValueError as error:  # neither TOML nor text
         raise UserError(f"{path}: it is no TOML file: {error}") from None
 

@@ -90,7 +90,7 @@ def check_modes(modes: str | Mode | Sequence[str | Mode] | None, site: str) -> t
     by_default: Sequence[str | Mode] = [UNIFORM] if site == "pattern" else DEFAULT_MODES
     given: list[str | Mode] = as_list(by_default if modes is None else modes)
     if not given:
-        raise UserError("no --mode is given: name one or more, or leave it out")
+        raise UserError("--mode is empty: name one or more, or leave it out")
     chosen = [UNIFORM if site == "pattern" and mode == UNIFORM.name else find_mode(mode) for mode in given]
     names = [mode.name for mode in chosen]
     if site == "pattern" and {*names} != {UNIFORM.name}:

@@ -34,6 +34,7 @@ from interp.statistics.effects import LEAST_GAIN, SIGNIFICANT
 from interp.statistics.p_values import draws_behind, p_text
 from training.common.bootstrap import N_RESAMPLES
 from training.common.output import records
+from training.common.table_rows import where
 
 EFFECT = "{effect:z.2f} [{ci_low:z.2f}, {ci_high:z.2f}]"
 DIRECT = "{direct_effect:z.2f} [{direct_ci_low:z.2f}, {direct_ci_high:z.2f}]"
@@ -357,7 +358,7 @@ def pairs_verdict(result: PairAblation) -> list[str]:
 def lead_groups(table: pd.DataFrame) -> list[list[Row]]:
     """The rows of mean ablation, or of the first mode if it was not tried, by class and range."""
     modes = list(table["mode"])
-    rows = records(table[table["mode"] == ("mean" if "mean" in modes else modes[0])])
+    rows = records(where(table, mode="mean" if "mean" in modes else modes[0]))
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["function_class"], row["points"]), []).append(row)
@@ -366,18 +367,18 @@ def lead_groups(table: pd.DataFrame) -> list[list[Row]]:
 
 def interaction_sentence(rows: Sequence[Row], several_ranges: bool) -> str:
     """Rule 6 on the pairs of one class and range."""
-    where = rows[0]["function_class"] + (f" (pairs {rows[0]['points']})" if several_ranges else "")
+    condition = rows[0]["function_class"] + (f" (pairs {rows[0]['points']})" if several_ranges else "")
     if math.isnan(rows[0]["interaction"]):
-        return fill("no clear gain", where=where)
+        return fill("no clear gain", where=condition)
     certain = [row for row in rows if row["p_holm"] <= SIGNIFICANT]
     strongest = max(certain or rows, key=lambda row: abs(row["interaction"]))
     n_pairs = counted(len(rows), "pair")
     if not certain:
-        return fill("no interaction", strongest, where=where, count=n_pairs, significant=SIGNIFICANT)
+        return fill("no interaction", strongest, where=condition, count=n_pairs, significant=SIGNIFICANT)
     return fill(
         "interaction",
         strongest,
-        where=where,
+        where=condition,
         count=f"{len(certain)} of {n_pairs} {'interacts' if len(certain) == 1 else 'interact'}",
         significant=SIGNIFICANT,
         p=p_text(strongest["p_value"], N_RESAMPLES // 2, holm=strongest["p_holm"]),

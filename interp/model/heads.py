@@ -131,6 +131,10 @@ def parse_head(name: str, text: str) -> Head:
 
 
 def check_head(head: Head, text: str, n_layers: int, n_heads: int) -> None:
+    """
+    Raises:
+        UserError: the model has no such head.
+    """
     if not 0 <= head.layer < n_layers or not MLP <= head.number < n_heads:
         raise UserError(
             f"--heads {text}: there is no head {head}; "

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -99,24 +100,34 @@ def resolve_sets(
     return sets
 
 
+def is_head(value: Any) -> bool:
+    """
+    Raises:
+        UserError: a `Head` without whole numbers, such as `Head("a", 1)`.
+    """
+    if isinstance(value, Head) and not all(isinstance(number, Integral) for number in value):
+        raise UserError(f"{value!r}: layer and head are whole numbers from 0")
+    return isinstance(value, Head)
+
+
 def sets_of(heads: Any, n_layers: int, n_heads: int, get_scores: Callable[[], Scores] | None) -> list[HeadSet]:
     """The sets behind a `Head`, heads, or sets of heads or of text.
 
     Raises:
         UserError: it is none of these.
     """
-    if isinstance(heads, Head):
+    if is_head(heads):
         return [(heads,)]
     if not isinstance(heads, Iterable):
         raise not_heads(heads)
     members = list(heads)
-    if members and all(isinstance(member, Head) for member in members):
+    if members and all(is_head(member) for member in members):
         return [head_set(members)]
     sets: list[HeadSet] = []
     for member in members:
         if isinstance(member, str):
             sets += parse_heads(member, n_layers, n_heads, get_scores)
-        elif isinstance(member, Sequence) and all(isinstance(head, Head) for head in member):
+        elif isinstance(member, Sequence) and all(is_head(head) for head in member):
             sets.append(head_set(member))
         else:
             raise not_heads(member)

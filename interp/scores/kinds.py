@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from interp.model.positions import check_points, show_points
 from interp.names import SCORE_DEFINITIONS
+from interp.scores.measured import MEASURED, MeasuredScore, measured_score
 from training.common.docstrings import docstring
 from training.common.errors import UserError, one_of
 from training.tasks.prompts import PLAIN, Layout
@@ -96,6 +97,23 @@ def nearest_y(tokens: Tokens) -> Bool[Tensor, "batch query_pos key_pos"]:
     return earlier("x", "y")(tokens) & nearest[:, tokens.pair][:, :, tokens.pair]
 
 
+def check_mask(kind: "ScoreKind", mask: Any, n_prompts: int, n_tokens: int) -> Tensor:
+    """The keys that a score marks.
+
+    Raises:
+        UserError: its targets are no mask [batch or 1, query_pos, key_pos].
+    """
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        given = str(mask.dtype).removeprefix("torch.") if isinstance(mask, Tensor) else type(mask).__name__
+        raise UserError(f"the targets of the score {kind.name} are {given}: a tensor of bool is needed")
+    if mask.ndim != 3 or mask.shape[0] not in (1, n_prompts) or mask.shape[1:] != (n_tokens, n_tokens):
+        raise UserError(
+            f"the targets of the score {kind.name} are {list(mask.shape)}: [prompts or 1, {n_tokens}, {n_tokens}] "
+            "(prompt, query, key) is needed"
+        )
+    return mask
+
+
 @dataclass(frozen=True)
 class ScoreKind:
     """A score: the mean over queries of the attention that each pays to all of its keys.
@@ -136,7 +154,7 @@ class ScoreKind:
         tokens = tokens_of(xs, layout)
         chosen = points_in(self, points, xs.shape[1])
         counts = (tokens.pair >= chosen.start) & (tokens.pair < chosen.stop)
-        mask = self.targets(tokens) & counts[:, None]
+        mask = check_mask(self, self.targets(tokens), len(xs), len(counts)) & counts[:, None]
         n_queries = mask.any(-1).sum(-1)
         if not n_queries.all():
             raise UserError(
@@ -184,20 +202,22 @@ SCORES = {
 }
 
 
-def score_kind(kind: str | ScoreKind) -> ScoreKind:
+def score_kind(kind: str | ScoreKind | MeasuredScore) -> ScoreKind | MeasuredScore:
     """The score of this name; a definition is returned as it is.
 
     Raises:
         UserError: there is no such score.
     """
-    if isinstance(kind, ScoreKind):
+    if not isinstance(kind, str):
         return kind
+    if kind in MEASURED:
+        return measured_score(kind)
     if kind not in SCORES:
-        raise one_of("score", kind, SCORES)
+        raise one_of("score", kind, [*SCORES, *MEASURED])
     return SCORES[kind]
 
 
-def points_in(kind: ScoreKind, points: slice | None, n_points: int) -> slice:
+def points_in(kind: ScoreKind | MeasuredScore, points: slice | None, n_points: int) -> slice:
     """The pairs that a score reads in prompts of `n_points` pairs.
 
     Raises:

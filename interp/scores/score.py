@@ -5,7 +5,7 @@ much a key contributes to a query. One pass over the prompts gives any number of
 reduced at once and not kept.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from interp.model.parallel import map_parts
 from interp.model.positions import one_range, show_points
 from interp.names import ScoreName, WeightingName
 from interp.scores.kinds import SCORES, ScoreKind, chance, points_in, score_kind
+from interp.scores.measured import MeasuredScore, ScoredPrompts
 from interp.scores.weightings import Weighting, open_layer, weighting
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.bootstrap import mean_interval
@@ -46,12 +47,12 @@ FLOATS = 2**22  # of attention held at a time by each core: 256 prompts of the t
 class Measure(NamedTuple):
     """A score over a range of pairs; None takes all pairs that the score reads."""
 
-    kind: ScoreKind
+    kind: ScoreKind | MeasuredScore
     points: slice | None = None
 
 
 def measures_of(names: Sequence[str], ranges: Sequence[slice] | None = None) -> list[Measure]:
-    """Every named score over every range; `all` is every score, with ranges every score that takes one.
+    """Every named score over every range; `all` is every score of attention, with ranges every one that takes them.
 
     Raises:
         UserError: there is no such score.
@@ -87,7 +88,7 @@ class HeadScores(Result):
 
     checkpoint: str
     step: int | None
-    kind: ScoreKind
+    kind: ScoreKind | MeasuredScore
     by: str
     inputs: str
     shift: str
@@ -157,7 +158,7 @@ def score(
     checkpoint: Checkpoint,
     classes: str | Sequence[str] | None = None,
     *,
-    kind: ScoreName | str | ScoreKind = "retrospective",
+    kind: ScoreName | str | ScoreKind | MeasuredScore = "retrospective",
     by: WeightingName | str = "pattern",
     inputs: str | None = None,
     shift: str = "none",
@@ -173,7 +174,8 @@ def score(
     Args:
         checkpoint: a loaded run (`interp.load`).
         classes: function classes; None takes those of the run.
-        kind: a name in `interp.names.SCORE_DEFINITIONS`, or a definition of your own.
+        kind: a name in `interp.names.SCORE_DEFINITIONS`, or a definition of your own: of attention (`ScoreKind`), or
+            any function of a model and prompts (`interp.scores.measured.MeasuredScore`).
         by: a name in `interp.names.WEIGHTING_DEFINITIONS`.
         inputs: input distribution; None is the run's first.
         shift: a change of the whole prompt (`training.tasks.shifts`).
@@ -252,7 +254,8 @@ def score_all(
         prompts = evaluation_prompts(
             config, name, n_prompts=n_prompts, seed=seed, stream=stream, inputs=inputs, shift=shift
         )
-        scores = prompt_scores(checkpoint.model, prompts, measures, weighting(by))
+        scored = ScoredPrompts(checkpoint, name, n_prompts, seed, stream)
+        scores = all_scores(checkpoint.model, prompts, scored, measures, weighting(by))
         rng = np.random.default_rng(stream_seed("score", seed, name))
         means[name], chances[name] = scores.heads.mean(0), scores.chance.mean(0)
         no_end = np.full_like(means[name], np.nan)
@@ -308,6 +311,9 @@ def check_scores(
         UserError: see `score`.
     """
     weighting(by)
+    refuse_for_measured(
+        measures, {"weighting": by != "pattern", "inputs": inputs is not None, "shift": shift != "none"}
+    )
     if shift_called(shift).query_only:
         whole = [name for name, family in SHIFTS.items() if not family.query_only]
         raise UserError(
@@ -316,7 +322,21 @@ def check_scores(
     for name in classes:
         prompt = evaluation_prompts(config, name, n_prompts=1, seed=0, inputs=inputs, shift=shift)
         for kind, points in measures:
-            kind.weights(prompt.xs, config.layout, points)
+            if isinstance(kind, ScoreKind):
+                kind.weights(prompt.xs, config.layout, points)
+
+
+def refuse_for_measured(measures: Sequence[Measure], changes: Mapping[str, bool]) -> None:
+    """
+    Raises:
+        UserError: what only scores of attention take is given for another one.
+    """
+    for kind, points in measures:
+        if isinstance(kind, ScoreKind):
+            continue
+        given = [name for name, changed in {**changes, "points": points is not None}.items() if changed]
+        if given:
+            raise UserError(f"the score {kind.name} is no score of attention: it takes no {given[0]}")
 
 
 class PromptScores(NamedTuple):
@@ -326,17 +346,50 @@ class PromptScores(NamedTuple):
     chance: Float[np.ndarray, "batch measure"]
 
 
+def all_scores(
+    model: Transformer, prompts: Prompts, scored: ScoredPrompts, measures: Sequence[Measure], weigh_keys: Weighting
+) -> PromptScores:
+    """Scores of attention in one pass over the prompts, and each measured score by its own function, in their order."""
+    of_attention = [measure for measure in measures if isinstance(measure.kind, ScoreKind)]
+    attention = prompt_scores(model, prompts, of_attention, weigh_keys) if of_attention else None
+    heads, chances = [], []
+    for measure in measures:
+        if isinstance(measure.kind, MeasuredScore):
+            heads.append(check_values(measure.kind, measure.kind.measure(scored), scored))
+            chances.append(np.zeros(len(heads[-1])))
+        elif attention is not None:
+            heads.append(attention.heads[:, of_attention.index(measure)])
+            chances.append(attention.chance[:, of_attention.index(measure)])
+    return PromptScores(np.stack(heads, axis=1), np.stack(chances, axis=1))
+
+
+def check_values(kind: MeasuredScore, values: object, scored: ScoredPrompts) -> Float[np.ndarray, "batch layer head"]:
+    """
+    Raises:
+        UserError: a measured score has not one value for every prompt and head.
+    """
+    model = scored.checkpoint.config.model
+    needed = (scored.n_prompts, model.n_layers, model.n_heads)
+    array = np.asarray(values)
+    if array.shape != needed or array.dtype.kind != "f":
+        raise UserError(
+            f"the score {kind.name} measures {array.dtype} {list(array.shape)}: floats {list(needed)} are needed "
+            "(prompt, layer, head)"
+        )
+    return array
+
+
 def prompt_scores(
     model: Transformer, prompts: Prompts, measures: Sequence[Measure], weigh_keys: Weighting
 ) -> PromptScores:
-    """Every score of every head on every prompt."""
+    """Every score of attention of every head on every prompt."""
     n_floats = prompts.tokens.shape[1] ** 2 * (model.config.n_heads + len(measures))
     n_at_once = min(CHUNK, max(1, FLOATS // n_floats))
 
     @torch.no_grad()
     def score_part(part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         xs, tokens = (tensor.to(model.device) for tensor in part)
-        masks = [kind.weights(xs, prompts.layout, points) for kind, points in measures]
+        masks = [kind.weights(xs, prompts.layout, points) for kind, points in measures if isinstance(kind, ScoreKind)]
         layers = [
             torch.stack([weigh(attention, mask) for mask in masks], dim=1)
             for attention in weighted_attention(model, tokens, weigh_keys)

@@ -116,7 +116,7 @@ def ranking_table(results: Sequence[HeadScores], caption: str, top: int) -> Tabl
         rows.append(["chance", *(number(column.chance) for column in by_class)])
     title = f"{first.title}: {first.kind.name} score{describe_weighting(first)} ({first.kind.definition})"
     header = ["head", *(column.label for column in by_class)]
-    cells = "columns: function classes; cells: score [95 % interval over prompts]"
+    cells = "score [95 % interval over prompts]"
     return Table(title, header, rows, f"{cells}; {level}; the {len(heads)} highest; {caption}")
 
 

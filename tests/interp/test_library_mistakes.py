@@ -4,10 +4,12 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
 import pytest
+import torch
 
 import interp
 from interp import Head, names
@@ -19,10 +21,11 @@ from interp.model import engine
 from interp.patching import runner, sites
 from interp.patching.prompt_pairs import CORRUPTIONS
 from interp.scores.head_choice import sets_of
-from interp.scores.kinds import SCORES
+from interp.scores.kinds import SCORES, ScoreKind
+from interp.scores.measured import MEASURED
 from interp.scores.weightings import WEIGHTINGS
 from training.checkpoints.checkpoint import zoo_path
-from training.common.errors import UserError
+from training.common.errors import ARGUMENTS, UserError
 
 FEW: dict[str, Any] = {"n_prompts": 8}
 
@@ -32,8 +35,12 @@ def model():
     return interp.load("zoo:linear-0")
 
 
+def own_score(targets: Callable[[Any], Any]) -> Callable[[Any], object]:
+    return lambda c: interp.score(c, "linear", kind=ScoreKind("own", targets), **FEW)
+
+
 MISTAKES: dict[str, tuple[Callable[[Any], object], str]] = {
-    "modes=[]": (lambda c: interp.ablate(c, "0.1", modes=[], **FEW), "no --mode is given"),
+    "modes=[]": (lambda c: interp.ablate(c, "0.1", modes=[], **FEW), "modes is empty"),
     "modes=meen": (lambda c: interp.ablate(c, "0.1", modes="meen", **FEW), "did you mean 'mean'?"),
     "matches=layr": (lambda c: interp.ablate(c, "0.1", "linear", matches="layr", **FEW), "unknown match 'layr'"),
     "n_controls=-1": (lambda c: interp.ablate(c, "0.1", n_controls=-1), "n_controls=-1: a number of at least 0"),
@@ -42,8 +49,18 @@ MISTAKES: dict[str, tuple[Callable[[Any], object], str]] = {
     "tokens=None": (lambda c: interp.ablate(c, "0.1", tokens=None), "tokens=None: text is needed"),
     "store='d'": (lambda c: interp.ablate(c, "0.1", store="d"), "store='d': a Store or None is needed"),
     "memory=0": (lambda c: interp.ablate(c, "0.1", memory=0), "memory=0: a number of at least 1 is needed"),
+    "a head of text": (lambda c: interp.ablate(c, [Head("a", 1)]), "whole numbers from 0"),  # pyright: ignore
+    "not a head": (lambda c: interp.ablate(c, "9.9"), "heads 9.9: there is no head 9.9"),
+    "numbers as mask": (own_score(lambda _: torch.ones(8, 8)), "the targets of the score own are float32"),
+    "a flat mask": (
+        own_score(lambda tokens: tokens.is_x),
+        "the targets of the score own are [32]: [prompts or 1, 32, 32]",
+    ),
     "mlps in order": (lambda c: interp.cumulative(c, "mlps", "linear", **FEW), "which MLPs do not have"),
-    "kind=[...]": (lambda c: interp.score(c, kind=["self"]), "kind=['self']: text or a ScoreKind is needed"),
+    "kind=[...]": (
+        lambda c: interp.score(c, kind=["self"]),
+        "kind=['self']: text or a ScoreKind or a MeasuredScore is needed",
+    ),
     "inputs=[...]": (lambda c: interp.score(c, inputs=["gaussian"]), "inputs=['gaussian']: text or None is needed"),
     "points=[0, 3]": (lambda c: interp.score(c, points=[0, 3]), "points=[0, 3]: text or a slice or None is needed"),
     "mean of a class": (lambda c: interp.score(c, "linear", **FEW).mean(["cubic"]), "unknown function class 'cubic'"),
@@ -84,7 +101,7 @@ def test_what_is_no_choice_of_heads_is_refused(given):
 
 
 def test_a_design_of_another_function_names_it(model):
-    with pytest.raises(UserError, match=r"unknown --design 'pairs' .*: use interp.pairs"):
+    with pytest.raises(UserError, match=r"unknown design 'pairs' .*: use interp.pairs"):
         inspect.unwrap(removed_components)((Head(0, 1),), "pairs", model)  # without the check of types
 
 
@@ -108,7 +125,7 @@ def test_error_curves_take_names(model):
     ("literal", "table"),
     [
         (names.ModeName, MODES),
-        (names.ScoreName, SCORES),
+        (names.ScoreName, [*SCORES, *MEASURED]),
         (names.ScoreName, names.SCORE_DEFINITIONS),
         (names.WeightingName, WEIGHTINGS),
         (names.WeightingName, names.WEIGHTING_DEFINITIONS),
@@ -123,6 +140,19 @@ def test_error_curves_take_names(model):
 )
 def test_what_an_editor_completes_is_what_the_table_holds(literal, table):
     assert [*get_args(literal)] == [*table]
+
+
+@pytest.mark.parametrize("name", ["heads", "mode", "prompts", "ablate-heads"])
+def test_a_command_names_options_and_a_notebook_arguments(name):
+    error = UserError(f"--{name} x: not valid; --set and --headsup stay")
+    assert error.message == f"--{name} x: not valid; --set and --headsup stay"
+    assert str(error) == f"{ARGUMENTS[name]} x: not valid; --set and --headsup stay"
+
+
+def test_every_translated_option_is_an_argument():
+    functions = [value for value in map(partial(getattr, interp), interp.__all__) if inspect.isfunction(value)]
+    arguments = {name for function in functions for name in inspect.signature(function).parameters}
+    assert {name.replace("-", "_") for name in ARGUMENTS.values()} - arguments == {"edges"}
 
 
 def test_designs_of_the_command_are_those_of_the_functions():

@@ -1,16 +1,43 @@
 """The two ways in which a command stops on purpose; the command line turns them into exit codes."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 from training.common.terminal import one_line
 
+ARGUMENTS = {
+    **{name: name for name in ("classes", "corrupt", "design", "direction", "edges", "examples", "heads", "points")},
+    **{name: name for name in ("site", "sizes", "tokens", "token", "min-faithfulness")},
+    **{name: f"{name}s" for name in ("mode", "method", "target")},
+    **{name: f"n_{name}" for name in ("controls", "prompts", "steps", "random")},
+    "ablate-heads": "without",
+    "to": "receivers",
+}
+"""The arguments of functions, by the options of commands that stand for them."""
+OPTION = re.compile(rf"--({'|'.join(sorted(ARGUMENTS, key=len, reverse=True))})(?![\w-])")
+
 
 class UserError(ValueError):
-    """The input is wrong: the message is one line that names what was given and what is valid (exit 2)."""
+    """The input is wrong: the message is one line that names what was given and what is valid (exit 2).
+
+    A command prints `message`, with its options; a notebook shows the arguments of the function instead.
+
+    >>> error = UserError("--mode kill: not a mode (valid: mean)")
+    >>> print(error.message, str(error), sep=chr(10))
+    --mode kill: not a mode (valid: mean)
+    modes kill: not a mode (valid: mean)
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
+
+    @property
+    def message(self) -> str:
+        return self.args[0]
+
+    def __str__(self) -> str:
+        return OPTION.sub(lambda option: ARGUMENTS[option[1]].replace("-", "_"), self.message)
 
 
 class CheckError(RuntimeError):

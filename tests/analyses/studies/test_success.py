@@ -285,7 +285,7 @@ def test_a_failed_model_with_a_head_contradicts_the_paper(rng):
 
 def test_nonsense_is_refused_in_one_line():
     linear = load("zoo:linear-0")
-    with pytest.raises(UserError, match="--prompts 8: at least 16"):
+    with pytest.raises(UserError, match="n_prompts 8: at least 16"):
         study([linear], n_prompts=8)
     config = linear.config
     short = replace(linear, config=replace(config, data=replace(config.data, n_points=1)))

@@ -212,7 +212,7 @@ def test_what_a_design_removes(random_checkpoint):
     others = removed_components(heads, "keep", random_checkpoint)
     assert (len(others), {*others} & {*heads}) == (22, set())
     assert {*others, *heads} == {*all_heads(3, 8)}
-    with pytest.raises(UserError, match=r"^--design keep takes heads only \(given: 1\.mlp\); MLPs are always kept$"):
+    with pytest.raises(UserError, match=r"^design keep takes heads only \(given: 1\.mlp\); MLPs are always kept$"):
         removed_components((Head(1, MLP),), "keep", random_checkpoint)
 
 
@@ -480,7 +480,7 @@ def test_modes_that_help_names_are_the_registry():
 
 
 def test_two_modes_of_one_name_are_refused(trained):
-    with pytest.raises(UserError, match="--mode zero,mean,mean: mean is named twice"):
+    with pytest.raises(UserError, match="modes zero,mean,mean: mean is named twice"):
         ablate(trained, SETS, ["linear"], modes=["zero", "mean", Mode("mean", "mine", lambda r: r.mean)])
 
 
@@ -558,10 +558,10 @@ def test_a_small_memory_limit_changes_nothing_but_the_passes(trained):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"site": "k"}, "unknown --site 'k' \\(valid: z, pattern, value\\)"),
-        ({"tokens": "q"}, "--tokens 'q' is not valid"),
+        ({"site": "k"}, "unknown site 'k' \\(valid: z, pattern, value\\)"),
+        ({"tokens": "q"}, "tokens 'q' is not valid"),
         ({"points": "12-16"}, "these prompts have pairs 0-15"),
-        ({"modes": ["median"]}, "unknown --mode 'median'"),
+        ({"modes": ["median"]}, "unknown modes 'median'"),
     ],
 )
 def test_what_does_not_exist_is_refused(trained, wrong, message):

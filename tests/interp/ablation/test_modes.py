@@ -61,6 +61,6 @@ def test_a_mode_is_found_by_its_name_and_is_itself():
     assert find_mode("mean:parity") is MODES["mean:parity"]
     assert find_mode(own) is own
     assert isinstance(find_mode("zero"), Mode)
-    message = r"unknown --mode 'median': did you mean 'mean'\? \(valid: zero, mean, mean:global, "
+    message = r"unknown modes 'median': did you mean 'mean'\? \(valid: zero, mean, mean:global, "
     with pytest.raises(UserError, match=message):
         find_mode("median")

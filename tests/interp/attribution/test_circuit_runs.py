@@ -156,11 +156,11 @@ def test_the_smallest_circuit_is_faithful_and_its_edges_are_marked(checkpoint):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"sizes": [0, 5]}, "--sizes 0,5: numbers of edges from 1 upwards"),
-        ({"min_faithfulness": 1.5}, "--min-faithfulness 1.5: a number above 0 and at most 1"),
-        ({"method": "atp"}, "unknown --method 'atp' .valid: exact, eap, eap-ig"),
-        ({"corrupt": "nothing"}, "unknown --corrupt 'nothing'"),
-        ({"direction": "sideways"}, "unknown --direction 'sideways'"),
+        ({"sizes": [0, 5]}, "sizes 0,5: numbers of edges from 1 upwards"),
+        ({"min_faithfulness": 1.5}, "min_faithfulness 1.5: a number above 0 and at most 1"),
+        ({"method": "atp"}, "unknown methods 'atp' .valid: exact, eap, eap-ig"),
+        ({"corrupt": "nothing"}, "unknown corrupt 'nothing'"),
+        ({"direction": "sideways"}, "unknown direction 'sideways'"),
     ],
 )
 def test_wrong_input_is_refused(checkpoint, wrong, message):

@@ -322,7 +322,7 @@ def test_components_are_removed_at_z_unless_a_site_is_given():
 
 def test_a_site_is_found_by_its_name():
     assert [check_site(name) for name in HOOKS] == list(HOOKS)
-    with pytest.raises(UserError, match=r"^unknown --site 'k' \(valid: z, pattern, value\)$"):
+    with pytest.raises(UserError, match=r"^unknown site 'k' \(valid: z, pattern, value\)$"):
         check_site("k")
 
 

@@ -170,8 +170,8 @@ def test_names_for_the_help_are_those_that_there_are():
 @pytest.mark.parametrize(
     ("name", "corruption", "message"),
     [
-        ("linear", "swap", r"unknown --corrupt 'swap' \(valid: function, inputs, prompt, class, permuted, pair, noise"),
-        ("linear", "", "unknown --corrupt ''"),
+        ("linear", "swap", r"unknown corrupt 'swap' \(valid: function, inputs, prompt, class, permuted, pair, noise"),
+        ("linear", "", "unknown corrupt ''"),
         ("linear", "pair:", "only pair:J takes an argument"),
         ("linear", "pair:-1", "only pair:J takes an argument"),
         ("linear", "pair:15", "these prompts have examples 0-14"),
@@ -195,7 +195,7 @@ def test_what_is_called_valid_for_every_class_is(config, name, corruption):
 
 def test_a_run_of_one_class_has_no_other():
     config = from_preset("tiny", "single:linear", 0, ["data.classes=linear"])
-    with pytest.raises(UserError, match=r"--corrupt class needs a second function class \(this run has only linear\)"):
+    with pytest.raises(UserError, match=r"corrupt class needs a second function class \(this run has only linear\)"):
         made(config, "class")
     assert torch.equal(
         made(config, "class", "quadratic").corrupt.ys, evaluation_prompts(config, "linear", n_prompts=N, seed=0).ys

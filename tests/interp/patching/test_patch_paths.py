@@ -329,9 +329,9 @@ def test_names_of_senders():
 
 
 def test_no_path_is_no_answer(trained):
-    with pytest.raises(UserError, match=r"no such path: nothing in --to reads what 2\.mlp writes"):
+    with pytest.raises(UserError, match=r"no such path: nothing in receivers reads what 2\.mlp writes"):
         bundle_paths([(Head(2, MLP),)], parse_receivers("1.2", 3, 8))
-    with pytest.raises(UserError, match="unknown --direction 'sideways'"):
+    with pytest.raises(UserError, match="unknown direction 'sideways'"):
         path_effects(trained, [(EMBED,)], [(Receiver(3, 0, "out"),)], ["linear"], direction="sideways")
 
 

@@ -53,7 +53,7 @@ def test_targets_are_what_their_definitions_say(random_checkpoint):
 @pytest.mark.parametrize(
     ("target", "classes", "run", "tokens", "said"),
     [
-        ("v", ["linear"], ["linear"], ["x"], "unknown --target 'v' (valid: w, w_ls"),
+        ("v", ["linear"], ["linear"], ["x"], "unknown targets 'v' (valid: w, w_ls"),
         (
             "w",
             ["general_quadratic"],

@@ -4,6 +4,7 @@ import torch
 
 from interp.names import SCORE_NAMES, WEIGHTING_NAMES
 from interp.scores.kinds import SCORES, ScoreKind, tokens_of, uniform_attention
+from interp.scores.measured import MEASURED
 from interp.scores.score import Measure, check_scores, measures_of, prompt_scores, score, score_all, weigh
 from interp.scores.weightings import WEIGHTINGS, weighting
 from training.checkpoints.checkpoint import Checkpoint
@@ -52,7 +53,7 @@ def by_hand(kind: str, attention: np.ndarray, xs: np.ndarray, pair: np.ndarray, 
 
 
 @pytest.mark.parametrize("layout", [Layout(), Layout(2), Layout(1, at=3)], ids=["plain", "in front", "inside"])
-@pytest.mark.parametrize("kind", SCORE_NAMES)
+@pytest.mark.parametrize("kind", SCORES)
 def test_scores_are_their_definitions(kind, layout, generator):
     n_points = 8
     n_pos = layout.n_tokens(n_points)
@@ -111,7 +112,7 @@ def test_a_model_that_cannot_tell_tokens_apart_scores_at_chance(by, which, reque
     for result in score_all(checkpoint, ["linear"], measures=measures, by=by, n_prompts=4):
         np.testing.assert_allclose(result.values["linear"], result.chance, rtol=1e-4, err_msg=result.kind.name)
         known = None if result.kind.n_pairs else result.points
-        assert result.chance == pytest.approx(result.kind.chance(16, checkpoint.config.layout, known), rel=1e-6)
+        assert result.chance == pytest.approx(SCORES[result.kind.name].chance(16, checkpoint.config.layout, known), rel=1e-6)
 
 
 def test_values_of_equal_length_leave_the_pattern_as_it_is(random_checkpoint):
@@ -154,7 +155,7 @@ def test_an_instruction_shifts_every_token(told_checkpoint):
     np.testing.assert_allclose(ours[:, 0, 2], wanted, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [name for name in SCORE_NAMES if name != "paper"])
+@pytest.mark.parametrize("kind", [name for name in SCORES if name != "paper"])
 def test_a_range_of_pairs_is_the_mean_over_its_queries(kind, random_checkpoint):
     """Ranges that divide the prompt add up, each with its number of queries; so do their chance levels."""
     ranges = [slice(0, 1), slice(1, 4), slice(4, 16)]
@@ -229,10 +230,10 @@ def test_table_has_a_row_per_class_and_head(random_checkpoint):
         ({"shift": "beyond:2"}, r"changes only the query.* \(valid: none, scale_x, scale_w, noise, half_subspace\)"),
         ({"shift": "random_quadrants"}, "changes only the query"),
         ({"inputs": "normal"}, "unknown input distribution 'normal'"),
-        ({"points": slice(4, 17)}, "--points 4-16: these prompts have pairs 0-15"),
+        ({"points": slice(4, 17)}, "points 4-16: these prompts have pairs 0-15"),
         ({"points": slice(3, 3)}, "these prompts have pairs 0-15"),
-        ({"points": slice(0, 4), "kind": "paper"}, "the score paper reads the first 6 pairs: it takes no --points"),
-        ({"points": slice(0, 1), "kind": "lookup"}, "--points 0: the score lookup has no query there"),
+        ({"points": slice(0, 4), "kind": "paper"}, "the score paper reads the first 6 pairs: it takes no points"),
+        ({"points": slice(0, 1), "kind": "lookup"}, "points 0: the score lookup has no query there"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(settings, message, random_checkpoint):
@@ -268,11 +269,11 @@ def test_a_score_of_ones_own_needs_no_entry_anywhere(random_checkpoint):
 def test_an_entry_in_the_registry_is_among_all_scores(random_checkpoint, monkeypatch):
     monkeypatch.setitem(SCORES, "pair_before", ScoreKind("pair_before", pair_before))
     names = [one.kind.name for one in score_all(random_checkpoint, ["linear"], n_prompts=4, intervals=False)]
-    assert names == [*SCORE_NAMES, "pair_before"]
+    assert names == [*SCORE_NAMES[:-1], "pair_before"]
     assert score(random_checkpoint, ["linear"], kind="pair_before", n_prompts=4).kind.name == "pair_before"
 
 
 def test_names_definitions_and_registries_agree():
-    assert [*SCORES] == [*SCORE_NAMES]
+    assert [*SCORES, *MEASURED] == [*SCORE_NAMES]
     assert [*WEIGHTINGS] == [*WEIGHTING_NAMES]
     assert weighting("value") is WEIGHTINGS["value"]
