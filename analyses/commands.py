@@ -59,6 +59,11 @@ STUDIES: Mapping[str, Study] = {
         "Do retrospective heads cause in-context learning, in every model that has them?",
         "--ckpt 'zoo:mixed-*' --ckpt 'zoo:random-*' --out cause",
     ),
+    "which_score": Study(
+        "which_score.study",
+        "Which score of a head tells what removing it costs: attention, function vector, gradient or direct effect?",
+        "--ckpt 'zoo:mixed-*' --out results",
+    ),
     "trace": Study(
         "trace.study", "What do retrospective heads carry, and who reads it?", "--ckpt 'zoo:mixed-*' --out trace"
     ),

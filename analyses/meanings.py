@@ -19,6 +19,12 @@ MEANINGS: Mapping[str, str] = {
     "matters above": "share of the gain from which on a head counts as one that matters",
     "precision": "share of the heads above 1/2 that matter",
     "recall": "share of the heads that matter whose score is above 1/2",
+    # which_score
+    "guide": "a number for every head that can be had without removing it",
+    "rank correlation": "with the exact effect over the heads of a model [t-interval over seeds]",
+    "share found": "of the heads that cost more than 0.1 alone, those among as many of the highest of the guide",
+    "by chance": "the same for a random order",
+    "p vs retrospective": "of the paired difference of rank correlations over seeds, adjusted over guides (Holm)",
     # emergence
     "score": "step from which on it is at least half of its final value",
     "gain": "step from which on the in-context gain is at least half of its final value",

@@ -112,7 +112,9 @@ def test_a_model_that_cannot_tell_tokens_apart_scores_at_chance(by, which, reque
     for result in score_all(checkpoint, ["linear"], measures=measures, by=by, n_prompts=4):
         np.testing.assert_allclose(result.values["linear"], result.chance, rtol=1e-4, err_msg=result.kind.name)
         known = None if result.kind.n_pairs else result.points
-        assert result.chance == pytest.approx(SCORES[result.kind.name].chance(16, checkpoint.config.layout, known), rel=1e-6)
+        assert result.chance == pytest.approx(
+            SCORES[result.kind.name].chance(16, checkpoint.config.layout, known), rel=1e-6
+        )
 
 
 def test_values_of_equal_length_leave_the_pattern_as_it_is(random_checkpoint):
