@@ -16,7 +16,7 @@ from interp.any_model.judge import REMOVAL, LossAblation
 from interp.any_model.patch import LossPatchMap, name_cell, strongest
 from interp.display.result import displays
 from interp.display.text import counted
-from interp.statistics.effects import LEAST_GAIN, rank_by_evidence, widen_interval
+from interp.statistics.effects import LEAST_GAIN, LEAST_NAMED, differs_from_zero, widen_interval
 from training.common.output import records
 from training.common.table_rows import distinct, where
 
@@ -43,7 +43,7 @@ SENTENCES: dict[str, str] = {
     "agree": "the intervals of all replacements overlap ({effects})",
     # patches
     "no gap": "On {condition} the clean and the corrupt run have the same losses: there is nothing to patch.",
-    "no effect": "On {condition} no patch is shown to have an effect ({locations} patched).",
+    "no effect": "On {condition} no patch is shown to have an effect of 0.01 or more ({locations} patched).",
     "moves": f"On {{condition}} patching {{location}} moves the loss of the {{base}} run {BY_EFFECT} of the way "
     "to that of the {source} run{chosen}.",
     "chosen": " (chosen from {locations}; the interval holds for all {n_patches} of the map at once)",
@@ -134,7 +134,7 @@ def patch_sentence(result: LossPatchMap, condition: str) -> str:
     if pd.isna(best["effect"]):
         return fill("no gap", best)
     locations = counted(len(where(result.table, condition=condition)), "location")
-    if rank_by_evidence(best["effect"], best["ci_low"], best["ci_high"])[0]:
+    if abs(best["effect"]) < LEAST_NAMED or not differs_from_zero(best["ci_low"], best["ci_high"]):
         return fill("no effect", best, locations=locations)
     ends = {"base": result.base, "source": "clean" if result.base == "corrupt" else "corrupt"}
     chosen = fill("chosen", locations=locations, n_patches=n_patches) if n_patches > 1 else ""

@@ -13,7 +13,7 @@ from interp.display.result import displays
 from interp.display.text import counted, listed
 from interp.patching.composition import Composition
 from interp.patching.maps import UNVARYING, PatchMap, name_location
-from interp.statistics.effects import differs_from_zero, rank_by_evidence, widen_interval
+from interp.statistics.effects import LEAST_NAMED, differs_from_zero, rank_by_evidence, widen_interval
 from interp.statistics.p_values import is_bound
 from training.common.output import records
 from training.common.table_rows import distinct, where
@@ -23,7 +23,7 @@ ALIKE = 0.5
 
 SENTENCES = {
     "no gap": "On {prompts} the clean and the corrupt run give the same predictions: there is nothing to patch.",
-    "no effect": "On {prompts} no patch is shown to have an effect ({n_locations} patched).",
+    "no effect": "On {prompts} no patch is shown to have an effect of 0.01 or more ({n_locations} patched).",
     "no change of error": "On {prompts} both runs give about the same answer, so errors are compared, not effects: no "
     "patch is shown to change the error of the patched run ({n_locations} patched).",
     "effects": "On {prompts} patching {outcomes}{chosen}.",
@@ -123,11 +123,11 @@ def widen_row(row: Mapping[str, Any], n_patches: int) -> dict[str, Any]:
 
 
 def is_evident(result: PatchMap, function_class: str, row: Mapping[str, Any]) -> bool:
-    """Whether the interval of a location leaves out that the patch changed nothing."""
+    """Whether the interval of a location leaves out that the patch changed nothing, and a sentence can show it."""
     if answers_alike(result, function_class):
         before = unpatched_error(result, function_class)
         return bool(differs_from_zero(row["nmse_low"] - before, row["nmse_high"] - before))
-    return not rank_by_evidence(row["effect"], row["ci_low"], row["ci_high"])[0]
+    return bool(abs(row["effect"]) >= LEAST_NAMED and differs_from_zero(row["ci_low"], row["ci_high"]))
 
 
 def unpatched_error(result: PatchMap, function_class: str) -> float:

@@ -17,6 +17,8 @@ from jaxtyping import Float
 from training.common.bootstrap import percentile_interval
 
 TIE = 1e-5  # relative tolerance of the engine
+LEAST_NAMED = 0.005
+"""Smaller effects are 0.00 in a sentence, and may be rounding where activations are large: no sentence names them."""
 SIGNIFICANT = 0.05
 POWER = 0.84  # standard normal quantile of 80 % power
 LEAST_GAIN = 4.0

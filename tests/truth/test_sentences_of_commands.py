@@ -42,7 +42,7 @@ def test_a_patched_decoy_has_no_effect(tmp_path):
     model = disguised("null space", 6, tmp_path)
     found = patch(model.checkpoint, ["linear"], heads=[(model.heads["decoy"],)], **OTHER_PROMPT)
     assert found.sentences() == [
-        "On linear (corrupt: prompt) no patch is shown to have an effect (1 location patched)."
+        "On linear (corrupt: prompt) no patch is shown to have an effect of 0.01 or more (1 location patched)."
     ]
 
 

@@ -129,7 +129,7 @@ def test_a_head_whose_output_does_not_vary_is_a_row_with_a_note(bias):
     assert row["effect"] == pytest.approx(0, abs=1e-6)
     assert row["note"] == UNVARYING
     assert alone.sentences() == [
-        "On linear (corrupt: function) no patch is shown to have an effect (1 location patched).",
+        "On linear (corrupt: function) no patch is shown to have an effect of 0.01 or more (1 location patched).",
         "z of 1.3: the same on every prompt, so that patching it changes nothing.",
     ]
     both = patch(pruned, ["linear"], heads=[(Head(1, 2),), (Head(1, 3),)], **COMMON)

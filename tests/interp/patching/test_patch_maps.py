@@ -334,7 +334,7 @@ def test_the_place_is_chosen_by_evidence(found):
 def test_a_map_without_effects_says_so(found):
     flat = with_effects(found, (0.3, -0.1, 0.7), (-0.2, -0.5, 0.1), (0.0, 0.0, 0.0))
     assert judge_map(flat, "linear") == ("no effect", [])
-    text = "On linear (corrupt: prompt) no patch is shown to have an effect (3 locations patched)."
+    text = "On linear (corrupt: prompt) no patch is shown to have an effect of 0.01 or more (3 locations patched)."
     assert class_sentence(flat, "linear") == text
 
 
