@@ -64,6 +64,11 @@ STUDIES: Mapping[str, Study] = {
         "Which score of a head tells what removing it costs: attention, function vector, gradient or direct effect?",
         "--ckpt 'zoo:mixed-*' --out results",
     ),
+    "layers": Study(
+        "layers.study",
+        "Does the first layer need many heads, and each later layer one?",
+        "--ckpt 'zoo:mixed-*' --out results",
+    ),
     "trace": Study(
         "trace.study", "What do retrospective heads carry, and who reads it?", "--ckpt 'zoo:mixed-*' --out trace"
     ),

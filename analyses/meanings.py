@@ -25,6 +25,15 @@ MEANINGS: Mapping[str, str] = {
     "share found": "of the heads that cost more than 0.1 alone, those among as many of the highest of the guide",
     "by chance": "the same for a random order",
     "p vs retrospective": "of the paired difference of rank correlations over seeds, adjusted over guides (Holm)",
+    # layers
+    "first layer": "heads that it needs [t-interval over seeds]",
+    "later layer": "heads that a later layer needs, on average",
+    "heads needed": "mean over cases",
+    "all needed": "cases in which all heads of the layer are needed",
+    "one needed": "in which one is",
+    "none needed": "in which none is",
+    "cost, one left": "mean share of the gain lost with the best head of the layer alone",
+    "cost, none left": "with none",
     # emergence
     "score": "step from which on it is at least half of its final value",
     "gain": "step from which on the in-context gain is at least half of its final value",

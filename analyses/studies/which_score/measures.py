@@ -7,7 +7,6 @@ prompts than the effect.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from interp.scores.score import Measure, score_all
 from interp.statistics.agreement import spearman, tie_rounding, top, top_overlap
 from interp.statistics.effects import differs_from_zero, holm
 from interp.statistics.seeds import seed_mean, seed_values
+from interp.statistics.sign_flips import flips_drawn, sign_flip_p
 from training.checkpoints.checkpoint import Checkpoint, load
 from training.common.output import records
 from training.common.table_rows import distinct, where
@@ -47,8 +47,6 @@ GUIDES = (*SCORES, FUNCTION_VECTOR, *ESTIMATES.values(), DIRECT)
 ONLY_ATTENDS, ONLY_CARRIES = "retrospective only", "function-vector only"
 """Heads that one kind of score finds and the other does not."""
 COURSE_PROMPTS, COURSE_SNAPSHOTS = 256, 16
-N_FLIPS = 10_000
-"""Random signs of a test over seeds; all of them if there are fewer."""
 Row = dict[str, Any]
 Guides = Mapping[str, Float[np.ndarray, "layer head"]]
 
@@ -233,7 +231,7 @@ def guide_row(rows: pd.DataFrame, all_rows: pd.DataFrame, checkpoints: Mapping[s
         "by_chance": float(rows["by_chance"].loc[rows["found"].notna()].mean()),
         "difference": float(differences.mean()) if len(differences) else np.nan,
         "p_value": sign_flip_p(differences),
-        "n_draws": N_FLIPS if 2 ** len(differences) > N_FLIPS else 0,
+        "n_draws": flips_drawn(len(differences)),
     }
 
 
@@ -243,26 +241,6 @@ def model_means(rows: pd.DataFrame, column: str) -> dict[str, float]:
     for row in records(rows.dropna(subset=[column])):
         values.setdefault(row["checkpoint"], []).append(row[column])
     return {name: float(np.mean(of_model)) for name, of_model in values.items()}
-
-
-def sign_flip_p(differences: Float[np.ndarray, " seed"]) -> float:
-    """Two-sided p of a mean under random signs of its parts: all signs, or `N_FLIPS` random ones if there are more.
-
-    NaN for fewer than two seeds, or where all differences are 0.
-
-    >>> sign_flip_p(np.array([0.1, 0.2, 0.3]))
-    0.25
-    """
-    n = len(differences)
-    if n < 2 or not differences.any():
-        return np.nan
-    if 2**n <= N_FLIPS:
-        signs, n_extra = np.array(list(product((1, -1), repeat=n))), 0
-    else:
-        signs, n_extra = np.random.default_rng(0).choice((1, -1), (N_FLIPS, n)), 1
-    means = np.abs(signs @ differences)
-    n_extreme = int((means >= abs(differences.sum()) - 1e-12).sum())
-    return (n_extreme + n_extra) / (len(signs) + n_extra)
 
 
 def exclusion_table(models: Sequence[ModelGuides]) -> pd.DataFrame:

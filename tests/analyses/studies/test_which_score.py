@@ -17,12 +17,12 @@ from analyses.studies.which_score.measures import (
     REFERENCE,
     arrival_table,
     exclusive_sets,
-    sign_flip_p,
 )
 from analyses.studies.which_score.study import study
 from analyses.studies.which_score.verdict import arrival_sentences, guide_sentences
 from interp.model.heads import Head
 from interp.statistics.effects import holm
+from interp.statistics.sign_flips import sign_flip_p
 from training.common.output import records
 from training.common.table_rows import where
 

@@ -1,0 +1,1 @@
+"""How many heads does each layer need? The study and its parts."""
