@@ -1,7 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: install demo test test-shapes test-quick test-slow test-machines test-oldest coverage mutants bench language-model lint notebooks docs figures zoo zoo-paper study-runs lock clean
+.PHONY: install demo test test-shapes test-quick test-slow test-machines test-oldest coverage mutants bench language-model lint notebooks docs figures zoo zoo-paper zoo-planted study-runs lock clean
 
 # Modules are compiled once, when they are first imported, and not all of them at installation: most never are. So
 # compiled ones have to be kept, and `install` imports those that take seconds.
@@ -105,6 +105,10 @@ HALVE := from pathlib import Path; from training.checkpoints.checkpoint import h
 zoo-paper: install
 	$(BIN)/interp sweep analyses/sweeps/paper.toml
 	$(BIN)/python -c '$(HALVE)'
+
+# The planted models of the zoo anew, into build/zoo-planted.
+zoo-planted: install
+	PYTHONPATH=tests/truth $(BIN)/python tests/truth/ship.py build/zoo-planted
 
 # The runs behind the studies `inputs`, `variants`, `architectures`, `diversity`, `transplant` and `clamping`: 164 runs, half a
 # minute to two minutes of a core each.

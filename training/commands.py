@@ -282,21 +282,22 @@ zoo = typer.Typer(help="The trained checkpoints that ship with the package.", no
 
 @zoo.command("list")
 def zoo_list(json: options.Json = False) -> None:
-    """List the shipped checkpoints with their final errors.
+    """List the shipped checkpoints with their final errors, and the planted ones with what is known of their heads.
 
     \b
     Example:
       interp zoo list
     """
-    from training.checkpoints.checkpoint import read_config, read_history, zoo_names, zoo_path
+    from training.checkpoints.checkpoint import read_config, read_history, zoo_names, zoo_path, zoo_truth
     from training.common import output
 
     entries = []
     for name in zoo_names():
         config, history = read_config(zoo_path(name)), read_history(zoo_path(name))
-        final = {row["function_class"]: row["nmse_tail"] for row in history if row["step"] == config.recipe.steps}
-        entry = {"name": name, "curriculum": config.curriculum, "steps": config.recipe.steps, "nmse": final}
-        entries.append(entry | {"prompts": config.record.eval_prompts})
+        steps = history[-1]["step"]
+        final = {row["function_class"]: row["nmse_tail"] for row in history if row["step"] == steps}
+        entry = {"name": name, "curriculum": config.curriculum, "steps": steps, "nmse": final}
+        entries.append(entry | {"prompts": config.record.eval_prompts, "truth": zoo_truth(name)})
     if json:
         output.print_json({"zoo": entries})
         return
@@ -317,6 +318,10 @@ def zoo_list(json: options.Json = False) -> None:
     meanings = {"curriculum": "the function classes and their order in training", "steps": "of training"}
     header = ["name", "curriculum", "steps", *class_names]
     output.print_table("shipped checkpoints", header, rows, caption, meanings, ["steps"])
+    echo("\nPlanted models were written by hand, so that their circuits are known:\n")
+    for entry in entries:
+        if entry["truth"]:
+            output.print_text(f"zoo:{entry['name']}: {entry['truth']}", bullet="- ")
 
 
 @zoo.command("path")

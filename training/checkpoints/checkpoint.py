@@ -42,6 +42,7 @@ from training.model.transformer import Transformer
 
 FORMAT_VERSION = 2
 CONFIG, WEIGHTS, SNAPSHOTS, RESUME = "config.json", "model.safetensors", "snapshots", "resume/state.safetensors"
+TRUTH = "truth.txt"
 LARGEST_CONFIG = 2**20  # bytes
 SNAPSHOT = r"step-\d+\.safetensors"
 STEP, COUNTERS = "step", "counters"
@@ -164,6 +165,12 @@ def zoo_path(name: str) -> Path:
     if name not in zoo_names():
         raise one_of("zoo checkpoint", name, zoo_summary(), zoo_names())
     return zoo_root() / name
+
+
+def zoo_truth(name: str) -> str | None:
+    """What a planted model computes, in words; None for a trained one."""
+    path = zoo_path(name) / TRUTH
+    return path.read_text().strip() if path.exists() else None
 
 
 def zoo_summary() -> list[str]:
