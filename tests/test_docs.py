@@ -38,8 +38,8 @@ def execute(page: object, then: str = "") -> None:
 
 def test_there_are_pages():
     assert {page.stem for page in PAGES} == {
-        "any_model", "checkpoints", "commands", "extending", "glossary", "install", "limits", "results", "statistics",
-        "sweeps"
+        "any_model", "checkpoints", "commands", "extending", "glossary", "install", "limits", "planted", "results",
+        "statistics", "sweeps"
     }  # fmt: skip
 
 

@@ -305,7 +305,7 @@ def zoo_list(json: options.Json = False) -> None:
     rows = [
         [
             f"zoo:{entry['name']}",
-            entry["curriculum"],
+            "planted" if entry["truth"] else entry["curriculum"],
             str(entry["steps"]),
             *(output.number(entry["nmse"].get(name)) for name in class_names),
         ]
@@ -318,7 +318,8 @@ def zoo_list(json: options.Json = False) -> None:
     meanings = {"curriculum": "the function classes and their order in training", "steps": "of training"}
     header = ["name", "curriculum", "steps", *class_names]
     output.print_table("shipped checkpoints", header, rows, caption, meanings, ["steps"])
-    echo("\nPlanted models were written by hand, so that their circuits are known:\n")
+    echo("")
+    output.print_text("Planted models were written by hand, so that their circuits are known:")
     for entry in entries:
         if entry["truth"]:
             output.print_text(f"zoo:{entry['name']}: {entry['truth']}", bullet="- ")

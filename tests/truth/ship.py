@@ -67,8 +67,8 @@ PLANTED: Mapping[str, Entry] = {
     ),
     "planted_redundant": Entry(
         in_random_bases("two alternatives"),
-        "{copy 0} and {copy 1} both copy x_i to y_i and either is enough: removing one costs nothing, both together the "
-        "whole gain. {reader} averages. In random bases.",
+        "{copy 0} and {copy 1} both copy x_i to y_i and either is enough: removing one costs nothing, both together "
+        "the whole gain. {reader} averages. In random bases.",
     ),
     "planted_decoy": Entry(
         in_random_bases("null space"),
@@ -82,8 +82,8 @@ PLANTED: Mapping[str, Entry] = {
     ),
     "planted_copy_then_read": Entry(
         as_written(circuits.planted, copy=Head(0, 1), decoy=Head(0, 3), reader=Head(1, 2)),
-        "{copy} copies x_i to y_i, the first MLP multiplies x_i y_i, {reader} averages, the second MLP multiplies by x_q. "
-        "{decoy} attends as {copy} does and writes nothing.",
+        "{copy} copies x_i to y_i, the first MLP multiplies x_i y_i, {reader} averages, the second MLP multiplies by "
+        "x_q. {decoy} attends as {copy} does and writes nothing.",
     ),
 }
 
