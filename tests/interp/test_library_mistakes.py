@@ -149,6 +149,11 @@ def test_a_command_names_options_and_a_notebook_arguments(name):
     assert str(error) == f"{ARGUMENTS[name]} x: not valid; --set and --headsup stay"
 
 
+def test_a_command_in_backticks_stays_a_command():
+    error = UserError("--heads 9.9 is wrong: `interp score --heads all` lists them")
+    assert str(error) == "heads 9.9 is wrong: `interp score --heads all` lists them"
+
+
 def test_every_translated_option_is_an_argument():
     functions = [value for value in map(partial(getattr, interp), interp.__all__) if inspect.isfunction(value)]
     arguments = {name for function in functions for name in inspect.signature(function).parameters}

@@ -37,7 +37,9 @@ class UserError(ValueError):
         return self.args[0]
 
     def __str__(self) -> str:
-        return OPTION.sub(lambda option: ARGUMENTS[option[1]].replace("-", "_"), self.message)
+        parts = self.message.split("`")  # every other part is a command in backticks, which stays as it is
+        parts[::2] = [OPTION.sub(lambda option: ARGUMENTS[option[1]].replace("-", "_"), part) for part in parts[::2]]
+        return "`".join(parts)
 
 
 class CheckError(RuntimeError):

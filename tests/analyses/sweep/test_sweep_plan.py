@@ -243,10 +243,10 @@ def test_a_mistake_is_refused_in_one_line_that_names_the_file(text, message, tmp
     file.write_text(text if "out" in text or text == "seeds = 1" else f'out = "grid"\n{text}')
     with pytest.raises(UserError) as refused:
         planned(file)
-    assert str(refused.value).startswith(f"{file}: ")
-    assert str(refused.value).count(str(file)) == 1
-    assert message in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert refused.value.message.startswith(f"{file}: ")
+    assert refused.value.message.count(str(file)) == 1
+    assert message in refused.value.message
+    assert "\n" not in refused.value.message
     assert [*tmp_path.iterdir()] == [file]
 
 

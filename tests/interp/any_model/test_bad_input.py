@@ -240,7 +240,7 @@ def test_heads_that_write_nothing_are_noted(nano):
     ("call", "message"),
     [
         (lambda model: interp.ablate(model, "9.0"), "no head 9.0"),
-        (lambda model: interp.ablate(model, "1.1", modes=["optimal"]), "unknown --mode 'optimal'"),
+        (lambda model: interp.ablate(model, "1.1", modes=["optimal"]), "unknown modes 'optimal'"),
         (lambda model: interp.ablate(model, "1.1", modes=["zero", "zero"]), "zero is named twice"),
         (lambda model: interp.ablate(model, "1.mlp"), "only attention heads"),
         (lambda model: interp.score(model, kind="paper"), "unknown score 'paper'"),
@@ -258,7 +258,7 @@ def test_questions_that_cannot_be_answered(nano, call, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"site": "pattern"}, "unknown --site 'pattern'"),
+        ({"site": "pattern"}, "unknown site 'pattern'"),
         ({"direction": "both"}, "both"),
         ({"tokens": "3-99"}, "positions 0-11"),
         ({"site": "attn_out", "heads": "1.1"}, "has no heads"),
