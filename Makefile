@@ -110,9 +110,9 @@ zoo-paper: install
 zoo-planted: install
 	PYTHONPATH=tests/truth $(BIN)/python tests/truth/ship.py build/zoo-planted
 
-# The runs behind the studies `inputs`, `variants`, `architectures`, `diversity`, `transplant` and `clamping`: 164 runs, half a
-# minute to two minutes of a core each.
-SWEEPS := inputs instructions sizes classes architectures diversity transplant clamping
+# The runs behind the studies `inputs`, `variants`, `architectures`, `diversity`, `transplant`, `clamping` and `layers`, and
+# curricula beyond polynomials: 196 runs, half a minute to two minutes of a core each.
+SWEEPS := inputs instructions sizes classes architectures diversity transplant clamping sparse beyond
 study-runs: install
 	set -e; for file in $(SWEEPS); do $(BIN)/interp sweep analyses/sweeps/$$file.toml; done
 
