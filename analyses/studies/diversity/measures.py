@@ -81,7 +81,7 @@ def references_on(config: RunConfig, source: str, n_prompts: int, seed: int) -> 
 
 
 def distance_row(predicted: Predictions, references: References, n_dims: int) -> dict[str, float]:
-    """Squared differences of predictions over n_dims, mean over points and prompts (Raventós et al. 2023, section 2).
+    """Squared differences of predictions over n_dims, mean over points and prompts (Raventós et al. 2023, equation 4).
 
     Keys: `to_memory` and `to_regression` from the model, `between` the two and `zero_to_regression` from the predictor
     of zero; `leaning` = (to_regression - to_memory) / their sum: 1 is memory, -1 regression. NaN without pool.
