@@ -78,9 +78,9 @@ class Prototypes(FunctionClass):
 class MarkovChain(FunctionClass):
     """x_i is the fixed embedding of the chain's symbol i and y_i the value of symbol i+1.
 
-    Every prompt has its own transition matrix, with rows uniform on the simplex; it starts anywhere. After the first pair
-    x alone says a little of y, below 0.3 % of its variance (a symbol that was reached is likelier to lead to itself); the
-    no-context optimum, 0, leaves that out.
+    Every prompt has its own transition matrix, with rows uniform on the simplex; it starts anywhere. After the first
+    pair x alone says a little of y, below 0.3 % of its variance (a symbol that was reached is likelier to lead to
+    itself); the no-context optimum, 0, leaves that out.
     """
 
     symbols: int = 4
