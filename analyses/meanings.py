@@ -29,6 +29,7 @@ MEANINGS: Mapping[str, str] = {
     "first layer": "heads that it needs [t-interval over seeds]",
     "later layer": "heads that a later layer needs, on average",
     "heads needed": "mean over cases",
+    "p, random signs": "of the difference, over seeds",
     "all needed": "cases in which all heads of the layer are needed",
     "one needed": "in which one is",
     "none needed": "in which none is",

@@ -17,7 +17,7 @@ def overview_tables(seeds: pd.DataFrame, counts: pd.DataFrame) -> dict[str, pd.D
                 for name in ("first", "later")
             },
             "difference": interval(row["difference"], row["difference_low"], row["difference_high"]),
-            "p": p_number(row["p_value"], row["n_draws"]),
+            "p, random signs": p_number(row["p_value"], row["n_draws"]),
         }
         for row in records(seeds)
     ]
