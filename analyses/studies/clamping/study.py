@@ -27,7 +27,7 @@ from analyses.studies.clamping.measures import (
     head_table,
 )
 from analyses.studies.clamping.tables import overview_of_differences
-from analyses.studies.clamping.verdict import verdict
+from analyses.studies.clamping.verdict import details, verdict
 from analyses.studies.plateaus.exit_times import compare_times, overview_of_times, time_table
 from analyses.studies.plateaus.measures import LEFT, exit_table, run_table
 from training.checkpoints.checkpoint import Checkpoint
@@ -75,4 +75,5 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
             "heads after training [t-interval over seeds]": overview_of_differences(compared),
         },
         {"courses": partial(plot_courses, trained, groups.curriculum_of)},
+        details=details(times, tests, differences, compared),
     )

@@ -18,7 +18,13 @@ import pandas as pd
 from analyses.comparison.histories import histories
 from analyses.comparison.paired_errors import measure
 from analyses.findings import Findings
-from analyses.studies.plateaus.exit_times import compare_times, overview_of_times, time_table
+from analyses.studies.plateaus.exit_times import (
+    compare_times,
+    comparison_sentences,
+    overview_of_times,
+    time_sentences,
+    time_table,
+)
 from analyses.studies.plateaus.measures import LEFT, count_table, exit_table, run_table
 from analyses.studies.transplant.figures import plot_times
 from analyses.studies.transplant.measures import families_of_pairs, group_arms, heads_of_sources
@@ -64,4 +70,5 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
         },
         {"runs that left the plateau [exact 95 % interval of the share], and when": overview_of_times(times)},
         {"times": partial(plot_times, exits, groups.checkpoints[0].step)},
+        details=[*time_sentences(times), *comparison_sentences(tests)],
     )

@@ -84,6 +84,14 @@ def test_what_was_planted_is_reported(made, errors_of, monkeypatch):
     assert f"{forbid}, evaluated without the clamp: the final error on linear is higher than the twins'" in text
     assert f"{clamp}: after training the retrospective score of these heads is higher than the twins'" in text
     assert f"{forbid}: after training the highest retrospective score of a head is lower" in text
+    on_screen = [sentence for sentence in found.sentences() if sentence not in found.details]
+    assert len(on_screen) <= 5
+    forbidden = next(
+        sentence for sentence in on_screen if sentence.startswith(f"{forbid}, compared with unclamped twins")
+    )
+    assert "the plateau is left later on" in forbidden
+    assert "the final error without the clamp is higher on linear" in forbidden
+    assert forbidden.endswith("the highest retrospective score of a head is lower after training.")
 
 
 def test_nothing_is_claimed_where_nothing_was_changed(made, errors_of, monkeypatch, rng):
