@@ -38,8 +38,12 @@ SENTENCES = {
     "significant": "against layer-matched control sets p after Holm over sets is at most {level} for {heads}",
     "not significant": "against layer-matched control sets p after Holm over sets is above {level} for each "
     "(smallest {p}; before Holm the control sets allow none below {least:.3g})",
-    "limits": "Of the others {n_harmless} are shown to cost less than {harmless}, and of {n_open} this is not shown; "
-    "sets that matter only together are not found one by one (--design pairs).",
+    "some open": "Of the others {n_harmless} are shown to cost less than {harmless}, and of {n_open} this is not "
+    "shown; ",
+    "none open": "All others are shown to cost less than {harmless}; ",
+    "all open": "Of none of the others it is shown that they cost less than {harmless}; ",
+    "no others": "",
+    "together": "sets that matter only together are not found one by one (--design pairs).",
 }
 
 
@@ -83,8 +87,20 @@ def describe_condition(rows: Sequence[Row], lead: str, label: str) -> str:
         finding += SENTENCES["helps"].format(helping=listed(helping))
     evidence = SENTENCES["evidence"].format(modes=describe_modes(rows), chance=describe_chance(matter or defined))
     n_open = len(leading) - len(matter) - len(harmless) - len(helping)
-    limits = SENTENCES["limits"].format(n_harmless=len(harmless), n_open=n_open, harmless=HARMLESS)
-    return " ".join([finding, evidence, limits])
+    others = SENTENCES[describe_others(len(harmless), n_open)]
+    limits = others.format(n_harmless=len(harmless), n_open=n_open, harmless=HARMLESS) + SENTENCES["together"]
+    return " ".join([finding, evidence, limits[0].upper() + limits[1:]])
+
+
+def describe_others(n_harmless: int, n_open: int) -> str:
+    """Which sentence (a key of `SENTENCES`) says what is known of the sets that neither cost nor help.
+
+    >>> describe_others(3, 1), describe_others(3, 0), describe_others(0, 1)
+    ('some open', 'none open', 'all open')
+    """
+    if not n_open:
+        return "none open" if n_harmless else "no others"
+    return "some open" if n_harmless else "all open"
 
 
 def widen(row: Row, n_sets: int) -> Row:
