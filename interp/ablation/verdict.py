@@ -15,8 +15,8 @@ distribution.
    whose removal alone hardly changes predictions (mean squared change within `HARMLESS` of the gain under every mode).
    Without joint removals the sentence says what was not tested. It is a decoy on these classes and pairs: nothing is
    said of others.
-6. Pairs of heads: those whose interaction differs from 0 after Holm over the pairs, and the strongest of them. A
-   positive interaction has two explanations, which the sentence names.
+6. Pairs of heads: those whose interaction differs from 0 after Holm over the pairs, by what a sentence can show
+   (`LEAST_NAMED`), and the strongest of them. A positive interaction has two explanations, which the sentence names.
 """
 
 import math
@@ -30,7 +30,7 @@ from interp.ablation.pairs import PairAblation
 from interp.ablation.size_classes import ATTENDS, HARMLESS, Row, is_silent, size_of
 from interp.display.result import displays
 from interp.display.text import counted, listed
-from interp.statistics.effects import LEAST_GAIN, SIGNIFICANT
+from interp.statistics.effects import LEAST_GAIN, LEAST_NAMED, SIGNIFICANT
 from interp.statistics.p_values import draws_behind, p_text
 from training.common.bootstrap import N_RESAMPLES
 from training.common.output import records
@@ -108,8 +108,9 @@ SENTENCES: dict[str, str] = {
     "interaction": "On {where} {count} (p <= {significant} after Holm over the pairs, {mode} ablation). The strongest "
     "is {heads}: removing both costs {effect:z.2f}, removing each alone {effect_first:z.2f} and {effect_second:z.2f}; "
     "the interaction is {interaction:z.2f} [{ci_low:z.2f}, {ci_high:z.2f}] ({p}). {meaning}",
-    "no interaction": "On {where} no interaction of {count} differs from 0 (p above {significant} after Holm over the "
-    "pairs, {mode} ablation; the strongest, of {heads}, is {interaction:z.2f} [{ci_low:z.2f}, {ci_high:z.2f}]).",
+    "no interaction": "On {where} no interaction of {count} is shown to be 0.01 or more (p <= {significant} after Holm "
+    "over the pairs, {mode} ablation); the strongest, of {heads}, is {interaction:z.2f} [{ci_low:z.2f}, "
+    "{ci_high:z.2f}].",
     "more than the sum": "Either one head can replace the other, or what they write adds up (errors are squared).",
     "less than the sum": "Each costs less once the other is removed.",
     # one head after another
@@ -370,7 +371,7 @@ def interaction_sentence(rows: Sequence[Row], several_ranges: bool) -> str:
     condition = rows[0]["function_class"] + (f" (pairs {rows[0]['points']})" if several_ranges else "")
     if math.isnan(rows[0]["interaction"]):
         return fill("no clear gain", where=condition)
-    certain = [row for row in rows if row["p_holm"] <= SIGNIFICANT]
+    certain = [row for row in rows if row["p_holm"] <= SIGNIFICANT and abs(row["interaction"]) >= LEAST_NAMED]
     strongest = max(certain or rows, key=lambda row: abs(row["interaction"]))
     n_pairs = counted(len(rows), "pair")
     if not certain:

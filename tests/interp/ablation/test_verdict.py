@@ -468,11 +468,18 @@ def test_the_strongest_certain_interaction_is_named():
 def test_pairs_without_a_certain_interaction_have_none():
     (text,) = say_pairs({"p_holm": 0.051}, {"p_holm": 0.2, "mode": "zero", "interaction": 3.0})
     assert text == (
-        "On linear no interaction of 1 pair differs from 0 (p above 0.05 after Holm over the pairs, mean ablation; the "
-        "strongest, of 0.0,0.1, is 0.55 [0.54, 0.57])."
+        "On linear no interaction of 1 pair is shown to be 0.01 or more (p <= 0.05 after Holm over the pairs, mean "
+        "ablation); the strongest, of 0.0,0.1, is 0.55 [0.54, 0.57]."
     )
     (text,) = say_pairs({"interaction": math.nan, "p_holm": math.nan})
     assert text.startswith("The intact model is not clearly better than the no-context optimum on linear")
+
+
+def test_an_interaction_by_rounding_is_none():
+    """A decoy beside the head that matters: 0.00002 in every resample."""
+    tiny = {"interaction": -2e-5, "ci_low": -3e-5, "ci_high": -1e-5}
+    (text,) = say_pairs(tiny)
+    assert text.startswith("On linear no interaction of 1 pair is shown to be 0.01 or more")
 
 
 def test_an_order_is_compared_with_random_ones():
