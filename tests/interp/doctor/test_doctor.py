@@ -28,6 +28,8 @@ def install(tmp_path, monkeypatch):
         directory.mkdir()
         (directory / "METADATA").write_text("\n".join([f"Name: {name}", f"Version: {number}", *lines]))
         (directory / "RECORD").write_text(files)
+        packages = {line.partition("/")[0] for line in files.splitlines()}  # Python 3.12 leaves missing files out
+        (directory / "top_level.txt").write_text("\n".join(packages))
 
     return put
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 import pytest
-import torch
 
 from interp.doctor import package_origin
 from training.checkpoints import checkpoint as checkpoints
@@ -41,7 +40,7 @@ def test_every_command_says_where_its_result_comes_from(name, tmp_path, outcome)
     run = json.loads((tmp_path / "run.json").read_text())
     assert json.loads(done.out)["run"] == run
     assert run["command"] == " ".join(["interp", *map(str, given)])
-    assert run["versions"]["torch"] == torch.__version__
+    assert run["versions"]["torch"] == version("torch")
     assert run["versions"][DISTRIBUTION] == version(DISTRIBUTION)
     assert run["commit"] == git_commit()
     (about,) = run["checkpoints"]
