@@ -33,15 +33,17 @@ def layer_table(checkpoint: Checkpoint, n_prompts: int, seed: int) -> pd.DataFra
     """
     rows: list[Row] = []
     for name in checkpoint.config.trained_classes:
+        whole = removal_effects(checkpoint, name, layers_of(checkpoint), n_prompts, seed)
+        if np.isnan([row["effect"] for row in whole.values()]).any():
+            continue
         orders = [add_heads(checkpoint, name, layer, n_prompts, seed + 1) for layer in layers_of(checkpoint)]
         sets = {head_set(order[k:]): None for order in orders for k in range(len(order))}
         effects = removal_effects(checkpoint, name, list(sets), n_prompts, seed)
         for layer, order in enumerate(orders):
             labels = {"function_class": name, "layer": layer, "order": ",".join(map(str, order))}
             nothing = {"effect": 0.0, "ci_low": 0.0, "ci_high": 0.0}
-            left = [effects.get(show(head_set(order[k:])), {}) for k in range(len(order))]
-            if all(left) and not np.isnan([row["effect"] for row in left]).any():
-                rows += [labels | {"k": k} | row for k, row in enumerate([*left, nothing])]
+            left = [effects[show(head_set(order[k:]))] for k in range(len(order))]
+            rows += [labels | {"k": k} | row for k, row in enumerate([*left, nothing])]
     return pd.DataFrame(rows)
 
 

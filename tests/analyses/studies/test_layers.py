@@ -21,13 +21,13 @@ def trained_on_linear(checkpoint):
 
 def test_two_halves_are_both_needed_and_the_reader_alone_is_enough(tmp_path):
     planted = disguised.disguised("two halves", 3, tmp_path)
-    findings = study([trained_on_linear(planted.checkpoint)], n_prompts=256)
+    findings = study([trained_on_linear(planted.checkpoint)], n_prompts=64)
     first, second = records(findings.files["needs"])
     assert (first["n_needed"], second["n_needed"]) == (2, 1)
     curve = where(findings.files["curves"], layer=0)
     assert set(curve["order"].iloc[0].split(",")[:2]) == {str(planted.heads[role]) for role in ("half 0", "half 1")}
     assert second["best"] == str(planted.heads["reader"])
-    assert (second["cost_best"], second["cost_all"]) == pytest.approx((0, 1), abs=0.02)
+    assert (second["cost_best"], second["cost_all"]) == pytest.approx((0, 1), abs=0.05)
     text = findings.sentences()
     assert text[0].startswith(
         "To keep 90% of the in-context gain, the first layer needs 2.0 heads and a later layer 1.0"
@@ -39,7 +39,7 @@ def test_two_halves_are_both_needed_and_the_reader_alone_is_enough(tmp_path):
 
 
 def test_one_of_two_copies_is_enough(tmp_path):
-    findings = study([trained_on_linear(circuits.redundant(tmp_path))], n_prompts=256)
+    findings = study([trained_on_linear(circuits.redundant(tmp_path))], n_prompts=64)
     assert findings.files["needs"]["n_needed"].tolist() == [1, 1, 0]
 
 

@@ -38,13 +38,13 @@ def test_plain_hooks_give_the_same_effect():
 
 def test_the_interval_is_that_of_a_ratio(rng):
     covered = []
-    for _ in range(300):
+    for _ in range(120):
         gap = rng.normal(size=200) * rng.exponential(size=200)
         patched = 0.4 * gap + 0.3 * rng.normal(size=200)
         values = effect_by_prompt(patched[None], np.zeros(200), gap)[0]
         low, high = mean_interval(values[:, None], rng)
         covered.append(low[0] <= 0.4 <= high[0])
-    assert 0.88 < np.mean(covered) < 0.98
+    assert 0.87 < np.mean(covered) < 0.99
 
 
 def count_heads(scored: ScoredPrompts) -> np.ndarray:
