@@ -91,7 +91,7 @@ SENTENCES: dict[str, str] = {
     "It is not called a decoy.",
     "decoy": "It attends as a retrospective head does (score {score:.2f}), but removing it {nothing}, alone, together "
     "with any other head{combinations}, and alone changes predictions by a mean square of less than {harmless} of that "
-    "gain: a decoy on {classes} (pairs {points}).",
+    "gain: a decoy on {classes} (pairs {points}; other inputs were not tested).",
     "nothing": "changes the error by less than {harmless} of the in-context gain on {classes}",
     "combinations": ", and together with {which} of the other heads above {attends} ({attending})",
     "joint": "with {companions} removed as well, removing it {verb} {size:.2f} [{ci_low:.2f}, {ci_high:.2f}] of the "

@@ -98,7 +98,7 @@ def test_the_verdict_says_which_is_which(ablation):
     assert "decoy" not in sentences[0]
     assert "all replacements give the same verdict, at least half of the gain" in sentences[0]
     assert "; 4 control sets allow no p below 0.2;" in sentences[0]
-    assert sentences[1].endswith(": a decoy on linear (pairs 12-15).")
+    assert sentences[1].endswith(": a decoy on linear (pairs 12-15; other inputs were not tested).")
     assert "the output of 0.3 does not vary, so mean ablation leaves it unchanged" in sentences[1]
     assert "decoy" not in sentences[2]
 
@@ -108,7 +108,7 @@ def test_the_study_finds_the_pair_and_unmasks_the_decoy(planted):
     result = study(planted, n_prompts=256, n_controls=20)
     assert result.head_set == (*REAL, *DECOY)
     assert "0.1 (1.00), 0.3 (1.00)" in result.sentences()[0]
-    assert ["a decoy on linear (pairs 12-15)" in sentence for sentence in result.sentences()] == [
+    assert ["a decoy on linear (pairs 12-15; " in sentence for sentence in result.sentences()] == [
         False,
         False,
         False,

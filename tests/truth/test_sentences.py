@@ -81,7 +81,9 @@ def test_every_sentence_is_true(kind, seed, tmp_path):
         assert effect == pytest.approx(truth.effect, abs=0.15 + 0.1 * abs(truth.effect)), role
         assert text.startswith(f"Removing {head} helps on linear") == (truth.effect < 0), text
         if UNDER_CONDITIONS.get(kind) != role:
-            assert text.endswith(": a decoy on linear (pairs 12-15).") == (truth.decoy is True), text
+            assert text.endswith(": a decoy on linear (pairs 12-15; other inputs were not tested).") == (
+                truth.decoy is True
+            )
         if truth.decoy is not None:
             assert ("It is not a decoy: " in text) == (not truth.decoy), text
 
@@ -157,7 +159,7 @@ def sentence_on(model: Disguised, role: str, name: str) -> str:
 def test_a_decoy_is_named_with_the_class_and_the_pairs(kind, name, tmp_path):
     """Their first copy does nothing on this class over pairs 12-15, and everything on another or over pairs 0-7."""
     text = sentence_on(disguised(kind, 3, tmp_path), "copy 0", name)
-    assert text.endswith(f": a decoy on {name} (pairs 12-15).")
+    assert text.endswith(f": a decoy on {name} (pairs 12-15; other inputs were not tested).")
 
 
 @pytest.mark.slow

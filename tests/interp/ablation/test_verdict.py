@@ -49,6 +49,7 @@ NULL = "39 layer-matched sets cost 0.01 on average and 0.02 at most (p <= 0.025,
 FEW = "allow no p below 0.125; several seeds together allow a smaller p (--ckpt 'NAME-*')); "
 MORE = "allow no p below 0.125; more control sets exist (--controls)); "
 ALONE = "no other replacement was tried"
+DECOY = ": a decoy on linear (pairs 12-15; other inputs were not tested)."
 
 
 def say(*rows, **more) -> list[str]:
@@ -239,7 +240,7 @@ def test_a_head_is_a_decoy_only_after_joint_removals():
     everything = f"{ATTENDING}changes the error by less than 0.05 of the in-context gain on linear, alone, together "
     everything += "with any other "
     decoy = ", and alone changes predictions by a mean square of less than 0.05 of that gain: a decoy on linear (pairs "
-    decoy += "12-15)."
+    decoy += "12-15; other inputs were not tested)."
     assert say_of_silent({}) == f"{everything}head{decoy}"
     three = [{"attending": "0.3,0.4,0.5", "companions": name} for name in ("0.3", "0.3,0.4", "0.3,0.5", "0.4,0.5")]
     every = [*three, three[0] | {"companions": "0.3,0.4,0.5"}]
@@ -275,7 +276,7 @@ def test_a_head_is_a_decoy_only_after_joint_removals():
             0.1,
             "Whether another head compensates for its removal is undecided: with 0.3 removed as well, removing it ",
         ),
-        (0.04, 0.03, 0.05, ": a decoy on linear (pairs 12-15)."),
+        (0.04, 0.03, 0.05, DECOY),
         (0.04, 0.03, 0.051, "is undecided"),
         (-0.04, -0.051, 0.0, "is undecided"),
     ],
@@ -283,7 +284,7 @@ def test_a_head_is_a_decoy_only_after_joint_removals():
 def test_a_joint_change_beyond_the_margin_is_no_decoy(change, low, high, words):
     text = say_of_silent({}, {"change": change, "ci_low": low, "ci_high": high})
     assert words in text
-    assert text.endswith(("all of them 0.31).", ": a decoy on linear (pairs 12-15).", "narrow the interval."))
+    assert text.endswith(("all of them 0.31).", DECOY, "narrow the interval."))
 
 
 @pytest.mark.parametrize(
@@ -295,7 +296,7 @@ def test_a_head_whose_removal_moves_predictions_is_not_called_a_decoy(moved, is_
     text = say_of_silent(
         {}, rows=({"mode": "zero"} | HARMLESS, HARMLESS | effect(moved[0], moved[1], moved[2], "moved_"))
     )
-    assert text.endswith(": a decoy on linear (pairs 12-15).") == is_decoy
+    assert text.endswith(DECOY) == is_decoy
     value, low, high = moved
     sentence = f"but it changes predictions, by a mean square of {value:.2f} [{low:.2f}, {high:.2f}] of that gain on "
     sentence += "linear (mean ablation). It is not called a decoy."
