@@ -43,7 +43,7 @@ SENTENCES = {
     "none open": "All others are shown to cost less than {harmless}; ",
     "all open": "Of none of the others it is shown that they cost less than {harmless}; ",
     "no others": "",
-    "together": "sets that matter only together are not found one by one (--design pairs).",
+    "together": "heads that matter only together are not found one by one (--design pairs).",
 }
 
 

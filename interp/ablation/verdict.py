@@ -27,7 +27,7 @@ import pandas as pd
 from interp.ablation.ablate import Ablation
 from interp.ablation.cumulative import CumulativeAblation
 from interp.ablation.pairs import PairAblation
-from interp.ablation.size_classes import ATTENDS, HARMLESS, Row, is_silent, size_of
+from interp.ablation.size_classes import ATTENDS, HALF, HARMLESS, Row, is_silent, size_of
 from interp.display.result import displays
 from interp.display.text import counted, listed
 from interp.statistics.effects import LEAST_GAIN, LEAST_NAMED, SIGNIFICANT
@@ -57,7 +57,9 @@ SENTENCES: dict[str, str] = {
     # rule 2
     "no controls": "no other set has as many heads in the same layers, so there is no p-value",
     "all disjoint": f"{{controls}} {CONTROL_COST}",
-    "some disjoint": f"the {{n_disjoint}} of {{controls}} that hold none of these heads {CONTROL_COST}",
+    "some disjoint": f"of {{controls}} the {{n_disjoint}} without any of these heads {CONTROL_COST}",
+    "one disjoint": "of {controls} the only one without any of these heads costs {control_effect:z.2f} ({p}{limit})",
+    "over all sets": "over all {n_controls}, {p}",
     "none disjoint": "of {controls} each holds at least one of these heads ({p}{limit})",
     "least control": "{control_min:z.2f} at least",
     "largest control": "{control_max:z.2f} at most",
@@ -86,33 +88,36 @@ SENTENCES: dict[str, str] = {
     "Whether another head compensates for its removal is undecided: {joint}; more prompts (--null-prompts) narrow the "
     "interval.",
     "moves predictions": "It attends as a retrospective head does (score {score:.2f}), but removing it {nothing}, "
-    "alone, together with any other head{combinations}; but it changes predictions, by a mean square of "
+    "alone and in addition to any other head{combinations}. It does change predictions, by a mean square of "
     "{moved_effect:.2f} [{moved_ci_low:.2f}, {moved_ci_high:.2f}] of that gain on {function_class} ({mode} ablation). "
-    "It is not called a decoy.",
-    "decoy": "It attends as a retrospective head does (score {score:.2f}), but removing it {nothing}, alone, together "
-    "with any other head{combinations}, and alone changes predictions by a mean square of less than {harmless} of that "
-    "gain: a decoy on {classes} (pairs {points}; other inputs were not tested).",
+    "So it is no decoy.",
+    "decoy": "It attends as a retrospective head does (score {score:.2f}), but removing it {nothing}, alone and in "
+    "addition to any other head{combinations}, and changes predictions by a mean square of less than {harmless} of "
+    "that gain: a decoy on {classes} (pairs {points}; other inputs were not tested).",
     "nothing": "changes the error by less than {harmless} of the in-context gain on {classes}",
-    "combinations": ", and together with {which} of the other heads above {attends} ({attending})",
+    "combinations": ", or to {which} of the other heads above {attends} ({attending})",
     "joint": "with {companions} removed as well, removing it {verb} {size:.2f} [{ci_low:.2f}, {ci_high:.2f}] of the "
     "gain on {function_class} ({mode} ablation; removing {companions} alone costs {effect_companions:z.2f}, "
     "all of them {effect:z.2f})",
     # sets that are kept
-    "kept": f"With no head but {{heads}} {{left:.2f}} of the in-context gain on {{function_class}} is left ({{mode}} "
-    f"ablation of all others costs {EFFECT}).",
-    "kept, with p": f"With no head but {{heads}} {{left:.2f}} of the in-context gain on {{function_class}} is left "
-    f"({{mode}} ablation of all others costs {EFFECT}); {{p}} against {{n_controls}} layer-matched control sets.",
+    "kept": f"Keeping only {{heads}} leaves {{left:z.2f}} of the in-context gain on {{function_class}} ({{mode}} "
+    f"ablation of all other heads costs {EFFECT}).",
+    "kept, with p": f"Keeping only {{heads}} leaves {{left:z.2f}} of the in-context gain on {{function_class}} "
+    f"({{mode}} ablation of all other heads costs {EFFECT}); {{p}} against {{n_controls}} layer-matched control sets.",
     # rule 6
     "no clear gain": "The intact model is not clearly better than the no-context optimum on {where}, so no effect of "
     "removing heads is given.",
-    "interaction": "On {where} {count} (p <= {significant} after Holm over the pairs, {mode} ablation). The strongest "
-    "is {heads}: removing both costs {effect:z.2f}, removing each alone {effect_first:z.2f} and {effect_second:z.2f}; "
-    "the interaction is {interaction:z.2f} [{ci_low:z.2f}, {ci_high:z.2f}] ({p}). {meaning}",
+    "interaction": "On {where} {count} (p <= {significant} after Holm over the pairs, {mode} ablation). {strongest}",
+    "strongest": "Removing {heads} costs {effect:z.2f}, removing each alone {effect_first:z.2f} and "
+    "{effect_second:z.2f}: interaction {interaction:z.2f} [{ci_low:z.2f}, {ci_high:z.2f}] ({p}); {meaning}.",
     "no interaction": "On {where} no interaction of {count} is shown to be 0.01 or more (p <= {significant} after Holm "
     "over the pairs, {mode} ablation); the strongest, of {heads}, is {interaction:z.2f} [{ci_low:z.2f}, "
     "{ci_high:z.2f}].",
-    "more than the sum": "Either one head can replace the other, or what they write adds up (errors are squared).",
-    "less than the sum": "Each costs less once the other is removed.",
+    "larger sets": " Larger sets were not compared: of three heads any one may be enough.",
+    "adds up": "what they write adds up (errors are squared)",
+    "adds up or replaces": "either one can replace the other, or what they write adds up (errors are squared)",
+    "cancels": "they cancel at least in part, both together cost less than one of them alone",
+    "costs less": "each costs less once the other is removed",
     # one head after another
     "order": "Removing {heads} on {function_class} in this order costs {area:.2f} [{ci_low:.2f}, {ci_high:.2f}] on "
     "average over the number of removed heads, random orders of them {random_area:.2f} ({p}; {mode} ablation).",
@@ -140,6 +145,10 @@ SIZES = {
     "unclear": "unclear",
 }
 """Size classes of effects (rule 1) in words."""
+
+
+DISJOINT = {0: "none disjoint", 1: "one disjoint"}
+"""The sentence on control sets, by the number of those that hold none of the heads, if some do."""
 
 
 def fill(template: str, row: Row | None = None, **values: object) -> str:
@@ -203,7 +212,7 @@ def chance_clause(row: Row, remedy: str = SENTENCES["more seeds"]) -> str:
     n, helps = row["n_controls"], size_of(row) == "negative"
     if not n:
         return fill("no controls")
-    template = "all disjoint" if row["n_disjoint"] == n else "some disjoint" if row["n_disjoint"] else "none disjoint"
+    template = DISJOINT.get(row["n_disjoint"], "some disjoint") if row["n_disjoint"] < n else "all disjoint"
     test, sides = ("p_two_sided", 2) if helps else ("p_value", 1)
     adjusted = row["p_two_sided_holm" if helps else "p_holm"]
     p = p_text(row[test], draws_behind(row), holm=adjusted, sides=sides)
@@ -213,12 +222,13 @@ def chance_clause(row: Row, remedy: str = SENTENCES["more seeds"]) -> str:
         limit = fill("few controls", n_controls=counted(n, "control set"), smallest_p=smallest_p, remedy=way_out)
     elif adjusted > SIGNIFICANT and math.isfinite(row["detectable"]) and not helps:
         limit = fill("power", row)
+    p = f"two-sided {p}" if helps else p
     return fill(
         template,
         row,
         controls=f"{'all ' if row['exact'] else ''}{counted(n, 'layer-matched set')}",
         extreme=fill("least control" if helps else "largest control", row),
-        p=f"two-sided {p}" if helps else p,
+        p=fill("over all sets", n_controls=n, p=p) if 0 < row["n_disjoint"] < n else p,
         limit=limit,
     )
 
@@ -372,19 +382,41 @@ def interaction_sentence(rows: Sequence[Row], several_ranges: bool) -> str:
     if math.isnan(rows[0]["interaction"]):
         return fill("no clear gain", where=condition)
     certain = [row for row in rows if row["p_holm"] <= SIGNIFICANT and abs(row["interaction"]) >= LEAST_NAMED]
-    strongest = max(certain or rows, key=lambda row: abs(row["interaction"]))
     n_pairs = counted(len(rows), "pair")
     if not certain:
-        return fill("no interaction", strongest, where=condition, count=n_pairs, significant=SIGNIFICANT)
+        strongest = max(rows, key=lambda row: abs(row["interaction"]))
+        larger = fill("larger sets") if len(rows) > 1 else ""
+        return fill("no interaction", strongest, where=condition, count=n_pairs, significant=SIGNIFICANT) + larger
+    ends = [max(certain, key=lambda row: row["interaction"]), min(certain, key=lambda row: row["interaction"])]
+    by_sign = [row for row, sign in zip(ends, (1, -1), strict=True) if sign * row["interaction"] > 0]
     return fill(
         "interaction",
-        strongest,
+        rows[0],
         where=condition,
         count=f"{len(certain)} of {n_pairs} {'interacts' if len(certain) == 1 else 'interact'}",
         significant=SIGNIFICANT,
-        p=p_text(strongest["p_value"], N_RESAMPLES // 2, holm=strongest["p_holm"]),
-        meaning=fill("more than the sum" if strongest["interaction"] > 0 else "less than the sum"),
+        strongest=" ".join(map(strongest_sentence, by_sign)),
     )
+
+
+def strongest_sentence(row: Row) -> str:
+    """The pair with the strongest interaction of one sign, and what such an interaction may come from."""
+    p = p_text(row["p_value"], N_RESAMPLES // 2, holm=row["p_holm"])
+    return fill("strongest", row, p=p, meaning=fill(meaning_of(row)))
+
+
+def meaning_of(row: Row) -> str:
+    """Which explanation (a key of `SENTENCES`) the effects of a pair leave open.
+
+    >>> meaning_of({"effect_first": 0.0, "effect_second": 0.4, "effect": 0.9, "interaction": 0.5})
+    'adds up or replaces'
+    >>> meaning_of({"effect_first": 1.0, "effect_second": 1.8, "effect": 0.0, "interaction": -2.8})
+    'cancels'
+    """
+    alone = (row["effect_first"], row["effect_second"])
+    if row["interaction"] > 0:  # a head that costs most of the gain alone is replaced by none
+        return "adds up" if min(alone) >= HALF else "adds up or replaces"
+    return "cancels" if row["effect"] < max(alone) - HARMLESS else "costs less"
 
 
 @displays(CumulativeAblation, "sentences")

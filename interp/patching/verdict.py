@@ -19,15 +19,15 @@ from training.common.output import records
 from training.common.table_rows import distinct, where
 
 ALIKE = 0.5
-"""NMSE: both runs give about the same answer where the corrupt run's error and the gap between the runs are smaller."""
+"""NMSE: the corrupt run answers, too, where its error and the gap between the runs are smaller."""
 
 SENTENCES = {
     "no gap": "On {prompts} the clean and the corrupt run give the same predictions: there is nothing to patch.",
     "no effect": "On {prompts} no patch is shown to have an effect of 0.01 or more ({n_locations} patched).",
-    "no change of error": "On {prompts} both runs give about the same answer, so errors are compared, not effects: no "
+    "no change of error": "On {prompts} the corrupt run answers, too, so errors are compared, not effects: no "
     "patch is shown to change the error of the patched run ({n_locations} patched).",
     "effects": "On {prompts} patching {outcomes}{chosen}.",
-    "errors": "On {prompts} both runs give about the same answer, so errors are compared, not effects: "
+    "errors": "On {prompts} the corrupt run answers, too, so errors are compared, not effects: "
     "without a patch the NMSE is {unpatched:.2f}; patching {outcomes}{chosen}.",
     "chosen": " (chosen from {n_locations}; intervals hold for all {n_patches} of the map at once)",
     "unvarying": "{locations}: " + UNVARYING + ".",
@@ -40,7 +40,7 @@ OUTCOMES = {
     "denoise": "{location} restores {value:.2f} [{low:.2f}, {high:.2f}] of the gap",
     "noise": "{location} destroys {value:.2f} [{low:.2f}, {high:.2f}] of the gap",
     "reverse": "{location} moves the prediction the other way, by {value:.2f} [{low:.2f}, {high:.2f}] of the gap",
-    "error": "{location} gives {value:.2f} [{low:.2f}, {high:.2f}]",
+    "error": "{location} {changes} it to {value:.2f} [{low:.2f}, {high:.2f}]",
 }
 
 
@@ -91,7 +91,8 @@ def describe_outcome(result: PatchMap, row: Mapping[str, Any], *, compare_errors
     location = name_location(result.site, row)
     if compare_errors:
         value, low, high = (row[column] for column in ("nmse", "nmse_low", "nmse_high"))
-        return OUTCOMES["error"].format(location=location, value=value, low=low, high=high)
+        changes = "raises" if value > unpatched_error(result, row["function_class"]) else "lowers"
+        return OUTCOMES["error"].format(location=location, changes=changes, value=value, low=low, high=high)
     value, low, high = row["effect"], row["ci_low"], row["ci_high"]
     if value < 0:
         return OUTCOMES["reverse"].format(location=location, value=-value, low=-high, high=-low)
@@ -101,7 +102,7 @@ def describe_outcome(result: PatchMap, row: Mapping[str, Any], *, compare_errors
 def strongest(result: PatchMap, function_class: str, count: int) -> list[dict[str, Any]]:
     """The locations of one class with the best evidence that they matter (`rank_by_evidence`).
 
-    Where both runs give about the same answer, locations are ranked by how much they change the error instead, those
+    Where the corrupt run answers, too, locations are ranked by how much they change the error instead, those
     with an interval that leaves out the unpatched run's error first. Intervals count as wide as for the whole map.
     """
     alike, before = answers_alike(result, function_class), unpatched_error(result, function_class)

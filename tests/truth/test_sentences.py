@@ -167,7 +167,7 @@ def test_a_head_that_moves_predictions_is_not_called_a_decoy(tmp_path):
     """Without the mover a part of the predictions is 2 `SHIFT` away, and as wrong as before."""
     text = sentence_on(disguised("moved", 3, tmp_path), "mover", "linear")
     assert "but it changes predictions, by a mean square of 0." in text
-    assert text.endswith("It is not called a decoy.")
+    assert text.endswith("So it is no decoy.")
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ def removal_effects(
 
 
 def need_table(tables: pd.DataFrame) -> pd.DataFrame:
-    """One row per model, class and layer: `n_needed`, the fewest heads from which on `KEPT` of the gain is kept.
+    """One row per model, class and layer: `n_needed`, the fewest heads that keep `KEPT` of the gain.
 
     Also `best`, the first head that was added, `cost_best`, the effect of removing all others, with its interval, and
     `cost_all`, that of removing the layer's heads altogether.
@@ -94,13 +94,14 @@ def need_table(tables: pd.DataFrame) -> pd.DataFrame:
 
 
 def count_needed(effects: Sequence[float]) -> int:
-    """The smallest k from which on no effect exceeds 1 - `KEPT`, from the effects with k heads left.
+    """The smallest k whose effect is at most 1 - `KEPT`, from the effects with k heads left.
+
+    More heads may cost more again, where one cancels another.
 
     >>> count_needed([0.8, 0.05, 0.2, 0.01, 0.0]), count_needed([0.02, 0.01, 0.0])
-    (3, 0)
+    (1, 0)
     """
-    costly = [k for k, effect in enumerate(effects) if effect > 1 - KEPT]
-    return costly[-1] + 1 if costly else 0
+    return next(k for k, effect in enumerate(effects) if effect <= 1 - KEPT)
 
 
 def seed_table(checkpoints: Sequence[Checkpoint], needs: pd.DataFrame) -> pd.DataFrame:

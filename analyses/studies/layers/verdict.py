@@ -22,8 +22,9 @@ SENTENCES = {
     "fewer": "The first layer needs fewer heads than a later one: {difference:.1f}{ends} ({p}, random signs over "
     "seeds).",
     "no difference": "No difference between the first layer and later ones is shown ({difference:z.1f}{ends}{p}).",
-    "cases": "All heads of the first layer are needed in {n_all} of {cases} (model x class); in later layers one head "
-    "is enough in {n_one} of {n_later}, and none is needed in {n_none} of these.",
+    "one seed": "One seed allows no test of the difference between the first layer and later ones ({difference:z.1f}).",
+    "cases": "All heads of the first layer are needed in {n_all} of {cases} (model x class); in later layers at "
+    "most one head is needed in {n_one} of {n_later}, none in {n_none}.",
 }
 
 
@@ -55,6 +56,8 @@ def verdict(seeds: pd.DataFrame, counts: pd.DataFrame) -> list[str]:
 
 def difference_sentence(row: dict[str, float]) -> str:
     """Rule 2."""
+    if row["n_seeds"] < 2:
+        return SENTENCES["one seed"].format(**row)
     low, high = row["difference_low"], row["difference_high"]
     is_certain = row["p_value"] <= SIGNIFICANT and (low > 0 or high < 0)
     kind = ("more" if low > 0 else "fewer") if is_certain else "no difference"

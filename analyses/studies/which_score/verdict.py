@@ -50,8 +50,10 @@ SENTENCES = {
     "(at least {carries_least:g}){order}.",
     "order": "; where both do, the retrospective score comes first in {first} of {both}",
 }
+ALIKE = 0.005
+"""Rank correlations that a sentence shows as the same."""
 KINDS = {
-    ONLY_ATTENDS: "retrospective heads that are no function-vector heads",
+    ONLY_ATTENDS: "retrospective heads that are not function-vector heads",
     ONLY_CARRIES: "function-vector heads that are not retrospective",
 }
 
@@ -62,10 +64,11 @@ def guide_sentences(models: Sequence[ModelGuides], guides: pd.DataFrame) -> list
         return [SENTENCES["nothing"]]
     rows = {row["guide"]: row for row in records(where(guides, curriculum=guides["curriculum"].iloc[-1]))}
     reference, best = rows[REFERENCE], max(rows.values(), key=lambda row: row["spearman"])
-    first = SENTENCES["reference best" if best is reference else "best"].format(
+    ties = [row for row in rows.values() if row["spearman"] >= best["spearman"] - ALIKE]
+    first = SENTENCES["reference best" if reference in ties else "best"].format(
         seeds=counted(best["n_seeds"], "independent seed"),
         models=counted(len(models), "model"),
-        guide=name_guide(best["guide"]),
+        guide=listed([name_guide(row["guide"]) for row in ties]) + (" alike" if len(ties) > 1 else ""),
         spearman=with_interval(best),
         found=best["found"],
         by_chance=best["by_chance"],

@@ -169,7 +169,7 @@ def test_a_gain_that_is_only_uncertain_asks_for_more_prompts():
         ({"n_controls": 0}, "no other set has as many heads in the same layers, so there is no p-value; "),
         ({"n_controls": 1, "n_disjoint": 1}, "; 1 layer-matched set cost 0.01"),
         ({"n_controls": 2, "n_disjoint": 2, "exact": True}, "; all 2 layer-matched sets cost 0.01"),
-        ({"n_disjoint": 3}, "; the 3 of 39 layer-matched sets that hold none of these heads cost 0.01 on average"),
+        ({"n_disjoint": 3}, "; of 39 layer-matched sets the 3 without any of these heads cost 0.01 on average"),
         ({"n_disjoint": 0}, "; of 39 layer-matched sets each holds at least one of these heads (p <= 0.025"),
         ({"smallest_p": 0.05}, "after Holm <= 0.05 (39 draws)); "),
         ({"smallest_p": 0.125}, f"after Holm <= 0.05 (39 draws); 39 control sets {MORE}"),
@@ -237,9 +237,9 @@ def test_a_head_is_a_decoy_only_after_joint_removals():
         "compensates for its removal was not tested; `interp ablate --ckpt CKPT --heads 0.1 --classes linear --mode "
         "mean` tests this."
     )
-    everything = f"{ATTENDING}changes the error by less than 0.05 of the in-context gain on linear, alone, together "
-    everything += "with any other "
-    decoy = ", and alone changes predictions by a mean square of less than 0.05 of that gain: a decoy on linear (pairs "
+    everything = f"{ATTENDING}changes the error by less than 0.05 of the in-context gain on linear, alone and in "
+    everything += "addition to any other "
+    decoy = ", and changes predictions by a mean square of less than 0.05 of that gain: a decoy on linear (pairs "
     decoy += "12-15; other inputs were not tested)."
     assert say_of_silent({}) == f"{everything}head{decoy}"
     three = [{"attending": "0.3,0.4,0.5", "companions": name} for name in ("0.3", "0.3,0.4", "0.3,0.5", "0.4,0.5")]
@@ -250,8 +250,8 @@ def test_a_head_is_a_decoy_only_after_joint_removals():
         "with 0.3 removed as well, removing it costs 0.56 [0.50, 0.60] of the gain on linear (mean ablation; removing "
         "0.3 alone costs 0.30, all of them 0.86)."
     )
-    assert say_of_silent(*every) == f"{everything}head, and together with any combination {others}"
-    assert say_of_silent(*three) == f"{everything}head, and together with any pair and all {others}"
+    assert say_of_silent(*every) == f"{everything}head, or to any combination {others}"
+    assert say_of_silent(*three) == f"{everything}head, or to any pair and all {others}"
 
 
 @pytest.mark.parametrize(
@@ -298,8 +298,8 @@ def test_a_head_whose_removal_moves_predictions_is_not_called_a_decoy(moved, is_
     )
     assert text.endswith(DECOY) == is_decoy
     value, low, high = moved
-    sentence = f"but it changes predictions, by a mean square of {value:.2f} [{low:.2f}, {high:.2f}] of that gain on "
-    sentence += "linear (mean ablation). It is not called a decoy."
+    sentence = f". It does change predictions, by a mean square of {value:.2f} [{low:.2f}, {high:.2f}] of that gain on "
+    sentence += "linear (mean ablation). So it is no decoy."
     assert text.endswith(sentence) == (not is_decoy)
 
 
@@ -355,12 +355,12 @@ def test_a_set_that_is_kept_is_told_by_what_is_left():
     ]
     first, second = keep_verdict(pd.DataFrame([ROW | row for row in rows]))
     assert first == (
-        "With no head but 0.1 0.80 of the in-context gain on linear is left (mean ablation of all others costs "
+        "Keeping only 0.1 leaves 0.80 of the in-context gain on linear (mean ablation of all other heads costs "
         "0.20 [0.10, 0.30]); p = 0.123 against 39 layer-matched control sets. "
-        "With no head but 0.1 0.80 of the in-context gain on cubic is left (mean ablation of all others costs "
+        "Keeping only 0.1 leaves 0.80 of the in-context gain on cubic (mean ablation of all other heads costs "
         "0.20 [0.10, 0.30]). " + NO_GAIN.format("quadratic", "1.10")
     )
-    assert second.startswith("With no head but 2.3 0.80")
+    assert second.startswith("Keeping only 2.3 leaves 0.80")
 
 
 POOLED = {
@@ -452,18 +452,38 @@ def say_pairs(*rows) -> list[str]:
     return pairs_verdict(PairAblation("model", 1, table, None))  # pyright: ignore[reportArgumentType]
 
 
-def test_the_strongest_certain_interaction_is_named():
+def test_the_strongest_interaction_of_each_sign_is_named():
     weak = {"interaction": 0.9, "p_value": 0.5, "p_holm": 0.5}
     (text,) = say_pairs(weak, {}, {"interaction": -0.2, "p_holm": 0.04})
     assert text == (
-        "On linear 2 of 3 pairs interact (p <= 0.05 after Holm over the pairs, mean ablation). The strongest is "
-        "0.1,0.2: removing both costs 0.93, removing each alone 0.01 and 0.37; the interaction is 0.55 [0.54, 0.57] "
-        "(p = 0.01, after Holm 0.03). Either one head can replace the other, or what they write adds up (errors are "
-        "squared)."
+        "On linear 2 of 3 pairs interact (p <= 0.05 after Holm over the pairs, mean ablation). Removing 0.1,0.2 costs "
+        "0.93, removing each alone 0.01 and 0.37: interaction 0.55 [0.54, 0.57] (p = 0.01, after Holm 0.03); either "
+        "one can replace the other, or what they write adds up (errors are squared). Removing 0.2,0.3 costs 0.93, "
+        "removing each alone 0.01 and 0.37: interaction -0.20 [0.54, 0.57] (p = 0.01, after Holm 0.04); each costs "
+        "less once the other is removed."
     )
-    (text,) = say_pairs({"interaction": -0.2})
+
+
+@pytest.mark.parametrize(
+    ("effects", "words"),
+    [
+        ((1.0, 1.0, 4.8, 2.8), "what they write adds up (errors are squared)."),
+        ((0.0, 0.0, 1.0, 1.0), "either one can replace the other, or what they write adds up (errors are squared)."),
+        ((1.0, 1.8, 0.0, -2.8), "they cancel at least in part, both together cost less than one of them alone."),
+        ((-0.35, 3.65, 1.0, -2.3), "they cancel at least in part, both together cost less than one of them alone."),
+        ((1.0, 1.0, 1.0, -1.0), "each costs less once the other is removed."),
+    ],
+)
+def test_only_what_the_effects_leave_open_is_said_of_an_interaction(effects, words):
+    names = ("effect_first", "effect_second", "effect", "interaction")
+    (text,) = say_pairs(dict(zip(names, effects, strict=True)))
+    assert text.endswith(f"; {words}")
     assert text.startswith("On linear 1 of 1 pair interacts")
-    assert text.endswith("Each costs less once the other is removed.")
+
+
+def test_three_heads_may_replace_one_another_where_no_pair_interacts():
+    (text,) = say_pairs({"p_holm": 0.2}, {"p_holm": 0.3})
+    assert text.endswith("Larger sets were not compared: of three heads any one may be enough.")
 
 
 def test_pairs_without_a_certain_interaction_have_none():

@@ -360,8 +360,8 @@ def test_where_both_runs_answer_alike_errors_are_compared(trained):
     assert (kind, rows[0]) == ("errors", worst)
     unpatched = found.baseline_errors["nmse_clean"].item()
     assert class_sentence(found, "linear").startswith(
-        "On linear (corrupt: inputs) both runs give about the same answer, so errors are compared, not effects: "
-        f"without a patch the NMSE is {unpatched:.2f}; patching v of {worst['heads']} gives "
+        "On linear (corrupt: inputs) the corrupt run answers, too, so errors are compared, not effects: "
+        f"without a patch the NMSE is {unpatched:.2f}; patching v of {worst['heads']} raises it to "
         f"{worst['nmse']:.2f} [{worst['nmse_low']:.2f}, {worst['nmse_high']:.2f}]"
     )
 
