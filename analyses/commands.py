@@ -62,12 +62,12 @@ STUDIES: Mapping[str, Study] = {
     "which_score": Study(
         "which_score.study",
         "Which score of a head tells what removing it costs: attention, function vector, gradient or direct effect?",
-        "--ckpt 'zoo:mixed-*' --out results",
+        "--ckpt zoo:mixed-0 --ckpt zoo:mixed-1 --out results",
     ),
     "layers": Study(
         "layers.study",
         "Does the first layer need many heads, and each later layer one?",
-        "--ckpt 'zoo:mixed-*' --out results",
+        "--ckpt zoo:mixed-0 --ckpt zoo:mixed-1 --out results",
     ),
     "trace": Study(
         "trace.study", "What do retrospective heads carry, and who reads it?", "--ckpt 'zoo:mixed-*' --out trace"
