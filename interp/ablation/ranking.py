@@ -38,10 +38,9 @@ SENTENCES = {
     "significant": "against layer-matched control sets p after Holm over sets is at most {level} for {heads}",
     "not significant": "against layer-matched control sets p after Holm over sets is above {level} for each "
     "(smallest {p}; before Holm the control sets allow none below {least:.3g})",
-    "some open": "Of the others {n_harmless} are shown to cost less than {harmless}, and of {n_open} this is not "
-    "shown; ",
+    "some open": "Of the others {n_harmless} are shown to cost less than {harmless}; undecided: {undecided}; ",
     "none open": "All others are shown to cost less than {harmless}; ",
-    "all open": "Of none of the others it is shown that they cost less than {harmless}; ",
+    "all open": "None of the others is shown to cost less than {harmless}; ",
     "no others": "",
     "together": "heads that matter only together are not found one by one (--design pairs).",
 }
@@ -86,9 +85,12 @@ def describe_condition(rows: Sequence[Row], lead: str, label: str) -> str:
     if helping:
         finding += SENTENCES["helps"].format(helping=listed(helping))
     evidence = SENTENCES["evidence"].format(modes=describe_modes(rows), chance=describe_chance(matter or defined))
-    n_open = len(leading) - len(matter) - len(harmless) - len(helping)
-    others = SENTENCES[describe_others(len(harmless), n_open)]
-    limits = others.format(n_harmless=len(harmless), n_open=n_open, harmless=HARMLESS) + SENTENCES["together"]
+    judged = {row["heads"] for row in [*matter, *harmless]} | {*helping}
+    undecided = [row["heads"] for row in leading if row["heads"] not in judged]
+    named = listed(undecided[:MOST_NAMED])
+    named += SENTENCES["more"].format(n=len(undecided) - MOST_NAMED) if len(undecided) > MOST_NAMED else ""
+    others = SENTENCES[describe_others(len(harmless), len(undecided))]
+    limits = others.format(n_harmless=len(harmless), undecided=named, harmless=HARMLESS) + SENTENCES["together"]
     return " ".join([finding, evidence, limits[0].upper() + limits[1:]])
 
 
