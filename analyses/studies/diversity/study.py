@@ -29,7 +29,7 @@ from analyses.studies.diversity.measures import (
     seed_crossings,
 )
 from analyses.studies.diversity.tables import overview_tables
-from analyses.studies.diversity.verdict import verdict
+from analyses.studies.diversity.verdict import cost_sentences, verdict
 from interp.ablation.ablate import ablate
 from interp.ablation.pooled import pooled
 from interp.ablation.size_classes import ATTENDS
@@ -100,6 +100,7 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
         },
         overview_tables(distances, leanings, head_counts, effects),
         {"distances": partial(plot_distances, distances), "course": partial(plot_course, course)},
+        details=cost_sentences(effects),
     )
 
 

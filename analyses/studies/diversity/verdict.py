@@ -53,11 +53,7 @@ def verdict(
     learner = name_learner(groups)
     sentences = [threshold_sentence(source, leanings, thresholds[source], learner) for source in WHERE]
     sentences += head_sentences(heads, where(leanings, functions="fresh"), learner)
-    sentences += [
-        cost_sentence(size, source, where(effects, n_functions=size, functions=source))
-        for size in distinct(effects, "n_functions")
-        for source in distinct(where(effects, n_functions=size), "functions")
-    ]
+    sentences += cost_sentences(effects)
     n_memory, n_regression = (sum(transients[column].tolist()) for column in ("n_memory", "n_regression"))
     if n_memory:
         memories = counted(n_memory, "run")
@@ -68,6 +64,15 @@ def verdict(
         for size, runs in groups.by_curriculum.items()
     }
     return [*sentences, *shared_pools(groups), *replace(groups, by_curriculum=named).few_seeds(), *notes]
+
+
+def cost_sentences(effects: pd.DataFrame) -> list[str]:
+    """Rule 3, a sentence per pool size and source of functions."""
+    return [
+        cost_sentence(size, source, where(effects, n_functions=size, functions=source))
+        for size in distinct(effects, "n_functions")
+        for source in distinct(where(effects, n_functions=size), "functions")
+    ]
 
 
 def name_learner(groups: Groups) -> str:
