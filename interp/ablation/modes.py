@@ -5,7 +5,7 @@ from reference prompts of the same function class, which share neither functions
 resampled values come from one partner prompt for each test prompt.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -121,3 +121,12 @@ def find_mode(mode: str | Mode) -> Mode:
     if mode not in MODES:
         raise one_of("--mode", mode, MODES)
     return MODES[mode]
+
+
+def lead_mode(modes: Sequence[str]) -> str:
+    """The mode that leads a verdict: mean, which leaves a model on its distribution, or the first that was tried.
+
+    >>> lead_mode(["zero", "mean"]), lead_mode(["zero", "resample"])
+    ('mean', 'zero')
+    """
+    return "mean" if "mean" in modes else modes[0]

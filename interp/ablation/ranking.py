@@ -10,6 +10,7 @@
 from collections.abc import Sequence
 
 from interp.ablation.ablate import Ablation
+from interp.ablation.modes import lead_mode
 from interp.ablation.size_classes import HARMLESS, Row
 from interp.ablation.verdict import no_gain_sentence
 from interp.display.result import displays
@@ -50,13 +51,13 @@ SENTENCES = {
 def ranking_sentences(result: Ablation) -> list[str]:
     """The three sentences for each function class and range of pairs."""
     several = len(distinct(result.table, "points")) > 1
-    lead = "mean" if "mean" in set(result.table["mode"]) else result.table["mode"].iloc[0]
+    lead = lead_mode(list(result.table["mode"]))
     sentences = []
     for name in distinct(result.table, "function_class"):
         for points in distinct(result.table, "points"):
             rows = records(where(result.table, function_class=name, points=points))
             label = f"{name} (pairs {points})" if several else name
-            sentences.append(describe_condition(rows, str(lead), label))
+            sentences.append(describe_condition(rows, lead, label))
     return sentences
 
 

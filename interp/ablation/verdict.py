@@ -15,8 +15,8 @@ distribution.
    whose removal alone hardly changes predictions (mean squared change within `HARMLESS` of the gain under every mode).
    Without joint removals the sentence says what was not tested. It is a decoy on these classes and pairs: nothing is
    said of others.
-6. Pairs of heads: those whose interaction differs from 0 after Holm over the pairs, by what a sentence can show
-   (`LEAST_NAMED`), and the strongest of them. A positive interaction has two explanations, which the sentence names.
+6. Pairs of heads: how many interactions differ from 0 after Holm over the pairs, by what a sentence can show
+   (`LEAST_NAMED`), and the strongest of each sign, with the explanations that the effects leave open (`meaning_of`).
 """
 
 import math
@@ -26,6 +26,7 @@ import pandas as pd
 
 from interp.ablation.ablate import Ablation
 from interp.ablation.cumulative import CumulativeAblation
+from interp.ablation.modes import lead_mode
 from interp.ablation.pairs import PairAblation
 from interp.ablation.size_classes import ATTENDS, HALF, HARMLESS, Row, is_silent, size_of
 from interp.display.result import displays
@@ -368,8 +369,7 @@ def pairs_verdict(result: PairAblation) -> list[str]:
 
 def lead_groups(table: pd.DataFrame) -> list[list[Row]]:
     """The rows of mean ablation, or of the first mode if it was not tried, by class and range."""
-    modes = list(table["mode"])
-    rows = records(where(table, mode="mean" if "mean" in modes else modes[0]))
+    rows = records(where(table, mode=lead_mode(list(table["mode"]))))
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["function_class"], row["points"]), []).append(row)

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
-from training.common.terminal import echo
 from training.config.config import RunConfig
 from training.evaluation.own_prompts import OwnPrompts
 from training.tasks.function_classes.own import DATA
@@ -113,7 +112,4 @@ def open_own(
         raise UserError("prompts of your own and function classes are given: leave one of the two out")
     opened = on_prompts(checkpoint, own, is_split=is_split)
     assert isinstance(opened.config, OwnRun)
-    n_given, n_dims = own.xs.shape[2], opened.config.model.n_dims
-    if n_given < n_dims:
-        echo(f"{own.source}: x has {n_given} of the model's {n_dims} dimensions, the others are 0", err=True)
     return opened, min(n_prompts, opened.config.n_test)

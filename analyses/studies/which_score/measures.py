@@ -21,7 +21,7 @@ from interp.ablation.ablate import Ablation, ablate, ablate_or_reasons
 from interp.ablation.pooled import pooled
 from interp.ablation.size_classes import ATTENDS
 from interp.attribution.attribute import attribute
-from interp.model.heads import Head, HeadSet, all_heads, head_set, heads_above, show
+from interp.model.heads import Head, HeadSet, all_heads, head_set, heads_above, parse_head, show
 from interp.names import CorruptionName
 from interp.scores.kinds import SCORES
 from interp.scores.measured import measured_score
@@ -83,7 +83,10 @@ def examine(checkpoint: Checkpoint, n_prompts: int, seed: int) -> ModelGuides:
     rows = [
         {"heads": row["heads"], "function_class": row["function_class"]}
         | {key: row[key] for key in ("effect", "ci_low", "ci_high")}
-        | {name: float(values[head_called(row["heads"])]) for name, values in guides[row["function_class"]].items()}
+        | {
+            name: float(values[parse_head(row["heads"], row["heads"])])
+            for name, values in guides[row["function_class"]].items()
+        }
         for row in records(alone.table)
     ]
     sets = exclusive_sets(guides, certain, classes)
@@ -102,11 +105,6 @@ def remove_each(
 ) -> Ablation:
     sets = [(head,) for head in heads]
     return ablate(checkpoint, sets, classes, modes=["mean"], n_controls=0, n_prompts=n_prompts, seed=seed)
-
-
-def head_called(name: str) -> Head:
-    layer, _, number = name.partition(".")
-    return Head(int(layer), int(number))
 
 
 def measure_guides(
@@ -172,7 +170,7 @@ def ranking_table(models: Sequence[ModelGuides]) -> pd.DataFrame:
     """One row per model, class and guide.
 
     Columns: `spearman` over heads with the exact effect (NaN where no effect differs from 0); `n_matter`, the heads
-    that cost more than `MATTERS` alone; `found`, the share of these among the `n_matter` heads that the guide ranks
+    that cost more than `MATTERS` alone; `share_found`, the share of these among the `n_matter` heads that the guide ranks
     highest (NaN without such heads), and `by_chance`, the same for a random order.
     """
     rows: list[Row] = []
@@ -190,7 +188,7 @@ def ranking_table(models: Sequence[ModelGuides]) -> pd.DataFrame:
                     labels
                     | {"guide": guide, "spearman": float(spearman(values, tie_rounding(effects)))}
                     | {"n_matter": n_matter, "n_heads": len(heads)}
-                    | {"found": float(top_overlap(n_matter)(values, effects)), "by_chance": n_matter / len(heads)}
+                    | {"share_found": float(top_overlap(n_matter)(values, effects)), "by_chance": n_matter / len(heads)}
                 )
     return pd.DataFrame(rows)
 
@@ -198,7 +196,7 @@ def ranking_table(models: Sequence[ModelGuides]) -> pd.DataFrame:
 def guide_table(models: Sequence[ModelGuides], rankings: pd.DataFrame) -> pd.DataFrame:
     """One row per curriculum (and all of them) and guide, over independent seeds.
 
-    Columns: `spearman` averaged over the classes of a model, with its t-interval; `found` and `by_chance` likewise;
+    Columns: `spearman` averaged over the classes of a model, with its t-interval; `share_found` and `by_chance` likewise;
     `difference` of `spearman` from that of the retrospective score, paired within seeds, with the exact p-value of its
     mean under random signs (`n_draws` of them; 0: all) and `p_holm` over guides; `n_seeds`.
     """
@@ -222,13 +220,13 @@ def guide_row(rows: pd.DataFrame, all_rows: pd.DataFrame, checkpoints: Mapping[s
     by_model = model_means(rows, "spearman")
     used = [checkpoints[name] for name in by_model]
     mean = seed_mean(used, list(by_model.values()))
-    found = model_means(rows, "found")
+    shares = model_means(rows, "share_found")
     reference = model_means(where(all_rows, guide=REFERENCE), "spearman")
     differences = seed_values(used, [value - reference[name] for name, value in by_model.items()])
     return {
         **mean.named("spearman"),
-        "found": seed_mean([checkpoints[name] for name in found], list(found.values())).value,
-        "by_chance": float(rows["by_chance"].loc[rows["found"].notna()].mean()),
+        "share_found": seed_mean([checkpoints[name] for name in shares], list(shares.values())).value,
+        "by_chance": float(rows["by_chance"].loc[rows["share_found"].notna()].mean()),
         "difference": float(differences.mean()) if len(differences) else np.nan,
         "p_value": sign_flip_p(differences),
         "n_draws": flips_drawn(len(differences)),

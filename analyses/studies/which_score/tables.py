@@ -28,7 +28,7 @@ def ranked_guides(guides: pd.DataFrame) -> pd.DataFrame:
             {
                 "guide": row["guide"].replace("_", " "),
                 "rank correlation": interval(row["spearman"], row["t_low"], row["t_high"]),
-                "share found": number(row["found"], 2),
+                "share found": number(row["share_found"], 2),
                 "by chance": number(row["by_chance"], 2),
                 "p vs retrospective": p_number(row["p_holm"], row["n_draws"], unadjusted=row["p_value"]),
             }

@@ -30,10 +30,10 @@ SENTENCES = {
     "nothing": "No model has a head whose removal alone changes the error beyond the noise of these prompts, so no "
     "guide can be judged.",
     "best": "Over {seeds} ({models}), the order of heads by {guide} agrees best with their exact effects: rank "
-    "correlation {spearman}; it ranks {found:.0%} of the heads that cost more than {matters:g} alone among as many of "
+    "correlation {spearman}; it ranks {share_found:.0%} of the heads that cost more than {matters:g} alone among as many of "
     "its highest (a random order {by_chance:.0%}). The retrospective score has {reference} and {reference_found:.0%}.",
     "reference best": "Over {seeds} ({models}), no guide agrees better with the exact effects of heads than the "
-    "retrospective score: rank correlation {spearman}; it ranks {found:.0%} of the heads that cost more than "
+    "retrospective score: rank correlation {spearman}; it ranks {share_found:.0%} of the heads that cost more than "
     "{matters:g} alone among as many of its highest (a random order {by_chance:.0%}).",
     "one seed": "One seed allows no comparison of guides.",
     "compared": "{better} {worse} (paired over seeds, p <= {significant:g} after Holm over guides).",
@@ -70,11 +70,11 @@ def guide_sentences(models: Sequence[ModelGuides], guides: pd.DataFrame) -> list
         models=counted(len(models), "model"),
         guide=listed([name_guide(row["guide"]) for row in ties]) + (" alike" if len(ties) > 1 else ""),
         spearman=with_interval(best),
-        found=best["found"],
+        share_found=best["share_found"],
         by_chance=best["by_chance"],
         matters=MATTERS,
         reference=with_interval(reference),
-        reference_found=reference["found"],
+        reference_found=reference["share_found"],
     )
     if best["n_seeds"] < 2:
         return [first, SENTENCES["one seed"]]

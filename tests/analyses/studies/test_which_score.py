@@ -41,7 +41,7 @@ def test_guides_find_what_is_planted(findings):
     assert set(heads.index[heads[REFERENCE] > 0.5]) == {"0.1", "0.3"}
     assert set(heads.index[heads[FUNCTION_VECTOR] > 0.5]) == {"1.2"}
     assert heads[DIRECT].abs().max() < 0.02  # a multiplication comes after either head
-    found = findings.files["rankings"].set_index("guide")["found"]
+    found = findings.files["rankings"].set_index("guide")["share_found"]
     assert found["integrated gradient"] == 1
     assert found[REFERENCE] == found[FUNCTION_VECTOR] == 0.5
     rows = records(findings.files["guides"])
@@ -82,10 +82,31 @@ def test_equal_guides_are_rarely_told_apart(rng):
 
 def test_a_guide_that_is_better_in_every_seed_is_said_to_be():
     rows = [
-        {"curriculum": "mixed", "guide": REFERENCE, "spearman": 0.1, "difference": 0.0, "p_holm": np.nan, "found": 0.5},
-        {"curriculum": "mixed", "guide": "gradient", "spearman": 0.6, "difference": 0.5, "p_holm": 0.01, "found": 0.9},
-        {"curriculum": "mixed", "guide": "self", "spearman": -0.4, "difference": -0.5, "p_holm": 0.02, "found": 0.1},
-        {"curriculum": "mixed", "guide": DIRECT, "spearman": 0.3, "difference": 0.2, "p_holm": 0.2, "found": 0.4},
+        {
+            "curriculum": "mixed",
+            "guide": REFERENCE,
+            "spearman": 0.1,
+            "difference": 0.0,
+            "p_holm": np.nan,
+            "share_found": 0.5,
+        },
+        {
+            "curriculum": "mixed",
+            "guide": "gradient",
+            "spearman": 0.6,
+            "difference": 0.5,
+            "p_holm": 0.01,
+            "share_found": 0.9,
+        },
+        {
+            "curriculum": "mixed",
+            "guide": "self",
+            "spearman": -0.4,
+            "difference": -0.5,
+            "p_holm": 0.02,
+            "share_found": 0.1,
+        },
+        {"curriculum": "mixed", "guide": DIRECT, "spearman": 0.3, "difference": 0.2, "p_holm": 0.2, "share_found": 0.4},
     ]
     table = pd.DataFrame([row | {"t_low": 0.0, "t_high": 1.0, "n_seeds": 9, "by_chance": 0.1} for row in rows])
     models = [SimpleNamespace()] * 9
