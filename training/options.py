@@ -168,9 +168,10 @@ Data = Annotated[
         "--data",
         metavar="FILE",
         help="Prompts of your own instead of function classes: npz or safetensors with xs [batch point dim] and ys "
-        "[batch point], or csv with columns prompt, point, x0, x1, …, y; further dimensions "
-        "of the model are 0. Without a context y is predicted as 0, or as the number no_context in the file. A command that chooses heads, or needs means, partners or fits, keeps a "
-        "random half (--seed) for that; at most --prompts others are tested on.",
+        "[batch point], or csv with columns prompt, point, x0, x1, …, y; further dimensions of the model are 0. "
+        "Without a context y is predicted as 0, or as the number no_context in the file. A command that chooses "
+        "heads, or needs means, partners or fits, keeps a random half (--seed) for that; at most --prompts others are "
+        "tested on.",
     ),
 ]
 Prompts = Annotated[

@@ -170,7 +170,7 @@ def ranking_table(models: Sequence[ModelGuides]) -> pd.DataFrame:
     """One row per model, class and guide.
 
     Columns: `spearman` over heads with the exact effect (NaN where no effect differs from 0); `n_matter`, the heads
-    that cost more than `MATTERS` alone; `share_found`, the share of these among the `n_matter` heads that the guide ranks
+    that cost more than `MATTERS` alone; `share_found`, that of these among the `n_matter` heads that the guide ranks
     highest (NaN without such heads), and `by_chance`, the same for a random order.
     """
     rows: list[Row] = []
@@ -196,7 +196,7 @@ def ranking_table(models: Sequence[ModelGuides]) -> pd.DataFrame:
 def guide_table(models: Sequence[ModelGuides], rankings: pd.DataFrame) -> pd.DataFrame:
     """One row per curriculum (and all of them) and guide, over independent seeds.
 
-    Columns: `spearman` averaged over the classes of a model, with its t-interval; `share_found` and `by_chance` likewise;
+    Columns: `spearman` averaged over the classes of a model, with its t-interval; so `share_found`, `by_chance`;
     `difference` of `spearman` from that of the retrospective score, paired within seeds, with the exact p-value of its
     mean under random signs (`n_draws` of them; 0: all) and `p_holm` over guides; `n_seeds`.
     """

@@ -30,8 +30,9 @@ SENTENCES = {
     "nothing": "No model has a head whose removal alone changes the error beyond the noise of these prompts, so no "
     "guide can be judged.",
     "best": "Over {seeds} ({models}), the order of heads by {guide} agrees best with their exact effects: rank "
-    "correlation {spearman}; it ranks {share_found:.0%} of the heads that cost more than {matters:g} alone among as many of "
-    "its highest (a random order {by_chance:.0%}). The retrospective score has {reference} and {reference_found:.0%}.",
+    "correlation {spearman}; it ranks {share_found:.0%} of the heads that cost more than {matters:g} alone among as "
+    "many of its highest (a random order {by_chance:.0%}). The retrospective score has {reference} and "
+    "{reference_found:.0%}.",
     "reference best": "Over {seeds} ({models}), no guide agrees better with the exact effects of heads than the "
     "retrospective score: rank correlation {spearman}; it ranks {share_found:.0%} of the heads that cost more than "
     "{matters:g} alone among as many of its highest (a random order {by_chance:.0%}).",
