@@ -1,12 +1,11 @@
 """The commands `interp study` and `interp report`. Heavy imports wait until a command runs."""
 
-from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from analyses.studies.registry import STUDIES, Study, check_studies, study_function
 from interp.model.attached import opens_files
 from training import options
 from training.commands import check_classes, run_command
@@ -21,98 +20,6 @@ if TYPE_CHECKING:
     from training.checkpoints.checkpoint import Checkpoint
     from training.checkpoints.provenance import Provenance
 
-
-class Study(NamedTuple):
-    """A study: its module, its question, and an example of its options."""
-
-    module: str
-    question: str
-    example: str
-
-
-STUDIES: Mapping[str, Study] = {
-    "curricula": Study(
-        "curricula",
-        "Which curricula learn which function classes, and which forget?",
-        "--ckpt 'zoo:*-*' --out results",
-    ),
-    "inputs": Study(
-        "inputs",
-        "Does a curriculum over input distributions work as one over function classes does?",
-        "--ckpt 'runs/inputs/*/*' --out results",
-    ),
-    "plateaus": Study(
-        "plateaus.study",
-        "How many seeds leave the plateau, and is it the no-context optimum?",
-        "--ckpt 'zoo:*-*' --out results",
-    ),
-    "efficiency": Study(
-        "efficiency.study", "Does a mixed curriculum need a ninth of the data?", "--ckpt 'zoo:*-*' --out results"
-    ),
-    "consistency": Study(
-        "consistency.study",
-        "Are the same heads retrospective on every class, and in every model?",
-        "--ckpt 'zoo:*-*' --out results",
-    ),
-    "cause": Study(
-        "cause.study",
-        "Do retrospective heads cause in-context learning, in every model that has them?",
-        "--ckpt 'zoo:mixed-*' --ckpt 'zoo:random-*' --out cause",
-    ),
-    "which_score": Study(
-        "which_score.study",
-        "Which score of a head tells what removing it costs: attention, function vector, gradient or direct effect?",
-        "--ckpt zoo:mixed-0 --ckpt zoo:mixed-1 --out results",
-    ),
-    "layers": Study(
-        "layers.study",
-        "Does the first layer need many heads, and each later layer one?",
-        "--ckpt zoo:mixed-0 --ckpt zoo:mixed-1 --out results",
-    ),
-    "trace": Study(
-        "trace.study", "What do retrospective heads carry, and who reads it?", "--ckpt 'zoo:mixed-*' --out trace"
-    ),
-    "variants": Study(
-        "variants.study",
-        "What changes with size, prompt length, function class or instruction, and what stays?",
-        "--ckpt 'zoo:mixed-*' --ckpt 'runs/sizes/*/*' --out results",
-    ),
-    "architectures": Study(
-        "architectures.study",
-        "Which architectures learn in context, which grow retrospective heads, and what does removing these cost?",
-        "--ckpt 'runs/architectures/*/*' --out results",
-    ),
-    "diversity": Study(
-        "diversity.study",
-        "From which pool size on do models learn the class rather than remember functions, and by which heads?",
-        "--ckpt 'runs/diversity/*/*' --out results",
-    ),
-    "transplant": Study(
-        "transplant.study",
-        "Do the retrospective heads of a trained model, put into a new one, shorten its plateau?",
-        "--ckpt 'runs/transplant/*/*' --out results",
-    ),
-    "clamping": Study(
-        "clamping.study",
-        "What does forcing or forbidding attention from y to its x during training change?",
-        "--ckpt 'runs/clamping/*/*' --out results",
-    ),
-    "success": Study(
-        "success.study",
-        "What sets models that learned in context apart from those that stayed on the plateau?",
-        "--ckpt 'zoo:*-*' --out success",
-    ),
-    "published": Study(
-        "published",
-        "Do the scores of these models look like the published heat maps?",
-        "--ckpt zoo:mixed-0 --ckpt zoo:linear-0 --out results",
-    ),
-    "emergence": Study(
-        "emergence.study",
-        "When do retrospective heads appear, and does the head come before the loss falls?",
-        "--ckpt zoo:mixed-0 --ckpt zoo:random-0 --out emergence",
-    ),
-}
 
 study = typer.Typer(help="Ask one question of checkpoints: tables, figures and a verdict.", no_args_is_help=True)
 
@@ -158,7 +65,7 @@ def add_study(name: str, entry: Study) -> None:
         from training.checkpoints.provenance import Provenance
 
         checkpoints = load_pooled(ckpt, check_device(device), independent)  # before plotting libraries are imported
-        run_study = import_module(f"analyses.studies.{entry.module}").study
+        run_study = study_function(name)
 
         def compute() -> "Findings":
             return run_study(checkpoints, n_prompts=prompts, seed=seed).with_unknown_seeds(checkpoints)
@@ -218,6 +125,12 @@ def present(compute: "Callable[[], Findings]", provenance: "Provenance", json: b
     refuse_failures(findings.failures)
 
 
+STUDIES_HELP = (
+    "Studies to show as well, for example curricula,which_score. auto: those that the models were made for "
+    "(pools of functions, transplants, clamping); none."
+)
+
+
 @opens_files("analyses.report.attached:report", "controls", "seed")
 def report(
     ckpt: options.AnyCkpts,
@@ -232,6 +145,7 @@ def report(
     prompts: options.Prompts = options.DEFAULT_PROMPTS,
     seed: options.Seed = 0,
     paths: Annotated[bool, typer.Option("--paths/--no-paths", help="Trace the readers of the found heads.")] = True,
+    studies: Annotated[str, typer.Option("--studies", metavar="NAMES", help=STUDIES_HELP)] = "auto",
     independent: options.Independent = False,
     device: options.Device = "cpu",
     json: options.Json = False,
@@ -245,6 +159,7 @@ def report(
     Examples:
       interp report --ckpt zoo:mixed-0 --out report.html
       interp report --ckpt 'zoo:*-*' --classes linear --out reports/all.html
+      interp report --ckpt 'runs/clamping/*/*' --studies auto --out clamping.html
     """
     if out is None and not json:
         raise UserError("--out is missing: name the page, for example --out report.html (or ask for --json)")
@@ -259,14 +174,16 @@ def report(
     from training.common.screen import print_text
 
     target = None if out is None else files.page_path(out)
-    chosen_classes = tuple(check_classes(classes, ())) or None
+    chosen_classes, chosen_studies = tuple(check_classes(classes, ())) or None, check_studies(studies)
     checkpoints = load_pooled(ckpt, check_device(device), independent)
     for checkpoint in checkpoints:
         check_scores(checkpoint.config, chosen_classes or checkpoint.config.evaluated_classes, [])
     if target:
         files.check_writable(target)
     provenance = Provenance.of(checkpoints, seed, prompts)
-    result = make_report(checkpoints, Settings(prompts, controls, seed, chosen_classes, paths), sys.argv[1:])
+    result = make_report(
+        checkpoints, Settings(prompts, controls, seed, chosen_classes, paths, chosen_studies), sys.argv[1:]
+    )
     lines = [f"{claim.statement} {claim.verdict.upper()}: {claim.evidence}" for claim in result.account.claims]
     run = provenance.document(lines)
     if target:
@@ -278,4 +195,4 @@ def report(
         for line in lines:
             print_text(line, bullet="- ")
         echo(f"\n{len(result.account.caveats)} warnings")
-    refuse_failures(failure for model in result.evidence.models for failure in model.failures)
+    refuse_failures(result.failures)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analyses.commands import STUDIES
+from analyses.studies.registry import STUDIES
 from interp.names import METRIC_NAMES, SCORE_DEFINITIONS, WEIGHTING_DEFINITIONS
 from interp.scores.score import score
 from training.checkpoints.checkpoint import load, zoo_names, zoo_path

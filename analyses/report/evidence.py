@@ -12,6 +12,8 @@ from jaxtyping import Float
 
 from analyses.comparison.groups import with_all
 from analyses.report.emergence import emergence
+from analyses.report.studies import StudyResult, run_studies
+from analyses.studies.registry import studies_of
 from interp.ablation.ablate import Ablation, ablate, ablate_or_reasons
 from interp.ablation.control_sets import Match
 from interp.ablation.pooled import pooled
@@ -42,6 +44,7 @@ class Settings:
         seed: of prompts, control sets and resampling.
         classes: to test on; None takes those of each run.
         paths: whether to trace who reads the found heads.
+        studies: names in `analyses.studies.registry.STUDIES`; None: those that the models were made for.
     """
 
     n_prompts: int = DEFAULT_PROMPTS
@@ -49,6 +52,7 @@ class Settings:
     seed: int = 0
     classes: tuple[str, ...] | None = None
     paths: bool = True
+    studies: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,11 +114,13 @@ class Evidence:
         models: in the order of the command line.
         pooled: by curriculum and then over all, the found heads' effect over independent seeds; empty for one model.
         settings: of the measurement.
+        studies: of all models.
     """
 
     models: tuple[ModelEvidence, ...]
     pooled: pd.DataFrame
     settings: Settings
+    studies: tuple[StudyResult, ...] = ()
 
 
 def together_and_alone(heads: HeadSet) -> list[HeadSet]:
@@ -139,7 +145,11 @@ def gather(checkpoints: Sequence[Checkpoint], settings: Settings) -> Evidence:
     """
     bar = progress_bar(checkpoints, desc="report", unit="model")
     models = tuple(measure(checkpoint, settings) for checkpoint in bar)
-    return Evidence(models, pool(models), settings)
+    names = settings.studies
+    if names is None:
+        names = tuple(studies_of([checkpoint.config for checkpoint in checkpoints]))
+    studies = run_studies(names, checkpoints, n_prompts=settings.n_prompts, seed=settings.seed)
+    return Evidence(models, pool(models), settings, tuple(studies))
 
 
 def measure(checkpoint: Checkpoint, settings: Settings) -> ModelEvidence:

@@ -7,6 +7,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
+from analyses.findings import Findings
 from analyses.report.agreement import between_classes, between_models, effects_of
 from analyses.report.dose import dose_response
 from analyses.report.emergence import BEST_OTHER
@@ -179,3 +180,8 @@ def emergence_figures(model: ModelEvidence) -> list[str]:
     axes[0].set_ylabel("score; error")
     legend_beside(axes)
     return [image(axes, f"{', '.join(map(str, names))}: scores and error by training step", "svg")]
+
+
+def study_figures(findings: Findings) -> list[str]:
+    """All figures of a study."""
+    return [image(findings.plot(name), f"{findings.question} {name}", "svg") for name in findings.figures]

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analyses.report.tables import NAMES
+from analyses.studies.registry import STUDIES
 from training.checkpoints.provenance import write as write_run
 from training.common.errors import UserError
 from training.common.output import plain, prepare_directory, write_table, write_text
@@ -67,8 +68,11 @@ def write(page: Path, html: str, document: Mapping[str, Any], tables: Mapping[st
     directory = data_directory(page)
     for name, table in tables.items():
         write_table(table, directory / f"{name}.csv")
-    for name in set(NAMES) - set(tables):
-        (directory / f"{name}.csv").unlink(missing_ok=True)
+    for path in directory.glob("*.csv"):
+        if path.stem not in tables and (
+            path.stem in NAMES or path.stem.startswith(tuple(f"{name}_" for name in STUDIES))
+        ):
+            path.unlink()
     write_text(json.dumps(plain(dict(document)), indent=1) + "\n", directory / DOCUMENT)
     write_text(html, page)
 

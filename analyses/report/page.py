@@ -16,6 +16,7 @@ from analyses.report.caveats import Caveat, caveats
 from analyses.report.claims import Claim, claims
 from analyses.report.evidence import Evidence, ModelEvidence
 from analyses.report.protocol import Protocol
+from analyses.report.studies import study_documents
 from analyses.report.tables import tables
 from interp.ablation.size_classes import ATTENDS
 from interp.ablation.verdict import pooled_verdict
@@ -103,6 +104,7 @@ def document(evidence: Evidence, judged: Account, protocol: Mapping[str, Any]) -
         "checkpoints": models,
         **{name: records(data[name]) if name in data else [] for name in short},
         "single_heads": records(data["single_heads"]),
+        "studies": study_documents(evidence.studies),
     }
 
 

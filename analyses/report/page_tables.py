@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from analyses.findings import Findings
 from analyses.report.agreement import MEASURES, between_classes
 from analyses.report.dose import dose_correlations, median_and_range
 from analyses.report.emergence import onsets
@@ -275,3 +276,11 @@ def readers_table(model: ModelEvidence, head: Head, most: int = 6) -> Table:
         "effect": interval_of("effect"),
     }
     return make_table(f"Who reads {head}: the {most} strongest paths", rows, columns)
+
+
+def overview_tables(findings: Findings) -> list[Table]:
+    """The small tables of a study."""
+    return [
+        Table(table.title, tuple(table.header), [tuple(text_cell(str(cell)) for cell in row) for row in table.rows])
+        for table in findings.tables()
+    ]

@@ -61,6 +61,7 @@ def protocol_of(evidence: Evidence, arguments: Sequence[str]) -> Protocol:
         "learned": f"error at most {FRACTION} of the no-context optimum, over the last quarter of the pairs",
         "snapshots": f"at most {AT_MOST_STEPS} per run, on {min(AT_MOST_PROMPTS, settings.n_prompts)} prompts",
         "paths": f"on {min(PATH_PROMPTS, settings.n_prompts)} prompts" if settings.paths else "not traced",
+        "studies": ", ".join(result.name for result in evidence.studies) or "none",
         "independent seeds": f"{len(groups)} among {len(evidence.models)} checkpoints",
         "versions": ", ".join(f"{name} {version}" for name, version in environment().items()),
     }

@@ -39,6 +39,12 @@ class Report:
         return pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1))
 
     @property
+    def failures(self) -> list[str]:
+        """What was left out because a self-check failed."""
+        studies = (result.findings for result in self.evidence.studies if result.findings is not None)
+        return [failure for part in (*self.evidence.models, *studies) for failure in part.failures]
+
+    @property
     def document(self) -> dict[str, Any]:
         """The content of report.json, which `--json` prints."""
         return page.document(self.evidence, self.account, as_json(self.protocol))
@@ -97,4 +103,5 @@ def equivalent_arguments(checkpoints: Sequence[Checkpoint], settings: Settings) 
     classes = ["--classes", ",".join(settings.classes)] if settings.classes else []
     numbers = ["--prompts", settings.n_prompts, "--controls", settings.n_controls, "--seed", settings.seed]
     paths = [] if settings.paths else ["--no-paths"]
-    return ["report", *named, *classes, *map(str, numbers), *paths, "--out", "report.html"]
+    studies = [] if settings.studies is None else ["--studies", ",".join(settings.studies) or "none"]
+    return ["report", *named, *classes, *map(str, numbers), *paths, *studies, "--out", "report.html"]

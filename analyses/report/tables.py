@@ -8,6 +8,7 @@ import pandas as pd
 from analyses.report.agreement import between_classes, between_models
 from analyses.report.dose import dose_correlations, dose_response
 from analyses.report.evidence import LEAD, Evidence, ModelEvidence
+from analyses.report.studies import study_tables
 from interp.model.heads import show
 from training.common.output import records
 from training.common.table_rows import where
@@ -29,7 +30,7 @@ NAMES = (
 
 
 def tables(evidence: Evidence) -> dict[str, pd.DataFrame]:
-    """Those of `NAMES` that have rows."""
+    """Those of `NAMES` that have rows, and those of the studies."""
     models = evidence.models
     ablations = {model.name: model.ablation for model in models if model.ablation is not None}
     every_table = {
@@ -46,7 +47,8 @@ def tables(evidence: Evidence) -> dict[str, pd.DataFrame]:
         "emergence": concatenate({model.name: model.emergence for model in models}),
         "paths": concatenate({model.name: model.paths for model in models}),
     }
-    return {name: every_table[name] for name in NAMES if not every_table[name].empty}
+    own = {name: every_table[name] for name in NAMES if not every_table[name].empty}
+    return own | study_tables(evidence.studies)
 
 
 def concatenate(tables_by_model: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

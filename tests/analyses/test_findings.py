@@ -9,8 +9,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from analyses.commands import STUDIES
 from analyses.findings import Findings
+from analyses.studies.registry import STUDIES
 from training.checkpoints.checkpoint import zoo_path
 from training.checkpoints.name_patterns import expand, load_all
 from training.common.errors import UserError

@@ -1,0 +1,65 @@
+"""The studies on a page: those that the models were made for, or those that were asked for."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analyses.findings import Findings
+from analyses.studies.registry import STUDIES, study_function
+from training.checkpoints.checkpoint import Checkpoint
+from training.common.errors import UserError
+from training.common.progress import progress_bar
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A study of the models of a report.
+
+    Attributes:
+        name: as in `interp study`.
+        findings: None if the models do not suffice for it.
+        reason: why they do not; empty otherwise.
+    """
+
+    name: str
+    findings: Findings | None
+    reason: str = ""
+
+    @property
+    def question(self) -> str:
+        return STUDIES[self.name].question
+
+
+def run_studies(
+    names: Sequence[str], checkpoints: Sequence[Checkpoint], *, n_prompts: int, seed: int
+) -> Iterator[StudyResult]:
+    """Each study on all checkpoints; one for which they do not suffice says why. Shows progress on stderr."""
+    for name in progress_bar(names, desc="studies", unit="question") if names else ():
+        try:
+            findings = study_function(name)(checkpoints, n_prompts=n_prompts, seed=seed)
+        except UserError as error:
+            yield StudyResult(name, None, error.message)
+        else:
+            yield StudyResult(name, findings.with_unknown_seeds(checkpoints))
+
+
+def study_tables(results: Sequence[StudyResult]) -> dict[str, pd.DataFrame]:
+    """The tables of all studies, by names that begin with that of the study."""
+    return {
+        f"{result.name}_{key}": table
+        for result in results
+        if result.findings is not None
+        for key, table in result.findings.files.items()
+        if not table.empty
+    }
+
+
+def study_documents(results: Sequence[StudyResult]) -> list[Mapping[str, object]]:
+    """What report.json holds of every study."""
+    return [
+        {"study": result.name, "question": result.question, "not shown because": result.reason}
+        if result.findings is None
+        else {"study": result.name, "question": result.question, "verdict": result.findings.sentences()}
+        for result in results
+    ]
