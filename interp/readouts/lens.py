@@ -49,6 +49,8 @@ from training.tasks.prompts import Prompts, last_quarter
 KINDS = ("plain", "tuned")
 STEPS = (1, 2, 4, 8, 16)
 """Numbers of gradient-descent steps to compare with."""
+ALIKE = 0.0005
+"""Squared distances over E[y²] that differ by less are printed alike."""
 LEAST_PROMPTS = 16
 """With fewer prompts to fit on, the penalty could not be chosen on others."""
 
@@ -66,7 +68,7 @@ class Lens(Result):
         depth: the same over the last quarter of the points (`points`), with `gain`, the share of the model's own gain
             over the no-context optimum (rows of the reference `target`; undefined if the 95 % interval of the model's
             gain includes 0, and at y tokens), and `near`: whether the paired interval of the difference to the nearest
-            predictor includes 0.
+            predictor includes 0, or the difference is below `ALIKE`.
         n_prompts: per class.
         seed: of the prompts.
         token: the token type at which it was read, x or y.
@@ -283,10 +285,12 @@ def nearest_predictors(
     weights: Float[np.ndarray, "resample prompt"],
     references: Sequence[str],
 ) -> np.ndarray:
-    """[stage kind reference]: the nearest predictor, and those whose distance does not differ clearly from its own."""
+    """[stage kind reference]: the nearest predictor, and those whose distance does not differ clearly from its own, or
+    by less than half of the last digit that is printed (`ALIKE`)."""
     is_predictor = np.array([name not in ("target", "model") for name in references])
     nearest = np.where(is_predictor, late.mean(0), np.inf).argmin(-1)
     least = np.take_along_axis(late, nearest[None, ..., None], axis=-1)
-    low, _ = percentile_interval(weights @ (late - least).reshape(len(late), -1))
-    is_farther = low.reshape(late.shape[1:]) > 0
+    excess = late - least
+    low, _ = percentile_interval(weights @ excess.reshape(len(late), -1))
+    is_farther = (low.reshape(late.shape[1:]) > 0) & (excess.mean(0) >= ALIKE)
     return ~is_farther & is_predictor

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from interp.model.hooked_transformer import hooked
-from interp.readouts.lens import implied_predictions, lens, tuned_readouts
+from interp.readouts.lens import ALIKE, implied_predictions, lens, nearest_predictors, tuned_readouts
 from interp.readouts.stream import TOKENS, Stage, finish_from, finish_query, model_stages, read_stream
 from interp.readouts.verdict import lens_verdict
 from training.checkpoints.checkpoint import Checkpoint, load
+from training.common.bootstrap import bootstrap_weights
 from training.common.errors import UserError
 from training.common.output import records
 from training.common.table_rows import where
@@ -139,3 +140,11 @@ def test_a_model_that_learned_nothing_in_context_has_no_answer():
 def test_too_few_prompts_are_refused():
     with pytest.raises(UserError, match="at least 16"):
         lens(load("zoo:linear-0"), ["linear"], n_prompts=8)
+
+
+def test_predictors_that_are_printed_alike_are_both_the_nearest(rng):
+    """Known distances: the second predictor differs on every prompt, but not in the printed digits."""
+    late = np.tile([0.5, 0.1, 0.1 + 0.4 * ALIKE, 0.1 + 2 * ALIKE], (64, 1, 1, 1)) + 0.01 * rng.random((64, 1, 1, 1))
+    weights = bootstrap_weights(64, rng)
+    near = nearest_predictors(late, weights, ["target", "ridge", "least_squares", "no_context"])
+    assert near.tolist() == [[[False, True, True, False]]]
