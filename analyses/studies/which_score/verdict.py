@@ -21,6 +21,7 @@ from analyses.studies.which_score.measures import (
 )
 from interp.ablation.size_classes import ATTENDS
 from interp.display.text import counted, listed
+from interp.model.heads import show
 from interp.statistics.effects import SIGNIFICANT
 from interp.statistics.p_values import p_text
 from training.common.output import records
@@ -42,7 +43,7 @@ SENTENCES = {
     "none better": "No guide is shown to be better than the retrospective score.",
     "worse": "Worse: {guides}",
     "none worse": "None is shown to be worse",
-    "excluded": "Removing {kind} costs {effect:z.2f}{interval} of the in-context gain on {function_class}, over "
+    "excluded": "Removing {kind}{named} costs {effect:z.2f}{interval} of the in-context gain on {function_class}, over "
     "{seeds}; {p} against layer-matched sets.",
     "no carriers": "In {n_none} of {models} no head has a function-vector score above 0 by its interval without being "
     "retrospective too.",
@@ -51,6 +52,8 @@ SENTENCES = {
     "(at least {carries_least:g}){order}.",
     "order": "; where both do, the retrospective score comes first in {first} of {both}",
 }
+MOST_NAMED = 3
+"""Models whose heads are named in a sentence."""
 ALIKE = 0.005
 """Rank correlations that a sentence shows as the same."""
 KINDS = {
@@ -113,6 +116,7 @@ def exclusion_sentences(models: Sequence[ModelGuides], exclusion: pd.DataFrame) 
             sentences.append(
                 SENTENCES["excluded"].format(
                     kind=meaning,
+                    named=name_heads(models, kind),
                     effect=row["effect"],
                     interval=ends,
                     function_class=row["function_class"],
@@ -124,6 +128,12 @@ def exclusion_sentences(models: Sequence[ModelGuides], exclusion: pd.DataFrame) 
     if n_none:
         sentences.append(SENTENCES["no carriers"].format(n_none=n_none, models=counted(len(models), "model")))
     return sentences
+
+
+def name_heads(models: Sequence[ModelGuides], kind: str) -> str:
+    """The removed heads of each model, in brackets; nothing for many models, of which the table tells them."""
+    removed = [f"{model.checkpoint.name} {show(model.sets[kind])}" for model in models if kind in model.sets]
+    return f" ({'; '.join(removed)})" if len(removed) <= MOST_NAMED else ""
 
 
 def arrival_sentences(arrivals: pd.DataFrame) -> list[str]:

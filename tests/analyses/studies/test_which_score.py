@@ -55,8 +55,9 @@ def test_removal_excludes_the_other_kind(findings):
     effects = {row["heads"]: row["effect"] for row in records(findings.files["exclusion"])}
     assert effects == {kind: pytest.approx(1, abs=0.05) for kind in (ONLY_ATTENDS, ONLY_CARRIES)}
     text = "\n".join(findings.sentences())
-    assert "Removing retrospective heads that are not function-vector heads costs 1.0" in text
-    assert "Removing function-vector heads that are not retrospective costs 1.0" in text
+    (name,) = set(findings.files["sets"]["checkpoint"])
+    assert f"Removing retrospective heads that are not function-vector heads ({name} 0.1,0.3) costs 1.0" in text
+    assert f"Removing function-vector heads that are not retrospective ({name} 1.2) costs 1.0" in text
     assert "One seed allows no comparison of guides." in text
 
 
