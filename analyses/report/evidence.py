@@ -172,7 +172,9 @@ def measure(checkpoint: Checkpoint, settings: Settings) -> ModelEvidence:
             scores=selection,
         )
     alone: list[HeadSet] = [(head,) for head in all_heads(*selection.shape)]
-    singles = ablate(checkpoint, alone, classes, modes=[LEAD], n_controls=0, matches=(), n_prompts=n_prompts, seed=seed)
+    singles = ablate(
+        checkpoint, alone, classes, modes=[LEAD], n_controls=0, n_prompts=n_prompts, seed=seed, total_only=True
+    )
     return ModelEvidence(
         checkpoint,
         tuple(classes),

@@ -188,6 +188,7 @@ def ablate(
     store: Store | None = None,
     scores: Float[np.ndarray, "layer head"] | None = None,
     prompts: OwnPrompts | None = None,
+    total_only: bool = False,
 ) -> Ablation:
     """Remove sets of components and compare the cost with that of random sets.
 
@@ -214,6 +215,7 @@ def ablate(
             are then removed together with other heads, too (`interp.ablation.joint`). Computed where heads are text.
         prompts: of your own, in the place of `classes` (`interp.OwnPrompts`). A random half chooses heads and gives
             means and partners; of the other at most `n_prompts` are tested on.
+        total_only: leave out direct effects, frozen LayerNorm and curves, which take two thirds of the time.
 
     Raises:
         CheckError: every removal failed to act, or acted where it should not; if only some did, these sets are left
@@ -242,6 +244,7 @@ def ablate(
         memory=memory,
         store=store,
         scores=scores,
+        total_only=total_only,
     )
     chosen_matches: list[Any] = as_list(matches)
     for unknown in set(chosen_matches) - set(MATCHES):
@@ -545,7 +548,8 @@ def curve_rows(errors: ClassErrors, function_class: str, removed: Mapping[str, H
     """
     curves = {("", "intact"): errors.intact.mean(0), ("", "no_context"): errors.no_context.mean(0)}
     for mode, by_set in errors.ablated.items():
-        curves |= {(name, mode): by_set[components].curve for name, components in removed.items()}
+        measured = {(name, mode): by_set[components].curve for name, components in removed.items()}
+        curves |= {label: curve for label, curve in measured.items() if curve is not None}
     return [
         {"heads": heads, "function_class": function_class, "mode": mode, "examples": examples, "nmse": nmse}
         for (heads, mode), curve in curves.items()

@@ -61,6 +61,7 @@ def plan(
     store: Store | None = None,
     n_null_prompts: int | None = None,
     scores: Float[np.ndarray, "layer head"] | None = None,
+    total_only: bool = False,
 ) -> Plan:
     """Check the arguments of `interp.ablate` before anything is computed.
 
@@ -72,7 +73,9 @@ def plan(
     removed_at = parse_tokens(tokens, config.layout, n_points)
     requested = [last_quarter(n_points)] if points is None else parse_points(points)
     ranges = tuple(check_points(span, n_points) for span in requested)
-    protocol = AblationProtocol(n_prompts, seed, ranges, check_site(site), removed_at, memory, store, n_null_prompts)
+    protocol = AblationProtocol(
+        n_prompts, seed, ranges, check_site(site), removed_at, memory, store, n_null_prompts, total_only
+    )
     chosen_modes = check_modes(modes, site)
     chosen_classes = choose_classes(classes, config.evaluated_classes)
     sets = choose_sets(checkpoint, heads, n_prompts=n_prompts, seed=seed, scores=scores)

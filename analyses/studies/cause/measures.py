@@ -68,7 +68,9 @@ def examine(checkpoint: Checkpoint, n_prompts: int, seed: int) -> ModelEffects:
         ablations = {design: ablation for design, ablation in attempts.items() if ablation}
         failures = list(dict.fromkeys([*reasons, *other_reasons]))
     single_heads = [(head,) for head in sorted(all_heads(config.model.n_layers, config.model.n_heads))]
-    alone = ablate(checkpoint, single_heads, modes=["mean"], n_controls=0, n_prompts=n_prompts, seed=seed)
+    alone = ablate(
+        checkpoint, single_heads, modes=["mean"], n_controls=0, n_prompts=n_prompts, seed=seed, total_only=True
+    )
     scores = score(checkpoint, config.evaluated_classes, n_prompts=n_prompts, seed=seed).table
     scores["heads"] = [f"{layer}.{head}" for layer, head in zip(scores["layer"], scores["head"], strict=True)]
     names = {"value": "score", "ci_low": "score_low", "ci_high": "score_high"}

@@ -92,7 +92,9 @@ def snapshot_rows(
     """The measures of one snapshot, by class."""
     classes = snapshot.config.evaluated_classes
     scores = score(snapshot, classes, n_prompts=n_prompts, seed=seed).values
-    removed = ablate(snapshot, [heads], classes, modes=["mean"], n_controls=0, n_prompts=n_prompts, seed=seed).table
+    removed = ablate(
+        snapshot, [heads], classes, modes=["mean"], n_controls=0, n_prompts=n_prompts, seed=seed, total_only=True
+    ).table
     for row in records(removed):
         gain = 1 - row["nmse_before"] / row["nmse_no_context"]
         class_scores = scores[row["function_class"]]

@@ -67,7 +67,9 @@ def removal_effects(
     checkpoint: Checkpoint, name: str, sets: Sequence[HeadSet], n_prompts: int, seed: int
 ) -> dict[str, dict[str, float]]:
     """By set, the effect of removing it with its interval."""
-    table = ablate(checkpoint, sets, [name], modes=["mean"], n_controls=0, n_prompts=n_prompts, seed=seed).table
+    table = ablate(
+        checkpoint, sets, [name], modes=["mean"], n_controls=0, n_prompts=n_prompts, seed=seed, total_only=True
+    ).table
     return {row["heads"]: {key: row[key] for key in ("effect", "ci_low", "ci_high")} for row in records(table)}
 
 

@@ -586,3 +586,17 @@ def test_more_prompts_narrow_the_interval(trained):
         widths.append(row["ci_high"] - row["ci_low"])
     assert widths[1] < 0.5 * widths[0]
     assert np.isfinite(widths).all()
+
+
+def test_total_effects_alone_are_those_of_the_whole_ablation(trained):
+    sets = [(Head(0, 1),), (Head(0, 1), Head(2, 3))]
+    options = {"modes": ["mean", "resample"], "n_controls": 4, "matches": ["layer"], "n_prompts": 48}
+    whole = ablate(trained, sets, ["linear"], **options).table
+    total = ablate(trained, sets, ["linear"], **options, total_only=True)
+    for column in ("effect", "ci_low", "ci_high", "control_effect", "nmse_after"):
+        assert np.allclose(total.table[column], whole[column], rtol=1e-4, atol=1e-6)
+    assert total.table[["heads", "mode", "p_value"]].equals(whole[["heads", "mode", "p_value"]])
+    for kind in ("direct", "frozen", "moved"):
+        assert total.table[f"{kind}_effect"].isna().all()
+        assert whole[f"{kind}_effect"].notna().all()
+    assert set(total.curves["mode"]) == {"intact", "no_context"}

@@ -76,7 +76,9 @@ def measure_model(
     scores = selection_scores(checkpoint, n_prompts, seed)
     head_set = heads_above(ATTENDS, scores)
     single_heads: list[HeadSet] = [(head,) for head in sorted(all_heads(config.model.n_layers, config.model.n_heads))]
-    alone = ablate(checkpoint, single_heads, classes, modes=["mean"], n_controls=0, n_prompts=n_prompts, seed=seed)
+    alone = ablate(
+        checkpoint, single_heads, classes, modes=["mean"], n_controls=0, n_prompts=n_prompts, seed=seed, total_only=True
+    )
     removed = None
     if head_set:
         removed = ablate(
