@@ -27,7 +27,8 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from analyses.findings import Findings
-from interp.display.axes import GREY, NULL, row_of_axes
+from interp.display.axes import GREY, NULL, grid_of_axes, row_of_axes
+from interp.scores.figures import draw_heads
 from interp.scores.kinds import SCORES
 from interp.scores.score import score
 from training.checkpoints.checkpoint import Checkpoint
@@ -112,7 +113,7 @@ def study(checkpoints: Sequence[Checkpoint], *, n_prompts: int = 1024, seed: int
         {"checkpoints": [checkpoint.name for checkpoint in checkpoints], "seed": seed, "prompts": n_prompts},
         {"likeness": likeness, "results": results},
         overview_tables(results, likeness),
-        {"published": partial(plot_sorted, models)},
+        {"published": partial(plot_sorted, models), "maps": partial(plot_maps, models)},
     )
 
 
@@ -247,3 +248,15 @@ def plot_sorted(models: Sequence[ModelMaps]) -> list[Axes]:
     handles = dict(zip(*reversed(axes[0].get_legend_handles_labels()), strict=True))
     axes[-1].legend(list(handles.values()), list(handles), frameon=False, fontsize=7)
     return axes
+
+
+def plot_maps(models: Sequence[ModelMaps]) -> list[Axes]:
+    """The score of every head, a row per model and a column per class: the published models first."""
+    grid = grid_of_axes(len(models), len(CLASSES), width=1.9, height=1.9)
+    for row, model in zip(grid, models, strict=True):
+        for ax, function_class in zip(row, CLASSES, strict=True):
+            draw_heads(ax, model.maps[function_class], SCORES["paper"].best, bar=ax is row[-1])
+            ax.set_title(f"{model.source}, {model.curriculum}\n{function_class}", fontsize=7)
+            ax.tick_params(labelsize=6)
+        row[0].set_ylabel("layer", fontsize=7)
+    return [ax for row in grid for ax in row]

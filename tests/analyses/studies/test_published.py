@@ -7,6 +7,7 @@ from analyses.studies.published import (
     compare_with_published,
     map_similarities,
     map_statistics,
+    plot_maps,
     published_maps,
     study,
 )
@@ -108,3 +109,12 @@ def test_the_study_compares_shipped_models_with_the_published_ones():
     assert result.sentences()[1].endswith("they agree.")
     assert "zoo:cubic-0 has such a head on no class" in result.sentences()[4]
     assert result.sentences()[4].endswith("they DISAGREE.")
+
+
+def test_maps_are_drawn_as_they_are(published):
+    models = [*published.values()][:2]
+    axes = plot_maps(models)
+    drawn = [ax.images[0].get_array() for ax in axes]
+    given = [model.maps[name] for model in models for name in CLASSES]
+    assert all(np.array_equal(image, values) for image, values in zip(drawn, given, strict=True))
+    assert {ax.images[0].norm.vmax for ax in axes} == {0.5}
