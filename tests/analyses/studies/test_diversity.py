@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -187,3 +188,23 @@ def test_runs_without_a_pool_have_no_side():
         "Runs without a pool: 1 of 3 runs have a head with a retrospective score above 0.5; the highest scores are "
         "0.20 to 0.60 (uniform attention: 0.07)."
     ]
+
+
+def test_pools_that_are_near_to_neither_are_rarely_put_on_a_side(rng):
+    """Three seeds whose leanings are symmetric about 0, a part of them shared by the runs of a seed."""
+    runs = [run(size, seed) for size in SIZES for seed in range(3)]
+    groups, n_draws, sides = group_pools(runs), 150, []
+    for _ in range(n_draws):
+        shared = dict(enumerate(0.2 * rng.normal(size=3)))
+        rows = [
+            {
+                "checkpoint": each.name,
+                "functions": source,
+                "leaning": shared[int(each.name[-1])] + 0.2 * rng.normal(),
+            }
+            for source in ("pool", "fresh")
+            for each in runs
+        ]
+        sides += [side != "undecided" for side in leaning_table(groups, pd.DataFrame(rows))["side"]]
+    assert len(sides) == n_draws * 2 * len(SIZES)
+    assert np.mean(sides) <= 0.05 + 3 * (0.05 * 0.95 / n_draws) ** 0.5

@@ -83,3 +83,17 @@ def test_a_single_layer_is_refused(random_checkpoint):
 
 def test_tables_without_rows_need_nothing():
     assert need_table(pd.DataFrame()).empty
+
+
+def test_layers_that_need_as_many_heads_are_rarely_told_apart(made_up, rng):
+    """Eight seeds whose layers need a random number each: one verdict in twenty at most names a difference."""
+    runs = [made_up("single:linear", seed, {"linear": [1.0]}) for seed in range(8)]
+    labels = [(run.name, layer) for run in runs for layer in range(3)]
+    needs = pd.DataFrame(labels, columns=["checkpoint", "layer"])
+    needs = needs.assign(curriculum="single:linear", function_class="linear", n_heads=8, cost_best=0.1, cost_all=1.0)
+    wrong = 0
+    for _ in range(200):
+        drawn = needs.assign(n_needed=rng.integers(0, 9, len(needs)))
+        sentence = verdict(seed_table(runs, drawn), layer_counts(drawn))[1]
+        wrong += "more heads than" in sentence or "fewer heads than" in sentence
+    assert wrong / 200 <= 0.05 + 2 * (0.05 * 0.95 / 200) ** 0.5
