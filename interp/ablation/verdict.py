@@ -40,7 +40,8 @@ from training.common.table_rows import where
 EFFECT = "{effect:z.2f} [{ci_low:z.2f}, {ci_high:z.2f}]"
 DIRECT = "{direct_effect:z.2f} [{direct_ci_low:z.2f}, {direct_ci_high:z.2f}]"
 CONTROL_COST = "cost {control_effect:z.2f} on average and {extreme} ({p}{limit})"
-POOLED_GAIN = "of the in-context gain on {function_class} ({mode} ablation; {effect_min:.2f} to {effect_max:.2f}"
+GAIN = "of the in-context gain on {function_class} ({mode} ablation"
+POOLED_GAIN = f"{GAIN}; {{effect_min:.2f}} to {{effect_max:.2f}}"
 SENTENCES: dict[str, str] = {
     # rule 1
     "costs": f"Removing {{heads}} costs {EFFECT} of the in-context gain on {{where}} ({{mode}} ablation); "
@@ -68,6 +69,7 @@ SENTENCES: dict[str, str] = {
     "more controls": "more control sets exist (--controls)",
     "more seeds": "several seeds together allow a smaller p (--ckpt 'NAME-*')",
     "power": "; an effect of {detectable:.2f} would have been detected",
+    "as large": "; {control_sets} cost as much or more",
     # rule 3
     "one mode": "no other replacement was tried",
     "agree": "all replacements give the same verdict, {size} ({effects})",
@@ -126,6 +128,7 @@ SENTENCES: dict[str, str] = {
     "pooled": "Over {seeds} ({models}) {heads} costs {cost}, at least half of it in {n_half} of {seeds_counted} "
     "[{share_low:.2f}, {share_high:.2f}] (Clopper-Pearson){helps}; {p} against a layer-matched set in every "
     "model{left_out}.",
+    "pooled cost of one": f"{EFFECT} {GAIN})",
     "pooled cost": f"{EFFECT} {POOLED_GAIN})",
     "pooled cost with t": f"{EFFECT} {POOLED_GAIN}; t-interval over seeds [{{t_low:.2f}}, {{t_high:.2f}}])",
     "pooled cost of two kinds": f"{{effect:.2f}} {POOLED_GAIN}; seeds are of two kinds, so the mean has no interval)",
@@ -222,7 +225,7 @@ def chance_clause(row: Row, remedy: str = SENTENCES["more seeds"]) -> str:
         way_out = remedy if row["exact"] else fill("more controls")
         limit = fill("few controls", n_controls=counted(n, "control set"), smallest_p=smallest_p, remedy=way_out)
     elif adjusted > SIGNIFICANT and math.isfinite(row["detectable"]) and not helps:
-        limit = fill("power", row)
+        limit = power_clause(row)
     p = f"two-sided {p}" if helps else p
     return fill(
         template,
@@ -232,6 +235,14 @@ def chance_clause(row: Row, remedy: str = SENTENCES["more seeds"]) -> str:
         p=fill("over all sets", n_controls=n, p=p) if 0 < row["n_disjoint"] < n else p,
         limit=limit,
     )
+
+
+def power_clause(row: Row) -> str:
+    """The effect that would have been detected, or how many control sets cost as much as one that is no smaller."""
+    if round(row["detectable"], 2) > round(row["effect"], 2):
+        return fill("power", row)
+    n_as_large = round(row["p_value"] * (row["n_controls"] + 1)) - 1
+    return fill("as large", control_sets=counted(n_as_large, "control set")) if n_as_large > 0 else ""
 
 
 def agreement_clause(rows: Sequence[Row], sizes_in_words: Mapping[str, str] = SIZES) -> str:
@@ -338,6 +349,7 @@ def pooled_sentence(row: Row) -> str:
     else:
         p = p_text(row["p_value"], row["n_draws"], holm=row["p_holm"])
     cost = "pooled cost" if math.isnan(row["t_low"]) else "pooled cost with t"
+    cost = "pooled cost of one" if row["n_seeds"] == 1 else cost
     left_out = fill("pooled left out", models=counted(row["n_undefined"], "model")) if row["n_undefined"] else ""
     return fill(
         "pooled",

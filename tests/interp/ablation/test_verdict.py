@@ -175,7 +175,12 @@ def test_a_gain_that_is_only_uncertain_asks_for_more_prompts():
         ({"smallest_p": 0.125}, f"after Holm <= 0.05 (39 draws); 39 control sets {MORE}"),
         ({"smallest_p": 0.125, "p_holm": 0.3}, f"after Holm <= 0.3 (39 draws); 39 control sets {MORE}"),
         ({"smallest_p": 0.125, "n_controls": 7, "exact": True}, f"; 7 control sets {FEW}"),
-        ({"p_holm": 0.051}, "after Holm <= 0.051 (39 draws); an effect of 0.15 would have been detected); "),
+        (
+            {"p_holm": 0.051, "detectable": 1.15},
+            "after Holm <= 0.051 (39 draws); an effect of 1.15 would have been detected); ",
+        ),
+        ({"p_holm": 0.051}, "after Holm <= 0.051 (39 draws)); "),
+        ({"p_value": 0.2, "p_holm": 0.2, "n_controls": 19}, "after Holm 0.2; 3 control sets cost as much or more); "),
         ({"p_holm": 0.051, "detectable": math.inf}, "after Holm <= 0.051 (39 draws)); "),
         ({"p_value": 0.123456, "p_holm": 0.0456789}, "(p = 0.123, after Holm 0.0457); "),
     ],
@@ -427,7 +432,7 @@ def test_several_models_that_a_removal_helps_have_the_two_sided_test():
 def test_one_seed_is_no_claim_about_a_curriculum():
     said = pooled({"n_seeds": 1, "n_checkpoints": 1, "t_low": math.nan, "t_high": math.nan})
     assert said.startswith("Over 1 independent seed (1 model) ")
-    assert "0.70 to 1.10), at least half" in said
+    assert "(mean ablation), at least half" in said
     assert said.endswith(" One seed is one piece of evidence: this is no claim about a curriculum.")
     assert "claim" not in pooled({"n_seeds": 2})
 
