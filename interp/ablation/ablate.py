@@ -33,6 +33,7 @@ from interp.names import ModeName
 from interp.scores.head_choice import HeadChoice
 from interp.scores.score import selection_scores
 from interp.statistics.effects import (
+    LEAST_NAMED,
     Effect,
     detectable_effect,
     holm,
@@ -482,7 +483,7 @@ def control_columns(
     """One effect against its control sets under one matching.
 
     What is compared is the effect if sets are removed, and the share of the gain that is left, 1 - effect, if they are
-    kept.
+    kept. Control sets whose effect differs by less than `LEAST_NAMED` count as as large.
 
     Args:
         total: the effect on all prompts.
@@ -497,8 +498,8 @@ def control_columns(
     null, disjoint_effects = offset + sign * control_effects, control_effects[disjoint]
     least = detectable_effect(total.standard_error, compared.standard_error, null, n_tests)
     return {
-        "p_value": permutation_p(offset + sign * compared.value, null),
-        "p_two_sided": two_sided_p(compared.value, control_effects),
+        "p_value": permutation_p(offset + sign * compared.value, null, LEAST_NAMED),
+        "p_two_sided": two_sided_p(compared.value, control_effects, LEAST_NAMED),
         "compared_effect": compared.value,
         "n_controls": len(controls.sets),
         "smallest_p": controls.smallest_p,

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from interp.ablation.ablate import Ablation, add_holm, removed_components
 from interp.ablation.errors import ErrorSlice, error_slices
 from interp.model.heads import HeadSet, show
-from interp.statistics.effects import interval_of, permutation_p, two_sided_p
+from interp.statistics.effects import LEAST_NAMED, interval_of, permutation_p, two_sided_p
 from interp.statistics.seeds import (
     HALF,
     N_COMBINATIONS,
@@ -104,8 +104,8 @@ def pooled_row(
     mean = float(np.mean([np.mean([compared[i] for i in group]) for group in groups]))
     sign = 1 if ablations[0].design == "remove" else -1
     tests = {
-        "p_value": permutation_p(sign * mean, sign * null),
-        "p_two_sided": two_sided_p(mean, null),
+        "p_value": permutation_p(sign * mean, sign * null, LEAST_NAMED),
+        "p_two_sided": two_sided_p(mean, null, LEAST_NAMED),
         "smallest_p": 1 / (len(null) + 1) if len(null) else math.nan,
         "n_draws": len(null) if len(null) == N_COMBINATIONS else 0,  # all combinations are fewer
     }

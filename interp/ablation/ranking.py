@@ -38,9 +38,13 @@ SENTENCES = {
     "no controls": "there are no layer-matched control sets, hence no p-value",
     "significant": "against layer-matched control sets p after Holm over sets is at most {level} for {heads}",
     "not significant": "against layer-matched control sets p after Holm over sets is above {level} for each "
-    "(smallest {p}; before Holm the control sets allow none below {least:.3g})",
-    "some open": "Of the others {n_harmless} are shown to cost less than {harmless}; undecided: {undecided}; ",
-    "none open": "All others are shown to cost less than {harmless}; ",
+    "(smallest {p})",
+    "too few": "there are too few layer-matched control sets for a p of at most {level} after Holm over {n_sets} sets "
+    "(none below {least:.3g} before Holm)",
+    "some open": "Of the others {n_harmless} {verb} shown to cost less than {harmless} ({mode} ablation{unchanged}); "
+    "undecided: {undecided}; ",
+    "none open": "All others are shown to cost less than {harmless} ({mode} ablation{unchanged}); ",
+    "unchanged": ", which leaves the output of {n} of them as it is",
     "all open": "None of the others is shown to cost less than {harmless}; ",
     "no others": "",
     "together": "heads that matter only together are not found one by one (--design pairs).",
@@ -85,13 +89,22 @@ def describe_condition(rows: Sequence[Row], lead: str, label: str) -> str:
     )
     if helping:
         finding += SENTENCES["helps"].format(helping=listed(helping))
-    evidence = SENTENCES["evidence"].format(modes=describe_modes(rows), chance=describe_chance(matter or defined))
+    chance = describe_chance(matter or defined, len(leading))
+    evidence = SENTENCES["evidence"].format(modes=describe_modes(rows), chance=chance)
     judged = {row["heads"] for row in [*matter, *harmless]} | {*helping}
     undecided = [row["heads"] for row in leading if row["heads"] not in judged]
     named = listed(undecided[:MOST_NAMED])
     named += SENTENCES["more"].format(n=len(undecided) - MOST_NAMED) if len(undecided) > MOST_NAMED else ""
+    n_unchanged = sum(bool(row["note"]) for row in harmless)
+    unchanged = SENTENCES["unchanged"].format(n=n_unchanged) if n_unchanged else ""
     others = SENTENCES[describe_others(len(harmless), len(undecided))]
-    limits = others.format(n_harmless=len(harmless), undecided=named, harmless=HARMLESS) + SENTENCES["together"]
+    about |= {
+        "n_harmless": len(harmless),
+        "verb": "is" if len(harmless) == 1 else "are",
+        "undecided": named,
+        "unchanged": unchanged,
+    }
+    limits = others.format(**about) + SENTENCES["together"]
     return " ".join([finding, evidence, limits[0].upper() + limits[1:]])
 
 
@@ -124,7 +137,7 @@ def describe_modes(rows: Sequence[Row]) -> str:
     return SENTENCES["differ"].format(modes="; ".join(parts))
 
 
-def describe_chance(rows: Sequence[Row]) -> str:
+def describe_chance(rows: Sequence[Row], n_sets: int) -> str:
     """p of these sets against layer-matched control sets, after Holm over all sets."""
     tested = [row for row in rows if row["n_controls"] and row["p_holm_heads"] == row["p_holm_heads"]]
     if not tested:
@@ -134,4 +147,6 @@ def describe_chance(rows: Sequence[Row]) -> str:
         return SENTENCES["significant"].format(level=SIGNIFICANT, heads=listed(significant[:MOST_NAMED]))
     best = min(tested, key=lambda row: row["p_holm_heads"])
     p = p_number(best["p_holm_heads"], draws_behind(best), unadjusted=best["p_value"])
-    return SENTENCES["not significant"].format(level=SIGNIFICANT, p=p, least=min(row["smallest_p"] for row in tested))
+    least = min(row["smallest_p"] for row in tested)
+    name = "too few" if least * n_sets > SIGNIFICANT else "not significant"
+    return SENTENCES[name].format(level=SIGNIFICANT, p=p, least=least, n_sets=n_sets)

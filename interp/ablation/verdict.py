@@ -69,7 +69,7 @@ SENTENCES: dict[str, str] = {
     "more controls": "more control sets exist (--controls)",
     "more seeds": "several seeds together allow a smaller p (--ckpt 'NAME-*')",
     "power": "; an effect of {detectable:.2f} would have been detected",
-    "as large": "; {control_sets} cost as much or more",
+    "as large": "; {n} of these cost as much or more",
     # rule 3
     "one mode": "no other replacement was tried",
     "agree": "all replacements give the same verdict, {size} ({effects})",
@@ -116,14 +116,17 @@ SENTENCES: dict[str, str] = {
     "no interaction": "On {where} no interaction of {count} is shown to be 0.01 or more (p <= {significant} after Holm "
     "over the pairs, {mode} ablation); the strongest, of {heads}, is {interaction:z.2f} [{ci_low:z.2f}, "
     "{ci_high:z.2f}].",
-    "larger sets": " Larger sets were not compared: of three heads any one may be enough.",
+    "harmless pairs": "On {where} the interaction of {each} lies within {harmless} of 0 (95 % intervals, "
+    "{mode} ablation).",
+    "larger sets": " Larger sets were not compared: of three heads any one may be enough (--design cumulative).",
     "adds up": "what they write adds up (errors are squared)",
     "adds up or replaces": "either one can replace the other, or what they write adds up (errors are squared)",
     "cancels": "they cancel at least in part, both together cost less than one of them alone",
     "costs less": "each costs less once the other is removed",
     # one head after another
     "order": "Removing {heads} on {function_class} in this order costs {area:.2f} [{ci_low:.2f}, {ci_high:.2f}] on "
-    "average over the number of removed heads, random orders of them {random_area:.2f} ({p}; {mode} ablation).",
+    "average over the number of removed heads, random orders of them {random_area:.2f} ({p}; {mode} ablation).{step}",
+    "step": " The cost rises most with head {added}, from {before:z.2f} to {effect:z.2f}.",
     # several models
     "pooled": "Over {seeds} ({models}) {heads} costs {cost}, at least half of it in {n_half} of {seeds_counted} "
     "[{share_low:.2f}, {share_high:.2f}] (Clopper-Pearson){helps}; {p} against a layer-matched set in every "
@@ -221,11 +224,14 @@ def chance_clause(row: Row, remedy: str = SENTENCES["more seeds"]) -> str:
     adjusted = row["p_two_sided_holm" if helps else "p_holm"]
     p = p_text(row[test], draws_behind(row), holm=adjusted, sides=sides)
     limit, smallest_p = "", sides * row["smallest_p"]
-    if smallest_p > SIGNIFICANT:
+    n_as_large = 0 if helps else round(row["p_value"] * (n + 1)) - 1
+    if adjusted > SIGNIFICANT and n_as_large > 0:
+        limit = fill("as large", n=n_as_large)
+    if smallest_p > SIGNIFICANT and not limit:
         way_out = remedy if row["exact"] else fill("more controls")
         limit = fill("few controls", n_controls=counted(n, "control set"), smallest_p=smallest_p, remedy=way_out)
-    elif adjusted > SIGNIFICANT and math.isfinite(row["detectable"]) and not helps:
-        limit = power_clause(row)
+    elif adjusted > SIGNIFICANT and not helps and round(row["effect"], 2) < round(row["detectable"], 2) < math.inf:
+        limit += fill("power", row)
     p = f"two-sided {p}" if helps else p
     return fill(
         template,
@@ -235,14 +241,6 @@ def chance_clause(row: Row, remedy: str = SENTENCES["more seeds"]) -> str:
         p=fill("over all sets", n_controls=n, p=p) if 0 < row["n_disjoint"] < n else p,
         limit=limit,
     )
-
-
-def power_clause(row: Row) -> str:
-    """The effect that would have been detected, or how many control sets cost as much as one that is no smaller."""
-    if round(row["detectable"], 2) > round(row["effect"], 2):
-        return fill("power", row)
-    n_as_large = round(row["p_value"] * (row["n_controls"] + 1)) - 1
-    return fill("as large", control_sets=counted(n_as_large, "control set")) if n_as_large > 0 else ""
 
 
 def agreement_clause(rows: Sequence[Row], sizes_in_words: Mapping[str, str] = SIZES) -> str:
@@ -317,7 +315,7 @@ def keep_verdict(table: pd.DataFrame) -> list[str]:
     for row in records(table):
         if math.isnan(row["effect"]):
             sentence = no_gain_sentence(row, row["function_class"])
-        elif row["n_controls"]:
+        elif row["n_controls"] and 1 - row["effect"] >= LEAST_NAMED:
             p = p_text(row["p_value"], draws_behind(row))
             sentence = fill("kept, with p", row, left=1 - row["effect"], p=p)
         else:
@@ -398,7 +396,11 @@ def interaction_sentence(rows: Sequence[Row], several_ranges: bool) -> str:
     if not certain:
         strongest = max(rows, key=lambda row: abs(row["interaction"]))
         larger = fill("larger sets") if len(rows) > 1 else ""
-        return fill("no interaction", strongest, where=condition, count=n_pairs, significant=SIGNIFICANT) + larger
+        widest = max(max(-row["ci_low"], row["ci_high"]) for row in rows)
+        template = "harmless pairs" if widest < HARMLESS else "no interaction"
+        each = f"each of {n_pairs}" if len(rows) > 1 else strongest["heads"]
+        about = {"where": condition, "count": n_pairs, "each": each, "significant": SIGNIFICANT, "harmless": HARMLESS}
+        return fill(template, strongest, **about) + larger
     ends = [max(certain, key=lambda row: row["interaction"]), min(certain, key=lambda row: row["interaction"])]
     by_sign = [row for row, sign in zip(ends, (1, -1), strict=True) if sign * row["interaction"] > 0]
     return fill(
@@ -433,12 +435,26 @@ def meaning_of(row: Row) -> str:
 
 @displays(CumulativeAblation, "sentences")
 def order_verdict(result: CumulativeAblation) -> list[str]:
-    """One sentence for every class and range: does this order cost more than random orders of the same heads?"""
-    order = ", ".join(dict.fromkeys(result.table["added"]))
-    return [order_sentence(row, order) for rows in lead_groups(result.area) for row in rows]
+    """For every class and range: does this order cost more than random orders, and which head makes the difference?"""
+    sentences = []
+    for row in (row for rows in lead_groups(result.area) for row in rows):
+        condition = {name: row[name] for name in ("function_class", "mode", "points")}
+        sentences.append(order_sentence(row, records(where(result.table, **condition))))
+    return sentences
 
 
-def order_sentence(row: Row, order: str) -> str:
+def order_sentence(row: Row, steps: Sequence[Row]) -> str:
+    """The sentence on one order.
+
+    Args:
+        row: its area.
+        steps: its effects, a row per removed head.
+    """
     if math.isnan(row["area"]):
         return fill("no clear gain", where=row["function_class"])
-    return fill("order", row, heads=order, p=p_text(row["p_value"], row["n_orders"]))
+    before = [0.0, *(step["effect"] for step in steps[:-1])]
+    rises = [step | {"before": start} for step, start in zip(steps, before, strict=True)]
+    steepest = max(rises, key=lambda step: step["effect"] - step["before"])
+    step = fill("step", steepest) if steepest["effect"] - steepest["before"] > HARMLESS else ""
+    order = ", ".join(step["added"] for step in steps)
+    return fill("order", row, heads=order, p=p_text(row["p_value"], row["n_orders"]), step=step)

@@ -4,13 +4,16 @@ from typing import Any
 
 from interp.attribution.circuits import Circuits
 from interp.display.result import displays
-from interp.display.text import decimals
+from interp.display.text import decimals, listed
 from interp.statistics.p_values import p_text
 from training.common.table_rows import where
 
+MOST_HEADS = 12
+"""Heads that a sentence names; more are counted."""
 SENTENCES = {
     "none": "On {prompts} no circuit of the requested sizes reaches a faithfulness of {min_faithfulness:g} (at most "
     "{best:.3g}); the model has {n_all} edges.",
+    "size": " It is the smallest of those that were run to carry at least {min_faithfulness:g}; its heads are {heads}.",
     "alone": "On {prompts} {n_edges} of {n_all} edges carry {faithfulness} of the difference between the clean and the "
     "corrupt run, all other edges {completeness}.",
     "beside random graphs": "On {prompts} {n_edges} of {n_all} edges carry {faithfulness} of the difference between "
@@ -22,8 +25,23 @@ SENTENCES = {
 @displays(Circuits, "sentences")
 def circuit_verdict(result: Circuits) -> list[str]:
     """One sentence for every class."""
-    judged = (judge_circuit(result, function_class) for function_class in result.smallest)
-    return [SENTENCES[kind].format(**values) for kind, values in judged]
+    sentences = []
+    for function_class, smallest in result.smallest.items():
+        kind, values = judge_circuit(result, function_class)
+        size = describe_size(result, function_class) if smallest else ""
+        sentences.append(SENTENCES[kind].format(**values) + size)
+    return sentences
+
+
+def describe_size(result: Circuits, function_class: str) -> str:
+    """Why this size, and the heads between which its edges run."""
+    ends = (edge[end] for edge in result.chosen(function_class) for end in ("sender", "receiver"))
+    heads = {".".join(end.split(".")[:2]) for end in ends if end[0].isdigit() and "mlp" not in end}
+    names = sorted(heads, key=lambda name: tuple(map(int, name.split("."))))
+    return SENTENCES["size"].format(
+        min_faithfulness=result.min_faithfulness,
+        heads=listed(names) if len(names) <= MOST_HEADS else f"{len(names)} in number",
+    )
 
 
 def judge_circuit(result: Circuits, function_class: str) -> tuple[str, dict[str, Any]]:

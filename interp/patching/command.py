@@ -171,7 +171,6 @@ def path(
     from interp.patching.path_receivers import parse_receivers
     from interp.patching.paths import PathEffects, bundle_paths, parse_senders, patch_paths
     from interp.patching.tables import path_tables
-    from training.common import output
 
     checkpoint, class_names, question = prepare(ckpt, classes, device, corrupt, direction, examples, prompts, seed)
     question.check(checkpoint, class_names)
@@ -188,11 +187,12 @@ def path(
 
     def document(result: PathEffects) -> dict[str, Any]:
         compositions = [] if weights is None else weights
-        return {"ends": result.baseline_errors, "composition": compositions, "results": result.table}
-
-    def show(result: PathEffects) -> None:
-        for table in path_tables(result, weights):
-            output.print_table(*table)
+        return {
+            "verdict": result.sentences(),
+            "ends": result.baseline_errors,
+            "composition": compositions,
+            "results": result.table,
+        }
 
     deliver(
         checkpoint,
@@ -201,7 +201,7 @@ def path(
         document=document,
         figures=lambda result: {"paths": result.plot},
         tables={} if weights is None else {"composition": weights},
-        show=show,
+        show=lambda result: result.show(path_tables(result, weights)),
         json=json,
         out=out,
     )

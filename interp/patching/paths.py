@@ -42,7 +42,7 @@ from interp.patching.path_receivers import INPUTS, Receiver, ReceiverChoice, cho
 from interp.patching.runner import Direction, MakeActivations, Question, check_direction, run_patches
 from interp.patching.sites import Activations, Patch, Variant, stack_patches
 from interp.scores.head_choice import HeadChoice, sets_of
-from interp.statistics.effects import TIE, UNDEFINED, differs_from_zero, interval_of
+from interp.statistics.effects import LEAST_NAMED, UNDEFINED, differs_from_zero, interval_of
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
 from training.common.library_defaults import library_defaults
@@ -65,7 +65,7 @@ class PathEffects(Result):
         table: one row per function class, sender set and receiver set: `effect` with its 95 % interval over prompts
             (0: the prediction is unchanged, 1: as if everything had been patched); `share`, the effect over the
             senders' total effect (receiver `all`), with its interval, missing where the total effect does not differ
-            from 0; and `nmse`, the error to the clean answer.
+            from 0 or is below `LEAST_NAMED`; and `nmse`, the error to the clean answer.
         question: prompts and direction.
         baseline_errors: one row per class: errors of the clean and the corrupt run and of the no-context optimum.
     """
@@ -286,7 +286,7 @@ def path_rows(
     first = 0
     for bundle in bundles:
         total = effects[first]
-        has_effect = abs(total.value) > TIE and differs_from_zero(total.ci_low, total.ci_high)
+        has_effect = abs(total.value) >= LEAST_NAMED and differs_from_zero(total.ci_low, total.ci_high)
         for index, receiver in enumerate(bundle.names, start=first):
             effect, share = effects[index], UNDEFINED
             if resamples is not None and has_effect:

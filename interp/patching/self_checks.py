@@ -85,7 +85,7 @@ def check_patches(
 
     Returns:
         By variant, whether any patched activation differs from the base run's, and whether any differs between prompts
-        of the base run by more than rounding (True for all if there is a single prompt).
+        of the base run (True for all if there is a single prompt), both by more than rounding.
 
     Raises:
         CheckError: the empty patch, or patching a run with its own activations, changes the predictions; patching in
@@ -103,7 +103,7 @@ def check_patches(
         require_agreement(itself, setup, "patching a run with its own activations changes it")
         require_agreement(other, setup, "the engine's patched run differs from the model's own forward pass")
     patches = setup.patches(variants)
-    changed = find_differences(patches, setup.base_activations, given)
+    changed = find_differences(patches, setup.base_activations, given, TOLERANCE)
     if len(base) == 1:
         return changed, torch.ones_like(changed)
     other_prompts = {key: values.roll(1, 0) for key, values in setup.base_activations.items()}

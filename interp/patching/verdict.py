@@ -4,7 +4,7 @@ They are the best of many, so their intervals are widened to hold for all patche
 (`interp.statistics.effects.widen_interval`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,17 @@ from interp.display.result import displays
 from interp.display.text import counted, listed
 from interp.patching.composition import Composition
 from interp.patching.maps import UNVARYING, PatchMap, name_location
+from interp.patching.paths import PathEffects
+from interp.patching.sites import SITES
 from interp.statistics.effects import LEAST_NAMED, differs_from_zero, rank_by_evidence, widen_interval
 from interp.statistics.p_values import is_bound
 from training.common.output import records
 from training.common.table_rows import distinct, where
 
+SAME_X = ("function", "class", "permuted", "noise")
+"""Corruptions that leave every x as it is."""
+MOST_NAMED = 6
+"""Locations that a sentence names; more are counted."""
 ALIKE = 0.5
 """NMSE: the corrupt run answers, too, where its error and the gap between the runs are smaller."""
 
@@ -34,7 +40,17 @@ SENTENCES = {
     "composition": "{n_above} of {n_inputs} inputs score above all {n_rotations} rotations, where about {expected:.2g} "
     "would by chance; furthest above chance is {sender} to {receiver} ({score:.2f}, chance {chance:.2f}). Weights say "
     "what a head could read, not whether it does: interp.path_effects tests that.",
-    "unchanged": "Some activations are the same in both runs, so patching them has no effect (column changed).",
+    "unchanged": "The same in both runs (corrupt: {corrupt}; column changed), so that this map cannot show what they "
+    "do: {locations}.",
+    "same x": "Both runs have the same x (corrupt: {corrupt}), so what a component carries of x alone has no "
+    "effect in this map; other corruptions (--corrupt prompt) change x, too.",
+    "paths": "On {prompts} what {sender} writes in the other run takes the prediction {total} of the way there; "
+    "{paths} ({chosen}intervals hold for all of them at once).",
+    "path": "the path to {receiver} alone {effect}",
+    "path and next": "the path to {receiver} alone {effect}, next that to {next_receiver} {next_effect}",
+    "no path": "none of the {n_paths} paths is shown to carry 0.01 of the way or more",
+    "no total": "On {prompts} what {sender} writes in the other run is not shown to take the prediction 0.01 of the "
+    "way there or more, so no path from it carries a share.",
 }
 OUTCOMES = {
     "denoise": "{location} restores {value:.2f} [{low:.2f}, {high:.2f}] of the gap",
@@ -51,9 +67,23 @@ def map_verdict(result: PatchMap) -> list[str]:
     rows = records(result.table)
     if unvarying := dict.fromkeys(name_location(result.site, row) for row in rows if row["note"]):
         sentences.append(SENTENCES["unvarying"].format(locations=listed(list(unvarying))))
-    if not all(row["changed"] or row["note"] for row in rows):
-        sentences.append(SENTENCES["unchanged"])
+    unchanged = dict.fromkeys(name_location(result.site, row) for row in rows if not row["changed"] and not row["note"])
+    if unchanged:
+        locations = list_most(list(unchanged))
+        sentences.append(SENTENCES["unchanged"].format(corrupt=result.question.corrupt, locations=locations))
+    if result.question.corrupt in SAME_X and SITES[result.site].by_head and not all(row["note"] for row in rows):
+        sentences.append(SENTENCES["same x"].format(corrupt=result.question.corrupt))
     return sentences
+
+
+def list_most(names: Sequence[str]) -> str:
+    """The first names, and how many more there are.
+
+    >>> list_most(["z of 0.1"]), list_most([f"x{i}" for i in range(9)])
+    ('z of 0.1', 'x0, x1, x2, x3, x4 and x5, and 3 more')
+    """
+    more = f", and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return listed(list(names[:MOST_NAMED])) + more
 
 
 def class_sentence(result: PatchMap, function_class: str) -> str:
@@ -128,7 +158,7 @@ def is_evident(result: PatchMap, function_class: str, row: Mapping[str, Any]) ->
     if answers_alike(result, function_class):
         before = unpatched_error(result, function_class)
         return bool(differs_from_zero(row["nmse_low"] - before, row["nmse_high"] - before))
-    return bool(abs(row["effect"]) >= LEAST_NAMED and differs_from_zero(row["ci_low"], row["ci_high"]))
+    return is_effect(row)
 
 
 def unpatched_error(result: PatchMap, function_class: str) -> float:
@@ -140,6 +170,47 @@ def answers_alike(result: PatchMap, function_class: str) -> bool:
     """Whether the corruption hardly changes the answer (as `inputs` does), so that the gap is too small for shares."""
     errors = result.class_errors(function_class)
     return errors["nmse_corrupt"] < ALIKE and errors["gap"] < ALIKE
+
+
+@displays(PathEffects, "sentences")
+def path_verdict(result: PathEffects) -> list[str]:
+    """A sentence per class and set of senders: their total effect, and the paths with the best evidence."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in records(result.table):
+        groups.setdefault((row["function_class"], row["sender"]), []).append(row)
+    return [describe_paths(f"{name} (corrupt: {result.question.corrupt})", *rows) for (name, _), rows in groups.items()]
+
+
+def describe_paths(prompts: str, total: Mapping[str, Any], *paths: Mapping[str, Any]) -> str:
+    """The sentence on the paths from one set of senders."""
+    if not is_effect(total):
+        return SENTENCES["no total"].format(prompts=prompts, sender=total["sender"])
+    wide = []
+    for row in paths:
+        low, high = widen_interval(row["effect"], row["ci_low"], row["ci_high"], len(paths))
+        wide.append({**row, "ci_low": low, "ci_high": high})
+    wide.sort(key=lambda row: rank_by_evidence(row["effect"], row["ci_low"], row["ci_high"]))
+    evident = [row for row in wide[:2] if is_effect(row)]
+    template = ("no path", "path", "path and next")[len(evident)]
+    values: dict[str, Any] = {"n_paths": len(paths)}
+    for prefix, row in zip(("", "next_"), evident, strict=False):
+        values |= {f"{prefix}receiver": row["receiver"], f"{prefix}effect": show_effect(row)}
+    return SENTENCES["paths"].format(
+        prompts=prompts,
+        sender=total["sender"],
+        total=show_effect(total),
+        paths=SENTENCES[template].format(**values),
+        chosen=f"chosen from {counted(len(paths), 'path')}; " if evident else "",
+    )
+
+
+def is_effect(row: Mapping[str, Any]) -> bool:
+    """Whether an effect is not 0.00 and its interval leaves out 0."""
+    return bool(abs(row["effect"]) >= LEAST_NAMED and differs_from_zero(row["ci_low"], row["ci_high"]))
+
+
+def show_effect(row: Mapping[str, Any]) -> str:
+    return "{effect:z.2f} [{ci_low:z.2f}, {ci_high:z.2f}]".format(**row)
 
 
 @displays(Composition, "sentences")

@@ -30,26 +30,26 @@ in two passes.
 """
 
 
-def permutation_p(effect: float, null_effects: Float[np.ndarray, " set"]) -> float:
+def permutation_p(effect: float, null_effects: Float[np.ndarray, " set"], tie: float = TIE) -> float:
     """p = (k+1)/(n+1), where k of n control sets have an effect at least as large; NaN without sets or an effect.
 
-    Effects that differ by rounding alone (`TIE`) count as equal, which can only increase p.
+    Effects that differ by at most `tie`, by default by rounding alone, count as equal, which can only increase p.
 
     >>> permutation_p(0.9, np.array([0.1, 0.2, 0.95]))
     0.5
     """
     if not len(null_effects) or math.isnan(effect):
         return math.nan
-    return float((np.sum(null_effects >= effect - TIE) + 1) / (len(null_effects) + 1))
+    return float((np.sum(null_effects >= effect - tie) + 1) / (len(null_effects) + 1))
 
 
-def two_sided_p(effect: float, null_effects: Float[np.ndarray, " set"]) -> float:
+def two_sided_p(effect: float, null_effects: Float[np.ndarray, " set"], tie: float = TIE) -> float:
     """Twice the smaller of the p-values of the two directions, at most 1.
 
     >>> two_sided_p(-0.9, np.linspace(0, 1, 39))
     0.05
     """
-    smaller = min(permutation_p(effect, null_effects), permutation_p(-effect, -null_effects))
+    smaller = min(permutation_p(effect, null_effects, tie), permutation_p(-effect, -null_effects, tie))
     return float(np.minimum(1.0, 2 * smaller))
 
 
@@ -68,8 +68,8 @@ def detectable_effect(
 ) -> float:
     """The smallest true effect that would be found with 80 % power at 5 % in a family of `n_tests`.
 
-    It has to exceed the control sets (`critical_effect`, at 5 % / n_tests as in Holm's first step) and zero, each by
-    the margin that the sampling of prompts may take away.
+    It has to exceed control sets by `LEAST_NAMED` (`critical_effect`, at 5 % / n_tests as in Holm's first step), and
+    zero, each by the margin that the sampling of prompts may take away.
 
     Args:
         standard_error: of the effect over all prompts.
@@ -77,7 +77,7 @@ def detectable_effect(
         null_effects: of those sets.
         n_tests: at once.
     """
-    beats_null = critical_effect(null_effects, SIGNIFICANT / n_tests) + POWER * compared_error
+    beats_null = critical_effect(null_effects, SIGNIFICANT / n_tests) + LEAST_NAMED + POWER * compared_error
     return max(beats_null, (1.96 + POWER) * standard_error)
 
 

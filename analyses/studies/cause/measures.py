@@ -108,8 +108,9 @@ def pool_effects(models: Sequence[ModelEffects], design: Design) -> pd.DataFrame
 
 def joint_costs(checkpoint: Checkpoint, head_set: HeadSet, removed: Ablation | None, alone: Ablation) -> pd.DataFrame:
     """One row per class with a clear gain: the `effect` of removing several heads together, the sum of their effects
-    alone, `sum_alone`, and the `excess` of the first over the second with its 95 % interval over prompts, `ci_low` and
-    `ci_high` (mean ablation); empty for fewer than two heads, or where a self-check failed.
+    alone, `sum_alone`, the largest of these, `highest_alone`, and the `excess` of the first over the second with its
+    95 % interval over prompts, `ci_low` and `ci_high` (mean ablation); empty for fewer than two heads, or where a
+    self-check failed.
 
     Args:
         checkpoint: the model.
@@ -117,7 +118,8 @@ def joint_costs(checkpoint: Checkpoint, head_set: HeadSet, removed: Ablation | N
         removed: their joint removal.
         alone: the removal of every single head, on the same prompts.
     """
-    columns = ["checkpoint", "heads", "function_class", "effect", "sum_alone", "excess", "ci_low", "ci_high"]
+    columns = ["checkpoint", "heads", "function_class", "effect", "sum_alone", "highest_alone", "excess"]
+    columns += ["ci_low", "ci_high"]
     single_heads, rows = [(head,) for head in head_set], []
     if len(head_set) > 1 and removed and not {str(head) for head in head_set} & set(alone.failed):
         by_class = {errors.function_class: errors for errors in error_slices_of(alone)}
@@ -125,10 +127,12 @@ def joint_costs(checkpoint: Checkpoint, head_set: HeadSet, removed: Ablation | N
             singly = by_class[together.function_class]
             resamples, resamples_alone = together.resamples([head_set]), singly.resamples(single_heads)
             if resamples is not None and resamples_alone is not None:
-                effect, sum_alone = together.mean_effects([head_set])[0], singly.mean_effects(single_heads).sum()
+                effect, effects_alone = together.mean_effects([head_set])[0], singly.mean_effects(single_heads)
+                sum_alone = effects_alone.sum()
                 excess = interval_of(effect - sum_alone, resamples[:, 0] - resamples_alone.sum(1))
                 names = [checkpoint.name, show(head_set), together.function_class]
-                rows.append([*names, effect, sum_alone, excess.value, excess.ci_low, excess.ci_high])
+                costs = [effect, sum_alone, effects_alone.max()]
+                rows.append([*names, *costs, excess.value, excess.ci_low, excess.ci_high])
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -37,12 +37,15 @@ SENTENCES = {
     "kept": "With no other head, the share of the in-context gain that is left (mean ablation) is {shares}: where "
     "little or nothing is left the heads are not enough by themselves.",
     "together": "Where a model has several such heads ({models}), removing them together costs more than the sum of "
-    "their costs alone, by more than {level} of the gain (95 % interval over prompts), in {n_more} of {cases}{most}.",
+    "their costs alone, by more than {level} of the gain (95 % interval over prompts), in {n_more} of "
+    "{cases}{most}{hidden}.",
+    "hidden": " (in {n} of the other cases one of the heads alone already costs at least {half} of the gain, which can "
+    "hide that others replace one another)",
     "most": ", most in {checkpoint} on {function_class} ({effect:.2f} against {sum_alone:.2f}, {excess:.2f} "
     "[{ci_low:.2f}, {ci_high:.2f}] more): either one of these heads can replace another, or their contributions add up "
     "(errors are squared)",
     "guide": "On {function_class}, the rank correlation of score and effect of single heads is {spearman:.2f}"
-    "{interval}; of {n_attend} heads that score above {threshold} {costs}; the score finds {recalls}.",
+    "{interval}. {attending} above {threshold}: removed alone, {costs}. The score finds {recalls}.",
 }
 
 
@@ -116,7 +119,10 @@ def joint_sentences(costs: pd.DataFrame) -> list[str]:
     more = [row for row in rows if row["ci_low"] > MATTERS]
     most = SENTENCES["most"].format(**max(more, key=lambda row: row["excess"])) if more else ""
     models, cases = listed(distinct(costs, "checkpoint")), counted(len(rows), "case")
-    return [SENTENCES["together"].format(models=models, level=MATTERS, n_more=len(more), cases=cases, most=most)]
+    n_hidden = sum(row["highest_alone"] >= HALF for row in rows if row not in more)
+    hidden = SENTENCES["hidden"].format(n=n_hidden, half=HALF) if n_hidden else ""
+    values = {"models": models, "level": MATTERS, "n_more": len(more), "cases": cases, "most": most, "hidden": hidden}
+    return [SENTENCES["together"].format(**values)]
 
 
 def guide_sentences(guides: pd.DataFrame) -> list[str]:
@@ -131,8 +137,9 @@ def guide_sentences(guides: pd.DataFrame) -> list[str]:
         interval = ""
         if first["n_seeds"] > 1:
             interval = f" (t-interval over {first['n_seeds']} seeds [{first['t_low']:.2f}, {first['t_high']:.2f}])"
-        costs = [f"{row['n_both']} cost more than {row['level']} of the gain" for row in rows]
-        recalls = [f"{row['n_both']} of the {row['n_matter']} that cost more than {row['level']}" for row in rows]
-        text = {"interval": interval, "costs": " and ".join(costs), "recalls": " and ".join(recalls)}
+        costs = [f"{row['n_both']} of them cost more than {row['level']} of the gain" for row in rows]
+        recalls = [f"{row['n_both']} of the {row['n_matter']} heads that cost more than {row['level']}" for row in rows]
+        attending = counted(first["n_attend"], "head scores", "heads score")
+        text = {"interval": interval, "costs": listed(costs), "recalls": listed(recalls), "attending": attending}
         sentences.append(SENTENCES["guide"].format(**first, threshold=ATTENDS, **text))
     return sentences

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from analyses.comparison.groups import with_all
 from analyses.comparison.snapshots import earlier_steps, spread
@@ -26,7 +26,7 @@ from interp.names import CorruptionName
 from interp.scores.kinds import SCORES
 from interp.scores.measured import measured_score
 from interp.scores.score import Measure, score_all
-from interp.statistics.agreement import spearman, tie_rounding, top, top_overlap
+from interp.statistics.agreement import spearman, tie_rounding, top
 from interp.statistics.effects import differs_from_zero, holm
 from interp.statistics.seeds import seed_mean, seed_values
 from interp.statistics.sign_flips import flips_drawn, sign_flip_p
@@ -171,7 +171,8 @@ def ranking_table(models: Sequence[ModelGuides]) -> pd.DataFrame:
 
     Columns: `spearman` over heads with the exact effect (NaN where no effect differs from 0); `n_matter`, the heads
     that cost more than `MATTERS` alone; `share_found`, that of these among the `n_matter` heads that the guide ranks
-    highest (NaN without such heads), and `by_chance`, the same for a random order.
+    highest (NaN without such heads; ties are broken at random, on average), and `by_chance`, the same for a random
+    order.
     """
     rows: list[Row] = []
     for model in models:
@@ -188,9 +189,24 @@ def ranking_table(models: Sequence[ModelGuides]) -> pd.DataFrame:
                     labels
                     | {"guide": guide, "spearman": float(spearman(values, tie_rounding(effects)))}
                     | {"n_matter": n_matter, "n_heads": len(heads)}
-                    | {"share_found": float(top_overlap(n_matter)(values, effects)), "by_chance": n_matter / len(heads)}
+                    | {"share_found": share_in_highest(values, effects > MATTERS), "by_chance": n_matter / len(heads)}
                 )
     return pd.DataFrame(rows)
+
+
+def share_in_highest(values: Float[np.ndarray, " head"], matters: Bool[np.ndarray, " head"]) -> float:
+    """Of the heads that matter, the share among as many of the highest values; ties are broken at random, on average.
+
+    >>> share_in_highest(np.array([1.0, 1.0, 1.0, 0.2]), np.array([True, False, False, True]))
+    0.3333333333333333
+    """
+    n_matter = int(matters.sum())
+    if not n_matter:
+        return np.nan
+    last = np.sort(values)[-n_matter]
+    above, tied = values > last, values == last
+    found = matters[above].sum() + matters[tied].sum() * (n_matter - above.sum()) / tied.sum()
+    return float(found / n_matter)
 
 
 def guide_table(models: Sequence[ModelGuides], rankings: pd.DataFrame) -> pd.DataFrame:

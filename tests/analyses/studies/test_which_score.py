@@ -43,7 +43,8 @@ def test_guides_find_what_is_planted(findings):
     assert heads[DIRECT].abs().max() < 0.02  # a multiplication comes after either head
     found = findings.files["rankings"].set_index("guide")["share_found"]
     assert found["integrated gradient"] == 1
-    assert found[REFERENCE] == found[FUNCTION_VECTOR] == 0.5
+    assert found[REFERENCE] == 0.5
+    assert found[FUNCTION_VECTOR] == pytest.approx(0.5, abs=0.06)  # and a share of the draw for the second place
     rows = records(findings.files["guides"])
     assert {row["guide"] for row in rows} <= set(GUIDES)
     assert max(rows, key=lambda row: row["spearman"])["guide"] in ("gradient", "integrated gradient")

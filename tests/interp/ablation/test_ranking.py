@@ -24,6 +24,7 @@ def row(heads: str, effect: float, half_width: float = 0.01, *, mode: str = "mea
         "n_controls": 7,
         "exact": True,
         "smallest_p": 0.125,
+        "note": "",
         "p_value": 0.125,
         "p_holm_heads": 0.5,
         "nmse_before": 0.9,
@@ -39,8 +40,20 @@ def test_heads_that_matter_come_in_the_order_of_their_effects():
     assert text.startswith("On linear 2 of 5 head sets cost more than 0.05 of the in-context gain")
     assert text.index("0.2 0.90 [0.89, 0.91]") < text.index("0.1 0.40 [0.39, 0.41]")
     assert "Removing 0.3 helps." in text
-    assert "Of the others 1 are shown to cost less than 0.05; undecided: 1.0; heads that matter only together" in text
-    assert "is above 0.05 for each (smallest 0.5; before Holm the control sets allow none below 0.125)" in text
+    assert "Of the others 1 is shown to cost less than 0.05 (mean ablation); undecided: 1.0; heads that matter" in text
+    assert (
+        "too few layer-matched control sets for a p of at most 0.05 after Holm over 5 sets (none below 0.125 " in text
+    )
+    text = describe_condition([each | {"smallest_p": 0.01} for each in MANY], "mean", "linear")
+    assert "is above 0.05 for each (smallest 0.5)" in text
+
+
+def test_heads_that_the_mode_leaves_as_they_are_are_counted():
+    rows = [row("0.2", 0.9), row("0.1", 0.0, note="the output of 0.1 is zero"), row("1.1", 0.001)]
+    assert (
+        "All others are shown to cost less than 0.05 (mean ablation, which leaves the output of 1 of them as it is); "
+        in describe_condition(rows, "mean", "linear")
+    )
 
 
 def test_an_interval_has_to_hold_for_all_sets_at_once():

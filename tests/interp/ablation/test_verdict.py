@@ -180,7 +180,11 @@ def test_a_gain_that_is_only_uncertain_asks_for_more_prompts():
             "after Holm <= 0.051 (39 draws); an effect of 1.15 would have been detected); ",
         ),
         ({"p_holm": 0.051}, "after Holm <= 0.051 (39 draws)); "),
-        ({"p_value": 0.2, "p_holm": 0.2, "n_controls": 19}, "after Holm 0.2; 3 control sets cost as much or more); "),
+        (
+            {"p_value": 0.2, "p_holm": 0.2, "n_controls": 19, "detectable": 0.97},
+            "after Holm 0.2; 3 of these cost as much or more; an effect of 0.97 would have been detected); ",
+        ),
+        ({"p_value": 0.2, "p_holm": 0.2, "n_controls": 7, "smallest_p": 0.125}, "; 1 of these cost as much or more); "),
         ({"p_holm": 0.051, "detectable": math.inf}, "after Holm <= 0.051 (39 draws)); "),
         ({"p_value": 0.123456, "p_holm": 0.0456789}, "(p = 0.123, after Holm 0.0457); "),
     ],
@@ -488,7 +492,7 @@ def test_only_what_the_effects_leave_open_is_said_of_an_interaction(effects, wor
 
 def test_three_heads_may_replace_one_another_where_no_pair_interacts():
     (text,) = say_pairs({"p_holm": 0.2}, {"p_holm": 0.3})
-    assert text.endswith("Larger sets were not compared: of three heads any one may be enough.")
+    assert text.endswith("Larger sets were not compared: of three heads any one may be enough (--design cumulative).")
 
 
 def test_pairs_without_a_certain_interaction_have_none():
@@ -505,15 +509,19 @@ def test_an_interaction_by_rounding_is_none():
     """A decoy beside the head that matters: 0.00002 in every resample."""
     tiny = {"interaction": -2e-5, "ci_low": -3e-5, "ci_high": -1e-5}
     (text,) = say_pairs(tiny)
-    assert text.startswith("On linear no interaction of 1 pair is shown to be 0.01 or more")
+    assert text == "On linear the interaction of 0.0,0.1 lies within 0.05 of 0 (95 % intervals, mean ablation)."
+    (text,) = say_pairs(tiny, tiny)
+    assert text.startswith("On linear the interaction of each of 2 pairs lies within 0.05 of 0")
 
 
 def test_an_order_is_compared_with_random_ones():
     row = {"function_class": "linear", "mode": "mean", "points": "12-15", "area": 0.8, "ci_low": 0.7, "ci_high": 0.9}
     row |= {"random_area": 0.5, "p_value": 0.05, "n_orders": 19}
     area = pd.DataFrame([row, row | {"mode": "zero"}])
-    table = pd.DataFrame({"added": ["0.1", "1.2", "0.1", "1.2"]})
+    steps = [{"added": "0.1", "effect": 0.02}, {"added": "1.2", "effect": 0.9}]
+    table = pd.DataFrame([row | step | {"mode": mode} for mode in ("mean", "zero") for step in steps])
     assert order_verdict(CumulativeAblation("model", 1, table, area, None)) == [  # pyright: ignore[reportArgumentType]
         "Removing 0.1, 1.2 on linear in this order costs 0.80 [0.70, 0.90] on average over the number of removed "
-        "heads, random orders of them 0.50 (p <= 0.05 (19 draws); mean ablation)."
+        "heads, random orders of them 0.50 (p <= 0.05 (19 draws); mean ablation). The cost rises most with head 1.2, "
+        "from 0.02 to 0.90."
     ]
