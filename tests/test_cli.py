@@ -423,7 +423,7 @@ def test_path_json_is_documented_and_so_are_its_files(tmp_path, outcome):
     about = {"checkpoint": "zoo:mixed-0", "step": 3000, "seed": 0, "prompts": 16}
     about |= {"corrupt": "prompt", "direction": "noise"}
     assert {key: document[key] for key in about} == about
-    assert set(document) - set(about) == {"ends", "composition", "results", "run"}
+    assert set(document) - set(about) == {"verdict", "ends", "composition", "results", "run"}
     rows = document["results"]
     assert [*rows[0]] == PATH_ROW
     assert {row["sender"] for row in rows} == {"0.mlp,0.1"}

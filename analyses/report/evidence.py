@@ -12,8 +12,7 @@ from jaxtyping import Float
 
 from analyses.comparison.groups import with_all
 from analyses.report.emergence import emergence
-from analyses.report.studies import StudyResult, run_studies
-from analyses.studies.registry import studies_of
+from analyses.report.studies import StudyResult, run_studies, studies_of
 from interp.ablation.ablate import Ablation, ablate, ablate_or_reasons
 from interp.ablation.control_sets import Match
 from interp.ablation.pooled import pooled

@@ -1,6 +1,6 @@
 """The studies on a page: those that the models were made for, or those that were asked for."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,6 +10,15 @@ from analyses.studies.registry import STUDIES, study_function
 from training.checkpoints.checkpoint import Checkpoint
 from training.common.errors import UserError
 from training.common.progress import progress_bar
+from training.config.clamping import ClampingConfig
+from training.config.config import RunConfig
+
+MADE_FOR: Mapping[str, Callable[[RunConfig], bool]] = {
+    "diversity": lambda config: config.data.n_functions > 0,
+    "transplant": lambda config: bool(config.init.source),
+    "clamping": lambda config: config.clamping != ClampingConfig(),
+}
+"""By study, whether a run was made for it."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,16 @@ class StudyResult:
     @property
     def question(self) -> str:
         return STUDIES[self.name].question
+
+
+def studies_of(configs: Sequence[RunConfig]) -> list[str]:
+    """The studies for which some of these runs were made.
+
+    >>> from training.config.parse import from_preset
+    >>> studies_of([from_preset("tiny", "mixed", 0, ["data.n_functions=8"])])
+    ['diversity']
+    """
+    return [name for name, is_made_for in MADE_FOR.items() if any(map(is_made_for, configs))]
 
 
 def run_studies(

@@ -1,12 +1,10 @@
-"""The studies by name: where each is, its question, and which runs were made for it."""
+"""The studies by name: where each is and its question."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
 from training.common.errors import one_of
-from training.config.clamping import ClampingConfig
-from training.config.config import RunConfig
 
 if TYPE_CHECKING:
     from analyses.findings import Findings
@@ -104,27 +102,10 @@ STUDIES: Mapping[str, Study] = {
     ),
 }
 
-MADE_FOR: Mapping[str, Callable[[RunConfig], bool]] = {
-    "diversity": lambda config: config.data.n_functions > 0,
-    "transplant": lambda config: bool(config.init.source),
-    "clamping": lambda config: config.clamping != ClampingConfig(),
-}
-"""By study, whether a run was made for it."""
-
 
 def study_function(name: str) -> "Callable[..., Findings]":
     """The function `study(checkpoints, n_prompts=…, seed=…)` of a study."""
     return import_module(f"analyses.studies.{STUDIES[name].module}").study
-
-
-def studies_of(configs: Sequence[RunConfig]) -> list[str]:
-    """The studies for which some of these runs were made.
-
-    >>> from training.config.config import RunConfig
-    >>> studies_of([RunConfig()])
-    []
-    """
-    return [name for name, is_made_for in MADE_FOR.items() if any(map(is_made_for, configs))]
 
 
 def check_studies(names: str) -> tuple[str, ...] | None:

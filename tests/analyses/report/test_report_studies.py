@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from analyses.report import files
-from analyses.report.studies import run_studies
-from analyses.studies.registry import check_studies, studies_of
+from analyses.report.studies import run_studies, studies_of
+from analyses.studies.registry import check_studies
 from training.checkpoints.checkpoint import load
 from training.common.errors import UserError
 from training.config.clamping import ClampingConfig
