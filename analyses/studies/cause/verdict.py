@@ -34,8 +34,8 @@ SENTENCES = {
     "small": " Not shown on {classes}: less than {half} of the gain.",
     "uncertain": " Not shown on {classes}: p after Holm is above {level:g}{limit}.",
     "few controls": ", and with so few control sets it cannot be smaller than {smallest_p:.3g}",
-    "kept": "With no other head, the share of the in-context gain that is left (mean ablation) is {shares}: where "
-    "little or nothing is left the heads are not enough by themselves.",
+    "kept": "Without any other head, this share of the in-context gain is left (mean ablation): {shares}.{not_enough}",
+    "not enough": " In no case is half of it left: the heads are not enough by themselves.",
     "together": "Where a model has several such heads ({models}), removing them together costs more than the sum of "
     "their costs alone, by more than {level} of the gain (95 % interval over prompts), in {n_more} of "
     "{cases}{most}{hidden}.",
@@ -45,7 +45,7 @@ SENTENCES = {
     "[{ci_low:.2f}, {ci_high:.2f}] more): either one of these heads can replace another, or their contributions add up "
     "(errors are squared)",
     "guide": "On {function_class}, the rank correlation of score and effect of single heads is {spearman:.2f}"
-    "{interval}. {attending} above {threshold}: removed alone, {costs}. The score finds {recalls}.",
+    "{interval}. {attending} above {threshold}: removed alone, {costs}. Of the heads that cost more than {recalls}.",
 }
 
 
@@ -97,12 +97,14 @@ def group_rows(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def keep_sentences(kept: pd.DataFrame) -> list[str]:
     """What is left of the gain with the heads alone."""
-    parts = []
+    parts, lefts = [], list[float]()
     for curriculum, rows in group_rows(kept):
         cells = [row for row in records(where(rows, mode="mean")) if row["n_seeds"]]
         shares = ", ".join(f"{format_kept(row)} on {row['function_class']}" for row in cells)
         parts += [f"{curriculum} {shares}"] if shares else []
-    return [SENTENCES["kept"].format(shares="; ".join(parts))] if parts else []
+        lefts += [1 - row["effect"] for row in cells]
+    not_enough = SENTENCES["not enough"] if max(lefts, default=1.0) < HALF else ""
+    return [SENTENCES["kept"].format(shares="; ".join(parts), not_enough=not_enough)] if parts else []
 
 
 def format_kept(row: Mapping[str, Any]) -> str:
@@ -137,9 +139,17 @@ def guide_sentences(guides: pd.DataFrame) -> list[str]:
         interval = ""
         if first["n_seeds"] > 1:
             interval = f" (t-interval over {first['n_seeds']} seeds [{first['t_low']:.2f}, {first['t_high']:.2f}])"
-        costs = [f"{row['n_both']} of them cost more than {row['level']} of the gain" for row in rows]
-        recalls = [f"{row['n_both']} of the {row['n_matter']} heads that cost more than {row['level']}" for row in rows]
+        costs = [
+            f"{row['n_both']} of them {'costs' if row['n_both'] == 1 else 'cost'} more than {row['level']} of the gain"
+            for row in rows
+        ]
+        recalls = [f"{row['level']} the score finds {row['n_both']} of {row['n_matter']}" for row in rows]
         attending = counted(first["n_attend"], "head scores", "heads score")
-        text = {"interval": interval, "costs": listed(costs), "recalls": listed(recalls), "attending": attending}
+        text = {
+            "interval": interval,
+            "costs": listed(costs),
+            "recalls": ", of those above ".join(recalls),
+            "attending": attending,
+        }
         sentences.append(SENTENCES["guide"].format(**first, threshold=ATTENDS, **text))
     return sentences

@@ -85,8 +85,8 @@ def test_what_heads_do_alone_and_how_good_a_guide_the_score_is():
     cells = [{"function_class": "linear", "effect": 1.03, "t_low": 0.93, "t_high": 1.13}]
     cells += [{"function_class": "cubic", "effect": 0.7, "t_low": math.nan, "t_high": math.nan}]
     assert cause.keep_sentences(pd.DataFrame([kept | cell for cell in cells])) == [
-        "With no other head, the share of the in-context gain that is left (mean ablation) is mixed -0.03 [-0.13, "
-        "0.07] on linear, 0.30 on cubic: where little or nothing is left the heads are not enough by themselves."
+        "Without any other head, this share of the in-context gain is left (mean ablation): mixed -0.03 [-0.13, 0.07] "
+        "on linear, 0.30 on cubic. In no case is half of it left: the heads are not enough by themselves."
     ]
     guide = {"function_class": "linear", "n_models": 3, "n_seeds": 3, "spearman": 0.1, "t_low": -0.2, "t_high": 0.4}
     levels = [guide | {"level": 0.1, "n_attend": 4, "n_both": 3, "n_matter": 9}]
@@ -94,8 +94,8 @@ def test_what_heads_do_alone_and_how_good_a_guide_the_score_is():
     assert cause.guide_sentences(pd.DataFrame(levels)) == [
         "On linear, the rank correlation of score and effect of single heads is 0.10 (t-interval over 3 seeds [-0.20, "
         "0.40]). 4 heads score above 0.5: removed alone, 3 of them cost more than 0.1 of the gain and 2 of them cost "
-        "more than 0.5 of the gain. The score finds 3 of the 9 heads that cost more than 0.1 and 2 of the 5 heads that "
-        "cost more than 0.5."
+        "more than 0.5 of the gain. Of the heads that cost more than 0.1 the score finds 3 of 9, of those above 0.5 "
+        "the score finds 2 of 5."
     ]
 
 
