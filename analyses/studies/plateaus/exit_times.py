@@ -22,9 +22,9 @@ MOST = 200_000  # assignments to enumerate; with more, the normal approximation
 SENTENCES = {
     "times": "{arm}: {n_left} of {n_seeds} runs left the plateau of {function_class} (exact 95 % interval of the share "
     "{low:.2f} to {high:.2f}){times}{censored}.",
-    "earlier": "{arm} leaves the plateau of {function_class} earlier than {reference} ({p}).",
-    "later": "{arm} leaves the plateau of {function_class} later than {reference} ({p}).",
-    "no difference": "No difference in when {arm} and {reference} leave the plateau of {function_class} is shown ({p}; "
+    "earlier": "Runs of the arm {arm} leave the plateau of {function_class} earlier than those of {reference} ({p}).",
+    "later": "Runs of the arm {arm} leave the plateau of {function_class} later than those of {reference} ({p}).",
+    "no difference": "No difference in when runs of {arm} and of {reference} leave the plateau of {function_class} is shown ({p}; "
     "this number of runs allows no p below {smallest_p:.3g} before Holm).",
 }
 
