@@ -79,7 +79,7 @@ def describe_condition(rows: Sequence[Row], lead: str, label: str) -> str:
     if not defined:
         return no_gain_sentence(leading[0], label)
     matter = [row for row in defined if row["low"] > HARMLESS]
-    harmless = [row for row in defined if row["low"] >= -HARMLESS and row["high"] <= HARMLESS]
+    harmless = [row for row in defined if -HARMLESS <= row["high"] <= HARMLESS]
     helping = [row["heads"] for row in defined if row["high"] < -HARMLESS]
     about = {"where": label, "mode": lead, "harmless": HARMLESS, "n_sets": len(leading), "n": len(matter)}
     finding = SENTENCES["matter" if matter else "none matter"].format(

@@ -70,6 +70,7 @@ SENTENCES: dict[str, str] = {
     "more seeds": "several seeds together allow a smaller p (--ckpt 'NAME-*')",
     "power": "; an effect of {detectable:.2f} would have been detected",
     "as large": "; {n} of these cost as much or more",
+    "as large and shared": "; {n} that hold some of the same heads cost as much or more",
     # rule 3
     "one mode": "no other replacement was tried",
     "agree": "all replacements give the same verdict, {size} ({effects})",
@@ -112,7 +113,8 @@ SENTENCES: dict[str, str] = {
     "removing heads is given.",
     "interaction": "On {where} {count} (p <= {significant} after Holm over the pairs, {mode} ablation). {strongest}",
     "strongest": "Removing {heads} costs {effect:z.2f}, removing each alone {effect_first:z.2f} and "
-    "{effect_second:z.2f}: interaction {interaction:z.2f} [{ci_low:z.2f}, {ci_high:z.2f}] ({p}); {meaning}.",
+    "{effect_second:z.2f}: interaction {interaction:z.2f} [{ci_low:z.2f}, {ci_high:z.2f}] ({p}); {meaning}{also}.",
+    "as strong": "; so it is of {pairs}",
     "no interaction": "On {where} no interaction of {count} is shown to be 0.01 or more (p <= {significant} after Holm "
     "over the pairs, {mode} ablation); the strongest, of {heads}, is {interaction:z.2f} [{ci_low:z.2f}, "
     "{ci_high:z.2f}].",
@@ -125,8 +127,9 @@ SENTENCES: dict[str, str] = {
     "costs less": "each costs less once the other is removed",
     # one head after another
     "order": "Removing {heads} on {function_class} in this order costs {area:.2f} [{ci_low:.2f}, {ci_high:.2f}] on "
-    "average over the number of removed heads, random orders of them {random_area:.2f} ({p}; {mode} ablation).{step}",
-    "step": " The cost rises most with head {added}, from {before:z.2f} to {effect:z.2f}.",
+    "average over the number of removed heads, random orders of them {random_area:.2f} ({p}; {mode} ablation).{steps}",
+    "rise": " In this order the cost rises most with head {added}, from {before:z.2f} to {effect:z.2f}.",
+    "fall": " It falls most with head {added}, from {before:z.2f} to {effect:z.2f}.",
     # several models
     "pooled": "Over {seeds} ({models}) {heads} costs {cost}, at least half of it in {n_half} of {seeds_counted} "
     "[{share_low:.2f}, {share_high:.2f}] (Clopper-Pearson){helps}; {p} against a layer-matched set in every "
@@ -226,12 +229,13 @@ def chance_clause(row: Row, remedy: str = SENTENCES["more seeds"]) -> str:
     limit, smallest_p = "", sides * row["smallest_p"]
     n_as_large = 0 if helps else round(row["p_value"] * (n + 1)) - 1
     if adjusted > SIGNIFICANT and n_as_large > 0:
-        limit = fill("as large", n=n_as_large)
+        is_shared = row["n_disjoint"] < n and not row["control_max"] >= row["effect"] - LEAST_NAMED
+        limit = fill("as large and shared" if is_shared else "as large", n=n_as_large)
     if smallest_p > SIGNIFICANT and not limit:
         way_out = remedy if row["exact"] else fill("more controls")
         limit = fill("few controls", n_controls=counted(n, "control set"), smallest_p=smallest_p, remedy=way_out)
-    elif adjusted > SIGNIFICANT and not helps and round(row["effect"], 2) < round(row["detectable"], 2) < math.inf:
-        limit += fill("power", row)
+    elif adjusted > SIGNIFICANT and not helps and not limit and row["effect"] < row["detectable"] < math.inf:
+        limit = fill("power", row)
     p = f"two-sided {p}" if helps else p
     return fill(
         template,
@@ -409,14 +413,17 @@ def interaction_sentence(rows: Sequence[Row], several_ranges: bool) -> str:
         where=condition,
         count=f"{len(certain)} of {n_pairs} {'interacts' if len(certain) == 1 else 'interact'}",
         significant=SIGNIFICANT,
-        strongest=" ".join(map(strongest_sentence, by_sign)),
+        strongest=" ".join(strongest_sentence(row, certain) for row in by_sign),
     )
 
 
-def strongest_sentence(row: Row) -> str:
-    """The pair with the strongest interaction of one sign, and what such an interaction may come from."""
+def strongest_sentence(row: Row, certain: Sequence[Row]) -> str:
+    """The pair with the strongest interaction of one sign, those as strong, and what it may come from."""
+    alike = [other for other in certain if abs(other["interaction"] - row["interaction"]) < LEAST_NAMED]
+    others = [other["heads"] for other in alike if other["heads"] != row["heads"]]
+    also = fill("as strong", pairs=listed(others)) if others else ""
     p = p_text(row["p_value"], N_RESAMPLES // 2, holm=row["p_holm"])
-    return fill("strongest", row, p=p, meaning=fill(meaning_of(row)))
+    return fill("strongest", row, p=p, meaning=fill(meaning_of(row)), also=also)
 
 
 def meaning_of(row: Row) -> str:
@@ -453,8 +460,9 @@ def order_sentence(row: Row, steps: Sequence[Row]) -> str:
     if math.isnan(row["area"]):
         return fill("no clear gain", where=row["function_class"])
     before = [0.0, *(step["effect"] for step in steps[:-1])]
-    rises = [step | {"before": start} for step, start in zip(steps, before, strict=True)]
-    steepest = max(rises, key=lambda step: step["effect"] - step["before"])
-    step = fill("step", steepest) if steepest["effect"] - steepest["before"] > HARMLESS else ""
+    changes = [step | {"before": start} for step, start in zip(steps, before, strict=True)]
+    rise, fall = (choose(changes, key=lambda step: step["effect"] - step["before"]) for choose in (max, min))
+    clauses = fill("rise", rise) if rise["effect"] - rise["before"] > HARMLESS else ""
+    clauses += fill("fall", fall) if fall["before"] - fall["effect"] > HARMLESS else ""
     order = ", ".join(step["added"] for step in steps)
-    return fill("order", row, heads=order, p=p_text(row["p_value"], row["n_orders"]), step=step)
+    return fill("order", row, heads=order, p=p_text(row["p_value"], row["n_orders"]), steps=clauses)

@@ -13,7 +13,8 @@ MOST_HEADS = 12
 SENTENCES = {
     "none": "On {prompts} no circuit of the requested sizes reaches a faithfulness of {min_faithfulness:g} (at most "
     "{best:.3g}); the model has {n_all} edges.",
-    "size": " It is the smallest of those that were run to carry at least {min_faithfulness:g}; its heads are {heads}.",
+    "size": " None that was run with fewer edges carries {min_faithfulness:g}; others may carry as much. Its "
+    "heads are {heads}.",
     "alone": "On {prompts} {n_edges} of {n_all} edges carry {faithfulness} of the difference between the clean and the "
     "corrupt run, all other edges {completeness}.",
     "beside random graphs": "On {prompts} {n_edges} of {n_all} edges carry {faithfulness} of the difference between "

@@ -44,13 +44,14 @@ SENTENCES = {
     "do: {locations}.",
     "same x": "Both runs have the same x (corrupt: {corrupt}), so what a component carries of x alone has no "
     "effect in this map; other corruptions (--corrupt prompt) change x, too.",
-    "paths": "On {prompts} what {sender} writes in the other run takes the prediction {total} of the way there; "
-    "{paths} ({chosen}intervals hold for all of them at once).",
+    "paths": "On {prompts} what {sender} writes in the other run takes the prediction {total} of the way to that of "
+    "the other run; {paths}.",
+    "chosen path": " (chosen from {n_paths}; intervals hold for all of them at once)",
     "path": "the path to {receiver} alone {effect}",
     "path and next": "the path to {receiver} alone {effect}, next that to {next_receiver} {next_effect}",
-    "no path": "none of the {n_paths} paths is shown to carry 0.01 of the way or more",
+    "no path": "none of {n_paths} is shown to carry 0.01 of the way or more",
     "no total": "On {prompts} what {sender} writes in the other run is not shown to take the prediction 0.01 of the "
-    "way there or more, so no path from it carries a share.",
+    "way to that of the other run, so no path from it has a share; what writes the same may stand in for it.",
 }
 OUTCOMES = {
     "denoise": "{location} restores {value:.2f} [{low:.2f}, {high:.2f}] of the gap",
@@ -192,16 +193,12 @@ def describe_paths(prompts: str, total: Mapping[str, Any], *paths: Mapping[str, 
     wide.sort(key=lambda row: rank_by_evidence(row["effect"], row["ci_low"], row["ci_high"]))
     evident = [row for row in wide[:2] if is_effect(row)]
     template = ("no path", "path", "path and next")[len(evident)]
-    values: dict[str, Any] = {"n_paths": len(paths)}
+    n_paths = counted(len(paths), "path")
+    values: dict[str, Any] = {"n_paths": n_paths}
     for prefix, row in zip(("", "next_"), evident, strict=False):
         values |= {f"{prefix}receiver": row["receiver"], f"{prefix}effect": show_effect(row)}
-    return SENTENCES["paths"].format(
-        prompts=prompts,
-        sender=total["sender"],
-        total=show_effect(total),
-        paths=SENTENCES[template].format(**values),
-        chosen=f"chosen from {counted(len(paths), 'path')}; " if evident else "",
-    )
+    clause = SENTENCES[template].format(**values) + (SENTENCES["chosen path"].format(**values) if evident else "")
+    return SENTENCES["paths"].format(prompts=prompts, sender=total["sender"], total=show_effect(total), paths=clause)
 
 
 def is_effect(row: Mapping[str, Any]) -> bool:

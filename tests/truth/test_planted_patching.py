@@ -266,6 +266,17 @@ def test_the_decoy_sends_nothing(question):
     assert all(np.isnan(row["share"]) for row in rows.values())
 
 
+def test_the_sentence_names_the_planted_path_and_none_of_the_decoy(question):
+    checkpoint, how, known = question
+    receivers = [(to,) for to in all_receivers(2, 5) if to.reads(COPY)]
+    found = path_effects(checkpoint, [(COPY,), (DECOY,)], receivers, ["linear"], examples=K, n_prompts=N, **how)
+    of_copy, of_decoy = found.sentences()
+    assert "what 0.3 writes in the other run is not shown to take the prediction 0.01 of the way" in of_decoy
+    if abs(known.effect(known.predicted(EVERY, NONE))) > 0.1:
+        assert "; the path to 0.mlp alone " in of_copy
+        assert "next" not in of_copy
+
+
 def test_senders_together_write_together(question):
     """What 0.1 and 0.mlp change is what 0.mlp changes: the source's product stands, whatever was copied."""
     known = question[2]

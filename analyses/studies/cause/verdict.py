@@ -30,9 +30,9 @@ control set has 0.03, 0.01 and 0.01."""
 SENTENCES = {
     "located": "Heads with a score above {threshold} are in {n_with} of {models}{names}.{without}",
     "removal": "{curriculum}: {verdict}{agreement}",
-    "agrees": " Agrees with the paper on {classes}.",
-    "small": " Not shown on {classes}: less than {half} of the gain.",
-    "uncertain": " Not shown on {classes}: p after Holm is above {level:g}{limit}.",
+    "agrees": " The paper's claim is shown on {classes}.",
+    "small": " The paper's claim is not shown on {classes}: less than {half} of the gain.",
+    "uncertain": " The paper's claim is not shown on {classes}: p after Holm is above {level:g}{limit}.",
     "few controls": ", and with so few control sets it cannot be smaller than {smallest_p:.3g}",
     "kept": "Without any other head, this share of the in-context gain is left (mean ablation): {shares}.{not_enough}",
     "not enough": " In no case is half of it left: the heads are not enough by themselves.",
@@ -40,12 +40,13 @@ SENTENCES = {
     "their costs alone, by more than {level} of the gain (95 % interval over prompts), in {n_more} of "
     "{cases}{most}{hidden}.",
     "hidden": " (in {n} of the other cases one of the heads alone already costs at least {half} of the gain, which can "
-    "hide that others replace one another)",
+    "hide how the others act together)",
     "most": ", most in {checkpoint} on {function_class} ({effect:.2f} against {sum_alone:.2f}, {excess:.2f} "
     "[{ci_low:.2f}, {ci_high:.2f}] more): either one of these heads can replace another, or their contributions add up "
     "(errors are squared)",
     "guide": "On {function_class}, the rank correlation of score and effect of single heads is {spearman:.2f}"
-    "{interval}. {attending} above {threshold}: removed alone, {costs}. Of the heads that cost more than {recalls}.",
+    "{interval}. Of the heads that score above {threshold}, {costs} when removed alone; of the heads that cost more "
+    "than {recalls}.",
 }
 
 
@@ -139,17 +140,12 @@ def guide_sentences(guides: pd.DataFrame) -> list[str]:
         interval = ""
         if first["n_seeds"] > 1:
             interval = f" (t-interval over {first['n_seeds']} seeds [{first['t_low']:.2f}, {first['t_high']:.2f}])"
-        costs = [
-            f"{row['n_both']} of them {'costs' if row['n_both'] == 1 else 'cost'} more than {row['level']} of the gain"
-            for row in rows
-        ]
+        costs = [f"{row['n_both']} of {row['n_attend']} cost more than {row['level']}" for row in rows]
         recalls = [f"{row['level']} the score finds {row['n_both']} of {row['n_matter']}" for row in rows]
-        attending = counted(first["n_attend"], "head scores", "heads score")
         text = {
             "interval": interval,
-            "costs": listed(costs),
-            "recalls": ", of those above ".join(recalls),
-            "attending": attending,
+            "costs": f"{listed(costs)} of the gain",
+            "recalls": ", of those that cost more than ".join(recalls),
         }
         sentences.append(SENTENCES["guide"].format(**first, threshold=ATTENDS, **text))
     return sentences

@@ -24,8 +24,8 @@ SENTENCES = {
     "{low:.2f} to {high:.2f}){times}{censored}.",
     "earlier": "Runs of the arm {arm} leave the plateau of {function_class} earlier than those of {reference} ({p}).",
     "later": "Runs of the arm {arm} leave the plateau of {function_class} later than those of {reference} ({p}).",
-    "no difference": "No difference in when runs of {arm} and of {reference} leave the plateau of {function_class} is shown ({p}; "
-    "this number of runs allows no p below {smallest_p:.3g} before Holm).",
+    "no difference": "No difference in when runs of {arm} and of {reference} leave the plateau of {function_class} is "
+    "shown ({p}; this number of runs allows no p below {smallest_p:.3g} before Holm).",
 }
 
 

@@ -79,10 +79,8 @@ def test_what_was_planted_is_reported(made, errors_of, monkeypatch):
     assert errors.loc[(forbid, "linear", "as trained"), "difference"] == pytest.approx(0.6)
     assert (clamp, "linear", "as trained") not in errors.index
     text = "\n".join(found.sentences())
-    assert (
-        f"Runs of the arm {clamp} leave the plateau of cubic earlier than those of unclamped (p = 0.00794, after Holm 0.0476)"
-        in text
-    )
+    p = "(p = 0.00794, after Holm 0.0476)"
+    assert f"Runs of the arm {clamp} leave the plateau of cubic earlier than those of unclamped {p}" in text
     assert f"Runs of the arm {forbid} leave the plateau of cubic later than those of unclamped" in text
     assert f"{forbid}, evaluated without the clamp: the final error on linear is higher than the twins'" in text
     assert f"{clamp}: after training the retrospective score of these heads is higher than the twins'" in text

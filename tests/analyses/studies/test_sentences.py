@@ -41,8 +41,8 @@ def test_every_template_has_a_rule_that_uses_it(study):
 
 
 HIDDEN = (
-    " (in 1 of the other cases one of the heads alone already costs at least 0.5 of the gain, which can hide that "
-    "others replace one another)"
+    " (in 1 of the other cases one of the heads alone already costs at least 0.5 of the gain, which can hide how "
+    "the others act together)"
 )
 
 
@@ -93,24 +93,24 @@ def test_what_heads_do_alone_and_how_good_a_guide_the_score_is():
     levels += [guide | {"level": 0.5, "n_attend": 4, "n_both": 2, "n_matter": 5}]
     assert cause.guide_sentences(pd.DataFrame(levels)) == [
         "On linear, the rank correlation of score and effect of single heads is 0.10 (t-interval over 3 seeds [-0.20, "
-        "0.40]). 4 heads score above 0.5: removed alone, 3 of them cost more than 0.1 of the gain and 2 of them cost "
-        "more than 0.5 of the gain. Of the heads that cost more than 0.1 the score finds 3 of 9, of those above 0.5 "
-        "the score finds 2 of 5."
+        "0.40]). Of the heads that score above 0.5, 3 of 4 cost more than 0.1 and 2 of 4 cost more than 0.5 of the "
+        "gain when removed alone; of the heads that cost more than 0.1 the score finds 3 of 9, of those that cost more "
+        "than 0.5 the score finds 2 of 5."
     ]
 
 
 @pytest.mark.parametrize(
     ("effect", "p_holm", "smallest_p", "sentence"),
     [
-        (0.9, 0.01, 0.001, " Agrees with the paper on linear (1.06 there)."),
-        (0.4, 0.01, 0.001, " Not shown on linear: less than 0.5 of the gain."),
-        (0.9, 0.2, 0.001, " Not shown on linear: p after Holm is above 0.05."),
+        (0.9, 0.01, 0.001, " The paper's claim is shown on linear (1.06 there)."),
+        (0.4, 0.01, 0.001, " The paper's claim is not shown on linear: less than 0.5 of the gain."),
+        (0.9, 0.2, 0.001, " The paper's claim is not shown on linear: p after Holm is above 0.05."),
         (
             0.9,
             0.2,
             0.125,
-            " Not shown on linear: p after Holm is above 0.05, and with so few control sets it cannot be smaller than "
-            "0.125.",
+            " The paper's claim is not shown on linear: p after Holm is above 0.05, and with so few control sets it "
+            "cannot be smaller than 0.125.",
         ),
     ],
 )

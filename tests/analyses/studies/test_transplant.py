@@ -63,7 +63,7 @@ def test_heads_that_are_enough_and_needed_are_reported_so(planted):
     assert "A run that begins with a whole trained model needs its retrospective heads to leave early" in text
     assert "nothing: 0 of 5 runs left the plateau of cubic" in text
     assert "5 had not by step 400 (censored)" in text
-    assert "No difference in when other heads of their layers and embed,pos_embed and nothing" in text
+    assert "No difference in when runs of other heads of their layers and embed,pos_embed and of nothing" in text
     assert found.protocol["heads of the sources"] == {"zoo:mixed-0": ["0.1"]}
 
 

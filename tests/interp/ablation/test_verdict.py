@@ -181,10 +181,17 @@ def test_a_gain_that_is_only_uncertain_asks_for_more_prompts():
         ),
         ({"p_holm": 0.051}, "after Holm <= 0.051 (39 draws)); "),
         (
-            {"p_value": 0.2, "p_holm": 0.2, "n_controls": 19, "detectable": 0.97},
-            "after Holm 0.2; 3 of these cost as much or more; an effect of 0.97 would have been detected); ",
+            {"p_value": 0.2, "p_holm": 0.2, "n_controls": 19, "n_disjoint": 19, "detectable": 0.97},
+            "after Holm 0.2; 3 of these cost as much or more); ",
         ),
-        ({"p_value": 0.2, "p_holm": 0.2, "n_controls": 7, "smallest_p": 0.125}, "; 1 of these cost as much or more); "),
+        (
+            {"p_value": 0.25, "p_holm": 0.25, "n_controls": 7, "n_disjoint": 3, "smallest_p": 0.125},
+            "; 1 that hold some of the same heads cost as much or more); ",
+        ),
+        (
+            {"p_value": 0.25, "p_holm": 0.25, "n_controls": 7, "n_disjoint": 3, "control_max": 0.5},
+            "; 1 of these cost as much or more); ",
+        ),
         ({"p_holm": 0.051, "detectable": math.inf}, "after Holm <= 0.051 (39 draws)); "),
         ({"p_value": 0.123456, "p_holm": 0.0456789}, "(p = 0.123, after Holm 0.0457); "),
     ],
@@ -522,6 +529,10 @@ def test_an_order_is_compared_with_random_ones():
     table = pd.DataFrame([row | step | {"mode": mode} for mode in ("mean", "zero") for step in steps])
     assert order_verdict(CumulativeAblation("model", 1, table, area, None)) == [  # pyright: ignore[reportArgumentType]
         "Removing 0.1, 1.2 on linear in this order costs 0.80 [0.70, 0.90] on average over the number of removed "
-        "heads, random orders of them 0.50 (p <= 0.05 (19 draws); mean ablation). The cost rises most with head 1.2, "
-        "from 0.02 to 0.90."
+        "heads, random orders of them 0.50 (p <= 0.05 (19 draws); mean ablation). In this order the cost rises "
+        "most with head 1.2, from 0.02 to 0.90."
     ]
+    steps = [{"added": "0.1", "effect": 0.6}, {"added": "0.2", "effect": 1.9}, {"added": "0.3", "effect": 1.0}]
+    table = pd.DataFrame([row | step for step in steps])
+    (text,) = order_verdict(CumulativeAblation("model", 1, table, area[:1], None))  # pyright: ignore[reportArgumentType]
+    assert text.endswith("rises most with head 0.2, from 0.60 to 1.90. It falls most with head 0.3, from 1.90 to 1.00.")

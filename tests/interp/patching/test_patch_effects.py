@@ -7,6 +7,7 @@ import pytest
 
 from interp.names import METRIC_NAMES
 from interp.patching.effects import METRICS, Outcomes, effect_of, effect_resamples, error_metrics, gap_exists
+from interp.patching.verdict import describe_paths
 from training.common.bootstrap import bootstrap_weights
 
 N = 200
@@ -119,3 +120,27 @@ def test_metrics_are_their_definitions():
     np.testing.assert_allclose(found["distance_to_clean"], [[0, 0.5], [2, 0]])
     np.testing.assert_allclose(found["nmse_above_no_context"], [[0.5 - 2, -0.5], [0.5 - 2, 0.5 - 0.5]])
     assert tuple(METRICS) == METRIC_NAMES == ("effect", *found)
+
+
+def path_row(receiver, effect, half_width=0.01):
+    return {"sender": "0.1", "receiver": receiver, "effect": effect} | {
+        "ci_low": effect - half_width,
+        "ci_high": effect + half_width,
+    }
+
+
+def test_the_sentence_on_paths_names_those_with_evidence():
+    total = path_row("all", 0.9)
+    both = describe_paths("linear", total, path_row("0.mlp", 0.8), path_row("1.2.v", 0.1), path_row("1.3.v", 0.0))
+    assert both.startswith(
+        "On linear what 0.1 writes in the other run takes the prediction 0.90 [0.89, 0.91] of the way to that of the "
+        "other run; the path to 0.mlp alone 0.80 ["
+    )
+    assert "next that to 1.2.v 0.10 [" in both
+    assert both.endswith("(chosen from 3 paths; intervals hold for all of them at once).")
+    assert "next" not in describe_paths("linear", total, path_row("0.mlp", 0.8), path_row("1.2.v", 0.0))
+    assert "none of 1 path is shown to carry 0.01" in describe_paths("linear", total, path_row("0.mlp", 0.004, 0.001))
+    for nothing in (path_row("all", 0.004, 0.0), path_row("all", 0.5, 0.6), path_row("all", np.nan)):
+        text = describe_paths("linear", nothing, path_row("0.mlp", 0.004))
+        assert "is not shown to take the prediction 0.01 of the way" in text
+        assert "the path to" not in text
