@@ -16,6 +16,11 @@ Effects, with S = `circuits.SPREAD` (the error of x_q mean(x_i y_i)) and mean or
     null_space      a copy, and a head that writes where nobody reads    0                             0
     product_alone   a copy; X'y / k is all that the later layers get     1
     two_halves      two heads that write half of x each                  (0.25 - 0.75 S) / (1 - S)      1
+    two_readers     two heads that average, of which each writes half    (0.25 - 0.75 S) / (1 - S)      1
+    pair_and_decoy  any of two copies is enough, beside a head that      0                              1 (copies)
+                    writes where nobody reads
+    opposed_halves  two_halves, and a head that takes 0.5 x away         1 (halves), (0.75 S - 0.25) / (0.75 - 0.25 S)
+                                                                         (suppressor)
 
 Five more have heads that matter under some conditions only:
 
@@ -170,6 +175,34 @@ def two_halves(model: Transformer) -> dict[str, Head]:
     carry(second.attn, 2, P, S)
     multiply(second.mlp, S, V, O)
     return {"half 0": Head(0, 1), "half 1": Head(0, 3), "reader": Head(1, 2)}
+
+
+def two_readers(model: Transformer) -> dict[str, Head]:
+    """A copy, and two heads that average the products, of which each writes half."""
+    first, second, third = model.layers
+    heads = copies(model, 1)
+    multiply(first.mlp, C, V, P)
+    for number in (2, 4):
+        look_at_all_ys(second.attn, number)
+        carry(second.attn, number, P, S, gain=0.5)
+    multiply(third.mlp, S, V, O)
+    return heads | {"reader 0": Head(1, 2), "reader 1": Head(1, 4)}
+
+
+def pair_and_decoy(model: Transformer) -> dict[str, Head]:
+    """Two copies, of which any is enough, and a head that attends as they do and writes where nobody reads."""
+    heads = alternatives(model, 2)
+    look_at_own_x(model.layers[0].attn, 4)
+    carry(model.layers[0].attn, 4, V, UNREAD)
+    return heads | {"decoy": Head(0, 4)}
+
+
+def opposed_halves(model: Transformer) -> dict[str, Head]:
+    """Two heads that write half of x each, and a head that takes 0.5 x away."""
+    heads = two_halves(model)
+    look_at_own_x(model.layers[0].attn, 5)
+    carry(model.layers[0].attn, 5, V, C, gain=-0.5)
+    return heads | {"suppressor": Head(0, 5)}
 
 
 def copies(model: Transformer, n: int) -> dict[str, Head]:
@@ -341,6 +374,9 @@ KINDS: Mapping[str, Kind] = {
     "constant carrier": Kind(3, constant),
     "null space": Kind(2, null_space),
     "two halves": Kind(2, two_halves),
+    "two readers": Kind(3, two_readers),
+    "pair and decoy": Kind(3, pair_and_decoy),
+    "opposed halves": Kind(2, opposed_halves),
     "product alone": Kind(3, product_alone),
     "class only": Kind(4, class_only, 7, ("linear", "linear_classification")),
     "early only": Kind(4, early_only, 7),

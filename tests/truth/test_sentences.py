@@ -20,6 +20,7 @@ from training.common.table_rows import where
 N_PROMPTS = 128
 HALVED = (0.25 - 0.75 * SPREAD) / (1 - SPREAD)
 SUPPRESSED = (0.84 * SPREAD - 0.36) / (0.64 - 0.16 * SPREAD)
+OPPOSING = (0.75 * SPREAD - 0.25) / (0.75 - 0.25 * SPREAD)
 
 
 class Truth(NamedTuple):
@@ -48,6 +49,9 @@ TRUTHS = {
     "null space": {"copy 0": Truth(1), "decoy": Truth(0, True)},
     "product alone": {"copy 0": Truth(1)},
     "two halves": {"half 0": Truth(HALVED), "half 1": Truth(HALVED)},
+    "two readers": {"copy 0": Truth(1), "reader 0": Truth(HALVED), "reader 1": Truth(HALVED)},
+    "pair and decoy": {"copy 0": Truth(0, False), "copy 1": Truth(0, False), "decoy": Truth(0, True)},
+    "opposed halves": {"half 0": Truth(1), "half 1": Truth(1), "suppressor": Truth(OPPOSING)},
     "early only": {"copy 0": Truth(0), "copy 1": Truth(1)},
     "tail only": {"copy 0": Truth(1), "copy 1": Truth(0)},
     "moved": {"copy 0": Truth(1 / (1 - SHIFT**2)), "mover": Truth(0)},

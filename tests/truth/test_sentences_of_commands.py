@@ -20,7 +20,8 @@ OTHER_PROMPT = {"corrupt": "prompt", "direction": "noise", "n_prompts": PROMPTS}
 def test_the_reader_carries_the_whole_answer(kind, tmp_path):
     """The reader writes the average that the answer is made of; a decoy cannot be named beside it."""
     model = disguised(kind, 5, tmp_path)
-    (text,) = patch(model.checkpoint, ["linear"], n_prompts=PROMPTS).sentences()
+    text, caveat = patch(model.checkpoint, ["linear"], n_prompts=PROMPTS).sentences()
+    assert caveat.startswith("Both runs have the same x")
     assert text.startswith(
         f"On linear (corrupt: function) patching z of {model.heads['reader']} restores 1.00 [1.00, 1.00]"
     )
