@@ -205,8 +205,8 @@ def share_in_highest(values: Float[np.ndarray, " head"], matters: Bool[np.ndarra
         return np.nan
     last = np.sort(values)[-n_matter]
     above, tied = values > last, values == last
-    found = matters[above].sum() + matters[tied].sum() * (n_matter - above.sum()) / tied.sum()
-    return float(found / n_matter)
+    expected = matters[above].sum() + matters[tied].sum() * (n_matter - above.sum()) / tied.sum()
+    return float(expected / n_matter)
 
 
 def guide_table(models: Sequence[ModelGuides], rankings: pd.DataFrame) -> pd.DataFrame:
