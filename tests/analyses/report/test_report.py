@@ -376,6 +376,7 @@ def test_the_command_writes_one_page_and_its_numbers(interp, tmp_path):
     assert process.returncode == 0, said
     given = json.loads(printed)
     assert [one["checkpoint"] for one in given["checkpoints"]] == ["zoo:linear-0", "zoo:mixed-0"]
+    assert [model["name"] for model in given.pop("run")["checkpoints"]] == ["zoo:linear-0", "zoo:mixed-0"]
     assert given == json.loads((tmp_path / "r" / "report.json").read_text())
     assert "--ckpt 'zoo:[lm]i*-0'" in given["protocol"]["command"]
     outline((tmp_path / "r.html").read_text())

@@ -111,7 +111,7 @@ def test_what_is_decodable_exceeds_both_controls_by_what_is_said(of_mixed):
     assert ((table["ci_low"] <= table["value"]) & (table["value"] <= table["ci_high"])).all()
     best = where(table, function_class="linear", target="w", token="y", stage="1.mid", condition="intact", examples=15)
     assert best["above_low"].iloc[0] > 0.4
-    assert any("w best at" in sentence for sentence in probe_verdict(of_mixed))
+    assert any("w exceeds its controls most at" in sentence for sentence in probe_verdict(of_mixed))
 
 
 @pytest.mark.slow
