@@ -69,8 +69,8 @@ SENTENCES: dict[str, str] = {
     "more controls": "more control sets exist (--controls)",
     "more seeds": "several seeds together allow a smaller p (--ckpt 'NAME-*')",
     "power": "; an effect of {detectable:.2f} would have been detected",
-    "as large": "; {n} of these cost as much or more",
-    "as large and shared": "; {n} that hold some of the same heads cost as much or more",
+    "as large": "; {n} of these {cost} as much or more",
+    "as large and shared": "; {n} that {hold} some of the same heads {cost} as much or more",
     # rule 3
     "one mode": "no other replacement was tried",
     "agree": "all replacements give the same verdict, {size} ({effects})",
@@ -230,7 +230,8 @@ def chance_clause(row: Row, remedy: str = SENTENCES["more seeds"]) -> str:
     n_as_large = 0 if helps else round(row["p_value"] * (n + 1)) - 1
     if adjusted > SIGNIFICANT and n_as_large > 0:
         is_shared = row["n_disjoint"] < n and not row["control_max"] >= row["effect"] - LEAST_NAMED
-        limit = fill("as large and shared" if is_shared else "as large", n=n_as_large)
+        verbs = {"hold": "holds", "cost": "costs"} if n_as_large == 1 else {"hold": "hold", "cost": "cost"}
+        limit = fill("as large and shared" if is_shared else "as large", n=n_as_large, **verbs)
     if smallest_p > SIGNIFICANT and not limit:
         way_out = remedy if row["exact"] else fill("more controls")
         limit = fill("few controls", n_controls=counted(n, "control set"), smallest_p=smallest_p, remedy=way_out)

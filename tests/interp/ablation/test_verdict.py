@@ -186,11 +186,11 @@ def test_a_gain_that_is_only_uncertain_asks_for_more_prompts():
         ),
         (
             {"p_value": 0.25, "p_holm": 0.25, "n_controls": 7, "n_disjoint": 3, "smallest_p": 0.125},
-            "; 1 that hold some of the same heads cost as much or more); ",
+            "; 1 that holds some of the same heads costs as much or more); ",
         ),
         (
             {"p_value": 0.25, "p_holm": 0.25, "n_controls": 7, "n_disjoint": 3, "control_max": 0.5},
-            "; 1 of these cost as much or more); ",
+            "; 1 of these costs as much or more); ",
         ),
         ({"p_holm": 0.051, "detectable": math.inf}, "after Holm <= 0.051 (39 draws)); "),
         ({"p_value": 0.123456, "p_holm": 0.0456789}, "(p = 0.123, after Holm 0.0457); "),
