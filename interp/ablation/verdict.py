@@ -198,23 +198,23 @@ def verdict(
 def removal_sentence(rows: Sequence[Row], several_ranges: bool) -> str:
     """Rules 1 to 4: one set on one function class and range under all modes."""
     lead = next((row for row in rows if row["mode"] == "mean"), rows[0])
-    where = lead["function_class"] + (f" (pairs {lead['points']})" if several_ranges else "")
+    condition = lead["function_class"] + (f" (pairs {lead['points']})" if several_ranges else "")
     if "undefined" in map(size_of, rows):
-        return fill("undefined", lead, no_gain=no_gain_sentence(lead, where))
+        return fill("undefined", lead, no_gain=no_gain_sentence(lead, condition))
     path = path_template(lead)
     notes = dict.fromkeys(row["note"] for row in rows if row["note"])
     findings = [chance_clause(lead), agreement_clause(rows), *([fill(path, lead)] if path else []), *notes]
     if size_of(lead) == "negative":
         fall = {"effect": -lead["effect"], "ci_low": -lead["ci_high"], "ci_high": -lead["ci_low"]}
-        return fill("helps", lead, where=where, findings="; ".join(findings), **fall)
+        return fill("helps", lead, where=condition, findings="; ".join(findings), **fall)
     template = "costs more than the gain" if round(lead["ci_low"], 2) > 1 else "costs"
-    return fill(template, lead, where=where, findings="; ".join(findings))
+    return fill(template, lead, where=condition, findings="; ".join(findings))
 
 
-def no_gain_sentence(row: Row, where: str) -> str:
+def no_gain_sentence(row: Row, condition: str) -> str:
     """Why an effect is undefined; a gain that is only too uncertain is no proof that the context is not used."""
     ratio = row["nmse_before"] / row["nmse_no_context"]
-    return fill("no certain gain" if ratio < 1 else "no gain", where=where, ratio=ratio, least_gain=LEAST_GAIN)
+    return fill("no certain gain" if ratio < 1 else "no gain", where=condition, ratio=ratio, least_gain=LEAST_GAIN)
 
 
 def chance_clause(row: Row, remedy: str = SENTENCES["more seeds"]) -> str:
