@@ -230,8 +230,8 @@ def chance_clause(row: Row, remedy: str = SENTENCES["more seeds"]) -> str:
     n_as_large = 0 if helps else round(row["p_value"] * (n + 1)) - 1
     if adjusted > SIGNIFICANT and n_as_large > 0:
         is_shared = row["n_disjoint"] < n and not row["control_max"] >= row["effect"] - LEAST_NAMED
-        verbs = {"hold": "holds", "cost": "costs"} if n_as_large == 1 else {"hold": "hold", "cost": "cost"}
-        limit = fill("as large and shared" if is_shared else "as large", n=n_as_large, **verbs)
+        hold, cost = ("holds", "costs") if n_as_large == 1 else ("hold", "cost")
+        limit = fill("as large and shared" if is_shared else "as large", n=n_as_large, hold=hold, cost=cost)
     if smallest_p > SIGNIFICANT and not limit:
         way_out = remedy if row["exact"] else fill("more controls")
         limit = fill("few controls", n_controls=counted(n, "control set"), smallest_p=smallest_p, remedy=way_out)
