@@ -51,6 +51,7 @@ def test_the_page_shows_what_the_study_says_alone_and_why_another_is_not_shown(s
     results = tuple(run_studies(["layers", "transplant"], checkpoints, n_prompts=32, seed=0))
     page, given = written(replace(shipped, studies=results), tmp_path / "page.html")
     alone = results[0].findings
+    assert alone is not None
     assert (alone.protocol["prompts"], alone.protocol["seed"]) == (32, 0)
     text = unescape(page)
     assert alone.sentences()
@@ -65,7 +66,7 @@ def test_the_page_shows_what_the_study_says_alone_and_why_another_is_not_shown(s
     directory = files.data_directory(tmp_path / "page.html")
     alone.write(tmp_path / "alone")
     for name in alone.files:
-        same = (pd.read_csv(file) for file in (directory / f"layers_{name}.csv", tmp_path / "alone" / f"{name}.csv"))
-        pd.testing.assert_frame_equal(*same)
+        of_report = pd.read_csv(directory / f"layers_{name}.csv")
+        pd.testing.assert_frame_equal(of_report, pd.read_csv(tmp_path / "alone" / f"{name}.csv"))
     written(shipped, tmp_path / "page.html")
     assert not list(directory.glob("layers_*.csv"))

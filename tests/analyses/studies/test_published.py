@@ -114,7 +114,7 @@ def test_the_study_compares_shipped_models_with_the_published_ones():
 def test_maps_are_drawn_as_they_are(published):
     models = [*published.values()][:2]
     axes = plot_maps(models)
-    drawn = [ax.images[0].get_array() for ax in axes]
+    drawn = [np.asarray(ax.images[0].get_array()) for ax in axes]
     given = [model.maps[name] for model in models for name in CLASSES]
     assert all(np.array_equal(image, values) for image, values in zip(drawn, given, strict=True))
     assert {ax.images[0].norm.vmax for ax in axes} == {0.5}
