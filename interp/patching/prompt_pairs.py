@@ -138,21 +138,25 @@ class Corruption(NamedTuple):
         definition: in words.
         make: gives the corrupt prompts.
         takes_argument: whether the name may have an argument, as in `pair:3`.
+        keeps_x: whether both runs have the same inputs.
     """
 
     definition: str
     make: Callable[[CorruptionRequest], Prompts]
     takes_argument: bool = False
+    keeps_x: bool = False
 
 
 CORRUPTIONS: Mapping[str, Corruption] = {
-    "function": Corruption("the same inputs under another function of the class", replace_function),
+    "function": Corruption("the same inputs under another function of the class", replace_function, keeps_x=True),
     "inputs": Corruption("other inputs to the same function", replace_inputs),
     "prompt": Corruption("another prompt's examples: other inputs, other function", replace_examples),
-    "class": Corruption("the same inputs under the run's next function class", replace_class),
-    "permuted": Corruption("every y moved to another example's x", permute_ys),
+    "class": Corruption("the same inputs under the run's next function class", replace_class, keeps_x=True),
+    "permuted": Corruption("every y moved to another example's x", permute_ys, keeps_x=True),
     "pair": Corruption("one example (pair:J, counted from 0; default: last) from another prompt", replace_pair, True),
-    "noise": Corruption("every example's y replaced by normal noise of its mean and variance", replace_ys_by_noise),
+    "noise": Corruption(
+        "every example's y replaced by normal noise of its mean and variance", replace_ys_by_noise, keeps_x=True
+    ),
 }
 
 

@@ -14,14 +14,13 @@ from interp.display.text import counted, listed
 from interp.patching.composition import Composition
 from interp.patching.maps import UNVARYING, PatchMap, name_location
 from interp.patching.paths import PathEffects
+from interp.patching.prompt_pairs import parse_corruption
 from interp.patching.sites import SITES
 from interp.statistics.effects import LEAST_NAMED, differs_from_zero, rank_by_evidence, widen_interval
 from interp.statistics.p_values import is_bound
 from training.common.output import records
 from training.common.table_rows import distinct, where
 
-SAME_X = ("function", "class", "permuted", "noise")
-"""Corruptions that leave every x as it is."""
 MOST_NAMED = 6
 """Locations that a sentence names; more are counted."""
 ALIKE = 0.5
@@ -72,7 +71,8 @@ def map_verdict(result: PatchMap) -> list[str]:
     if unchanged:
         locations = list_most(list(unchanged))
         sentences.append(SENTENCES["unchanged"].format(corrupt=result.question.corrupt, locations=locations))
-    if result.question.corrupt in SAME_X and SITES[result.site].by_head and not all(row["note"] for row in rows):
+    corruption, _ = parse_corruption(result.question.corrupt)
+    if corruption.keeps_x and SITES[result.site].by_head and not all(row["note"] for row in rows):
         sentences.append(SENTENCES["same x"].format(corrupt=result.question.corrupt))
     return sentences
 
