@@ -229,7 +229,7 @@ def chance_clause(row: Row, remedy: str = SENTENCES["more seeds"]) -> str:
     limit, smallest_p = "", sides * row["smallest_p"]
     n_as_large = 0 if helps else round(row["p_value"] * (n + 1)) - 1
     if adjusted > SIGNIFICANT and n_as_large > 0:
-        is_shared = row["n_disjoint"] < n and not row["control_max"] >= row["effect"] - LEAST_NAMED
+        is_shared = row["n_disjoint"] < n and not row["control_max"] >= row["compared_effect"] - LEAST_NAMED
         hold, cost = ("holds", "costs") if n_as_large == 1 else ("hold", "cost")
         limit = fill("as large and shared" if is_shared else "as large", n=n_as_large, hold=hold, cost=cost)
     if smallest_p > SIGNIFICANT and not limit:

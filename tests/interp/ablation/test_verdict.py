@@ -41,6 +41,7 @@ ROW = {
     "p_two_sided": 0.05,
     "p_two_sided_holm": 0.1,
     "smallest_p": 0.025,
+    "compared_effect": 0.2,
     "detectable": 0.15,
     "size_n_controls": 0,
     "size_p_value": math.nan,
