@@ -41,8 +41,7 @@ class Report:
     @property
     def failures(self) -> list[str]:
         """What was left out because a self-check failed."""
-        studies = (result.findings for result in self.evidence.studies if result.findings is not None)
-        return [failure for part in (*self.evidence.models, *studies) for failure in part.failures]
+        return [failure for part in (*self.evidence.models, *self.evidence.studies) for failure in part.failures]
 
     @property
     def document(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pandas as pd
 from analyses.findings import Findings
 from analyses.studies.registry import STUDIES, study_function
 from training.checkpoints.checkpoint import Checkpoint
-from training.common.errors import UserError
+from training.common.errors import CheckError, UserError
 from training.common.progress import progress_bar
 from training.config.clamping import ClampingConfig
 from training.config.config import RunConfig
@@ -27,13 +27,15 @@ class StudyResult:
 
     Attributes:
         name: as in `interp study`.
-        findings: None if the models do not suffice for it.
-        reason: why they do not; empty otherwise.
+        findings: None if the models do not suffice for it, or a self-check failed.
+        reason: why there are none; empty otherwise.
+        failures: what was left out because a self-check failed.
     """
 
     name: str
     findings: Findings | None
     reason: str = ""
+    failures: Sequence[str] = ()
 
     @property
     def question(self) -> str:
@@ -53,14 +55,19 @@ def studies_of(configs: Sequence[RunConfig]) -> list[str]:
 def run_studies(
     names: Sequence[str], checkpoints: Sequence[Checkpoint], *, n_prompts: int, seed: int
 ) -> Iterator[StudyResult]:
-    """Each study on all checkpoints; one for which they do not suffice says why. Shows progress on stderr."""
+    """Each study on all checkpoints; one for which they do not suffice, or whose self-check failed, says so.
+
+    Shows progress on stderr.
+    """
     for name in progress_bar(names, desc="studies", unit="question") if names else ():
         try:
             findings = study_function(name)(checkpoints, n_prompts=n_prompts, seed=seed)
         except UserError as error:
-            yield StudyResult(name, None, error.message)
+            yield StudyResult(name, None, f"these models do not suffice: {error.message}")
+        except CheckError as error:
+            yield StudyResult(name, None, str(error), (f"study {name}: {error}",))
         else:
-            yield StudyResult(name, findings.with_unknown_seeds(checkpoints))
+            yield StudyResult(name, findings.with_unknown_seeds(checkpoints), failures=findings.failures)
 
 
 def study_tables(results: Sequence[StudyResult]) -> dict[str, pd.DataFrame]:
@@ -77,7 +84,7 @@ def study_tables(results: Sequence[StudyResult]) -> dict[str, pd.DataFrame]:
 def study_documents(results: Sequence[StudyResult]) -> list[Mapping[str, object]]:
     """What report.json holds of every study."""
     return [
-        {"study": result.name, "question": result.question, "not shown because": result.reason}
+        {"study": result.name, "question": result.question, "left out": result.reason}
         if result.findings is None
         else {"study": result.name, "question": result.question, "verdict": result.findings.sentences()}
         for result in results

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
-from training.common.errors import one_of
+from training.common.errors import UserError, one_of
 
 if TYPE_CHECKING:
     from analyses.findings import Findings
@@ -112,7 +112,7 @@ def check_studies(names: str) -> tuple[str, ...] | None:
     """The studies that `--studies` names; None stands for those that the models were made for.
 
     Raises:
-        UserError: there is no such study.
+        UserError: there is no such study, or one is named twice.
 
     >>> check_studies("auto"), check_studies("none"), check_studies("layers,curricula")
     (None, (), ('layers', 'curricula'))
@@ -123,4 +123,6 @@ def check_studies(names: str) -> tuple[str, ...] | None:
     for name in chosen:
         if name not in STUDIES:
             raise one_of("--studies", name, [*STUDIES, "auto", "none"])
+        if chosen.count(name) > 1:
+            raise UserError(f"--studies {names}: {name} is named twice")
     return chosen

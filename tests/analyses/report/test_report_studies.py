@@ -7,11 +7,11 @@ from typing import get_args
 import pandas as pd
 import pytest
 
-from analyses.report import files
+from analyses.report import files, studies
 from analyses.report.studies import run_studies, studies_of
 from analyses.studies.registry import check_studies
 from training.checkpoints.checkpoint import load
-from training.common.errors import UserError
+from training.common.errors import CheckError, UserError
 from training.config.clamping import ClampingConfig
 from training.config.config import RunConfig
 from training.config.parse import from_preset
@@ -44,6 +44,18 @@ def test_the_studies_are_those_that_the_models_were_made_for():
 def test_a_study_that_does_not_exist_is_refused():
     with pytest.raises(UserError, match=r"--studies 'clampings': did you mean 'clamping'.*auto, none"):
         check_studies("curricula,clampings")
+    with pytest.raises(UserError, match="layers is named twice"):
+        check_studies("layers,curricula,layers")
+
+
+def test_a_study_whose_self_check_fails_costs_itself_and_is_a_failure_of_the_report(checkpoints, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise CheckError("the engine differs")
+
+    monkeypatch.setattr(studies, "study_function", lambda _: fail)
+    (result,) = run_studies(["layers"], checkpoints, n_prompts=16, seed=0)
+    assert result.findings is None
+    assert (result.reason, result.failures) == ("the engine differs", ("study layers: the engine differs",))
 
 
 @pytest.mark.slow
@@ -59,7 +71,7 @@ def test_the_page_shows_what_the_study_says_alone_and_why_another_is_not_shown(s
         assert sentence in text
     assert alone.question in text
     assert page.count(f'alt="{alone.question}') == len(alone.figures) > 0
-    assert "Not shown: zoo:mixed-0 trains on several function classes" in text
+    assert "Left out: these models do not suffice: zoo:mixed-0 trains on several function classes" in text
     shown, missing = given["studies"]
     assert shown["verdict"] == alone.sentences()
     assert missing["study"] == "transplant"
