@@ -74,7 +74,7 @@ def train(
             "--jobs",
             metavar="N",
             parser=options.whole_number(1),
-            help="Runs of a set at a time (default: as many as there are cores).",
+            help="Runs of a set at a time (default: cores divided by recipe.threads).",
         ),
     ] = None,
     settings: Annotated[

@@ -25,7 +25,7 @@ def sweep(
             "--jobs",
             metavar="N",
             parser=options.whole_number(1),
-            help="Cells (a run, an analysis or a study) in parallel (default: as many as there are cores).",
+            help="Cells (a run, an analysis or a study) in parallel (default: cores divided by recipe.threads).",
         ),
     ] = None,
     retries: Annotated[

@@ -10,6 +10,7 @@ from training.checkpoints.checkpoint import read_history
 from training.common.digits import whole
 from training.common.errors import UserError
 from training.common.progress import progress_bar
+from training.common.terminal import echo
 from training.config.config import RunConfig
 from training.processes.processes import VISIBLE, Processes, Queue, Task, carry_out, last_words
 
@@ -122,11 +123,20 @@ def workers_here(devices: Collection[str], threads: int, jobs: int | None = None
     Args:
         devices: on which their work is; tasks on `cuda` are spread over the GPUs.
         threads: that each of them uses.
-        jobs: how many run at once; by default as many as there are GPUs, or cores where no work is on a GPU.
+        jobs: how many run at once; by default as many as there are GPUs, or where no work is on a GPU as many as the
+            cores have threads for. More than that are started all the same, with a line on stderr.
     """
     gpus = visible_gpus() if "cuda" in devices else []
-    by_default = len(gpus) if {*devices} - {"cpu"} else (os.cpu_count() or 1) // threads
-    return Processes(jobs or max(1, by_default), gpus)
+    cores = os.cpu_count() or 1
+    on_cpu = not {*devices} - {"cpu"}
+    by_default = max(1, cores // threads if on_cpu else len(gpus))
+    if on_cpu and threads > 1 and (jobs or 0) > by_default:
+        echo(
+            f"--jobs {jobs} with recipe.threads={threads} asks for {(jobs or 0) * threads} threads on {cores} cores, "
+            "which takes several times as long: set recipe.threads=1, or leave --jobs out",
+            err=True,
+        )
+    return Processes(jobs or by_default, gpus)
 
 
 def visible_gpus() -> list[str]:

@@ -172,3 +172,12 @@ def test_gpus_have_the_names_that_children_are_given(monkeypatch, given, count, 
     assert workers_here({"cpu", "cuda"}, 2).n_at_once == max(1, len(gpus))
     assert workers_here({"cuda:1"}, 2).n_at_once == 1
     assert workers_here({"cuda"}, 2, jobs=5).n_at_once == 5
+
+
+@pytest.mark.parametrize(
+    ("threads", "jobs", "is_warned"), [(2, 2, True), (2, 1, False), (2, None, False), (1, 2, False), (1, 9, False)]
+)
+def test_more_threads_than_cores_are_named(monkeypatch, capsys, threads, jobs, is_warned):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert workers_here({"cpu"}, threads, jobs).n_at_once == (jobs or 2 // threads)
+    assert ("asks for 4 threads on 2 cores" in capsys.readouterr().err) == is_warned
