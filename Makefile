@@ -1,7 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: install demo test test-shapes test-quick test-slow test-machines test-oldest coverage mutants bench language-model lint notebooks docs figures zoo zoo-paper zoo-planted study-runs lock clean
+.PHONY: install demo test test-shapes test-quick test-slow test-machines test-oldest coverage mutants bench language-model lint notebooks docs figures zoo zoo-large zoo-planted study-runs lock clean
 
 # Modules are compiled once, when they are first imported, and not all of them at installation: most never are. So
 # compiled ones have to be kept, and `install` imports those that take seconds.
@@ -99,12 +99,14 @@ zoo: install
 	$(BIN)/interp sweep analyses/sweeps/zoo.toml
 	$(BIN)/interp sweep analyses/sweeps/zoo_inherited.toml
 
-# zoo:paper_mixed anew, into build/zoo-paper: hours; its weights in half precision.
-HALVE := from pathlib import Path; from training.checkpoints.checkpoint import halve, load; \
-	halve(load("runs/paper/runs/mixed-0"), Path("build/zoo-paper/paper_mixed"))
-zoo-paper: install
+# zoo:paper_mixed and zoo:small_mixed-0 to 2 anew, into build/zoo-large: hours; their weights in half precision.
+HALVE := import sys; from pathlib import Path; from training.checkpoints.checkpoint import halve, load; \
+	halve(load(sys.argv[1]), Path("build/zoo-large") / sys.argv[2])
+zoo-large: install
 	$(BIN)/interp sweep analyses/sweeps/paper.toml
-	$(BIN)/python -c '$(HALVE)'
+	$(BIN)/interp sweep analyses/sweeps/small.toml
+	$(BIN)/python -c '$(HALVE)' runs/paper/runs/mixed-0 paper_mixed
+	for seed in 0 1 2; do $(BIN)/python -c '$(HALVE)' runs/small/runs/mixed-$$seed small_mixed-$$seed || exit 1; done
 
 # The planted models of the zoo anew, into build/zoo-planted.
 zoo-planted: install
