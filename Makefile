@@ -99,14 +99,14 @@ zoo: install
 	$(BIN)/interp sweep analyses/sweeps/zoo.toml
 	$(BIN)/interp sweep analyses/sweeps/zoo_inherited.toml
 
-# zoo:paper_mixed and zoo:small_mixed-0 to 2 anew, into build/zoo-large: hours; their weights in half precision.
+# zoo:paper_mixed and zoo:small_mixed_0 to 2 anew, into build/zoo-large: hours; their weights in half precision.
 HALVE := import sys; from pathlib import Path; from training.checkpoints.checkpoint import halve, load; \
 	halve(load(sys.argv[1]), Path("build/zoo-large") / sys.argv[2])
 zoo-large: install
 	$(BIN)/interp sweep analyses/sweeps/paper.toml
 	$(BIN)/interp sweep analyses/sweeps/small.toml
 	$(BIN)/python -c '$(HALVE)' runs/paper/runs/mixed-0 paper_mixed
-	for seed in 0 1 2; do $(BIN)/python -c '$(HALVE)' runs/small/runs/mixed-$$seed small_mixed-$$seed || exit 1; done
+	for seed in 0 1 2; do $(BIN)/python -c '$(HALVE)' runs/small/runs/mixed-$$seed small_mixed_$$seed || exit 1; done
 
 # The planted models of the zoo anew, into build/zoo-planted.
 zoo-planted: install

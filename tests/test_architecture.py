@@ -83,7 +83,7 @@ def test_the_zoo_is_complete_small_and_reproducible():
     names = [f"{curriculum}-{seed}" for curriculum in curricula for seed in range(5)]
     planted = {name for name in zoo_names() if zoo_truth(name)}
     assert len(planted) == 5
-    small = [f"small_mixed-{seed}" for seed in range(3)]
+    small = [f"small_mixed_{seed}" for seed in range(3)]
     assert set(zoo_names()) - planted == {*names, *small, "inherited", "paper_mixed"}
     files = [path for path in zoo_root().rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 60_000_000
