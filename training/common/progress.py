@@ -13,24 +13,38 @@ from training.common.terminal import echo, printable_line
 
 FIRST_ESTIMATE = 5.0  # seconds of work, from which the whole is estimated
 LONG = 60.0  # seconds
+GOOD_PART = 0.05
 
 
 class OneLine(tqdm):  # type: ignore[type-arg]
-    """In the place of a bar one line on stderr: what is done, how much of it, and how long it will take."""
+    """In the place of a bar one line on stderr: what is done, how much of it, and how long it will take.
+
+    The rate is that after the first update, before which work is prepared; a first update that is a good part of the
+    whole (`GOOD_PART`) is an estimate by itself.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.is_printed = False
+        self.at_first: tuple[float, float] | None = None
         super().__init__(*args, **options)
 
     def display(self, *_: Any, **__: Any) -> None:
-        done = self.format_dict
-        if self.is_printed or not done["total"] or not done["n"] > done["initial"] or done["elapsed"] < FIRST_ESTIMATE:
+        now = self.format_dict
+        n, seconds, total = now["n"], now["elapsed"], now["total"]
+        if self.is_printed or not total or not n > now["initial"]:
+            return
+        if self.at_first is None:
+            self.at_first = (seconds, n)
+        seconds_before, n_before = self.at_first
+        if n - now["initial"] >= GOOD_PART * (total - now["initial"]):
+            seconds_before, n_before = 0.0, now["initial"]
+        if seconds - seconds_before < FIRST_ESTIMATE or n == n_before:
             return
         self.is_printed = True
-        seconds = done["elapsed"] * (done["total"] - done["initial"]) / (done["n"] - done["initial"])
-        if seconds > LONG:
-            ending = "es" if done["unit"].endswith(("s", "ch")) else "s"
-            echo(f"{self.desc}: {done['total']} {done['unit']}{ending}, about {seconds / 60:.0f} min", err=True)
+        whole = seconds + (total - n) * (seconds - seconds_before) / (n - n_before)
+        if whole > LONG:
+            ending = "es" if now["unit"].endswith(("s", "ch")) else "s"
+            echo(f"{self.desc}: {total} {now['unit']}{ending}, about {whole / 60:.0f} min", err=True)
 
 
 def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> "tqdm[Any]":

@@ -40,6 +40,15 @@ def test_long_work_is_announced_once_and_short_work_not_at_all(clock, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_preparation_is_not_taken_for_the_pace_of_the_work(clock, capsys):
+    with progress_bar(total=1000, desc="ablate", unit="set") as bar:
+        clock(30.0)
+        for _ in range(30):
+            bar.update(1)
+            clock(0.6)
+    assert capsys.readouterr().err == "ablate: 1000 sets, about 10 min\n"
+
+
 def test_a_terminal_gets_a_bar_unless_it_is_silenced(monkeypatch):
     screen = io.StringIO()
     monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
