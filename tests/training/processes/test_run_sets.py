@@ -44,7 +44,8 @@ def test_files_of_the_users_are_not_imported_by_the_runs_of_a_set(outcome, quick
     (tmp_path / "training").mkdir()
     (tmp_path / "training" / "__init__.py").touch()
     monkeypatch.chdir(tmp_path)
-    ended = outcome("train", "--seeds", "0", "--out", "runs", *quick_settings, "--set", "recipe.steps=2")
+    short = [setting.replace("recipe.steps=60", "recipe.steps=2") for setting in quick_settings]
+    ended = outcome("train", "--seeds", "0", "--out", "runs", *short)
     assert ended.code == 0, ended.err
     assert load(tmp_path / "runs" / "mixed-0").step == 2
 
@@ -52,8 +53,9 @@ def test_files_of_the_users_are_not_imported_by_the_runs_of_a_set(outcome, quick
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_set_saves_all_its_runs(interp, quick_settings, tmp_path, number):
-    given = ["--set", "recipe.steps=500000", "--set", "record.save_every=100000"]
-    process = interp("train", "--seeds", "0-1", "--jobs", 2, "--out", tmp_path, *quick_settings, *given)
+    changed = {"recipe.steps=60": "recipe.steps=500000", "record.save_every=10": "record.save_every=100000"}
+    settings = [changed.get(setting, setting) for setting in quick_settings]
+    process = interp("train", "--seeds", "0-1", "--jobs", 2, "--out", tmp_path, *settings)
     deadline = time.monotonic() + 90
     while not all(any(r["step"] >= 25 for r in read_history(tmp_path / f"mixed-{seed}")) for seed in (0, 1)):
         assert time.monotonic() < deadline
