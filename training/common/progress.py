@@ -13,19 +13,19 @@ from training.common.terminal import echo, printable_line
 
 FIRST_ESTIMATE = 5.0  # seconds of work, from which the whole is estimated
 LONG = 60.0  # seconds
-GOOD_PART = 0.05
+GOOD_PART = 0.05  # of the work: a first update this large is an estimate by itself
 
 
 class OneLine(tqdm):  # type: ignore[type-arg]
     """In the place of a bar one line on stderr: what is done, how much of it, and how long it will take.
 
-    The rate is that after the first update, before which work is prepared; a first update that is a good part of the
-    whole (`GOOD_PART`) is an estimate by itself.
+    Its rate is that after the first update, since preparation comes before; where the first update is `GOOD_PART` of
+    the whole, it is that from the beginning.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.is_printed = False
-        self.at_first: tuple[float, float] | None = None
+        self.counted_from: tuple[float, float] | None = None  # seconds, units done
         super().__init__(*args, **options)
 
     def display(self, *_: Any, **__: Any) -> None:
@@ -33,11 +33,10 @@ class OneLine(tqdm):  # type: ignore[type-arg]
         n, seconds, total = now["n"], now["elapsed"], now["total"]
         if self.is_printed or not total or not n > now["initial"]:
             return
-        if self.at_first is None:
-            self.at_first = (seconds, n)
-        seconds_before, n_before = self.at_first
-        if n - now["initial"] >= GOOD_PART * (total - now["initial"]):
-            seconds_before, n_before = 0.0, now["initial"]
+        if self.counted_from is None:
+            is_large = n - now["initial"] >= GOOD_PART * (total - now["initial"])
+            self.counted_from = (0.0, now["initial"]) if is_large else (seconds, n)
+        seconds_before, n_before = self.counted_from
         if seconds - seconds_before < FIRST_ESTIMATE or n == n_before:
             return
         self.is_printed = True

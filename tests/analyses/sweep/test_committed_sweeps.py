@@ -27,11 +27,12 @@ def test_the_zoo_is_what_its_sweep_files_describe():
     _, cells = planned(FILES[0].with_name("zoo.toml"))
     _, (inherited,) = planned(FILES[0].with_name("zoo_inherited.toml"))
     _, (paper,) = planned(FILES[0].with_name("paper.toml"))
+    _, small = planned(FILES[0].with_name("small.toml"))
     described = {shipped_name(cell.name): cell.config for cell in cells}
     described |= {"inherited": inherited.config, "paper_mixed": paper.config}
-    _, small = planned(FILES[0].with_name("small.toml"))
-    small = {cell.name.replace("runs/mixed-", "small_mixed_"): cell.config for cell in small if "mixed" in cell.name}
-    described |= small
+    described |= {
+        cell.name.replace("runs/mixed-", "small_mixed_"): cell.config for cell in small if "mixed" in cell.name
+    }
     assert {*described} == {name for name in zoo_names() if not zoo_truth(name)}
     for name, config in described.items():
         assert config is not None

@@ -40,13 +40,14 @@ def test_long_work_is_announced_once_and_short_work_not_at_all(clock, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_preparation_is_not_taken_for_the_pace_of_the_work(clock, capsys):
-    with progress_bar(total=1000, desc="ablate", unit="set") as bar:
+@pytest.mark.parametrize(("total", "minutes"), [(1000, 10), (200, 2)], ids=["slow", "5 % done at the estimate"])
+def test_preparation_is_not_taken_for_the_pace_of_the_work(clock, capsys, total, minutes):
+    with progress_bar(total=total, desc="ablate", unit="set") as bar:
         clock(30.0)
         for _ in range(30):
             bar.update(1)
             clock(0.6)
-    assert capsys.readouterr().err == "ablate: 1000 sets, about 10 min\n"
+    assert capsys.readouterr().err == f"ablate: {total} sets, about {minutes} min\n"
 
 
 def test_a_terminal_gets_a_bar_unless_it_is_silenced(monkeypatch):
